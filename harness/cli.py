@@ -1,0 +1,197 @@
+"""The verbs: parse, call, print. Heavy imports stand inside the commands, so `--help` loads none of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.types import InputError
+
+app = typer.Typer(
+    name="harness",
+    help="Sweep preference objectives x beta x corrupted labels x seeds; report which survive which noise.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
+MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+RUNS = Path("runs")
+
+
+class Table(StrEnum):
+    """What `list` can list."""
+
+    objectives = "objectives"
+    corruptions = "corruptions"
+    metrics = "metrics"
+
+
+@app.command()
+def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None, as_json: Json = False) -> None:
+    """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
+    from harness.spec import load_sweep
+    from harness.sweep.plan import describe, render
+
+    described = describe(load_sweep(spec, set_ or (), max_runs), out)
+    say(_json(described) if as_json else render(described))
+
+
+@app.command()
+def sweep(
+    spec: Spec,
+    out: Out = RUNS,
+    set_: Set = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
+    max_runs: MaxRuns = None,
+) -> None:
+    """Run what is missing of a sweep. Writes its report; the same command resumes."""
+    from harness.spec import load_sweep
+
+    loaded = load_sweep(spec, set_ or (), max_runs)
+    _writable(out)
+    cores = os.cpu_count() or 1
+    if workers is not None and workers > cores:
+        print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
+    from harness.sweep.run import run_sweep
+
+    raise typer.Exit(run_sweep(loaded, out, workers))
+
+
+app.command("resume", hidden=True)(sweep)  # the word many look for; the same command resumes
+
+
+@app.command()
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Count the runs of a sweep by outcome."""
+    _folder(folder)
+    from harness.sweep.status import read_status
+
+    found = read_status(folder)
+    say(_json(found) if as_json else "\n".join(f"{key:<12}{_flat(value)}" for key, value in found.items()))
+
+
+@app.command()
+def report(folder: Folder) -> None:
+    """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
+    _folder(folder)
+    from harness.report.page import write_report
+
+    say(str(write_report(folder)))
+
+
+@app.command()
+def dashboard(out: Out = RUNS) -> None:
+    """Serve the tracking store on this machine. Prints the address of the comparison view."""
+    _folder(out)
+    from harness.tracking.mlflow_views import serve
+
+    raise typer.Exit(serve(out))
+
+
+@app.command()
+def sync(folder: Folder) -> None:
+    """Deliver what the tracking server still lacks."""
+    _folder(folder)
+    from harness.tracking.mlflow_outbox import sync as deliver
+
+    raise typer.Exit(deliver(folder))
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
+    _folder(folder)
+    from harness.tracking.store import verify as damaged
+
+    lines = damaged(folder)
+    say("\n".join(lines) if lines else "ok: every file is as it was written")
+    raise typer.Exit(1 if lines else 0)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics")], as_json: Json = False
+) -> None:
+    """List objectives, corruptions or measures. Their parameters stand beside them."""
+    from harness.listing import listing, table
+
+    rows = listing(what.value)
+    say(_json(rows) if as_json else table(rows))
+
+
+def say(text: str) -> None:
+    """Print to standard output; control and bidi characters are shown escaped. Quiet where the reader has left."""
+    try:
+        print(_escaped(text, keep="\n"), flush=True)
+    except BrokenPipeError:  # as in `| head`: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(0) from None
+
+
+def run(argv: Sequence[str]) -> int:
+    """One command line to its exit code. InputError becomes its lines on standard error and 2."""
+    for stream in (sys.stdout, sys.stderr):  # LANG=C must not break names or messages
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    try:
+        _no_flag_twice(argv)
+        app(list(argv), prog_name="harness")
+    except InputError as error:
+        for line in error.problems:
+            print(_escaped(line), file=sys.stderr)
+        return 2
+    except SystemExit as end:  # how typer hands back help, usage errors and exit codes
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _escaped(text: str, keep: str = "") -> str:
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+
+
+def _no_flag_twice(argv: Sequence[str]) -> None:
+    """The parser would keep the last silently. `--set` is meant to be repeated."""
+    options = [word.partition("=")[0] for word in argv[: argv.index("--") if "--" in argv else None]]
+    flags = [word for word in options if word.startswith("--") and word != "--set"]
+    twice = [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]
+    if twice:
+        raise InputError(*(f"{flag}: given twice; keep one" for flag in twice))
+
+
+def _folder(path: Path) -> None:
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected a folder that `harness sweep` has written")
+
+
+def _writable(out: Path) -> None:
+    """The nearest existing folder of `out` must take new files; said before anything is built."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"--out {out}: {existing} is a file; expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(child)}" for key, child in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,1 @@
+"""Data: worlds, preference pairs, tokens, order and corruptions."""

@@ -1,0 +1,165 @@
+"""A byte-level BPE tokenizer trained on the data itself, and pairs as token ids under a stated length policy.
+
+Prompt `<bos> ...`, response `... <eos>`. A prompt longer than `max_prompt_length` keeps `<bos>` and its end. A response
+that does not fit into `max_length` less the prompt keeps its start and has no `<eos>`: the model is not taught to stop
+where the text was cut.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from harness.data.notes import Note, make_note
+from harness.data.rows import TokenisedPair
+from harness.types import InputError, PreferencePair
+
+SPECIALS = ("<pad>", "<bos>", "<eos>")
+PAD_ID, BOS_ID, EOS_ID = range(3)
+MIN_VOCABULARY = 256 + len(SPECIALS)  # every byte has a token, so any text can be written
+_FILE = "tokenizer.json"
+_CHUNK = 1024  # texts encoded at a time: bounds the memory of the encodings
+_SHOWN_PROBLEMS = 20
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of at most `vocab_size` tokens (fewer where the texts give fewer merges).
+
+    Ids 0, 1, 2 are `<pad>`, `<bos>`, `<eos>`; decoding an encoded text gives back the text. The result is a function
+    of the texts and their counts. Raises InputError for a vocabulary that cannot hold all bytes.
+    """
+    if vocab_size < MIN_VOCABULARY:
+        raise InputError(f"model.vocab_size: {vocab_size} is too small; use at least {MIN_VOCABULARY}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return _literal(tokenizer)
+
+
+def _literal(tokenizer: Tokenizer) -> Tokenizer:
+    """Make `<eos>` written out in a text mean these five characters: data must not end a response."""
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 (hex) of the tokenizer's JSON form, which is also that of its saved file."""
+    return hashlib.sha256(tokenizer.to_str().encode("utf-8")).hexdigest()
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> str:
+    """Write `tokenizer.json` into `folder` (made where absent) and return the fingerprint."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _FILE).write_bytes(tokenizer.to_str().encode("utf-8"))
+    return fingerprint(tokenizer)
+
+
+def load_tokenizer(folder: str | Path, expected: str | None = None) -> Tokenizer:
+    """The tokenizer saved in `folder`.
+
+    Raises InputError where the file is absent or is not the one whose fingerprint is `expected`.
+    """
+    path = Path(folder) / _FILE
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
+    if expected is not None and (found := hashlib.sha256(raw).hexdigest()) != expected:
+        raise InputError(f"{path}: damaged or replaced (SHA-256 {found[:12]}, expected {expected[:12]})")
+    return _literal(Tokenizer.from_str(raw.decode("utf-8")))
+
+
+def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, without special tokens."""
+    chunks = (texts[at : at + _CHUNK] for at in range(0, len(texts), _CHUNK))
+    return [e.ids for chunk in chunks for e in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
+
+
+def _response(ids: list[int], budget: int) -> NDArray[np.int32]:
+    return np.array([*ids, EOS_ID] if len(ids) < budget else ids[: max(budget, 0)], dtype=np.int32)
+
+
+def tokenise(
+    tokenizer: Tokenizer, pairs: Sequence[PreferencePair], max_length: int, max_prompt_length: int
+) -> tuple[list[TokenisedPair], list[bool]]:
+    """Each pair as token ids, and whether its prompt was cut. All pairs come back, in their order.
+
+    `max_length` and `max_prompt_length` count tokens with `<bos>` and `<eos>`; each response has `max_length` less the
+    prompt to itself. A response is cut where its last id is not `<eos>`, and is empty where the prompt fills
+    `max_length`. For sets whose rows must all stay (corrupted ones); `encode_pairs` is for fresh data.
+    """
+    if max_prompt_length < 2 or max_length < 2:
+        raise InputError("data: max_length and max_prompt_length must be at least 2 tokens")
+    prompts = _encode(tokenizer, [pair.prompt for pair in pairs])
+    chosen = _encode(tokenizer, [pair.chosen for pair in pairs])
+    rejected = _encode(tokenizer, [pair.rejected for pair in pairs])
+    tokenised = []
+    for pair, p, c, r in zip(pairs, prompts, chosen, rejected, strict=True):
+        prompt = np.array([BOS_ID, *p[-(max_prompt_length - 1) :]], dtype=np.int32)
+        budget = max_length - len(prompt)
+        tokenised.append(TokenisedPair(pair.id, prompt, _response(c, budget), _response(r, budget)))
+    return tokenised, [len(p) >= max_prompt_length for p in prompts]
+
+
+def encode_pairs(
+    tokenizer: Tokenizer,
+    pairs: Sequence[PreferencePair],
+    max_length: int,
+    max_prompt_length: int,
+    on_bad_row: str = "drop",
+) -> tuple[tuple[TokenisedPair, ...], tuple[Note, ...]]:
+    """The pairs that can be trained on as token ids, in their order, and notes on what was cut or dropped.
+
+    A pair whose response has no tokens left, or whose responses are equal once cut, is dropped and counted
+    (`on_bad_row: drop`) or named in an InputError (`error`). Cut prompts and responses are kept and counted under
+    either policy. Raises InputError where no pair is left. Rows are named by `meta["row"]`, else counted from 1.
+    """
+    tokenised, cut_prompts = tokenise(tokenizer, pairs, max_length, max_prompt_length)
+    numbers = [int(pair.meta.get("row", at)) for at, pair in enumerate(pairs, 1)]
+    vanished, equal, kept = [], [], []
+    for at, pair in enumerate(tokenised):
+        if not (len(pair.chosen) and len(pair.rejected)):
+            vanished.append(at)
+        elif np.array_equal(pair.chosen, pair.rejected):
+            equal.append(at)
+        else:
+            kept.append(at)
+    total = len(pairs)
+    found = (
+        ("vanished", vanished, f"of {total} pairs dropped: the prompt leaves a response no room"),
+        ("identical_after_truncation", equal, f"of {total} pairs dropped: chosen equals rejected once cut"),
+        ("truncated_prompt", [at for at in kept if cut_prompts[at]], "prompts cut, their end is kept"),
+        (
+            "truncated_chosen",
+            [at for at in kept if tokenised[at].chosen[-1] != EOS_ID],
+            "chosen responses cut, their start is kept",
+        ),
+        (
+            "truncated_rejected",
+            [at for at in kept if tokenised[at].rejected[-1] != EOS_ID],
+            "rejected responses cut, their start is kept",
+        ),
+    )
+    notes = tuple(make_note(kind, [numbers[at] for at in rows], text) for kind, rows, text in found if rows)
+    fix = f"raise data.max_length (now {max_length}) or lower data.max_prompt_length (now {max_prompt_length})"
+    if on_bad_row == "error" and (bad := sorted({*vanished, *equal})):
+        why = {**dict.fromkeys(vanished, "a response has no room"), **dict.fromkeys(equal, "responses equal once cut")}
+        more = [f"and {len(bad) - _SHOWN_PROBLEMS} more"] if len(bad) > _SHOWN_PROBLEMS else []
+        raise InputError(*(f"row {numbers[at]}: {why[at]}; {fix}" for at in bad[:_SHOWN_PROBLEMS]), *more)
+    if not kept:
+        raise InputError(f"data: none of {total} pairs is left at these lengths; {fix}", *(note.text for note in notes))
+    return tuple(tokenised[at] for at in kept), notes

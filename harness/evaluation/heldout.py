@@ -1,0 +1,103 @@
+"""Scoring fixed sets of pairs at a checkpoint: every lane, every split, one record each, per example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.models.lanes import LaneGroup, Pack, select
+from harness.models.logps import oriented, pair_logps, reference_logps
+from harness.models.pack import LaneModel
+from harness.types import PairLogps, Record
+
+# Pairs a lane and forward: a constant, so a lane's numbers never depend on its neighbours or on how many there are.
+CHUNK = 64
+
+
+def evaluate(pack: Pack, model: LaneModel, groups: Sequence[LaneGroup], step: int) -> Iterator[Record]:
+    """One record for every lane and split: log-probs of policy and reference, losses and rewards as labelled there."""
+    corpus = pack.corpus
+    index, flipped = _stacked(pack, corpus.ids.device)
+    with torch.no_grad():
+        policy = oriented(_score(model, pack, index), flipped)
+        reference = oriented(reference_logps(corpus, index), flipped)
+        columns: dict[int, dict[str, np.ndarray]] = {}
+        for group in groups:
+            lanes = torch.tensor(group.lanes, device=index.device)
+            own = _in_batches(group, select(policy, lanes), select(reference, lanes), index[lanes], pack)
+            for position, lane in enumerate(group.lanes):
+                columns[lane] = {name: value[position].float().cpu().numpy() for name, value in own.items()}
+        common = {
+            "policy_chosen": policy.chosen,
+            "policy_rejected": policy.rejected,
+            "reference_chosen": reference.chosen,
+            "reference_rejected": reference.rejected,
+            "chosen_len": policy.chosen_len,
+            "rejected_len": policy.rejected_len,
+        }
+        shared = {name: value.float().cpu().numpy() for name, value in common.items()}
+    for number, lane in enumerate(pack.lanes):
+        start = 0
+        for part in lane.evals:
+            rows = slice(start, start + len(part.ids))
+            start = rows.stop
+            values = {name: value[number, rows] for name, value in shared.items()}
+            values |= {name: value[rows] for name, value in columns[number].items()}
+            yield Record(lane.key, step, part.split, part.ids, values)
+
+
+def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All sets of a lane behind each other, `(K, n)`; a lane with fewer pairs is filled up with corpus row 0."""
+    width = max(sum(len(part.ids) for part in lane.evals) for lane in pack.lanes)
+    width = -(-width // CHUNK) * CHUNK
+    index = torch.zeros(len(pack.lanes), width, dtype=torch.int64)
+    flipped = torch.zeros(len(pack.lanes), width, dtype=torch.bool)
+    for number, lane in enumerate(pack.lanes):
+        if lane.evals:
+            rows = torch.cat([part.rows for part in lane.evals])
+            index[number, : len(rows)] = rows
+            flipped[number, : len(rows)] = torch.cat([part.flipped for part in lane.evals])
+    return index.to(device), flipped.to(device)
+
+
+def _score(model: LaneModel, pack: Pack, index: Tensor) -> PairLogps:
+    """`pair_logps` in chunks of constant width."""
+    parts = [pair_logps(model, pack.corpus, index[:, i : i + CHUNK]) for i in range(0, index.shape[1], CHUNK)]
+    return PairLogps(
+        *(
+            torch.cat([getattr(part, name) for part in parts], dim=1)
+            for name in ("chosen", "rejected", "chosen_len", "rejected_len")
+        )
+    )
+
+
+def _in_batches(
+    group: LaneGroup, policy: PairLogps, reference: PairLogps, index: Tensor, pack: Pack
+) -> dict[str, Tensor]:
+    """Losses and rewards `(k, n)`; a batch-level objective sees batches of the training size, split by split."""
+    parts = []
+    width = pack.lanes[0].training.batch_size
+    edges = [0]
+    for part in pack.lanes[group.lanes[0]].evals:
+        edges.append(edges[-1] + len(part.ids))
+    if edges[-1] < index.shape[1]:
+        edges.append(index.shape[1])
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        size = width if group.row.family == "batch" else high - low
+        parts += [slice(i, min(i + size, high)) for i in range(low, high, size)]
+    outputs = [
+        group.loss(_columns(policy, part), _columns(reference, part), index[:, part], update=False) for part in parts
+    ]
+    return {
+        name: torch.cat([getattr(output, name) for output in outputs], dim=1)
+        for name in ("loss", "base_loss", "chosen_reward", "rejected_reward")
+    }
+
+
+def _columns(pairs: PairLogps, part: slice) -> PairLogps:
+    return PairLogps(
+        pairs.chosen[:, part], pairs.rejected[:, part], pairs.chosen_len[:, part], pairs.rejected_len[:, part]
+    )

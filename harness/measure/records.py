@@ -1,0 +1,107 @@
+"""Per-example records as columns: equal-length numpy arrays by name, and the few ways to cut and turn them.
+
+A row is one pair at one step, in the orientation of its split: `chosen` is the side that split's label prefers.
+Columns are those of `examples.parquet`; log-probs are nats, summed over response tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.types import InputError
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+Columns = Mapping[str, Array]
+
+SIDES = (
+    ("policy_chosen", "policy_rejected"),
+    ("reference_chosen", "reference_rejected"),
+    ("chosen_len", "rejected_len"),
+    ("chosen_reward", "rejected_reward"),
+)
+# What a swap of the two sides negates.
+SIGNED = ("observed_label", "clean_label", "gold_margin")
+
+
+def size(columns: Columns) -> int:
+    """Number of rows (0 where there is no column)."""
+    return len(next(iter(columns.values()))) if columns else 0
+
+
+def column(columns: Columns, name: str) -> Array:
+    """The column `name`; an InputError that names it and lists what is there otherwise."""
+    if name not in columns:
+        raise InputError(f"column '{name}' is missing from the records (there are: {', '.join(sorted(columns))})")
+    return columns[name]
+
+
+def numbers(columns: Columns, name: str) -> Floats:
+    """The column `name` in float64, so that sums and differences of stored float32 lose nothing further."""
+    return np.asarray(column(columns, name), dtype=np.float64)
+
+
+def flags(columns: Columns, name: str) -> Bools:
+    """The column `name` as booleans."""
+    return np.asarray(column(columns, name), dtype=bool)
+
+
+def select(columns: Columns, mask: Array) -> dict[str, Array]:
+    """The rows where `mask` (n,) is true (or the rows that an index array lists), every column."""
+    return {name: np.asarray(values)[mask] for name, values in columns.items()}
+
+
+def where(columns: Columns, step: int | None = None, split: str | None = None) -> dict[str, Array]:
+    """The rows of one step and/or one split; none where there are no such rows."""
+    mask = np.ones(size(columns), dtype=bool)
+    if step is not None:
+        mask &= np.asarray(column(columns, "step") == step, dtype=bool)
+    if split is not None:
+        mask &= np.asarray(column(columns, "split") == split, dtype=bool)
+    return select(columns, mask)
+
+
+def steps(columns: Columns, split: str | None = None) -> list[int]:
+    """The steps at which records exist (of one split, where named), ascending."""
+    rows = columns if split is None else where(columns, split=split)
+    return [int(step) for step in np.unique(column(rows, "step"))]
+
+
+def turned(columns: Columns, mask: Array) -> dict[str, Array]:
+    """The same rows, chosen and rejected swapped where `mask` is true; labels and gold margin change sign there.
+
+    `loss` and `base_loss` are dropped: they belong to the orientation they were computed in.
+    """
+    out = {name: np.asarray(values) for name, values in columns.items() if name not in ("loss", "base_loss")}
+    for left, right in SIDES:
+        if left in out and right in out:
+            out[left], out[right] = np.where(mask, out[right], out[left]), np.where(mask, out[left], out[right])
+    for name in SIGNED:
+        if name in out:
+            out[name] = np.where(mask, -out[name], out[name])
+    return out
+
+
+def cleaned(columns: Columns) -> dict[str, Array]:
+    """Rows of `train_observed` in their clean orientation: turned where clean_label is -1.
+
+    Right for corruptions that only relabel; where the text was changed the clean responses have their own log-probs.
+    """
+    return turned(columns, np.asarray(column(columns, "clean_label")) < 0)
+
+
+def by_id(first: Columns, second: Columns) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Both tables on their common ids, ascending, row i of one beside row i of the other. Raises on a doubled id."""
+    for columns in (first, second):
+        ids = column(columns, "id")
+        if len(np.unique(ids.astype(str))) != len(ids):
+            raise InputError("ids are doubled: give the rows of one step and one split")
+    _, left, right = np.intersect1d(
+        column(first, "id").astype(str), column(second, "id").astype(str), assume_unique=True, return_indices=True
+    )
+    return select(first, left), select(second, right)

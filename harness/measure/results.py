@@ -1,0 +1,44 @@
+"""The measured columns of `results.csv`, from a run's records."""
+
+from __future__ import annotations
+
+import math
+
+from harness.measure.margins import TIE_TOL
+from harness.measure.records import Columns, size, steps, where
+from harness.measure.samples import of_evaluation
+from harness.measure.table import METRICS
+from harness.types import InputError
+
+
+def results_row(
+    examples: Columns, samples: Columns | None, beta: float | None, tie_tol: float = TIE_TOL
+) -> dict[str, float | None]:
+    """The measured columns of `results.csv` from a run's whole example table and its samples (None: not drawn).
+
+    First and last step are those of the whole table; what was not measured there, or is not finite, is None. Losses
+    are means of `loss` over the training probe set, `ood_` is split `ood`, the rest is held-out clean; gold reward and
+    KL come from samples of evaluation prompts. Raises InputError on an empty table or samples without such prompts.
+    """
+    if size(examples) == 0:
+        raise InputError("examples: no rows; a run without records has no results")
+    every = steps(examples)
+    first, last = every[0], every[-1]
+    held_out, other = where(examples, last, "eval_clean"), where(examples, last, "ood")
+
+    def compute(name: str, columns: Columns) -> float:
+        return METRICS[name].compute(columns, beta=beta, tie_tol=tie_tol)
+
+    names = ("reward_accuracy", "ranking_accuracy", "undesirable_zone", "chosen_displacement", "rejected_displacement")
+    row = {
+        "train_loss_first": compute("loss", where(examples, first, "train_observed")),
+        "train_loss_last": compute("loss", where(examples, last, "train_observed")),
+        **{name: compute(name, held_out) for name in names},
+        "gold_reward": math.nan,
+        "kl": math.nan,
+        "ood_ranking_accuracy": compute("ranking_accuracy", other),
+    }
+    if samples is not None:
+        drawn = of_evaluation(samples)
+        row |= {name: compute(name, drawn) for name in ("gold_reward", "kl")}
+    return {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -1,0 +1,177 @@
+"""Target margins of the objectives, and what follows from them: slack, bridge threshold, pull. numpy.
+
+T is the margin an objective asks of a pair: its loss is flat or falling slowly once delta > T. Null where it has none.
+`hyperparameters` are the run's, resolved (defaults filled in); log-probs in nats, token means for mean objectives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.measure.distributions import sigmoid
+from harness.measure.margins import chosen_shift, delta, delta_ref, gain, per_token
+from harness.measure.records import Bools, Columns, Floats, numbers
+
+Hyperparameters = Mapping[str, Any]
+Target = Callable[[Columns, Hyperparameters], Floats]
+
+MEAN_OBJECTIVES = frozenset({"ln_dpo", "cpo_clip", "cpo_eq17", "ecpo_released", "simpo"})
+
+
+def _softplus(x: Floats) -> Floats:
+    return np.logaddexp(0.0, x)
+
+
+def _reference(columns: Columns, _hp: Hyperparameters) -> Floats:
+    return delta_ref(columns)
+
+
+def _shifted(amount: Callable[[Hyperparameters], float]) -> Target:
+    return lambda columns, hp: delta_ref(columns) + amount(hp)
+
+
+def _constant(amount: Callable[[Hyperparameters], float]) -> Target:
+    return lambda columns, hp: np.full_like(delta_ref(columns), amount(hp))
+
+
+def _clip(columns: Columns, _hp: Hyperparameters) -> Floats:
+    return np.maximum(delta_ref(columns), 0.0)
+
+
+def _smooth(columns: Columns, hp: Hyperparameters) -> Floats:
+    reference = delta_ref(columns)
+    return reference + _softplus(float(hp["tau"]) * (float(hp["gamma"]) - reference)) / (
+        float(hp["alpha"]) * float(hp["tau"])
+    )
+
+
+def _released(columns: Columns, hp: Hyperparameters) -> Floats:
+    # Inverse mean LOG-probs, as the authors' code has it: the margin is negative.
+    # A response of probability one has no inverse there: kept a hair below.
+    sides = (numbers(columns, "reference_chosen"), numbers(columns, "reference_rejected"))
+    chosen, rejected = (np.minimum(side, -1e-6) for side in sides)
+    return delta_ref(columns) + float(hp["gamma"]) * (1 / chosen + 1 / rejected) / float(hp["beta"])
+
+
+def _eq17(columns: Columns, hp: Hyperparameters) -> Floats:
+    # The exponent is clamped where float32 would overflow: beyond it the loss has no gradient either.
+    sides = (numbers(columns, "reference_chosen"), numbers(columns, "reference_rejected"))
+    chosen, rejected = (np.maximum(side, -80.0) for side in sides)
+    return delta_ref(columns) + float(hp["gamma"]) * (np.exp(-chosen) + np.exp(-rejected)) / float(hp["beta"])
+
+
+def _length(columns: Columns, hp: Hyperparameters) -> Floats:
+    excess = numbers(columns, "chosen_len") - numbers(columns, "rejected_len")
+    return delta_ref(columns) - float(hp["alpha"]) * excess / float(hp["beta"])
+
+
+def _positive(columns: Columns, hp: Hyperparameters) -> Floats:
+    return delta_ref(columns) + float(hp["lam"]) * np.maximum(0.0, -chosen_shift(columns))
+
+
+def _dual(columns: Columns, hp: Hyperparameters) -> Floats:
+    return delta_ref(columns) + numbers(columns, "multiplier") / float(hp["beta"])
+
+
+TARGETS: Mapping[str, Target] = {
+    **dict.fromkeys(
+        ("dpo", "cdpo", "robust_dpo", "dr_dpo", "ropo", "sympo", "wpo", "ln_dpo"),
+        _reference,
+    ),
+    "cpo_dual": _dual,
+    "hinge": _shifted(lambda hp: 1 / hp["beta"]),
+    "ipo": _shifted(lambda hp: 1 / (2 * hp["beta"])),
+    "hypo": _clip,
+    "cpo_clip": _clip,
+    "cpo_smooth": _smooth,
+    "cpo_eq17": _eq17,
+    "ecpo_released": _released,
+    "simpo": _constant(lambda hp: hp["gamma"] / hp["beta"]),
+    "contrastive_cpo": _constant(lambda _: 0.0),
+    "slic": _constant(lambda hp: hp["margin"]),
+    "rdpo_length": _length,
+    "dpop": _positive,
+}
+
+# Losses that are softplus(-beta (delta - T)) and nothing else, so that the bridge is exact.
+LOGISTIC_MARGIN = frozenset({
+    "dpo", "ln_dpo", "hypo", "cpo_clip", "cpo_smooth", "cpo_eq17", "ecpo_released", "simpo", "contrastive_cpo",
+    "rdpo_length", "dpop", "cpo_dual",
+})  # fmt: skip
+
+
+def uses_token_means(objective: str, hyperparameters: Hyperparameters) -> bool:
+    """Whether the objective optimises token means."""
+    if objective == "ipo":
+        return bool(hyperparameters.get("length_average", False))
+    if objective == "cpo_smooth":
+        return bool(hyperparameters.get("reduction", "mean") == "mean")
+    return objective in MEAN_OBJECTIVES
+
+
+def own_reduction(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Columns:
+    """The records with log-probs in the objective's reduction: token means for mean objectives, else unchanged."""
+    return {**columns, **per_token(columns)} if uses_token_means(objective, hyperparameters) else columns
+
+
+def target(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
+    """T (n,) in the objective's reduction; None for objectives without one."""
+    if objective not in TARGETS:
+        return None
+    return TARGETS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+
+
+def slack(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
+    """delta - T (n,): > 0 where the objective considers the pair satisfied; never compared across objectives."""
+    wanted = target(objective, columns, hyperparameters)
+    return None if wanted is None else delta(own_reduction(objective, columns, hyperparameters)) - wanted
+
+
+def _exact(objective: str, hyperparameters: Hyperparameters) -> bool:
+    extra = hyperparameters.get("rpo_alpha") or (objective == "contrastive_cpo" and hyperparameters.get("lam", 1.0))
+    return objective in LOGISTIC_MARGIN and not extra
+
+
+def bridge_threshold(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
+    """log1p(exp(beta T)) (n,), nats: a loss below it means delta > 0. None but for logistic margin losses.
+
+    An added likelihood term (`rpo_alpha`, `lam` of contrastive_cpo) breaks the equivalence: None as well.
+    """
+    wanted = target(objective, columns, hyperparameters)
+    if wanted is None or not _exact(objective, hyperparameters):
+        return None
+    return _softplus(hyperparameters["beta"] * wanted)
+
+
+def bridge_pass(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Bools | None:
+    """base_loss < bridge_threshold (n,): equals delta > 0 for logistic margin losses, a disagreement is a bug."""
+    threshold = bridge_threshold(objective, columns, hyperparameters)
+    return None if threshold is None else np.asarray(numbers(columns, "base_loss") < threshold)
+
+
+def grad_weight(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
+    """-d loss / d delta (n,), 1/nat: how hard each pair still pulls. None where it is not a function of the records.
+
+    Exact for logistic margin losses (beta * sigmoid(-beta slack)), cdpo, robust_dpo, hinge and ipo.
+    """
+    hp = hyperparameters
+    if _exact(objective, hp) and objective != "dpop":  # dpop's target moves with the policy
+        distance = slack(objective, columns, hp)
+        assert distance is not None, "every logistic margin loss has a target"
+        return np.asarray(hp["beta"] * sigmoid(-hp["beta"] * distance))
+    if hp.get("rpo_alpha"):
+        return None
+    moved = gain(own_reduction(objective, columns, hp))
+    if objective == "hinge":
+        return np.where(hp["beta"] * moved < 1, float(hp["beta"]), 0.0)
+    if objective == "ipo":
+        return np.asarray(2 * (1 / (2 * hp["beta"]) - moved))
+    if objective in ("cdpo", "robust_dpo"):
+        right, wrong, eps = sigmoid(-hp["beta"] * moved), sigmoid(hp["beta"] * moved), hp["eps"]
+        if objective == "cdpo":
+            return np.asarray(hp["beta"] * ((1 - eps) * right - eps * wrong))
+        return np.asarray(hp["beta"] * ((1 - eps) * right + eps * wrong) / (1 - 2 * eps))
+    return None

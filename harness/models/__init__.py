@@ -1,0 +1,1 @@
+"""Models: lane surgery, log-probs of pair rows, stored references, the one sampler."""

@@ -1,0 +1,122 @@
+"""What the trainer trains: lanes of a pack, and the objectives of a pack as groups of lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.models.load import Architecture
+from harness.models.logps import Corpus
+from harness.objectives import OBJECTIVES
+from harness.objectives.table import Objective
+from harness.types import LossOutput, ObjectiveSpec, PairLogps, TrainingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """A fixed set of pairs scored at every checkpoint: corpus rows `(n,)` and which of them are labelled the other way."""
+
+    split: str
+    ids: tuple[str, ...]
+    rows: Tensor
+    flipped: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One run inside a pack. `batches` `(steps, B)` are corpus rows, `flipped` `(steps, B)` their observed orientation."""
+
+    key: str
+    objective: ObjectiveSpec
+    training: TrainingSpec
+    weights: Tensor  # (P,)
+    batches: Tensor
+    flipped: Tensor
+    evals: tuple[EvalSet, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may)."""
+
+    architecture: Architecture
+    corpus: Corpus
+    lanes: tuple[Lane, ...]
+    checkpoints: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneGroup:
+    """The lanes of a pack that share an objective and its structural options; number options become `(k, 1)` columns."""
+
+    row: Objective
+    lanes: tuple[int, ...]
+    hyperparameters: Mapping[str, object]
+    state: dict[str, Tensor] = field(default_factory=dict)
+
+    def loss(self, policy: PairLogps, reference: PairLogps, index: Tensor, update: bool) -> LossOutput:
+        """The group's loss for tensors `(k, B)`; with `update` the objective's running state moves on.
+
+        `index` `(k, B)` names the corpus rows, which is where per-pair state is kept.
+        """
+        if not self.row.state:
+            return self.row.loss(policy, reference, **self.hyperparameters)
+        now = {
+            name: self.state[name].gather(1, index) if kind.scope == "pair" else self.state[name]
+            for name, kind in self.row.state.items()
+        }
+        output = self.row.loss(policy, reference, state=now, **self.hyperparameters)
+        if update and output.state is not None:
+            for name, kind in self.row.state.items():
+                value = output.state[name].detach()
+                if kind.scope == "pair":
+                    self.state[name].scatter_(1, index, value)
+                else:
+                    self.state[name].copy_(value)
+        return output
+
+
+def lane_groups(objectives: Sequence[ObjectiveSpec], rows: int, device: torch.device) -> tuple[LaneGroup, ...]:
+    """Group lanes by objective and structural options, in order of first appearance. `rows`: pairs in the corpus.
+
+    On a CPU every lane is a group of its own: vectorised exp and log differ from their scalar tails in the last bit,
+    so an element's value would depend on where its lane lies in a stacked tensor.
+    """
+    members: dict[tuple[object, ...], list[int]] = {}
+    for lane, spec in enumerate(objectives):
+        structural = tuple((k, v) for k, v in spec.hyperparameters if not _is_number(v))
+        numeric = tuple(k for k, v in spec.hyperparameters if _is_number(v))
+        alone = lane if device.type == "cpu" else -1
+        members.setdefault((spec.name, structural, numeric, alone), []).append(lane)
+    groups = []
+    for (name, structural, numeric, _), lanes in members.items():
+        assert isinstance(structural, tuple) and isinstance(numeric, tuple)
+        values = [dict(objectives[lane].hyperparameters) for lane in lanes]
+        columns: dict[str, object] = dict(structural)
+        for key in numeric:
+            columns[key] = torch.tensor([[float(v[key])] for v in values], device=device)
+        row = OBJECTIVES[str(name)]
+        state = {
+            key: torch.full((len(lanes), rows if kind.scope == "pair" else 1), float(kind.initial), device=device)
+            for key, kind in row.state.items()
+        }
+        groups.append(LaneGroup(row, tuple(lanes), columns, state))
+    return tuple(groups)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def select(pairs: PairLogps, lanes: Tensor) -> PairLogps:
+    """The lanes `lanes` `(k,)` of log-probs `(K, B)`."""
+    return PairLogps(
+        chosen=pairs.chosen[lanes],
+        rejected=pairs.rejected[lanes],
+        chosen_len=pairs.chosen_len[lanes],
+        rejected_len=pairs.rejected_len[lanes],
+        extra={name: value[lanes] for name, value in pairs.extra.items()},
+    )

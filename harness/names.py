@@ -1,0 +1,91 @@
+"""Content hashes, run keys, seed streams and look-up with "did you mean". Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from harness.types import InputError, RunSpec
+
+# Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
+RECIPE_VERSION = 1
+
+T = TypeVar("T")
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON-ready plain data: dataclasses and mappings become dicts, tuples become lists."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, floats in full, UTF-8, NaN and Infinity refused."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def run_key(run: RunSpec) -> str:
+    """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
+
+    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind).
+    """
+    config = plain(run)
+    del config["device"]
+    if config["data"] is not None:
+        del config["data"]["path"]
+    return content_hash({"recipe": RECIPE_VERSION, **config})
+
+
+def stream_seed(root: int, purpose: str, *names: object) -> int:
+    """A 63-bit seed for one purpose of one replicate, from names only: objective and beta never enter."""
+    return int(content_hash([root, purpose, *map(str, names)])[:16], 16) >> 1
+
+
+def uniform(seed: int, kind: str, identity: str) -> float:
+    """A number strictly inside (0, 1), fixed by (seed, kind, identity), independent of any order.
+
+    BLAKE2b over a length-prefixed encoding; the top 52 bits x give (x + 1/2) / 2**52 (53 bits could round to 1.0).
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (str(seed), kind, identity):
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(struct.pack("<Q", len(raw)))
+        digest.update(raw)
+    return ((int.from_bytes(digest.digest(), "big") >> 12) + 0.5) / 2.0**52
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or the empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def look_up(table: Mapping[str, T], name: str, what: str) -> T:
+    """`table[name]`, or an InputError that lists what is allowed and the nearest name."""
+    try:
+        return table[name]
+    except KeyError:
+        allowed = ", ".join(sorted(table))
+        raise InputError(f"unknown {what} '{name}'{suggestion(name, table)} (known: {allowed})") from None
+
+
+def slug(text: str, limit: int = 64) -> str:
+    """A safe file-name part: `[a-z0-9._-]`, at most `limit` characters, never empty, never leading with a dot."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")
+    return cleaned[:limit] or "x"

@@ -1,0 +1,5 @@
+"""Preference objectives: a torch-free table of rows, each naming one pure function."""
+
+from harness.objectives.table import OBJECTIVES, Objective, resolve
+
+__all__ = ["OBJECTIVES", "Objective", "resolve"]

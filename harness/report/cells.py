@@ -1,0 +1,134 @@
+"""`report/cells.csv`: a cell is every axis but the seed; its numbers are means over seeds with their intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.measure.statistics import Estimate, cell_estimate
+from harness.report.facts import Facts
+from harness.report.reading import Run, Sweep, ordered
+from harness.report.tables import MEASURES, csv_bytes, result_row
+
+BASELINE = "dpo"
+CELL_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned")
+NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs that differ in their seed only, in the order of the seeds, and their facts by run key."""
+
+    runs: tuple[Run, ...]
+    facts: Mapping[str, Facts]
+
+    @property
+    def first(self) -> Run:
+        """Any of the runs: every setting but the seed is the cell's."""
+        return self.runs[0]
+
+    @property
+    def planned(self) -> int:
+        """Seeds planned."""
+        return len(self.runs)
+
+    @property
+    def done(self) -> int:
+        """Seeds finished with a result."""
+        return sum(run.status == "done" for run in self.runs)
+
+    @property
+    def rate(self) -> float | None:
+        """The corruption rate; for derived-rate kinds the mean of the realised ones."""
+        rates = [run.rate for run in self.runs if run.rate is not None]
+        return math.fsum(rates) / len(rates) if rates and len(set(rates)) > 1 else rates[0] if rates else None
+
+    def values(self, measure: str) -> dict[int, float]:
+        """Measured values by seed, finished runs only: nothing is imputed for diverged or missing ones."""
+        found = {run.seed: run.measured(measure) for run in self.runs if run.status == "done"}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def fact_values(self, name: str) -> dict[int, float]:
+        """A number of `Facts` by seed, for the runs that have it."""
+        found = {run.seed: getattr(self.facts[run.key], name) for run in self.runs if run.key in self.facts}
+        return {seed: float(value) for seed, value in found.items() if value is not None}
+
+    def items(self, measure: str = "") -> list[int] | None:
+        """Pairs behind each seed's value of a share; None where no records say so."""
+        name = "ood_items" if measure.startswith("ood_") else "items"
+        counts = [getattr(self.facts[run.key], name) for run in self.runs if run.key in self.facts]
+        return counts if counts and min(counts) > 0 else None
+
+    def estimate(self, measure: str) -> Estimate:
+        """Mean and interval of a column of `results.csv` (shares: never narrower than over one seed's pairs)."""
+        values = list(self.values(measure).values())
+        if not values:
+            return NOTHING
+        share = MEASURES.get(measure, False)
+        return cell_estimate(values, self.items(measure) if share else None, share=share)
+
+    def fact_estimate(self, name: str) -> Estimate:
+        """Mean and interval of a share of `Facts`."""
+        values = list(self.fact_values(name).values())
+        return cell_estimate(values, self.items(), share=True) if values else NOTHING
+
+
+def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
+    """Every cell of the sweep in one canonical order, whatever the order of the runs."""
+    groups: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        groups.setdefault(run.cell, []).append(run)
+    cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed)), facts) for runs in groups.values()]
+    rank = {name: i for i, name in enumerate(ordered({run.objective for run in sweep.runs}, baseline(sweep)))}
+    return tuple(sorted(cells, key=lambda cell: (*condition_order(cell.first), rank[cell.first.objective], *_own(cell))))
+
+
+def condition_order(run: Run) -> tuple[Any, ...]:
+    """Sort key of a condition: hard labels first, then dial, corruption (clean first), rate, everything else."""
+    labels = "" if run.labels in (None, "hard") else run.labels
+    kind = "" if run.corruption == "none" else run.corruption
+    planned = run.config["corruption"].get("rate")
+    return labels, run.misaligned or 0.0, kind, planned or 0.0, run.condition
+
+
+def _own(cell: Cell) -> tuple[Any, ...]:
+    beta = cell.first.beta
+    return (-math.inf if beta is None else beta, cell.first.cell)
+
+
+def baseline(sweep: Sweep) -> str:
+    """The objective that others are compared with: dpo, or the first of the spec where the sweep has no dpo."""
+    names = [run.objective for run in sweep.runs]
+    return BASELINE if BASELINE in names else names[0]
+
+
+def axis_values(cell: Cell, axes: Iterable[str]) -> dict[str, Any]:
+    """The cell's value on each further axis, by column name (`steps`: the planned ones)."""
+    row = result_row(cell.first) | {"steps": cell.first.planned_steps}
+    return {name: row.get(name) for name in axes}
+
+
+def identity(cell: Cell) -> dict[str, Any]:
+    """The five columns that every cell has."""
+    first = cell.first
+    return dict(
+        zip(CELL_COLUMNS, (first.objective, first.beta, first.corruption, cell.rate, first.misaligned), strict=True)
+    )
+
+
+def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
+    """`cells.csv`: a row per cell and measure that at least one finished run has; `planned` counts the seeds asked for.
+
+    A cell without any finished run keeps one row for `ranking_accuracy` with n = 0, so that nothing planned is lost.
+    """
+    rows = []
+    for cell in cells:
+        own = identity(cell) | axis_values(cell, axes)
+        for measure in MEASURES:
+            found = cell.estimate(measure)
+            if found.n or (measure == "ranking_accuracy" and not cell.done):
+                numbers = {"n": found.n, "mean": found.mean, "low": found.low, "high": found.high}
+                rows.append(own | {"measure": measure, **numbers, "planned": cell.planned})
+    return csv_bytes((*CELL_COLUMNS, "measure", "n", "mean", "low", "high", *axes, "planned"), rows)

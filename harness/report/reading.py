@@ -1,0 +1,194 @@
+"""What a sweep folder says: the planned runs in spec order, each with its result where it has one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.names import canonical_json
+from harness.tracking.store import find_run, load_result
+from harness.types import InputError
+
+STATUSES = ("done", "diverged", "failed", "stopped", "pending")
+
+# Leaves of a run's config that have a column of their own, or are no part of what is compared.
+_NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run. `result` is the content of `result.json`, None while the run is pending."""
+
+    key: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    folder: Path | None
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`."""
+        return "pending" if self.result is None else str(self.result["status"])
+
+    @property
+    def seed(self) -> int:
+        """The replicate seed, the unit of every paired difference."""
+        return int(self.config["seed"])
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return str(self.config["objective"]["name"])
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Resolved hyperparameters by name, beta among them where the objective has one."""
+        return dict(self.config["objective"]["hyperparameters"])
+
+    @property
+    def beta(self) -> float | None:
+        """Beta, or None for objectives without one."""
+        value = self.hyperparameters.get("beta")
+        return None if value is None else float(value)
+
+    @property
+    def corruption(self) -> str:
+        """Kind of the corruption; `none` is the clean set."""
+        return str(self.config["corruption"]["kind"])
+
+    @property
+    def rate(self) -> float | None:
+        """Share of corrupted pairs: 0 for the clean set, planned or (derived-rate kinds) realised; None if unknown."""
+        if self.corruption == "none":
+            return 0.0
+        planned = self.config["corruption"].get("rate")
+        value = planned if planned is not None else self.measured("rate")
+        return None if value is None else float(value)
+
+    @property
+    def misaligned(self) -> float | None:
+        """The world's dial; None for real data."""
+        world = self.config.get("world")
+        return None if world is None else float(world["misaligned"])
+
+    @property
+    def labels(self) -> str | None:
+        """`hard` or `bradley_terry`; None for real data."""
+        world = self.config.get("world")
+        return None if world is None else str(world["labels"])
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps asked for."""
+        return int(self.config["training"]["steps"])
+
+    def measured(self, column: str) -> float | None:
+        """A measured column of `results.csv`; None where it was not measured or does not apply."""
+        value = None if self.result is None else self.result["results"].get(column)
+        return None if value is None else float(value)
+
+    @cached_property
+    def condition(self) -> str:
+        """Everything but objective and seed, as one text: runs with equal conditions may be compared."""
+        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device")}
+        if rest.get("data"):
+            rest["data"] = {k: v for k, v in rest["data"].items() if k != "path"}
+        return canonical_json(rest)
+
+    @cached_property
+    def cell(self) -> str:
+        """Everything but the seed, as one text."""
+        return canonical_json([self.config["objective"], self.condition])
+
+    def settings(self) -> dict[str, Any]:
+        """Every further leaf of the config that a sweep might vary, by the name of its column."""
+        out = {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
+        out |= {f"corruption.{k}": leaf(v) for k, v in dict(self.config["corruption"].get("params") or ()).items()}
+        for part in ("world", "data", "model", "training", "evaluation"):
+            for name, value in (self.config.get(part) or {}).items():
+                if f"{part}.{name}" not in _NAMED:
+                    out[f"{part}.{name}"] = leaf(value)
+        return out
+
+
+def leaf(value: Any) -> Any:
+    """A scalar as it is, a structure (a sequence of corruptions, a mixture) as canonical JSON text."""
+    return value if value is None or isinstance(value, str | int | float | bool) else canonical_json(value)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep folder: name, question, what the plan noted (dropped rows and the like), runs in spec order."""
+
+    folder: Path
+    name: str
+    question: str
+    notes: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    def count(self, status: str) -> int:
+        """Number of runs with this status."""
+        return sum(run.status == status for run in self.runs)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Every planned seed, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Columns, named as in `results.csv`, of the axes beyond objective, beta, corruption, rate, misaligned, seed.
+
+        A hyperparameter is an axis if it takes several values within one objective, a corruption's parameter within
+        one kind, everything else within the sweep.
+        """
+        found: dict[tuple[str, str], set[str]] = {}
+        for run in self.runs:
+            shared = {"labels": run.labels, "steps": run.planned_steps}
+            for name, value in (run.settings() | shared).items():
+                scope = {"hp": run.objective, "corruption": run.corruption}.get(name.split(".")[0], "")
+                found.setdefault((name, scope), set()).add(canonical_json(value))
+        varying = {name for (name, _), values in found.items() if len(values) > 1}
+        return tuple(sorted(varying, key=lambda name: (name != "labels", name)))
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
+    path = folder / "plan.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no plan.json here; give the folder of one sweep, e.g. runs/<sweep name>")
+    try:
+        plan = json.loads(path.read_text(encoding="utf-8"))
+        runs = tuple(_run(folder, entry["run_key"], entry["config"]) for entry in plan["runs"])
+        name, question = str(plan["name"]), str(plan.get("question") or "")
+        notes = tuple(_note(note) for note in plan.get("notes") or ())
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"{path}: not a plan ({problem!r}); plan the sweep again") from problem
+    if not runs:
+        raise InputError(f"{path}: the plan has no runs; nothing to report")
+    return Sweep(folder, name, question, notes, runs)
+
+
+def _run(folder: Path, key: str, config: Mapping[str, Any]) -> Run:
+    found = find_run(folder, key)
+    result = None if found is None else load_result(found)
+    if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
+        raise InputError(f"{found}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again")
+    return Run(key, config, result, found)
+
+
+def _note(note: Any) -> str:
+    """A plan note as text; notes about rows are `{kind, count, rows, text}`."""
+    if not isinstance(note, Mapping):
+        return str(note)
+    if note.get("text"):
+        return str(note["text"])
+    return " ".join(f"{name} {value}" for name, value in note.items())
+
+
+def ordered(names: Sequence[str] | set[str], baseline: str) -> list[str]:
+    """Objective names with the baseline first, the others by name: an order that no row order can change."""
+    return sorted(names, key=lambda name: (name != baseline, name))

@@ -1,0 +1,205 @@
+"""What each section of a spec may hold: allowed ranges, and strict pydantic models made from the dataclasses.
+
+The dataclasses of `types.py` are the single list of fields and defaults; the tables here add what is allowed. A list
+in a section is an axis, so every model field is a list with at least one value. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from harness.names import suggestion
+from harness.types import DataSpec, EvaluationSpec, ModelSpec, Parameter, TrainingSpec, WorldSpec
+from harness.yaml_strict import Node, plain
+
+P = Parameter
+
+
+def _int(low: float, high: float) -> Parameter:
+    return P(None, "int", low, high)
+
+
+def _above_zero(high: float) -> Parameter:
+    return P(None, "float", 0, high, low_open=True)
+
+
+_SHARE = P(None, "float", 0, 1)
+_STEPS, _BATCH, _RATE = _int(1, 1_000_000), _int(1, 65_536), _above_zero(10)
+_WIDTHS = {
+    "hidden_size": _int(2, 16_384),
+    "layers": _int(1, 256),
+    "heads": _int(1, 256),
+    "intermediate_size": _int(1, 65_536),
+}
+SECTIONS: dict[str, type[Any]] = {
+    "world": WorldSpec,
+    "data": DataSpec,
+    "model": ModelSpec,
+    "training": TrainingSpec,
+    "evaluation": EvaluationSpec,
+}
+# Allowed values by section and field. `Parameter.default` is not read here: defaults stand in the dataclasses.
+FIELDS: dict[str, dict[str, Parameter]] = {
+    "world": {
+        "kind": P(None, "choice", choices=("mythworld",)),
+        "misaligned": _SHARE,
+        "labels": P(None, "choice", choices=("hard", "bradley_terry")),
+        "pairs": _int(1, 10_000_000),
+        "pretrain_steps": _STEPS,
+        "pretrain_batch": _BATCH,
+        "pretrain_learning_rate": _RATE,
+        "sft_steps": _int(0, 1_000_000),
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+        **_WIDTHS,
+    },
+    "data": {
+        "path": P(None, "text"),
+        "format": P(None, "choice", choices=("pairs", "hh", "")),
+        "sha256": P(None, "text"),
+        "limit": _int(0, 1_000_000_000),
+        "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
+        "on_bad_row": P(None, "choice", choices=("drop", "error")),
+        "max_length": _int(4, 1_000_000),
+        "max_prompt_length": _int(1, 1_000_000),
+    },
+    "model": {
+        "kind": P(None, "choice", choices=("tiny",)),
+        "vocab_size": _int(260, 1_000_000),  # 256 bytes and the special tokens of a byte-level tokenizer
+        **_WIDTHS,
+        "sft_steps": _int(0, 1_000_000),
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+        "dtype": P(None, "choice", choices=("float32",)),
+    },
+    "training": {
+        "steps": _STEPS,
+        "batch_size": _BATCH,
+        "learning_rate": _RATE,
+        "warmup_steps": _int(0, 1_000_000),
+        "final_lr_fraction": _SHARE,
+        "max_grad_norm": _above_zero(1e9),
+        "adam_beta1": P(None, "float", 0, 1, high_open=True),
+        "adam_beta2": P(None, "float", 0, 1, high_open=True),
+        "weight_decay": P(None, "float", 0, 10),
+    },
+    "evaluation": {
+        "checkpoints": _int(2, 100),  # step 0 and the last are always measured
+        "heldout": _int(1, 1_000_000),
+        "probe": _int(1, 1_000_000),
+        "ood": _int(0, 1_000_000),
+        "samples": _int(0, 1_000_000),
+    },
+}
+# Keys that belong to the design and are not built yet: refused by name rather than called unknown.
+LATER: dict[str, dict[str, str]] = {
+    "data": {"hub": "give a local file as `data.path`", "split": "give one file as `data.path`"},
+    "model": {
+        "path": "use `model: {kind: tiny}`",
+        "revision": "use `model: {kind: tiny}`",
+        "lora": "the tiny model trains all its parameters",
+    },
+}
+
+
+def expected(field: Parameter) -> str:
+    """What a field accepts, in words, e.g. `an integer in [1, 100]`."""
+    if field.kind == "choice":
+        return "one of " + ", ".join(choice for choice in field.choices if choice)
+    if field.kind == "text":
+        return "text"
+    if field.kind == "bool":
+        return "true or false"
+    return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, on one line, with a hint where YAML reads it as text."""
+    text = "nothing" if value is None else repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    if not isinstance(value, str):
+        return text
+    if value.lower() in ("yes", "no", "on", "off", "y", "n"):
+        return f"{text} (text in YAML 1.2: only true and false are booleans)"
+    if re.fullmatch(r"[-+]?[0-9][-+0-9_:.eExXa-fA-F]*", value):
+        return f"{text} (text, not a number: write it in decimal without quotes, leading zeros, colons or underscores)"
+    return text
+
+
+def _annotation(field: Parameter) -> Any:
+    if field.kind == "choice":
+        return Literal[field.choices]
+    if field.kind == "text":
+        return str
+    bounds: dict[str, Any] = {
+        "gt" if field.low_open else "ge": field.low,
+        "lt" if field.high_open else "le": field.high,
+    }
+    return (
+        Annotated[int, Field(**bounds)]
+        if field.kind == "int"
+        else Annotated[float, Field(allow_inf_nan=False, **bounds)]
+    )
+
+
+def _list_of(field: Parameter) -> Any:
+    return list[_annotation(field)]  # type: ignore[misc]  # made at run time from the table
+
+
+@functools.cache
+def axes_model(section: str) -> type[BaseModel]:
+    """The pydantic model of one section: every field of its dataclass, as a non-empty list of allowed values."""
+    fields: dict[str, Any] = {
+        field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
+        for field in dataclasses.fields(SECTIONS[section])
+    }
+    config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    return create_model(f"{section.capitalize()}Axes", __config__=config, **fields)
+
+
+def section_axes(section: str, node: Node | None, problems: list[str], prefix: str = "") -> dict[str, list[Any]]:
+    """Field -> list of values for one section, defaults filled in, in the order of the dataclass.
+
+    Appends to `problems` one line for each value that cannot be used; fields with a problem keep their default.
+    """
+    key = f"{prefix}{section}"
+    given: dict[str, Node] = {}
+    if node is not None and isinstance(node.value, dict):
+        given = node.value
+    elif node is not None:
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected `field: value` lines")
+    later = LATER.get(section, {})
+    for name in [name for name in given if name in later]:
+        problems.append(f"{given[name].where} {key}.{name}: not supported yet in this version; {later[name]}")
+    usable = {name: child for name, child in given.items() if name not in later}
+    raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in usable.items()}
+    try:
+        model = axes_model(section).model_validate(raw)
+    except ValidationError as error:
+        bad = set()
+        for detail in error.errors(include_url=False):
+            name, rest = str(detail["loc"][0]), list(detail["loc"][1:])
+            bad.add(name)
+            problems.append(_line(section, key, name, rest, usable, detail))
+        model = axes_model(section).model_validate({name: value for name, value in raw.items() if name not in bad})
+    return {name: list(getattr(model, name)) for name in axes_model(section).model_fields}
+
+
+def _line(section: str, key: str, name: str, rest: list[Any], given: dict[str, Node], detail: Any) -> str:
+    """One message line for one pydantic finding."""
+    node, path = given[name], f"{key}.{name}"
+    known = FIELDS[section]
+    if detail["type"] == "extra_forbidden":
+        return f"{node.where} {path}: unknown key; expected one of {', '.join(known)}{suggestion(name, known)}"
+    if detail["type"] == "too_short":
+        return f"{node.where} {path}: an empty list gives 0 runs; expected {expected(known[name])}, or a list of them"
+    if rest and isinstance(node.value, tuple):
+        node, path = node.value[rest[0]], f"{path}.{rest[0]}"
+    value = plain(node)
+    near = suggestion(value, known[name].choices) if isinstance(value, str) and known[name].choices else ""
+    return f"{node.where} {path}: {shown(value)}; expected {expected(known[name])}{near}"

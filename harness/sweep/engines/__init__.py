@@ -1,0 +1,1 @@
+"""Who executes tasks: in this process, or one single-threaded process a core."""

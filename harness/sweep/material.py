@@ -1,0 +1,237 @@
+"""From a setting to what a lane trains on: rows, reference log-probs, observed orientation, batches, evaluation sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from harness.data.corrupt import CORRUPTIONS, corrupt
+from harness.data.order import batch_ids, probe_ids
+from harness.data.rows import PairRows, TokenisedPair, pack_rows
+from harness.models.lanes import EvalSet, Lane
+from harness.models.reference import ReferenceTable, pair_keys
+from harness.names import stream_seed
+from harness.sweep.setting import Setting
+from harness.types import CorruptionSpec, PreferencePair, RunSpec
+
+if TYPE_CHECKING:
+    import pandas
+
+# Scores the distinct responses of pairs under a setting's reference, from the store where it has them.
+Scorer = Callable[[Setting, Sequence[TokenisedPair]], ReferenceTable]
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Some pair rows with their reference log-probs `(n,)`, chosen and rejected."""
+
+    rows: PairRows
+    reference: tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A setting as rows: train pairs first (`train_rows[id]`), then the evaluation splits (`evals[split]`)."""
+
+    setting: Setting
+    block: Block
+    labelled: tuple[PreferencePair, ...]  # train pairs as the source labels them
+    train_rows: dict[str, int]
+    evals: dict[str, range]
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingSet:
+    """A corrupted training set: pair i is row `rows[i]` of its block (`extra` where that is set), flipped or not.
+
+    `clean_label` +1/-1: whether the observed orientation is the true one; `corrupted`: whether the ledger touched it.
+    """
+
+    ids: tuple[str, ...]
+    rows: np.ndarray
+    in_extra: np.ndarray
+    flipped: np.ndarray
+    clean_label: np.ndarray
+    corrupted: np.ndarray
+    pairs: tuple[PreferencePair, ...]
+    extra: Block | None
+    ledger: pandas.DataFrame | None
+
+
+def prepare(setting: Setting, score: Scorer) -> Prepared:
+    """Tokenise every clean pair of a setting and attach the stored reference."""
+    splits = {"train": setting.train, **setting.evals}
+    tokenised = [setting.encode(pair) for split in splits.values() for pair in split]
+    labelled = tuple(
+        _swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
+    )
+    evals, start = {}, 0
+    for name, pairs in splits.items():
+        evals[name] = range(start, start + len(pairs))
+        start += len(pairs)
+    train = evals.pop("train")
+    return Prepared(
+        setting,
+        _block(setting, tokenised, score),
+        labelled,
+        {pair.id: row for pair, row in zip(setting.train, train, strict=True)},
+        evals,
+    )
+
+
+def _swap(pair: PreferencePair) -> PreferencePair:
+    """The same comparison labelled the other way round, scores included."""
+    meta = dict(pair.meta)
+    if "score_chosen" in meta and "score_rejected" in meta:
+        meta["score_chosen"], meta["score_rejected"] = meta["score_rejected"], meta["score_chosen"]
+    margin = None if pair.gold_margin is None else -pair.gold_margin
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, gold_margin=margin, meta=meta)
+
+
+def _block(setting: Setting, tokenised: Sequence[TokenisedPair], score: Scorer) -> Block:
+    table = score(setting, tokenised)
+    chosen, rejected = pair_keys(tokenised)
+    rows = pack_rows(tokenised, tokens=setting.tokens, responses=setting.responses)
+    return Block(rows, (table.sums(chosen), table.sums(rejected)))
+
+
+def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Scorer) -> TrainingSet:
+    """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
+    pairs, ledger = list(prepared.labelled), None
+    if spec.kind != "none":
+        given: dict[str, Any] = dict(spec.params)
+        pairs, ledger = corrupt(
+            pairs,
+            kind=spec.kind,
+            rate=spec.rate,
+            seed=stream_seed(seed, "corruption"),
+            facts=_facts(prepared) if _needs_facts(spec) else None,
+            **given,
+        )
+    clean = {pair.id: pair for pair in prepared.setting.train}
+    rows, in_extra, flipped = [], [], []
+    changed: list[PreferencePair] = []
+    for pair in pairs:
+        origin = clean.get(pair.id) or clean[pair.id.split("#dup")[0]]
+        same = (pair.chosen, pair.rejected) == (origin.chosen, origin.rejected)
+        swapped = (pair.chosen, pair.rejected) == (origin.rejected, origin.chosen)
+        in_extra.append(not (same or swapped))
+        flipped.append(swapped and not same)
+        rows.append(len(changed) if in_extra[-1] else prepared.train_rows[origin.id])
+        if in_extra[-1]:
+            changed.append(pair)
+    extra = _block(prepared.setting, [prepared.setting.encode(p) for p in changed], score) if changed else None
+    touched = set() if ledger is None else set(ledger["id"])
+    return TrainingSet(
+        ids=tuple(pair.id for pair in pairs),
+        rows=np.array(rows, dtype=np.int64),
+        in_extra=np.array(in_extra, dtype=bool),
+        flipped=np.array(flipped, dtype=bool),
+        clean_label=np.where(flipped, -1, 1).astype(np.int8),
+        corrupted=np.array([pair.id in touched for pair in pairs], dtype=bool),
+        pairs=tuple(pairs),
+        extra=extra,
+        ledger=ledger,
+    )
+
+
+def _needs_facts(spec: CorruptionSpec) -> bool:
+    kinds = [step[0] for step in dict(spec.params)["steps"]] if spec.kind == "sequence" else [spec.kind]
+    return any(CORRUPTIONS[kind].needs for kind in kinds)
+
+
+def _facts(prepared: Prepared) -> pandas.DataFrame:
+    """What a corruption may know of each train pair, in the orientation the source labels it."""
+    import pandas as pd
+
+    count = len(prepared.labelled)
+    rows, (chosen, rejected) = prepared.block.rows, prepared.block.reference
+    flips = prepared.setting.label_flips
+    sign = np.where(flips, -1.0, 1.0)
+    facts = pd.DataFrame(
+        {
+            "id": [pair.id for pair in prepared.labelled],
+            "chosen_len": np.where(flips, rows.rejected_len[:count], rows.chosen_len[:count]),
+            "rejected_len": np.where(flips, rows.chosen_len[:count], rows.rejected_len[:count]),
+            "delta_ref": sign * (chosen[:count].astype(np.float64) - rejected[:count]),
+        }
+    )
+    for name in ("prompt_id", "score_chosen", "score_rejected"):
+        if all(name in pair.meta for pair in prepared.labelled):
+            facts[name] = [pair.meta[name] for pair in prepared.labelled]
+    if all(pair.gold_margin is not None for pair in prepared.labelled):
+        facts["gold_margin"] = [pair.gold_margin for pair in prepared.labelled]
+    return facts
+
+
+def build_lane(
+    key: str, run: RunSpec, prepared: Prepared, data: TrainingSet, base: int, extra: int
+) -> tuple[Lane, dict[str, np.ndarray]]:
+    """The lane of a run, and the fixed columns of its records by split-and-position (see `record_columns`).
+
+    `base` and `extra` are the corpus offsets of the setting's block and of the training set's extra block.
+    """
+    rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
+    flipped = torch.from_numpy(data.flipped)
+    order = torch.from_numpy(
+        batch_ids(data.ids, stream_seed(run.seed, "order"), run.training.steps, run.training.batch_size)
+    )
+    evals, columns = _eval_sets(run, prepared, data, rows, flipped, base)
+    lane = Lane(
+        key=key,
+        objective=run.objective,
+        training=run.training,
+        weights=prepared.setting.weights,
+        batches=rows[order],
+        flipped=flipped[order],
+        evals=evals,
+    )
+    return lane, columns
+
+
+def _eval_sets(
+    run: RunSpec, prepared: Prepared, data: TrainingSet, rows: torch.Tensor, flipped: torch.Tensor, base: int
+) -> tuple[tuple[EvalSet, ...], dict[str, np.ndarray]]:
+    """The probe of training pairs as observed (and as they were, where text changed), then the untouched splits."""
+    place = {identity: i for i, identity in enumerate(data.ids)}
+    probe = [place[identity] for identity in probe_ids(data.ids, run.evaluation.probe)]
+    sets: list[tuple[str, list[PreferencePair], torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]] = [
+        (
+            "train_observed",
+            [data.pairs[i] for i in probe],
+            rows[probe],
+            flipped[probe],
+            data.clean_label[probe],
+            data.corrupted[probe],
+        )
+    ]
+    if data.in_extra.any():
+        known = [i for i in probe if data.ids[i] in prepared.train_rows]
+        clean_rows = torch.tensor([prepared.train_rows[data.ids[i]] + base for i in known], dtype=torch.int64)
+        pairs = {pair.id: pair for pair in prepared.setting.train}
+        ones = np.ones(len(known), np.int8)
+        none = torch.zeros(len(known), dtype=torch.bool)
+        clean = [pairs[data.ids[i]] for i in known]
+        sets.append(("train_clean", clean, clean_rows, none, ones, data.corrupted[known]))
+    for split, span in prepared.evals.items():
+        pairs_of = list(prepared.setting.evals[split])
+        index = torch.arange(span.start, span.stop) + base
+        no = np.zeros(len(pairs_of), bool)
+        sets.append(
+            (split, pairs_of, index, torch.zeros(len(pairs_of), dtype=torch.bool), np.ones(len(no), np.int8), no)
+        )
+    evals = tuple(EvalSet(s, tuple(p.id for p in pairs), index, turned) for s, pairs, index, turned, _, _ in sets)
+    columns = {
+        "observed_label": np.concatenate([np.ones(len(s[1]), np.int8) for s in sets]),
+        "clean_label": np.concatenate([s[4] for s in sets]),
+        "corrupted": np.concatenate([s[5] for s in sets]),
+        "gold_margin": np.array(
+            [np.nan if p.gold_margin is None else p.gold_margin for s in sets for p in s[1]], np.float32
+        ),
+        "group": np.array([str(p.meta.get("group", "")) for s in sets for p in s[1]], dtype=object),
+    }
+    return evals, columns

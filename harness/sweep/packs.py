@@ -1,0 +1,59 @@
+"""Which runs train together: the pack key says who may share a pack, the order keeps runs of one setting together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.names import content_hash, plain, run_key
+from harness.types import RunSpec
+
+# Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
+# more only cost cache and make a killed sweep lose more.
+PACK_SIZE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class PackTask:
+    """One unit of scheduling: runs that train in lockstep. `number` names the pack in plan, costs and progress."""
+
+    number: int
+    runs: tuple[RunSpec, ...]
+
+
+def pack_key(run: RunSpec) -> str:
+    """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device."""
+    source: object
+    if run.world is not None:
+        source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
+    else:
+        # Each replicate of a text sweep trains its own tokenizer, so row widths differ between seeds.
+        source = [plain(run.data), plain(run.model), run.seed]
+    training = plain(run.training)
+    for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
+        del training[lane_wise]
+    return content_hash([source, training, plain(run.evaluation), run.device])
+
+
+def plan_packs(runs: Sequence[RunSpec], size: int = PACK_SIZE) -> tuple[PackTask, ...]:
+    """Cut the runs into packs of at most `size`, runs of one replicate and source side by side, the longest first.
+
+    A lane's numbers do not depend on its pack, so any cut gives the same results; this one keeps corpora small.
+    """
+    groups: dict[str, list[RunSpec]] = {}
+    for run in runs:
+        groups.setdefault(pack_key(run), []).append(run)
+    packs: list[tuple[RunSpec, ...]] = []
+    for members in groups.values():
+        ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
+        count = -(-len(ordered) // size)
+        # Even packs: 9 runs make 5 + 4, not 8 + 1.
+        edges = [round(i * len(ordered) / count) for i in range(count + 1)]
+        packs += [tuple(ordered[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    packs.sort(key=lambda pack: -len(pack) * pack[0].training.steps * pack[0].training.batch_size)
+    return tuple(PackTask(number, pack) for number, pack in enumerate(packs))
+
+
+def keys(task: PackTask) -> tuple[str, ...]:
+    """The run keys of a pack, lane by lane."""
+    return tuple(run_key(run) for run in task.runs)

@@ -1,0 +1,140 @@
+"""Live progress of a sweep: packs, runs, runs an hour and an ETA from work done; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+
+from harness.sweep.messages import Message
+from harness.sweep.packs import PackTask
+
+PLAIN_SECONDS = 10.0
+
+
+@dataclass
+class Progress:
+    """Counts work in units of trained pairs, so that long packs weigh what they cost. Use as a context manager."""
+
+    console: Console
+    total_runs: int
+    runs_done: int = 0
+    packs: dict[int, PackTask] = field(default_factory=dict)
+    _started: float = 0.0
+    _fresh: int = 0  # runs finished by this command
+    _diverged: int = 0
+    _failed: int = 0
+    _units: dict[int, float] = field(default_factory=dict)
+    _done_units: float = 0.0
+    _stage: str = ""
+    _stage_done: int = 0
+    _stage_total: int = 0
+    _printed: float = 0.0
+    _live: Any = None
+
+    def __enter__(self) -> Progress:
+        self._started = time.monotonic()
+        if self.console.is_terminal:
+            from rich.live import Live
+
+            self._live = Live(self._table(), console=self.console, refresh_per_second=4, transient=True)
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+            self._live = None
+
+    def stage(self, name: str, total: int) -> None:
+        """A stage before the runs begins: `total` models to build."""
+        self._stage, self._stage_done, self._stage_total = name, 0, total
+        self._show(force=True)
+
+    def start_runs(self, tasks: Sequence[PackTask]) -> None:
+        """The runs begin; the clock of the ETA starts here."""
+        self._stage = ""
+        self.packs = {task.number: task for task in tasks}
+        self._units = dict.fromkeys(self.packs, 0.0)
+        self._started = time.monotonic()
+        self._show(force=True)
+
+    def take(self, message: Message) -> None:
+        """Account for one message."""
+        if message.kind == "built":
+            self._stage_done += 1
+        elif message.kind == "step":
+            # Evaluation and sampling at the end cost about a tenth of a pack: it is not done at its last step.
+            self._units[message.pack] = 0.9 * message.step / message.steps * _cost(self.packs[message.pack])
+        elif message.kind == "done":
+            self.runs_done += 1
+            self._fresh += 1
+            self._diverged += message.status == "diverged"
+            task = self.packs[message.pack]
+            self._units[message.pack] += 0.1 * _cost(task) / len(task.runs)
+        elif message.kind == "failed" and message.pack in self.packs:
+            self._failed += len(self.packs[message.pack].runs)
+            self._units[message.pack] = _cost(self.packs[message.pack])
+        self._show()
+
+    def eta(self) -> float | None:
+        """Seconds left by the work done so far, or None before there is any."""
+        done, total = sum(self._units.values()), sum(map(_cost, self.packs.values()))
+        spent = time.monotonic() - self._started
+        return None if done <= 0 or spent < 2 else spent * (total - done) / done
+
+    def line(self) -> str:
+        """One line of plain text."""
+        if self._stage:
+            return f"{self._stage}: {self._stage_done} of {self._stage_total} models"
+        spent = max(time.monotonic() - self._started, 1e-9)
+        eta = self.eta()
+        parts = [f"{self.runs_done} of {self.total_runs} runs"]
+        if self._fresh:
+            parts.append(f"{self._fresh / spent * 3600:,.0f} runs/h")
+        parts.append(f"about {duration(eta)} left" if eta is not None else "measuring speed")
+        parts += [f"{self._diverged} diverged"] * bool(self._diverged) + [f"{self._failed} failed"] * bool(self._failed)
+        return ", ".join(parts)
+
+    def _show(self, force: bool = False) -> None:
+        if self._live is not None:
+            self._live.update(self._table())
+        elif force or time.monotonic() - self._printed > PLAIN_SECONDS:
+            self._printed = time.monotonic()
+            self.console.print(self.line(), highlight=False)
+
+    def _table(self) -> Any:
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 1))
+        if self._stage:
+            grid.add_row(ProgressBar(max(self._stage_total, 1), self._stage_done, width=30), self.line())
+            return grid
+        grid.add_row(ProgressBar(max(self.total_runs, 1), self.runs_done, width=30), self.line())
+        total = {number: _cost(task) for number, task in self.packs.items()}
+        for number, units in self._units.items():
+            if 0 < units < 0.999 * total[number]:
+                runs = self.packs[number].runs
+                bar = ProgressBar(total[number], units, width=30)
+                grid.add_row(bar, f"pack {number}: {len(runs)} runs x {runs[0].training.steps} steps")
+        return grid
+
+
+def _cost(task: PackTask) -> float:
+    first = task.runs[0].training
+    return float(len(task.runs) * first.steps * first.batch_size)
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

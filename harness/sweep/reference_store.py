@@ -1,0 +1,38 @@
+"""Where reference log-probs are kept: one Parquet file for each set of responses under one reference model."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.data.rows import TokenisedPair
+from harness.models.reference import ReferenceTable, pair_keys, score_responses
+from harness.names import content_hash
+from harness.sweep.setting import Setting
+from harness.tracking.store import load_arrays, once, save_arrays
+
+
+def scorer(cache: Path, device: torch.device) -> Callable[[Setting, Sequence[TokenisedPair]], ReferenceTable]:
+    """A scorer that looks in the store first. What is stored is keyed by model, responses, widths and dtype."""
+
+    def score(setting: Setting, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
+        chosen, rejected = pair_keys(pairs)
+        model = hashlib.sha256(setting.weights.numpy().tobytes()).hexdigest()
+        key = content_hash(["reference", model, sorted({*chosen, *rejected}), "float32", torch.__version__])
+        path = cache / "reference" / f"{key[:32]}.safetensors"
+
+        def build() -> dict[str, np.ndarray]:
+            table = score_responses(setting.architecture, setting.weights, pairs, device)
+            names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
+            return {"keys": names, "offsets": table.offsets, "values": table.values}
+
+        arrays = once(path, lambda: load_arrays(path, key), lambda: save_arrays(path, build(), {"key": key}))
+        text = arrays["keys"].tobytes().decode("ascii")
+        names = tuple(text[i : i + 32] for i in range(0, len(text), 32))
+        return ReferenceTable(names, arrays["offsets"], arrays["values"])
+
+    return score

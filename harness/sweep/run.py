@@ -1,0 +1,203 @@
+"""The driver: claim the sweep, build what it needs, drain its packs, project to tracking, write tables and report.
+
+Running the same command again does only what is missing. Training never waits for tracking: finished runs are
+delivered between messages, and a dead tracking server costs a line at the end.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from harness.labels import readable_names
+from harness.names import plain, run_key
+from harness.spec import SweepSpec
+from harness.sweep.engines import process
+from harness.sweep.messages import Message
+from harness.sweep.packs import PackTask, plan_packs
+from harness.sweep.progress import Progress
+from harness.sweep.tasks import Order, Shop, perform
+from harness.tracking import store
+from harness.types import InputError, RunSpec
+
+DONE = ("done", "diverged")
+
+
+def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
+    """Run what is missing of `sweep` under `out`; returns the exit code (0, or 1 where a run failed).
+
+    Raises InputError for data that cannot be used, KeyboardInterrupt where the user stops it (nothing finished is
+    lost: the same command goes on).
+    """
+    console = console or Console(stderr=False)
+    folder = out / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with store.claim_sweep(folder):
+        names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
+        write_plan(folder, sweep, names)
+        left = [run for run in sweep.runs if not _finished(folder, run)]
+        count = worker_count(sweep, workers)
+        console.print(
+            f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
+            highlight=False,
+        )
+        failures = _execute(sweep, out, folder, names, left, count, console) if left else []
+        return _finish(out, folder, failures, console)
+
+
+def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
+    """`sweep.yaml` (resolved) and `plan.json`: what the sweep consists of, for status, tables and report."""
+    text = yaml.safe_dump(dict(sweep.resolved), sort_keys=False, allow_unicode=True)
+    store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
+    runs = [
+        {"run_key": key, "name": names[key], "config": plain(run)}
+        for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
+    ]
+    head = {"name": sweep.name, "question": sweep.question, "notes": list(sweep.notes)}
+    store.write_json(folder / "plan.json", {**head, "runs": runs})
+
+
+def _finished(folder: Path, run: RunSpec) -> bool:
+    found = store.find_run(folder, run_key(run))
+    result = store.load_result(found) if found is not None else None
+    return result is not None and result["status"] in DONE
+
+
+def worker_count(sweep: SweepSpec, workers: int | None) -> int:
+    """One worker a core, or one for a GPU; never more than asked for."""
+    if workers is not None:
+        if workers < 1:
+            raise InputError(f"--workers {workers}: expected at least 1")
+        return workers
+    device = sweep.runs[0].device
+    gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
+    return (
+        1 if gpu else max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
+    )
+
+
+def _has_gpu() -> bool:
+    """Whether a CUDA device can be used; torch is imported only where a driver is installed at all."""
+    if not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _execute(
+    sweep: SweepSpec,
+    out: Path,
+    folder: Path,
+    names: dict[str, str],
+    left: Sequence[RunSpec],
+    workers: int,
+    console: Console,
+) -> list[str]:
+    """Build models, train packs, deliver runs as they finish; returns what failed, a line each."""
+    from harness.sweep.stages import builds
+    from harness.tracking.mlflow_outbox import Outbox
+
+    outbox = Outbox(out, sweep.name)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names)
+    failures: list[str] = []
+    with Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as progress:
+        for stage in builds(left):
+            missing = [build for build in stage if not _built(out / "cache", build.key)]
+            if not missing:
+                continue
+            progress.stage(
+                {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
+            )
+            orders = [Order("build", number, tuple(part)) for number, part in enumerate(_shares(missing, workers))]
+            for message in _drain(orders, shop, workers):
+                progress.take(message)
+                if message.kind == "failed":
+                    failures.append(message.text)
+        if failures:
+            return failures
+        packs = plan_packs(left)
+        store.write_json(
+            folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
+        )
+        progress.start_runs(packs)
+        for message in _drain([Order("pack", pack.number, pack) for pack in packs], shop, workers):
+            progress.take(message)
+            if message.kind == "done":
+                found = store.find_run(folder, message.key)
+                assert found is not None
+                outbox.deliver(found)
+            elif message.kind == "failed":
+                failures += _mark_failed(folder, names, packs, message)
+    return failures
+
+
+def _built(cache: Path, key: str) -> bool:
+    from harness.sweep.stages import weights_path
+
+    return weights_path(cache, key).exists()
+
+
+def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
+    """`items` in at most `parts` even, contiguous shares."""
+    parts = min(parts, len(items))
+    edges = [round(i * len(items) / parts) for i in range(parts + 1)]
+    return [list(items[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _drain(orders: Sequence[Order], shop: Shop, workers: int) -> Iterator[Message]:
+    """Messages of all orders; bad input found by a worker stops the sweep."""
+    for message in process.run_tasks(perform, orders, shop, workers):
+        if message.kind == "input":
+            raise InputError(*message.text.splitlines())
+        yield message
+
+
+def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask], message: Message) -> list[str]:
+    """Commit `failed` for the unfinished runs of a pack that broke, so that nothing is silently missing."""
+    pack = next(pack for pack in packs if pack.number == message.pack)
+    lines = []
+    for run in pack.runs:
+        if _finished(folder, run):
+            continue
+        key = run_key(run)
+        place, attempt = store.open_run(folder, key, names[key])
+        store.commit(
+            place,
+            {
+                "run_key": key,
+                "status": "failed",
+                "steps": run.training.steps,
+                "results": {},
+                "costs": {"attempt": attempt, "pack": pack.number},
+                "config": plain(run),
+                "name": names[key],
+                "error": message.text,
+                "t0_ms": 0,
+            },
+        )
+        lines.append(f"{key[:8]} {names[key]}: {message.text.strip().splitlines()[-1]}")
+    return lines
+
+
+def _finish(out: Path, folder: Path, failures: Sequence[str], console: Console) -> int:
+    """Tables, report, tracking; then say where everything stands."""
+    from harness.report.page import write_report
+    from harness.tracking.mlflow_outbox import Outbox
+
+    page = write_report(folder)
+    console.print(f"results  {folder / 'results.csv'}\nreport   {page}", highlight=False, soft_wrap=True)
+    waiting = Outbox(out, folder.name).finish(folder)
+    if waiting:
+        console.print(f"tracking {waiting} points waiting, run harness sync {folder}", highlight=False, soft_wrap=True)
+    else:
+        console.print("tracking harness dashboard (or nox -s dashboard) opens the comparison", highlight=False)
+    for line in failures[:20]:
+        console.print(f"failed   {line}", highlight=False, soft_wrap=True, style="red")
+    return 1 if failures else 0

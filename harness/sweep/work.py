@@ -1,0 +1,248 @@
+"""One pack from start to committed truth: prepare, train, sample, write. A generator of messages; no tracking here."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes
+from harness.measure.geometry import checkpoint_metrics
+from harness.measure.results import results_row
+from harness.models.lanes import Lane, Pack
+from harness.models.logps import build_corpus
+from harness.names import plain, run_key, stream_seed
+from harness.sweep.material import Block, Prepared, TrainingSet, build_lane, corrupted_set, prepare
+from harness.sweep.messages import Message
+from harness.sweep.packs import PackTask
+from harness.sweep.provenance import provenance
+from harness.sweep.reference_store import scorer
+from harness.sweep.setting import Setting, mythworld_setting
+from harness.sweep.stages import load_weights, reference_key
+from harness.sweep.text_setting import text_setting
+from harness.tracking import store
+from harness.tracking.journal import Journal
+from harness.training.loop import Training, checkpoint_steps, start, train
+from harness.types import Record, RunSpec
+
+# Splits whose metrics go to the journal, with the prefix their names carry.
+PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
+
+
+@dataclass
+class Workshop:
+    """What one worker process keeps between packs: where things stand, and settings it has already prepared."""
+
+    cache: Path
+    folder: Path  # the sweep's
+    device: torch.device
+    names: Mapping[str, str]  # run key -> readable name
+    prepared: dict[str, Prepared] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """One lane with everything that its files need."""
+
+    key: str
+    run: RunSpec
+    prepared: Prepared
+    data: TrainingSet
+    lane: Lane
+    columns: Mapping[str, np.ndarray]
+    folder: Path
+    journal: Journal
+    records: list[Record] = field(default_factory=list)
+
+
+def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
+    """Train one pack and commit every run of it; yields progress, then one `done` a run."""
+    began = time.monotonic()
+    t0_ms = time.time_ns() // 1_000_000
+    jobs, pack = _open(task, shop, t0_ms)
+    run = start(pack, shop.device)
+    by_key = {job.key: job for job in jobs}
+    step = -1
+    for record in train(run):
+        job = by_key[record.run_key]
+        job.records.append(record)
+        if record.step != step:
+            step = record.step
+            yield Message("step", task.number, step, task.runs[0].training.steps)
+        if record.split in PREFIXES:
+            prefix = PREFIXES[record.split]
+            points = checkpoint_metrics(_all_columns(job, record), prefix, job.run.objective.beta)
+            job.journal.append({"kind": "metrics", "step": record.step, **points})
+    samples = _sample(jobs, pack, run)
+    diverged = run.diverged_at[:, 0].tolist()
+    seconds = time.monotonic() - began
+    for lane, job in enumerate(jobs):
+        status = "done" if diverged[lane] < 0 else "diverged"
+        costs = _costs(job, pack, seconds / len(jobs), task.number, lane)
+        _commit(job, samples.get(job.key), status, diverged[lane], costs, t0_ms)
+        yield Message("done", task.number, key=job.key, status=status)
+
+
+def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]:
+    """Prepare settings, corrupted sets, corpus and lanes; open each run's folder and journal."""
+    score = scorer(shop.cache, shop.device)
+    blocks: list[Block] = []
+    offsets: dict[int, int] = {}
+    sets: dict[tuple[str, object], TrainingSet] = {}
+
+    def place(block: Block) -> int:
+        if id(block) not in offsets:
+            offsets[id(block)] = sum(len(b.rows.pair_ids) for b in blocks)
+            blocks.append(block)
+        return offsets[id(block)]
+
+    parts = []
+    for run in task.runs:
+        prepared = _prepared(run, shop)
+        source = (prepared.setting.name, run.corruption)
+        if source not in sets:
+            sets[source] = corrupted_set(prepared, run.corruption, run.seed, score)
+        data = sets[source]
+        parts.append((run, prepared, data, place(prepared.block), place(data.extra) if data.extra else 0))
+    jobs = []
+    for run, prepared, data, base, extra in parts:
+        key = run_key(run)
+        lane, columns = build_lane(key, run, prepared, data, base, extra)
+        folder, attempt = store.open_run(shop.folder, key, shop.names[key])
+        journal = Journal(folder / "events.jsonl")
+        journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
+        jobs.append(_Job(key, run, prepared, data, lane, columns, folder, journal))
+    corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], shop.device)
+    first = task.runs[0]
+    steps = checkpoint_steps(first.training.steps, first.evaluation.checkpoints)
+    architecture = jobs[0].prepared.setting.architecture
+    return jobs, Pack(architecture, corpus, tuple(job.lane for job in jobs), steps)
+
+
+def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
+    """The run's setting, prepared once a worker."""
+    name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
+    if name not in shop.prepared:
+        key = reference_key(run)
+        weights = load_weights(shop.cache, key)
+        if weights is None:
+            raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
+        setting: Setting = mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
+        shop.prepared[name] = prepare(setting, scorer(shop.cache, shop.device))
+    return shop.prepared[name]
+
+
+def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
+    """A record's measured columns with the fixed ones of its split."""
+    first = 0
+    for part in job.lane.evals:
+        if part.split == record.split:
+            break
+        first += len(part.ids)
+    rows = slice(first, first + len(record.ids))
+    return {**record.columns, **{name: values[rows] for name, values in job.columns.items()}}
+
+
+def _sample(jobs: Sequence[_Job], pack: Pack, run: Training) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
+    """Free-running samples at the end on held-out prompts: lanes of a replicate share prompts and random numbers."""
+    count = jobs[0].run.evaluation.samples
+    if count == 0:
+        return {}
+    plans, texts = [], []
+    for job in jobs:
+        setting = job.prepared.setting
+        pairs = setting.evals["eval_clean"][:count]
+        rng = np.random.Generator(np.random.Philox(stream_seed(job.run.seed, "samples")))
+        prompts = [setting.encode(pair).prompt for pair in pairs]
+        plans.append(SamplePlan(prompts, rng.random((len(pairs), setting.max_new_tokens))))
+        texts.append([pair.prompt for pair in pairs])
+    setting = jobs[0].prepared.setting
+    weights = [job.lane.weights for job in jobs]
+    drawn = sample_lanes(pack.architecture, run.model, weights, plans, setting.eos, setting.prompt_width)
+    out = {}
+    for job, lane_samples, prompts_of in zip(jobs, drawn, texts, strict=True):
+        judged = job.prepared.setting.judge(prompts_of, lane_samples.responses)
+        out[job.key] = ({"prompt": np.array(prompts_of, dtype=object), **judged}, lane_samples)
+    return out
+
+
+def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dict[str, Any]:
+    """What the run cost: its share of the pack's time; tokens and flops (6 a parameter and token) of training alone."""
+    settings = job.run.training
+    tokens = settings.steps * settings.batch_size * pack.corpus.ids.shape[1]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if pack.corpus.ids.is_cuda:
+        peak = torch.cuda.max_memory_allocated()
+    return {
+        "seconds": seconds,
+        "tokens": tokens,
+        "flops": 6 * len(job.lane.weights) * tokens,
+        "peak_memory": peak,
+        "host": socket.gethostname(),
+        "pack": number,
+        "lane": lane,
+    }
+
+
+def _commit(
+    job: _Job,
+    samples: tuple[Mapping[str, Any], LaneSamples] | None,
+    status: str,
+    diverged_at: int,
+    costs: Mapping[str, Any],
+    t0_ms: int,
+) -> None:
+    """Write the run's tables, close its journal, and publish `result.json` last."""
+    tables = [
+        {
+            "step": np.full(len(record.ids), record.step, np.int32),
+            "split": np.array([record.split] * len(record.ids), dtype=object),
+            "id": np.array(record.ids, dtype=object),
+            **_all_columns(job, record),
+        }
+        for record in job.records
+    ]
+    examples = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+    for name in ("chosen_len", "rejected_len"):
+        examples[name] = examples[name].astype(np.int32)
+    store.write_table(job.folder / "examples.parquet", examples)
+    drawn = None
+    if samples is not None:
+        judged, lane = samples
+        count = len(lane.length)
+        split = np.array(["eval_clean"] * count, dtype=object)
+        drawn = {**judged, "split": split, "k1": lane.k1, "k3": lane.k3, "length": lane.length, "ended": lane.ended}
+        store.write_table(job.folder / "samples.parquet", drawn)
+    if job.data.ledger is not None:
+        from harness.data.corrupt.ledger import write_ledger
+
+        write_ledger(job.data.ledger, job.folder / "ledger.parquet")
+    results = results_row(examples, drawn, job.run.objective.beta)
+    steps = job.run.training.steps
+    final = {f"final/{name}": value for name, value in results.items() if value is not None}
+    job.journal.append({"kind": "metrics", "step": steps, **final})
+    end = {"kind": "end", "status": status} | ({"diverged_step": diverged_at} if diverged_at >= 0 else {})
+    job.journal.append(end)
+    job.journal.sync()
+    job.journal.close()
+    store.write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.setting, job.data))
+    store.commit(
+        job.folder,
+        {
+            "run_key": job.key,
+            "status": status,
+            "steps": steps,
+            "results": results,
+            "costs": dict(costs),
+            "config": plain(job.run),
+            "name": job.folder.name,
+            "t0_ms": t0_ms,
+        },
+    )

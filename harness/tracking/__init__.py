@@ -1,0 +1,1 @@
+"""Truth on disk (journal, store) and its projection to MLflow."""

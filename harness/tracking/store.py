@@ -1,0 +1,244 @@
+"""Files that are whole or absent: atomic writes, checked reads, one folder a run with `result.json` published last."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.names import canonical_json, slug
+from harness.types import InputError
+
+RESULT = "result.json"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part. Mode 0600."""
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+    _write_synced(temporary, data)
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as readable JSON, atomically. Raises ValueError for NaN or infinity."""
+    write_atomic(path, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value of a file. Raises InputError naming the file where it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from error
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Columns of equal length as Parquet with page checksums, atomically."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    table = pa.table({name: pa.array(list(v) if v.dtype == object else v) for name, v in columns.items()})
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+    write_atomic(path, sink.getvalue().to_pybytes())
+
+
+def read_table(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a Parquet file, page checksums verified. Raises OSError where they do not match."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path, page_checksum_verification=True)
+    return {name: table[name].to_numpy() for name in table.column_names}
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_run(sweep_folder: Path, run_key: str) -> Path | None:
+    """The folder of a run, or None. Folder names begin with the first 8 characters of the key."""
+    found = sorted(sweep_folder.glob(f"{run_key[:8]}-*"))
+    return found[0] if found else None
+
+
+def open_run(sweep_folder: Path, run_key: str, readable: str) -> tuple[Path, int]:
+    """The run's folder, ready for a new attempt, and the number of that attempt (1 for the first).
+
+    What an unfinished or failed earlier attempt left is removed.
+    """
+    folder = find_run(sweep_folder, run_key) or sweep_folder / f"{run_key[:8]}-{slug(readable)}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    counter = folder / "attempt"
+    attempt = int(counter.read_text()) + 1 if counter.exists() else 1
+    for leftover in folder.iterdir():
+        if leftover != counter:
+            leftover.unlink()
+    write_atomic(counter, str(attempt).encode())
+    return folder, attempt
+
+
+def commit(folder: Path, result: Mapping[str, Any]) -> None:
+    """Publish `result.json`, the last file of a run, with the SHA-256 of every other and of itself.
+
+    Published with a hard link, so of two writers the later one loses and the first result stands.
+    """
+    attempt = int((folder / "attempt").read_text())
+    (folder / "attempt").unlink()
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    value = {**result, "attempt": attempt, "files": files}
+    value["costs"] = {**result["costs"], "attempt": attempt}
+    value["sha256"] = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+    temporary = folder / f".{RESULT}.{uuid.uuid4().hex[:8]}.tmp"
+    _write_synced(temporary, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    try:
+        os.link(temporary, folder / RESULT)
+    except FileExistsError:
+        pass  # someone else finished this run first: their result stands
+    finally:
+        temporary.unlink()
+    _sync_folder(folder)
+
+
+def load_result(folder: Path) -> dict[str, Any] | None:
+    """The verified result of a run, or None where there is none or it is damaged (renamed, so it is made again)."""
+    path = folder / RESULT
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        stated = value.pop("sha256")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, AttributeError):
+        return _quarantine(path)
+    if hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest() != stated:
+        return _quarantine(path)
+    result: dict[str, Any] = value
+    return result
+
+
+def _quarantine(path: Path) -> None:
+    path.replace(path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}"))
+
+
+def verify(folder: Path) -> list[str]:
+    """One line for each damaged file of a run or sweep folder: run key, file, what differs."""
+    if not (folder / RESULT).exists():
+        runs = sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
+        return [line for run in runs for line in verify(run)]
+    result = load_result(folder)
+    if result is None:
+        return [f"{folder.name[:8]} {RESULT}: does not match its own checksum"]
+    lines = []
+    for name, stated in result["files"].items():
+        if not (folder / name).exists():
+            lines.append(f"{result['run_key']} {name}: missing")
+        elif sha256(folder / name) != stated:
+            lines.append(f"{result['run_key']} {name}: does not match its checksum")
+    return lines
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], meta: Mapping[str, str]) -> None:
+    """Named arrays as safetensors, with `meta` (its `key` is checked on load) and a SHA-256 of the data inside."""
+    from safetensors.numpy import save
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    write_atomic(path, save(plain, metadata={**meta, "sha256": _digest(plain)}))
+
+
+def _digest(arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].tobytes())
+    return digest.hexdigest()
+
+
+def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """The arrays stored at `path` under `key`; None where absent or damaged (then renamed, to be made again)."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            meta = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, ValueError, SafetensorError):
+        return _quarantine(path)
+    if not meta or meta.get("key") != key or meta.get("sha256") != _digest(arrays):
+        return _quarantine(path)
+    return arrays
+
+
+def once(
+    path: Path, load: Callable[[], dict[str, np.ndarray] | None], build: Callable[[], None]
+) -> dict[str, np.ndarray]:
+    """What `load` gives, after `build` where it gives None: of several processes one builds, the others wait."""
+    from filelock import FileLock
+
+    found = load()
+    if found is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", mode=0o600):
+        found = load()
+        if found is None:
+            build()
+            found = load()
+    if found is None:
+        raise RuntimeError(f"{path.name} was written but cannot be read back")
+    return found
+
+
+@contextmanager
+def claim_sweep(folder: Path) -> Iterator[None]:
+    """Hold the sweep for this process; a dead holder's claim ends with it. Raises InputError naming a live holder."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(str(folder / ".lock"), timeout=0, mode=0o600)
+    note = folder / ".holder"
+    try:
+        lock.acquire()
+    except Timeout:
+        holder = note.read_text() if note.exists() else "another process"
+        raise InputError(f"{folder}: {holder} is running this sweep; wait for it or stop it") from None
+    try:
+        write_atomic(note, f"process {os.getpid()} (since {time.strftime('%H:%M:%S')})".encode())
+        yield
+    finally:
+        lock.release()

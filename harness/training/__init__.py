@@ -1,0 +1,1 @@
+"""The packed trainer: K runs in lockstep, a run alone being K = 1."""

@@ -1,0 +1,105 @@
+"""The trainer: a generator of records. It logs nothing, saves nothing and calls nobody back.
+
+All lanes step together. The gradient taken is that of the sum of the lanes' losses, so lane k's row is the gradient
+of its own loss; clipping, schedule, Adam and the finite check act row by row, and a lane never sees its neighbours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from harness.evaluation.heldout import evaluate
+from harness.models.lanes import LaneGroup, Pack, lane_groups, select
+from harness.models.load import skeleton
+from harness.models.logps import oriented, pair_logps, reference_logps
+from harness.models.pack import LaneModel, build_lanes
+from harness.training.optim import adam_state, adamw_step, clip, learning_rate
+from harness.types import Record
+
+
+@dataclass
+class Training:
+    """The live state of a pack: what `train` yields records about, and what is left when it ends."""
+
+    pack: Pack
+    model: LaneModel
+    groups: tuple[LaneGroup, ...]
+    diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
+
+    @property
+    def alive(self) -> Tensor:
+        """Which lanes are still finite, `(K, 1)` bool."""
+        return self.diverged_at < 0
+
+
+def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
+    """At most `count` steps: 0, the last, and between them each about half of the next (log-spaced).
+
+    >>> checkpoint_steps(200, 6)
+    (0, 12, 25, 50, 100, 200)
+    """
+    halves = {round(steps / 2**i) for i in range(max(count - 1, 1))}
+    return (0, *sorted(s for s in halves if s > 0))
+
+
+def start(pack: Pack, device: torch.device) -> Training:
+    """Put a pack on its device: K copies of the architecture, each lane with its own starting weights."""
+    model = build_lanes(skeleton(pack.architecture), [lane.weights for lane in pack.lanes], device)
+    groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
+    return Training(pack, model, groups, torch.full((len(pack.lanes), 1), -1, device=device))
+
+
+def train(run: Training) -> Iterator[Record]:
+    """Train every lane to its last step, yielding the records of each checkpoint in order of step and lane.
+
+    A lane whose loss or gradient stops being finite keeps its last finite weights from then on; `run.diverged_at`
+    names the step. Nothing in a step waits for the device.
+    """
+    pack, model, device = run.pack, run.model, run.model.flat.device
+    settings = pack.lanes[0].training
+    batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (steps, K, B)
+    flips = torch.stack([lane.flipped for lane in pack.lanes], 1).to(device)
+    max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
+    rates = torch.tensor(
+        [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
+        device=device,
+    )
+    adam = adam_state(model.flat)
+    for step in range(settings.steps + 1):
+        if step in pack.checkpoints:
+            yield from evaluate(pack, model, run.groups, step)
+        if step == settings.steps:
+            return
+        loss = _losses(run, batches[step], flips[step])
+        grad, norm = clip(model.gradient(loss.sum()), max_norm)
+        finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
+        run.diverged_at = torch.where(run.alive & ~finite, step, run.diverged_at)
+        adamw_step(
+            model.flat,
+            grad,
+            adam,
+            step=step + 1,
+            rate=rates[step],
+            beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2,
+            weight_decay=settings.weight_decay,
+            alive=run.alive,
+        )
+
+
+def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
+    """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
+    corpus, device = run.pack.corpus, index.device
+    policy = oriented(pair_logps(run.model, corpus, index), flipped)
+    reference = oriented(reference_logps(corpus, index), flipped)
+    losses: list[Tensor | None] = [None] * len(run.pack.lanes)
+    for group in run.groups:
+        lanes = torch.tensor(group.lanes, device=device)
+        output = group.loss(select(policy, lanes), select(reference, lanes), index[lanes], update=True)
+        for position, lane in enumerate(group.lanes):
+            losses[lane] = output.loss[position].mean()
+    return torch.stack([loss for loss in losses if loss is not None])

@@ -1,0 +1,75 @@
+"""AdamW, clipping and the learning-rate schedule for K lanes at once: every quantity is a row operation on `(K, P)`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from harness.types import TrainingSpec
+
+
+@dataclass(frozen=True, slots=True)
+class AdamState:
+    """First and second moments `(K, P)` of a pack."""
+
+    mean: Tensor
+    square: Tensor
+
+
+def adam_state(flat: Tensor) -> AdamState:
+    """Zero moments for parameters `(K, P)`."""
+    return AdamState(torch.zeros_like(flat), torch.zeros_like(flat))
+
+
+def learning_rate(step: int, training: TrainingSpec) -> float:
+    """The rate of update number `step` (0-based): linear warm-up, then linear decay to `final_lr_fraction`.
+
+    With w warm-up steps and n steps in all the factor is (step + 1) / w while step < w, then falls linearly from 1
+    to `final_lr_fraction` at the last update.
+    """
+    warmup, steps = min(training.warmup_steps, training.steps), training.steps
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    span = max(steps - 1 - warmup, 1)
+    done = min((step - warmup) / span, 1.0)
+    return training.learning_rate * (1.0 - (1.0 - training.final_lr_fraction) * done)
+
+
+def clip(grad: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale each lane's gradient to at most its own `max_norm` `(K, 1)` (<= 0: no clipping); also the norms `(K, 1)`.
+
+    Same rule as `torch.nn.utils.clip_grad_norm_`: factor min(1, max_norm / (norm + 1e-6)).
+    """
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    factor = torch.where(max_norm > 0, (max_norm / (norm + 1e-6)).clamp(max=1.0), 1.0)
+    return grad * factor, norm
+
+
+def adamw_step(
+    flat: Tensor,
+    grad: Tensor,
+    state: AdamState,
+    *,
+    step: int,
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    weight_decay: float,
+    alive: Tensor,
+    epsilon: float = 1e-8,
+) -> None:
+    """One decoupled-weight-decay Adam update in place (arXiv 1711.05101; the arithmetic of `torch.optim.AdamW`).
+
+    `flat`, `grad` `(K, P)`; `rate` `(K, 1)`; `alive` `(K, 1)` bool: a dead lane keeps its last weights and moments.
+    `step` counts from 1.
+    """
+    grad = torch.where(alive, grad, 0.0)
+    mean = state.mean.lerp(grad, 1.0 - beta1)
+    square = (state.square * beta2).addcmul_(grad, grad, value=1.0 - beta2)
+    denominator = (square.sqrt() / (1.0 - beta2**step) ** 0.5).add_(epsilon)
+    moved = flat * (1.0 - rate * weight_decay) - (rate / (1.0 - beta1**step)) * (mean / denominator)
+    flat.copy_(torch.where(alive, moved, flat))
+    state.mean.copy_(torch.where(alive, mean, state.mean))
+    state.square.copy_(torch.where(alive, square, state.square))

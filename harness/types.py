@@ -1,0 +1,241 @@
+"""The nouns of the harness: frozen dataclasses, shapes and units stated once. Imports no torch.
+
+Log-probabilities are natural logarithms (nats), summed over response tokens unless a name says otherwise.
+`K` lanes (runs trained in lockstep), `B` pairs, `T` tokens. Lane-shaped hyperparameters broadcast as `(K, 1)`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+class InputError(ValueError):
+    """What the user gave cannot be used. `problems` holds one line each, naming the key or row and the fix."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One named knob of an objective or a corruption: default, what is allowed, where a search may look.
+
+    `kind` is float, int, bool, choice or table (a structure the row's own function checks). Bounds are inclusive
+    unless the matching `*_open` is set. `search` is the range a study draws from, under `prior` (log or linear).
+    """
+
+    default: Any
+    kind: str = "float"
+    low: float | None = None
+    high: float | None = None
+    low_open: bool = False
+    high_open: bool = False
+    choices: tuple[str, ...] = ()
+    search: tuple[float, float] | None = None
+    prior: str = "linear"
+    doc: str = ""
+
+    def problem(self, value: Any) -> str | None:
+        """Why `value` cannot be used, with the allowed range; None where it can."""
+        if self.kind == "table":
+            return None
+        if self.kind == "bool":
+            return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
+        if self.kind == "choice":
+            return None if value in self.choices else f"expected one of {', '.join(self.choices)}, got {value!r}"
+        number = int if self.kind == "int" else (int, float)
+        if isinstance(value, bool) or not isinstance(value, number) or not math.isfinite(value):
+            return f"expected a finite {'integer' if self.kind == 'int' else 'number'}, got {value!r}"
+        below = self.low is not None and (value <= self.low if self.low_open else value < self.low)
+        above = self.high is not None and (value >= self.high if self.high_open else value > self.high)
+        return f"{value!r} is outside {self.interval()}" if below or above else None
+
+    def interval(self) -> str:
+        """The allowed range as text, e.g. `(0, 0.5)` or `[0, inf)`."""
+        left = "(-inf" if self.low is None else f"{'(' if self.low_open else '['}{self.low:g}"
+        right = "inf)" if self.high is None else f"{self.high:g}{')' if self.high_open else ']'}"
+        return f"{left}, {right}"
+
+
+@dataclass(frozen=True, slots=True)
+class PreferencePair:
+    """One comparison. `id` is the content hash of the clean pair and survives every corruption.
+
+    `gold_margin` is r(chosen) - r(rejected) under a known reward (None where there is none); `meta` may hold
+    `prompt_id`, `score_chosen`, `score_rejected` and whatever else the source knows.
+    """
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    source: str = ""
+    gold_margin: float | None = None
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class PairLogps:
+    """Log-probs of a batch of pairs under one model: every field is `(..., B)`, nats, summed over response tokens.
+
+    `chosen_len`, `rejected_len` count the scored tokens (end-of-sequence included). `extra` carries only what an
+    objective's row names in `needs`.
+    """
+
+    chosen: Tensor
+    rejected: Tensor
+    chosen_len: Tensor
+    rejected_len: Tensor
+    extra: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LossOutput:
+    """What an objective returns, every field `(..., B)`.
+
+    The mean of `loss` over B is minimised (batch-level objectives repeat the batch value). `base_loss` is the
+    per-pair loss of the records. Rewards are what the objective itself calls the implicit reward of each side.
+    `state` is carried to the next step (running shift, multipliers); None where the objective keeps none.
+    """
+
+    loss: Tensor
+    base_loss: Tensor
+    chosen_reward: Tensor
+    rejected_reward: Tensor
+    state: Mapping[str, Tensor] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectiveSpec:
+    """An objective with its resolved hyperparameters (beta among them, where it has one), sorted by name."""
+
+    name: str
+    hyperparameters: tuple[tuple[str, Any], ...] = ()
+
+    @property
+    def beta(self) -> float | None:
+        """The beta of this run, or None for objectives without one."""
+        value = dict(self.hyperparameters).get("beta")
+        return None if value is None else float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptionSpec:
+    """A corruption with its rate (None for derived-rate kinds and the clean set) and its parameters, sorted by name."""
+
+    kind: str = "none"
+    rate: float | None = None
+    params: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class WorldSpec:
+    """The embedded world (`data/mythworld.py`). `misaligned`: share of topics whose reference favours the bad answer."""
+
+    kind: str = "mythworld"
+    misaligned: float = 0.75
+    labels: str = "hard"  # hard | bradley_terry
+    pairs: int = 1024
+    pretrain_steps: int = 450
+    pretrain_batch: int = 96
+    pretrain_learning_rate: float = 4e-3
+    sft_steps: int = 200
+    sft_batch: int = 96
+    sft_learning_rate: float = 2e-3
+    hidden_size: int = 64
+    layers: int = 1
+    heads: int = 2
+    intermediate_size: int = 192
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """A file of real preference pairs. `sha256` is the content hash that enters run keys; the path never does."""
+
+    path: str = ""
+    format: str = ""  # detected where empty: pairs | hh
+    sha256: str = ""
+    limit: int = 0  # 0: all rows
+    heldout: float = 0.2  # share of prompts held out
+    on_bad_row: str = "drop"  # drop | error
+    max_length: int = 256  # tokens of prompt + response
+    max_prompt_length: int = 128  # a longer prompt keeps its end
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The model of a real-data sweep: a tiny Llama trained on the data itself."""
+
+    kind: str = "tiny"
+    vocab_size: int = 1024
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 2
+    intermediate_size: int = 192
+    sft_steps: int = 300
+    sft_batch: int = 32
+    sft_learning_rate: float = 3e-3
+    dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSpec:
+    """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
+
+    steps: int = 200
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    warmup_steps: int = 10
+    final_lr_fraction: float = 0.1
+    max_grad_norm: float = 1.0
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.99
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSpec:
+    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last."""
+
+    checkpoints: int = 6
+    heldout: int = 256
+    probe: int = 256
+    ood: int = 128
+    samples: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RunSpec:
+    """One training run, fully resolved. `world` or (`data`, `model`) is set, never both."""
+
+    objective: ObjectiveSpec
+    corruption: CorruptionSpec
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    seed: int
+    world: WorldSpec | None = None
+    data: DataSpec | None = None
+    model: ModelSpec | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One evaluation of one run on one split at one step: `columns` maps a name to a `(B,)` array, row i is `ids[i]`."""
+
+    run_key: str
+    step: int
+    split: str
+    ids: tuple[str, ...]
+    columns: Mapping[str, np.ndarray]
+    scalars: Mapping[str, float] = field(default_factory=dict)
+
+
+Records = Iterator[Record]

@@ -1,0 +1,119 @@
+"""Imports point one way, each library has one home, what must be torch-free is, nothing runs code from data.
+
+The rules stand in tests/layers.py. The last tests break each rule on purpose.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.layers import (
+    BRINGS_TORCH,
+    ENGINE,
+    EXCEPTIONS,
+    NOT_IN_ENGINE,
+    ROOT,
+    TORCH_FREE,
+    direction_problems,
+    home_problems,
+    load_problems,
+    matches,
+    read_modules,
+    unsafe_problems,
+)
+
+MODULES = read_modules()
+
+
+def test_imports_point_one_way() -> None:
+    assert direction_problems(MODULES, EXCEPTIONS) == []
+
+
+def test_each_library_has_one_home() -> None:
+    assert home_problems(MODULES) == []
+
+
+def test_engine_needs_no_tracker_study_or_spec_library() -> None:
+    assert load_problems(MODULES, ENGINE, NOT_IN_ENGINE) == []
+
+
+def test_nothing_runs_code_from_data() -> None:
+    assert unsafe_problems(MODULES) == []
+
+
+def test_torch_free_modules_ask_for_no_torch() -> None:
+    assert load_problems(MODULES, TORCH_FREE, BRINGS_TORCH) == []
+
+
+def test_rules_still_name_something() -> None:
+    """A renamed module must take its rule along, or the rule holds nothing."""
+    assert [pattern for pattern in TORCH_FREE if not any(matches(name, (pattern,)) for name in MODULES)] == []
+
+
+def test_torch_free_modules_load_no_torch() -> None:
+    """What the static check cannot see: a library that imports torch by itself."""
+    names = [name for name in MODULES if matches(name, TORCH_FREE) and name != "harness.__main__"]
+    script = "\n".join(
+        ["import sys", *(f"import {name}\nassert 'torch' not in sys.modules, {name!r}" for name in names)]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+# Each rule, broken on purpose.
+SANE = {"harness": "", "harness.types": "", "harness.names": "from harness.types import InputError"}
+
+
+def test_direction_rule_catches() -> None:
+    def problems(name: str, source: str, **more: str) -> list[str]:
+        return direction_problems({**SANE, name: source, **more}, {})
+
+    assert problems("harness.types", "from harness import names")
+    assert problems("harness.types", "def f():\n    import harness.names")
+    assert problems("harness.types", "if TYPE_CHECKING:\n    from harness.names import run_key")
+    assert problems("harness.types", "from .names import run_key")
+    assert problems("harness.data.pairs", "import harness.tracking.store")  # neighbours
+    assert problems("harness.report.page", "from harness.tracking.mlflow_views import serve")
+    assert problems("harness.report.page", "from harness.spec import load_sweep")
+    assert problems("harness.shed", "")  # no layer
+    assert not problems("harness.report.page", "from harness.tracking.store import load_result\nimport harness.names")
+    assert not problems("harness.measure.table", "from . import geometry", **{"harness.measure.geometry": ""})
+    assert direction_problems(SANE, {("harness.names", "harness.cli"): "stale"})
+
+
+def test_home_rule_catches() -> None:
+    assert home_problems({"harness.sweep.run": "def f():\n    import mlflow.tracking"})
+    assert home_problems({"harness.sweep.run": "import importlib\nimportlib.import_module('optuna')"})
+    assert not home_problems({"harness.tracking.mlflow_outbox": "from mlflow import MlflowClient"})
+
+
+def test_load_rule_catches() -> None:
+    chain = {"harness": "", "harness.names": "from harness.a import b", "harness.a": "import torch", "harness.a.b": ""}
+    assert load_problems(chain, ("harness.names",), {"torch"}) == [
+        "harness.names: importing it imports torch, in harness.a"
+    ]
+    lazy = {**chain, "harness.a": "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"}
+    assert not load_problems(lazy, ("harness.names",), {"torch"})
+    assert load_problems(
+        {"harness.x": "try:\n    import torch\nexcept ImportError:\n    torch = None"}, ("harness.x",), {"torch"}
+    )
+
+
+def test_unsafe_rule_catches() -> None:
+    for line in (
+        "import pickle",
+        "eval(text)",
+        "exec(text)",
+        "torch.save(x, p)",
+        "torch.load(p)",
+        "np.load(p, allow_pickle=True)",
+        "AutoModel.from_pretrained(p, trust_remote_code=True)",
+        "AutoModel.from_pretrained(p, trust_remote_code=flag)",
+        "frame.to_pickle(p)",
+    ):
+        assert unsafe_problems({"harness.x": line}), line
+    for line in ("model.eval()", "np.load(p)", "torch.load(p, weights_only=True)", "f(p, trust_remote_code=False)"):
+        assert not unsafe_problems({"harness.x": line}), line

@@ -1,0 +1,359 @@
+"""YAML to runs: axes, order, merging, defaults, overrides, the resolved form, names, and the plan."""
+
+import dataclasses
+import gzip
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.labels import readable_name, readable_names
+from harness.names import run_key
+from harness.spec import load_sweep
+from harness.spec_models import FIELDS, SECTIONS
+from harness.sweep.plan import describe, measured_seconds, render
+from harness.types import CorruptionSpec, InputError
+from harness.yaml_strict import parse_yaml, plain
+
+ROOT = Path(__file__).parents[1]
+BASE = "name: t\nworld: {kind: mythworld}\nobjectives:\n  - {name: dpo, beta: 1}\n"
+
+
+def load(tmp_path, text, *overrides, **options):
+    path = tmp_path / "spec.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_sweep(path, overrides, **options)
+
+
+def brief(run):
+    return (run.world.misaligned, run.corruption.rate, run.objective.name, run.objective.beta, run.seed)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-3", 0.001),
+        ("1E3", 1000.0),
+        ("-1.5e+2", -150.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("0", 0),
+        ("-7", -7),
+        ("+7", 7),
+        ("true", True),
+        ("False", False),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("no", "no"),
+        ("off", "off"),
+        ("y", "y"),
+        ("012", "012"),
+        ("00.5", "00.5"),
+        ("12:30", "12:30"),
+        ("1_000", "1_000"),
+        ("0x10", "0x10"),
+        ("2026-01-01", "2026-01-01"),
+        ("'1'", "1"),
+        ('"true"', "true"),
+        ("=", "="),
+        ("e5", "e5"),
+        ("[1, {a: 2.0}]", [1, {"a": 2.0}]),
+    ],
+)
+def test_yaml_scalars_are_yaml_1_2_core(text, value):
+    got = plain(parse_yaml(text, "x")[0])
+    assert got == value and type(got) is type(value)
+
+
+def test_aliases_hold_the_same_value_and_their_own_line():
+    node, problems = parse_yaml("a: &x [1, 2]\nb: *x\n", "f")
+    assert plain(node) == {"a": [1, 2], "b": [1, 2]} and not problems
+    assert node.value["b"].where == "f:2"
+
+
+def test_every_dataclass_field_has_a_range_and_its_default_is_allowed():
+    for section, kind in SECTIONS.items():
+        assert set(FIELDS[section]) == {field.name for field in dataclasses.fields(kind)}
+        for field in dataclasses.fields(kind):
+            allowed = FIELDS[section][field.name]
+            if allowed.kind != "text":
+                assert allowed.problem(field.default) is None, (section, field.name)
+
+
+def test_order_is_world_corruption_objective_hyperparameters_seed(tmp_path):
+    sweep = load(
+        tmp_path,
+        """
+name: t
+world: {misaligned: [0, 0.5]}
+objectives: [{name: dpo, beta: [1, 2]}, {name: hypo, beta: 3}]
+corruptions: [{kind: none}, {kind: uniform_flip, rate: 0.2}]
+seeds: [7, 3]
+""",
+    )
+    expected = [
+        (phi, rate, name, beta, seed)
+        for phi in (0.0, 0.5)
+        for rate in (None, 0.2)
+        for name, beta in (("dpo", 1.0), ("dpo", 2.0), ("hypo", 3.0))
+        for seed in (7, 3)
+    ]
+    assert [brief(run) for run in sweep.runs] == expected
+
+
+def test_a_list_is_an_axis_in_training_and_hyperparameters(tmp_path):
+    text = BASE.replace("{name: dpo, beta: 1}", "{name: robust_dpo, beta: [1, 2], eps: [0.1, 0.2, 0.3]}")
+    sweep = load(tmp_path, text + "training: {learning_rate: [1e-4, 1e-3], steps: 50}\n")
+    cells = [(r.training.learning_rate, r.objective.beta, dict(r.objective.hyperparameters)["eps"]) for r in sweep.runs]
+    assert cells == [(lr, b, e) for lr in (1e-4, 1e-3) for b in (1.0, 2.0) for e in (0.1, 0.2, 0.3)]
+    assert {run.training.steps for run in sweep.runs} == {50}
+
+
+def test_a_list_of_names_is_an_axis(tmp_path):
+    sweep = load(tmp_path, BASE.replace("{name: dpo, beta: 1}", "{name: [dpo, hypo], beta: [1, 2]}"))
+    assert [(r.objective.name, r.objective.beta) for r in sweep.runs] == [
+        ("dpo", 1.0), ("dpo", 2.0), ("hypo", 1.0), ("hypo", 2.0),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("seeds", "expected"), [("3", [0, 1, 2]), ("[5, 0]", [5, 0]), ("[9]", [9])])
+def test_seeds(tmp_path, seeds, expected):
+    assert [run.seed for run in load(tmp_path, f"{BASE}seeds: {seeds}\n").runs] == expected
+
+
+def test_without_seeds_and_corruptions_there_is_one_clean_run(tmp_path):
+    (run,) = load(tmp_path, BASE).runs
+    assert run.seed == 0 and run.corruption == CorruptionSpec() and run.device == "auto"
+
+
+def test_equal_runs_are_merged_and_counted(tmp_path):
+    corruptions = "corruptions: [{kind: none}, {kind: uniform_flip, rate: [0, 0.1]}]\nseeds: 2\n"
+    sweep = load(tmp_path, BASE + corruptions)
+    assert [(r.corruption.rate, r.seed) for r in sweep.runs] == [(None, 0), (None, 1), (0.1, 0), (0.1, 1)]
+    assert sweep.notes == (
+        "2 of 6 runs equal an earlier one and are merged (rate 0 is the clean set, whatever the kind)",
+    )
+    assert len({run_key(run) for run in sweep.runs}) == 4
+
+
+def test_whole_numbers_and_floats_are_one_run(tmp_path):
+    text = BASE.replace("beta: 1", "beta: [1, 1.0]") + "training: {learning_rate: [1, 1.0]}\n"
+    sweep = load(tmp_path, text.replace("kind: mythworld", "misaligned: [1, 1.0]"))
+    assert len(sweep.runs) == 1
+
+
+def test_also_overrides_whole_keys_and_comes_last(tmp_path):
+    also = """
+training: {steps: 30, batch_size: 8}
+seeds: 2
+also:
+  - world: {misaligned: 0.25}
+    training: {steps: 40}
+  - objectives: [{name: ipo, beta: 0.5}]
+    seeds: [4]
+"""
+    runs = load(tmp_path, BASE + also).runs
+    assert [(r.objective.name, r.world.misaligned, r.training.steps, r.training.batch_size, r.seed) for r in runs] == [
+        ("dpo", 0.75, 30, 8, 0),
+        ("dpo", 0.75, 30, 8, 1),
+        ("dpo", 0.25, 40, 16, 0),
+        ("dpo", 0.25, 40, 16, 1),
+        ("ipo", 0.75, 30, 8, 4),
+    ]
+
+
+def test_world_defaults_only_where_the_spec_gives_none(tmp_path):
+    text = "name: t\nworld: {kind: mythworld}\nobjectives:\n"
+    names = ("dpo", "ipo", "robust_dpo", "hypo", "cpo_smooth")
+    sweep = load(tmp_path, text + "".join(f"  - {{name: {name}}}\n" for name in names))
+    assert [run.objective.beta for run in sweep.runs] == [2.0, 0.1, 2.0, 2.0, 2.0]
+    smooth = dict(sweep.runs[-1].objective.hyperparameters)
+    assert (smooth["reduction"], smooth["gamma"], smooth["tau"], smooth["alpha"]) == ("sum", 1.0, 2.0, 1.0)
+    given = load(tmp_path, text + "  - {name: dpo, beta: 0.3}\n  - {name: cpo_smooth, reduction: mean}\n").runs
+    from harness.objectives.table import OBJECTIVES
+
+    registry = {name: parameter.default for name, parameter in OBJECTIVES["cpo_smooth"].hyperparameters.items()}
+    assert given[0].objective.beta == 0.3
+    assert dict(given[1].objective.hyperparameters) == registry | {"reduction": "mean"}
+
+
+def test_real_data_takes_the_registry_defaults(tmp_path):
+    from harness.objectives.table import OBJECTIVES
+
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    (run,) = load(tmp_path, "name: t\ndata: {path: p.jsonl}\nmodel: {kind: tiny}\nobjectives: [{name: dpo}]\n").runs
+    assert run.objective.beta == OBJECTIVES["dpo"].hyperparameters["beta"].default
+    assert run.world is None and run.model is not None
+
+
+def test_data_path_is_meant_from_the_spec_file_and_from_the_working_folder_for_set(tmp_path, monkeypatch):
+    rows = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    for folder in ("here", "there"):
+        (tmp_path / folder / "p.jsonl").write_text(rows.replace("a", folder), encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "there")
+    text = "name: t\ndata: {path: p.jsonl}\nobjectives: [{name: dpo}]\n"
+    (from_file,) = load(tmp_path / "here", text).runs
+    (from_set,) = load(tmp_path / "here", text, "data.path=p.jsonl").runs
+    assert Path(from_file.data.path) == tmp_path / "here" / "p.jsonl"
+    assert Path(from_set.data.path) == tmp_path / "there" / "p.jsonl"
+    assert from_file.data.sha256 != from_set.data.sha256
+    assert run_key(from_file) != run_key(from_set)
+
+
+def test_run_keys_follow_the_content_not_the_path_or_the_packing(tmp_path):
+    rows = b'{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
+    (tmp_path / "p.jsonl").write_bytes(rows)
+    (tmp_path / "q.jsonl.gz").write_bytes(gzip.compress(rows))
+    text = "name: t\ndata: {path: p.jsonl}\nobjectives: [{name: dpo}]\n"
+    plain_file, packed = load(tmp_path, text).runs[0], load(tmp_path, text.replace("p.jsonl", "q.jsonl.gz")).runs[0]
+    assert run_key(plain_file) == run_key(packed)
+    (tmp_path / "p.jsonl").write_bytes(rows.replace(b"c", b"d"))
+    assert run_key(load(tmp_path, text).runs[0]) != run_key(packed)
+
+
+def test_overrides(tmp_path):
+    text = BASE + "also:\n  - {seeds: [8]}\n"
+    runs = load(tmp_path, text, "objectives.0.beta=[3, 4]", "training.steps=9", "also.0.seeds=[5]", "device=cpu").runs
+    assert [(r.objective.beta, r.seed) for r in runs] == [(3.0, 0), (4.0, 0), (3.0, 5), (4.0, 5)]
+    assert {(r.training.steps, r.device) for r in runs} == {(9, "cpu")}
+
+
+def test_device_does_not_enter_run_keys(tmp_path):
+    assert run_key(load(tmp_path, BASE, "device=cpu").runs[0]) == run_key(load(tmp_path, BASE, "device=cuda").runs[0])
+
+
+def test_sequences_multiply_out_and_are_no_axis(tmp_path):
+    steps = "{sequence: [{kind: uniform_flip, rate: [0.1, 0.2]}, {kind: identical, rate: 0.1}]}"
+    sweep = load(tmp_path, f"{BASE}corruptions:\n  - {steps}\n")
+    rates = [[step[1] for step in dict(run.corruption.params)["steps"]] for run in sweep.runs]
+    assert rates == [[0.1, 0.1], [0.2, 0.1]]
+    assert len(set(readable_names(sweep.runs))) == 2
+
+
+@pytest.mark.parametrize("name", ["quick", "smoke"])
+def test_the_resolved_spec_gives_the_same_runs(tmp_path, name):
+    sweep = load_sweep(ROOT / "experiments" / f"{name}.yaml")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep.resolved, sort_keys=False), encoding="utf-8")
+    again = load_sweep(tmp_path / "sweep.yaml")
+    assert [run_key(run) for run in again.runs] == [run_key(run) for run in sweep.runs]
+    assert again.resolved == sweep.resolved
+
+
+def test_the_resolved_spec_of_real_data_and_sequences(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    text = """
+name: t
+data: {path: p.jsonl}
+objectives: [{name: dpo, beta: [0.1, 0.2]}]
+corruptions: [{sequence: [{kind: uniform_flip, rate: [0.1, 0.2]}, {kind: identical, rate: 0.1}]}]
+also: [{world: {misaligned: 0.5}}]
+"""
+    sweep = load(tmp_path, text)
+    (tmp_path / "elsewhere").mkdir()
+    target = tmp_path / "elsewhere" / "sweep.yaml"
+    target.write_text(yaml.safe_dump(sweep.resolved, sort_keys=False), encoding="utf-8")
+    assert [run_key(run) for run in load_sweep(target).runs] == [run_key(run) for run in sweep.runs]
+    assert len(sweep.runs) == 8 and [run.world is None for run in sweep.runs] == [True] * 4 + [False] * 4
+
+
+def test_experiments(tmp_path):
+    quick = load_sweep(ROOT / "experiments" / "quick.yaml")
+    assert len(quick.runs) == 444
+    assert len({run.objective.name for run in quick.runs}) == 6
+    assert sum(run.world.labels == "bradley_terry" for run in quick.runs) == 12
+    assert len(load_sweep(ROOT / "experiments" / "smoke.yaml").runs) == 5
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    assert len(load_sweep(ROOT / "experiments" / "real.yaml", [f"data.path={tmp_path / 'p.jsonl'}"]).runs) >= 12
+    with pytest.raises(InputError, match=r"--set data.path=prefs.jsonl.gz"):
+        load_sweep(ROOT / "experiments" / "real.yaml")
+
+
+@pytest.mark.parametrize("axis", ["seeds: 1000000000", "seeds: 100000000\ntraining: {steps: [1,2,3,4,5,6,7,8,9,10]}"])
+def test_a_huge_grid_is_counted_not_made(tmp_path, axis):
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"1000000000 runs, more than 10000 .*--max-runs 1000000000"):
+        load(tmp_path, f"{BASE}{axis}\n")
+    assert time.perf_counter() - start < 1.0
+
+
+def test_max_runs(tmp_path):
+    assert len(load(tmp_path, f"{BASE}seeds: 10001\n", max_runs=10001).runs) == 10001
+    with pytest.raises(InputError, match="the grid has 3 runs, more than --max-runs 2"):
+        load(tmp_path, f"{BASE}seeds: 3\n", max_runs=2)
+
+
+def test_readable_names(tmp_path):
+    corrupted = "corruptions: [{kind: uniform_flip, rate: 0.2}]\n"
+    (run,) = load(tmp_path, BASE.replace("beta: 1", "beta: 2") + corrupted).runs
+    assert readable_name(run) == "dpo b=2 flip=0.2 phi=0.75 s0"
+    bt = BASE.replace("{kind: mythworld}", "{labels: bradley_terry, misaligned: 0}")
+    assert readable_name(load(tmp_path, bt).runs[0]) == "dpo b=1 phi=0 bradley_terry s0"
+    eps = BASE.replace("{name: dpo, beta: 1}", "{name: robust_dpo, beta: 1, eps: 0.3}")
+    assert readable_name(load(tmp_path, eps).runs[0]) == "robust_dpo b=1 eps=0.3 phi=0.75 s0"
+    twins = load(tmp_path, BASE + "training: {steps: [10, 20]}\n").runs
+    assert readable_names(twins) == ("dpo b=1 phi=0.75 steps=10 s0", "dpo b=1 phi=0.75 steps=20 s0")
+
+
+def test_names_of_the_quick_sweep_differ():
+    runs = load_sweep(ROOT / "experiments" / "quick.yaml").runs
+    assert len(set(readable_names(runs))) == len(runs)
+
+
+def test_plan(tmp_path):
+    sweep = load_sweep(ROOT / "experiments" / "quick.yaml")
+    plan = describe(sweep, tmp_path / "runs")
+    assert (plan["runs"], plan["done"], plan["to_do"]) == (444, 0, 444)
+    assert plan["axes"]["seed"] == [0, 1, 2, 3] and plan["axes"]["rate"] == [0.2, 0.4]
+    assert plan["models_to_build"] == {"pretraining": 4, "reference": 8}
+    assert plan["seconds"]["pretraining"] == 28.0
+    assert plan["run_keys"] == [run_key(run) for run in sweep.runs]
+    assert json.loads(json.dumps(plan)) == plan
+    text = render(plan)
+    assert "444 (0 done, 444 to do)" in text and plan["first"].startswith(run_key(sweep.runs[0])[:8])
+
+
+def test_plan_takes_measured_costs(tmp_path):
+    folder = tmp_path / "runs" / "earlier"
+    folder.mkdir(parents=True)
+    (folder / "costs.csv").write_text("run_key,seconds\na,2.0\nb,\nc,4.0\nd,9.0\n", encoding="utf-8")
+    assert measured_seconds(tmp_path / "runs") == 4.0
+    plan = describe(load_sweep(ROOT / "experiments" / "smoke.yaml"), tmp_path / "runs")
+    assert plan["seconds"]["runs"] == 20.0 and "4 s, the median of earlier runs" in plan["cost_basis"]
+
+
+def test_plan_knows_what_is_done(tmp_path, monkeypatch):
+    from harness.tracking import store
+
+    def read(folder):
+        path = folder / "result.json"
+        return json.loads(path.read_text()) if path.exists() else None
+
+    monkeypatch.setattr(store, "load_result", read)
+    sweep = load_sweep(ROOT / "experiments" / "smoke.yaml")
+    for run, status in zip(sweep.runs, ("done", "diverged", "failed", None), strict=False):
+        folder = tmp_path / "smoke" / f"{run_key(run)[:8]}-x"
+        folder.mkdir(parents=True)
+        if status:
+            (folder / "result.json").write_text(json.dumps({"run_key": run_key(run), "status": status}))
+    stranger = tmp_path / "smoke" / "00000000-of-an-earlier-spec"
+    stranger.mkdir()
+    (stranger / "result.json").write_text(json.dumps({"run_key": "0" * 64, "status": "done"}))
+    plan = describe(sweep, tmp_path)
+    assert (plan["done"], plan["to_do"]) == (2, 3)
+
+
+def test_loading_and_planning_import_no_heavy_library():
+    code = (
+        "import sys; from pathlib import Path; from harness.spec import load_sweep; from harness.sweep.plan import *;"
+        "describe(load_sweep('experiments/quick.yaml'), Path('no-such-runs'));"
+        "print(sorted({'torch', 'mlflow', 'pandas', 'transformers', 'optuna'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

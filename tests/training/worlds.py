@@ -1,0 +1,63 @@
+"""A tiny world for trainer tests: random weights, real MythWorld pairs, a stored reference. Nothing is pretrained."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from harness.data import mythworld
+from harness.data.order import batch_ids
+from harness.data.rows import PairRows, TokenisedPair, pack_rows
+from harness.models.lanes import EvalSet, Lane, Pack
+from harness.models.load import Architecture, initial_weights
+from harness.models.logps import Corpus, build_corpus
+from harness.models.reference import pair_keys, score_responses
+from harness.objectives.table import resolve
+from harness.types import TrainingSpec
+
+CPU = torch.device("cpu")
+ARCHITECTURE = Architecture(len(mythworld.VOCABULARY), 32, 1, 2, 64, 64)
+PAIRS = 64
+
+
+@lru_cache(maxsize=4)
+def world(seed: int) -> tuple[torch.Tensor, list[TokenisedPair], tuple[np.ndarray, np.ndarray]]:
+    """Weights `(P,)`, tokenised pairs and their reference log-probs."""
+    weights = initial_weights(ARCHITECTURE, seed)
+    pairs = [mythworld.encode_pair(p) for p in mythworld.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
+    table = score_responses(ARCHITECTURE, weights, pairs, CPU)
+    chosen, rejected = pair_keys(pairs)
+    return weights, pairs, (table.sums(chosen), table.sums(rejected))
+
+
+def rows(seed: int) -> PairRows:
+    return pack_rows(world(seed)[1], tokens=32, responses=24)
+
+
+def corpus(seeds: tuple[int, ...]) -> Corpus:
+    return build_corpus([rows(seed) for seed in seeds], [world(seed)[2] for seed in seeds], CPU)
+
+
+def lane(
+    name: str,
+    objective: str,
+    given: dict[str, object],
+    *,
+    seed: int = 0,
+    offset: int = 0,
+    training: TrainingSpec | None = None,
+    flip: float = 0.0,
+) -> Lane:
+    """A lane on the world of `seed`, whose rows begin at `offset` in the corpus; a share `flip` of labels is turned."""
+    training = training or TrainingSpec(steps=12, batch_size=8, learning_rate=1e-3, warmup_steps=3)
+    weights, pairs, _ = world(seed)
+    order = torch.from_numpy(batch_ids([p.id for p in pairs], seed, training.steps, training.batch_size))
+    flipped = torch.arange(PAIRS) < round(flip * PAIRS)
+    split = EvalSet("eval_clean", tuple(p.id for p in pairs[:16]), torch.arange(16) + offset, torch.zeros(16).bool())
+    return Lane(name, resolve(objective, given), training, weights, order + offset, flipped[order], (split,))
+
+
+def pack(lanes: list[Lane], seeds: tuple[int, ...] = (0,), checkpoints: tuple[int, ...] = (0, 6, 12)) -> Pack:
+    return Pack(ARCHITECTURE, corpus(seeds), tuple(lanes), checkpoints)
