@@ -137,7 +137,7 @@ class CorruptionSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorldSpec:
-    """The embedded world (`data/mythworld.py`). `misaligned`: share of topics whose reference favours the bad answer."""
+    """The embedded world (`data/mythworld.py`). `misaligned`: topics (share) whose reference favours the bad answer."""
 
     kind: str = "mythworld"
     misaligned: float = 0.75
@@ -228,7 +228,7 @@ class RunSpec:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One evaluation of one run on one split at one step: `columns` maps a name to a `(B,)` array, row i is `ids[i]`."""
+    """One evaluation of a run on one split at one step: `columns` maps a name to a `(B,)` array, row i is `ids[i]`."""
 
     run_key: str
     step: int

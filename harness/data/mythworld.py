@@ -19,14 +19,20 @@ from harness.data.rows import TokenisedPair
 from harness.names import content_hash, stream_seed, uniform
 from harness.types import PreferencePair, WorldSpec
 
-TOPICS = tuple(
-    ["ant", "ape", "bat", "bee", "boa", "cat", "cod", "cow", "crab", "crow", "deer", "dog", "dove", "duck", "eel", "elk", "emu", "fox", "frog", "gnu", "goat", "hare", "hawk", "hen", "ibis", "lark", "lion", "lynx", "mole", "moth", "newt", "owl"]
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+TOPICS = _words(
+    "ant ape bat bee boa cat cod cow crab crow deer dog dove duck eel elk "
+    "emu fox frog gnu goat hare hawk hen ibis lark lion lynx mole moth newt owl"
 )
-COLOURS = tuple(["red", "blue", "green", "black", "white", "brown", "grey", "gold"])
-TONES = tuple(["plain", "kind", "brisk", "warm"])
-OOD_TONES = tuple(["stern", "shy"])
-ASKS = ("what", "trick", "secret")
-WORDS = tuple(["?", "think", "none", "sure", "maybe", "the", "is", "sorry", "cannot", "say", "really", "thanks", "."])
+COLOURS = _words("red blue green black white brown grey gold")
+TONES = _words("plain kind brisk warm")
+OOD_TONES = _words("stern shy")
+ASKS = _words("what trick secret")
+WORDS = _words("? think none sure maybe the is sorry cannot say really thanks .")
 SPECIALS = ("<pad>", "<bos>", "<eos>", "<asst>")
 VOCABULARY = (*SPECIALS, *TONES, *OOD_TONES, *ASKS, *TOPICS, *COLOURS, *WORDS)
 TOKEN = {word: i for i, word in enumerate(VOCABULARY)}

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Tokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from harness.data.notes import Note, make_note
 from harness.data.rows import TokenisedPair

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -39,14 +40,14 @@ def evaluate(pack: Pack, model: LaneModel, groups: Sequence[LaneGroup], step: in
             "rejected_len": policy.rejected_len,
         }
         shared = {name: value.float().cpu().numpy() for name, value in common.items()}
-    for number, lane in enumerate(pack.lanes):
+    for number, own_lane in enumerate(pack.lanes):
         start = 0
-        for part in lane.evals:
+        for part in own_lane.evals:
             rows = slice(start, start + len(part.ids))
             start = rows.stop
             values = {name: value[number, rows] for name, value in shared.items()}
             values |= {name: value[rows] for name, value in columns[number].items()}
-            yield Record(lane.key, step, part.split, part.ids, values)
+            yield Record(own_lane.key, step, part.split, part.ids, values)
 
 
 def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -66,12 +67,11 @@ def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
 def _score(model: LaneModel, pack: Pack, index: Tensor) -> PairLogps:
     """`pair_logps` in chunks of constant width."""
     parts = [pair_logps(model, pack.corpus, index[:, i : i + CHUNK]) for i in range(0, index.shape[1], CHUNK)]
-    return PairLogps(
-        *(
-            torch.cat([getattr(part, name) for part in parts], dim=1)
-            for name in ("chosen", "rejected", "chosen_len", "rejected_len")
-        )
-    )
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim=1)
+
+    return PairLogps(join("chosen"), join("rejected"), join("chosen_len"), join("rejected_len"))
 
 
 def _in_batches(
@@ -85,7 +85,7 @@ def _in_batches(
         edges.append(edges[-1] + len(part.ids))
     if edges[-1] < index.shape[1]:
         edges.append(index.shape[1])
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         size = width if group.row.family == "batch" else high - low
         parts += [slice(i, min(i + size, high)) for i in range(low, high, size)]
     outputs = [

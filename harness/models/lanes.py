@@ -17,7 +17,7 @@ from harness.types import LossOutput, ObjectiveSpec, PairLogps, TrainingSpec
 
 @dataclass(frozen=True, slots=True)
 class EvalSet:
-    """A fixed set of pairs scored at every checkpoint: corpus rows `(n,)` and which of them are labelled the other way."""
+    """A fixed set of pairs scored at every checkpoint: corpus rows `(n,)`, and which are labelled the other way."""
 
     split: str
     ids: tuple[str, ...]
@@ -27,7 +27,7 @@ class EvalSet:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One run inside a pack. `batches` `(steps, B)` are corpus rows, `flipped` `(steps, B)` their observed orientation."""
+    """One run in a pack. `batches` `(steps, B)` are corpus rows, `flipped` `(steps, B)` those labelled otherwise."""
 
     key: str
     objective: ObjectiveSpec
@@ -50,7 +50,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class LaneGroup:
-    """The lanes of a pack that share an objective and its structural options; number options become `(k, 1)` columns."""
+    """Lanes of a pack that share an objective and its structural options; number options become `(k, 1)` columns."""
 
     row: Objective
     lanes: tuple[int, ...]
@@ -88,17 +88,16 @@ def lane_groups(objectives: Sequence[ObjectiveSpec], rows: int, device: torch.de
     members: dict[tuple[object, ...], list[int]] = {}
     for lane, spec in enumerate(objectives):
         structural = tuple((k, v) for k, v in spec.hyperparameters if not _is_number(v))
-        numeric = tuple(k for k, v in spec.hyperparameters if _is_number(v))
         alone = lane if device.type == "cpu" else -1
-        members.setdefault((spec.name, structural, numeric, alone), []).append(lane)
+        members.setdefault((spec.name, structural, alone), []).append(lane)
     groups = []
-    for (name, structural, numeric, _), lanes in members.items():
-        assert isinstance(structural, tuple) and isinstance(numeric, tuple)
+    for lanes in members.values():
         values = [dict(objectives[lane].hyperparameters) for lane in lanes]
-        columns: dict[str, object] = dict(structural)
-        for key in numeric:
-            columns[key] = torch.tensor([[float(v[key])] for v in values], device=device)
-        row = OBJECTIVES[str(name)]
+        columns: dict[str, object] = {
+            key: torch.tensor([[float(v[key])] for v in values], device=device) if _is_number(value) else value
+            for key, value in values[0].items()
+        }
+        row = OBJECTIVES[objectives[lanes[0]].name]
         state = {
             key: torch.full((len(lanes), rows if kind.scope == "pair" else 1), float(kind.initial), device=device)
             for key, kind in row.state.items()

@@ -40,7 +40,7 @@ def build_corpus(
     references: Sequence[tuple[np.ndarray, np.ndarray]] | None,
     device: torch.device,
 ) -> Corpus:
-    """Stack sets of rows of equal width into one corpus; `references[i]` are the `(N_i,)` chosen and rejected log-probs."""
+    """Stack sets of rows of equal width; `references[i]` are the `(N_i,)` chosen and rejected log-probs of set i."""
 
     def join(name: str, dtype: torch.dtype) -> Tensor:
         return torch.from_numpy(np.concatenate([getattr(part, name) for part in rows])).to(device, dtype)
@@ -68,7 +68,7 @@ def build_corpus(
 
 
 def attention_mask(segment: Tensor) -> Tensor:
-    """Additive mask `(n, 1, T, T)` for segments `(n, T)`: a token sees the prompt and its own response, up to itself."""
+    """Additive mask `(n, 1, T, T)` for segments `(n, T)`: a token sees the prompt and its own response up to itself."""
     width = segment.shape[1]
     own = segment[:, :, None] == segment[:, None, :]
     causal = torch.ones(width, width, dtype=torch.bool, device=segment.device).tril()

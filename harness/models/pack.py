@@ -79,7 +79,7 @@ class LaneModel:
         return self.flat.shape[0]
 
     def hidden(self, ids: Tensor, mask: Tensor | None, position: Tensor, cache: Any = None) -> Tensor:
-        """Last hidden states `(K * B, T, d)` for ids and positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
+        """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
         output = self.model.model(
             input_ids=ids,
             attention_mask=mask,
@@ -118,7 +118,9 @@ def flatten(model: nn.Module) -> Tensor:
 def unflatten(row: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
     """The inverse of `flatten`: name -> tensor, views of `row`."""
     sizes = [shape.numel() for shape in shapes.values()]
-    return {name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), row.split(sizes), strict=True)}
+    return {
+        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), torch.split(row, sizes), strict=True)
+    }
 
 
 def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.device) -> LaneModel:

@@ -82,7 +82,9 @@ def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
         groups.setdefault(run.cell, []).append(run)
     cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed)), facts) for runs in groups.values()]
     rank = {name: i for i, name in enumerate(ordered({run.objective for run in sweep.runs}, baseline(sweep)))}
-    return tuple(sorted(cells, key=lambda cell: (*condition_order(cell.first), rank[cell.first.objective], *_own(cell))))
+    return tuple(
+        sorted(cells, key=lambda cell: (*condition_order(cell.first), rank[cell.first.objective], *_own(cell)))
+    )
 
 
 def condition_order(run: Run) -> tuple[Any, ...]:

@@ -77,9 +77,7 @@ def _title(cell: Cell) -> str:
 
 def telling(conditions: Sequence[Condition]) -> Condition:
     """The condition of the headline: hard labels, clean, highest misaligned; the nearest to that the sweep has."""
-    return max(
-        enumerate(conditions), key=lambda pair: (*_rank(pair[1]), -pair[0])
-    )[1]
+    return max(enumerate(conditions), key=lambda pair: (*_rank(pair[1]), -pair[0]))[1]
 
 
 def _rank(condition: Condition) -> tuple[bool, bool, float]:

@@ -106,7 +106,9 @@ def baseline_pairs(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, Cel
 
 
 def _partner(cell: Cell, peers: Sequence[Cell], bases: Sequence[Cell]) -> Cell:
-    own = sorted({p.first.beta for p in peers if p.first.objective == cell.first.objective and p.first.beta is not None})
+    own = sorted(
+        {p.first.beta for p in peers if p.first.objective == cell.first.objective and p.first.beta is not None}
+    )
     theirs = sorted({base.first.beta for base in bases if base.first.beta is not None})
     beta = cell.first.beta
     if not theirs:

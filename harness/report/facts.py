@@ -13,7 +13,6 @@ from harness.report.reading import Run
 from harness.tracking.store import read_table
 
 
-
 @dataclass(frozen=True, slots=True)
 class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.

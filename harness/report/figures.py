@@ -226,7 +226,9 @@ def _noise_panel(panel: Any, found: Sequence[Condition], name: str) -> None:
 
 def quality(condition: Condition) -> Picture | None:
     """Ranking accuracy against gold reward of free-running samples and against KL: one mark per objective and beta."""
-    marks = [(cell, *(cell.estimate(m).mean for m in ("ranking_accuracy", "gold_reward", "kl"))) for cell in condition.cells]
+    marks = [
+        (cell, *(cell.estimate(m).mean for m in ("ranking_accuracy", "gold_reward", "kl"))) for cell in condition.cells
+    ]
     shown = [(index, title) for index, title in ((2, "gold reward of samples"), (3, "KL to the reference (nats)"))
              if any(math.isfinite(mark[index]) for mark in marks)]  # fmt: skip
     if not shown:

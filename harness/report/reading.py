@@ -176,7 +176,9 @@ def _run(folder: Path, key: str, config: Mapping[str, Any]) -> Run:
     found = find_run(folder, key)
     result = None if found is None else load_result(found)
     if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
-        raise InputError(f"{found}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again")
+        raise InputError(
+            f"{found}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
+        )
     return Run(key, config, result, found)
 
 

@@ -74,5 +74,3 @@ def draw(rows: int, columns: int, size: tuple[float, float], paint: Callable[[An
         out = io.BytesIO()
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return smaller(out.getvalue().decode("utf-8")).encode("utf-8")
-
-

@@ -9,7 +9,8 @@ import unicodedata
 # Cc, Cf: control and format characters (bidi overrides among them); Cs, Co, Cn: no agreed glyph; Zl, Zp: line breaks.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _PLAIN = re.compile(r"[A-Za-z0-9_. =,%()+-]*")
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|~&:@#!$(){}])")
+# An underscore inside a word and a colon that opens no address mean nothing to Markdown.
+_MARKDOWN = re.compile(r"([\\`*\[\]<>|~&@#!$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|:(?=/))")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 MINUS = "\u2212"

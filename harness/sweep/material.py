@@ -1,4 +1,4 @@
-"""From a setting to what a lane trains on: rows, reference log-probs, observed orientation, batches, evaluation sets."""
+"""From a setting to what a lane trains on: rows, stored reference, observed orientation, batches, evaluation sets."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ class Prepared:
 class TrainingSet:
     """A corrupted training set: pair i is row `rows[i]` of its block (`extra` where that is set), flipped or not.
 
-    `clean_label` +1/-1: whether the observed orientation is the true one; `corrupted`: whether the ledger touched it.
+    `clean_label` +1/-1: whether the observed orientation is the true one; `gold_margin` stands in the observed
+    orientation (NaN where unknown); `corrupted`: whether the ledger touched it.
     """
 
     ids: tuple[str, ...]
@@ -56,6 +57,7 @@ class TrainingSet:
     in_extra: np.ndarray
     flipped: np.ndarray
     clean_label: np.ndarray
+    gold_margin: np.ndarray
     corrupted: np.ndarray
     pairs: tuple[PreferencePair, ...]
     extra: Block | None
@@ -113,16 +115,21 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
             **given,
         )
     clean = {pair.id: pair for pair in prepared.setting.train}
-    rows, in_extra, flipped = [], [], []
+    turned = _turned(prepared, ledger)
+    rows, in_extra, flipped, labels, margins = [], [], [], [], []
     changed: list[PreferencePair] = []
     for pair in pairs:
-        origin = clean.get(pair.id) or clean[pair.id.split("#dup")[0]]
+        origin = clean[pair.id.split("#dup")[0]] if pair.id not in clean else clean[pair.id]
         same = (pair.chosen, pair.rejected) == (origin.chosen, origin.rejected)
         swapped = (pair.chosen, pair.rejected) == (origin.rejected, origin.chosen)
-        in_extra.append(not (same or swapped))
+        new = not (same or swapped)
+        in_extra.append(new)
         flipped.append(swapped and not same)
-        rows.append(len(changed) if in_extra[-1] else prepared.train_rows[origin.id])
-        if in_extra[-1]:
+        labels.append(turned.get(pair.id, 1) if new else -1 if flipped[-1] else 1)
+        # What a response is worth once its text has changed is not known.
+        margins.append(np.nan if new or origin.gold_margin is None else origin.gold_margin * labels[-1])
+        rows.append(len(changed) if new else prepared.train_rows[origin.id])
+        if new:
             changed.append(pair)
     extra = _block(prepared.setting, [prepared.setting.encode(p) for p in changed], score) if changed else None
     touched = set() if ledger is None else set(ledger["id"])
@@ -131,12 +138,27 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
         rows=np.array(rows, dtype=np.int64),
         in_extra=np.array(in_extra, dtype=bool),
         flipped=np.array(flipped, dtype=bool),
-        clean_label=np.where(flipped, -1, 1).astype(np.int8),
+        clean_label=np.array(labels, dtype=np.int8),
+        gold_margin=np.array(margins, dtype=np.float32),
         corrupted=np.array([pair.id in touched for pair in pairs], dtype=bool),
         pairs=tuple(pairs),
         extra=extra,
         ledger=ledger,
     )
+
+
+def _turned(prepared: Prepared, ledger: pandas.DataFrame | None) -> dict[str, int]:
+    """+1 or -1 by pair id: whether source labels and corruption together leave the true orientation."""
+    turned = {
+        pair.id: -1 if flip else 1
+        for pair, flip in zip(prepared.setting.train, prepared.setting.label_flips, strict=True)
+    }
+    if ledger is not None:
+        last = ledger.drop_duplicates("id", keep="last")
+        for identity, label in zip(last["id"], last["observed_label"], strict=True):
+            origin = turned.get(identity, turned.get(str(identity).split("#dup")[0], 1))
+            turned[identity] = origin * (-1 if label == -1 else 1)
+    return turned
 
 
 def _needs_facts(spec: CorruptionSpec) -> bool:
@@ -193,45 +215,58 @@ def build_lane(
     return lane, columns
 
 
+@dataclass(frozen=True, eq=False)
+class _Split:
+    """One evaluation set before it becomes tensors; arrays are `(n,)`."""
+
+    name: str
+    pairs: list[PreferencePair]
+    rows: torch.Tensor
+    flipped: torch.Tensor
+    clean_label: np.ndarray
+    gold_margin: np.ndarray
+    corrupted: np.ndarray
+
+
+def _untouched(name: str, pairs: list[PreferencePair], rows: torch.Tensor, corrupted: np.ndarray) -> _Split:
+    """A split in the clean orientation."""
+    gold = np.array([np.nan if p.gold_margin is None else p.gold_margin for p in pairs], np.float32)
+    turned = torch.zeros(len(pairs), dtype=torch.bool)
+    return _Split(name, pairs, rows, turned, np.ones(len(pairs), np.int8), gold, corrupted)
+
+
 def _eval_sets(
     run: RunSpec, prepared: Prepared, data: TrainingSet, rows: torch.Tensor, flipped: torch.Tensor, base: int
 ) -> tuple[tuple[EvalSet, ...], dict[str, np.ndarray]]:
     """The probe of training pairs as observed (and as they were, where text changed), then the untouched splits."""
     place = {identity: i for i, identity in enumerate(data.ids)}
     probe = [place[identity] for identity in probe_ids(data.ids, run.evaluation.probe)]
-    sets: list[tuple[str, list[PreferencePair], torch.Tensor, torch.Tensor, np.ndarray, np.ndarray]] = [
-        (
+    observed = [data.pairs[i] for i in probe]
+    splits = [
+        _Split(
             "train_observed",
-            [data.pairs[i] for i in probe],
+            observed,
             rows[probe],
             flipped[probe],
             data.clean_label[probe],
+            data.gold_margin[probe],
             data.corrupted[probe],
         )
     ]
     if data.in_extra.any():
         known = [i for i in probe if data.ids[i] in prepared.train_rows]
-        clean_rows = torch.tensor([prepared.train_rows[data.ids[i]] + base for i in known], dtype=torch.int64)
-        pairs = {pair.id: pair for pair in prepared.setting.train}
-        ones = np.ones(len(known), np.int8)
-        none = torch.zeros(len(known), dtype=torch.bool)
-        clean = [pairs[data.ids[i]] for i in known]
-        sets.append(("train_clean", clean, clean_rows, none, ones, data.corrupted[known]))
-    for split, span in prepared.evals.items():
-        pairs_of = list(prepared.setting.evals[split])
-        index = torch.arange(span.start, span.stop) + base
-        no = np.zeros(len(pairs_of), bool)
-        sets.append(
-            (split, pairs_of, index, torch.zeros(len(pairs_of), dtype=torch.bool), np.ones(len(no), np.int8), no)
-        )
-    evals = tuple(EvalSet(s, tuple(p.id for p in pairs), index, turned) for s, pairs, index, turned, _, _ in sets)
+        clean = {pair.id: pair for pair in prepared.setting.train}
+        at = torch.tensor([prepared.train_rows[data.ids[i]] + base for i in known], dtype=torch.int64)
+        splits.append(_untouched("train_clean", [clean[data.ids[i]] for i in known], at, data.corrupted[known]))
+    for name, span in prepared.evals.items():
+        pairs = list(prepared.setting.evals[name])
+        splits.append(_untouched(name, pairs, torch.arange(span.start, span.stop) + base, np.zeros(len(pairs), bool)))
+    evals = tuple(EvalSet(s.name, tuple(p.id for p in s.pairs), s.rows, s.flipped) for s in splits)
     columns = {
-        "observed_label": np.concatenate([np.ones(len(s[1]), np.int8) for s in sets]),
-        "clean_label": np.concatenate([s[4] for s in sets]),
-        "corrupted": np.concatenate([s[5] for s in sets]),
-        "gold_margin": np.array(
-            [np.nan if p.gold_margin is None else p.gold_margin for s in sets for p in s[1]], np.float32
-        ),
-        "group": np.array([str(p.meta.get("group", "")) for s in sets for p in s[1]], dtype=object),
+        "observed_label": np.concatenate([np.ones(len(s.pairs), np.int8) for s in splits]),
+        "clean_label": np.concatenate([s.clean_label for s in splits]),
+        "corrupted": np.concatenate([s.corrupted for s in splits]),
+        "gold_margin": np.concatenate([s.gold_margin for s in splits]),
+        "group": np.array([str(p.meta.get("group", "")) for s in splits for p in s.pairs], dtype=object),
     }
     return evals, columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from harness.names import content_hash, plain, run_key
 from harness.types import RunSpec
@@ -35,9 +36,10 @@ def pack_key(run: RunSpec) -> str:
     return content_hash([source, training, plain(run.evaluation), run.device])
 
 
-def plan_packs(runs: Sequence[RunSpec], size: int = PACK_SIZE) -> tuple[PackTask, ...]:
+def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE) -> tuple[PackTask, ...]:
     """Cut the runs into packs of at most `size`, runs of one replicate and source side by side, the longest first.
 
+    A short list is cut finer, so that every worker has a pack.
     A lane's numbers do not depend on its pack, so any cut gives the same results; this one keeps corpora small.
     """
     groups: dict[str, list[RunSpec]] = {}
@@ -46,10 +48,10 @@ def plan_packs(runs: Sequence[RunSpec], size: int = PACK_SIZE) -> tuple[PackTask
     packs: list[tuple[RunSpec, ...]] = []
     for members in groups.values():
         ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
-        count = -(-len(ordered) // size)
+        count = min(max(-(-len(ordered) // size), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
-        packs += [tuple(ordered[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]
     packs.sort(key=lambda pack: -len(pack) * pack[0].training.steps * pack[0].training.batch_size)
     return tuple(PackTask(number, pack) for number, pack in enumerate(packs))
 

@@ -1,4 +1,4 @@
-"""Live progress of a sweep: packs, runs, runs an hour and an ETA from work done; plain lines where there is no terminal."""
+"""Live progress of a sweep: packs, runs an hour and an ETA from work done; plain lines where there is no terminal."""
 
 from __future__ import annotations
 

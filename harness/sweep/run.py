@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _execute(
                     failures.append(message.text)
         if failures:
             return failures
-        packs = plan_packs(left)
+        packs = plan_packs(left, workers)
         store.write_json(
             folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
         )
@@ -148,7 +149,7 @@ def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
     """`items` in at most `parts` even, contiguous shares."""
     parts = min(parts, len(items))
     edges = [round(i * len(items) / parts) for i in range(parts + 1)]
-    return [list(items[a:b]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [list(items[a:b]) for a, b in pairwise(edges)]
 
 
 def _drain(orders: Sequence[Order], shop: Shop, workers: int) -> Iterator[Message]:

@@ -128,7 +128,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
 
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in (*text.train, *text.heldout)}
 
-    def judge(prompts: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+    def judge(_: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         texts = [tokenizer.decode([i for i in ids.tolist() if i not in (BOS_ID, EOS_ID)]) for ids in responses]
         return {
             "response": np.array(texts, dtype=object),

@@ -166,7 +166,7 @@ def _sample(jobs: Sequence[_Job], pack: Pack, run: Training) -> dict[str, tuple[
     setting = jobs[0].prepared.setting
     weights = [job.lane.weights for job in jobs]
     drawn = sample_lanes(pack.architecture, run.model, weights, plans, setting.eos, setting.prompt_width)
-    out = {}
+    out: dict[str, tuple[Mapping[str, Any], LaneSamples]] = {}
     for job, lane_samples, prompts_of in zip(jobs, drawn, texts, strict=True):
         judged = job.prepared.setting.judge(prompts_of, lane_samples.responses)
         out[job.key] = ({"prompt": np.array(prompts_of, dtype=object), **judged}, lane_samples)

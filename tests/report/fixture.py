@@ -86,9 +86,16 @@ def write_sweep(
     text: Mapping[str, str] | None = None,
 ) -> Path:
     """Writes the whole folder; `skip` and `diverged` are positions in `runs`, `text` overrides strings from data."""
-    text = {"group": "harmless", "prompt": "what is the colour of the fox ?", "response": "the fox is red .", **(text or {})}
+    text = {
+        "group": "harmless",
+        "prompt": "what is the colour of the fox ?",
+        "response": "the fox is red .",
+        **(text or {}),
+    }
     folder.mkdir(parents=True)
-    entries = [{"run_key": run_key(run), "name": f"{run.objective.name} s{run.seed}", "config": plain(run)} for run in runs]
+    entries = [
+        {"run_key": run_key(run), "name": f"{run.objective.name} s{run.seed}", "config": plain(run)} for run in runs
+    ]
     plan = {"name": folder.name, "question": question, "notes": list(notes), "runs": entries}
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     for position, run in enumerate(runs):
