@@ -81,11 +81,9 @@ def response_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Ten
     lanes, batch = index.shape
     flat = index.reshape(-1)
     segment = corpus.segment[flat]
-    hidden = model.hidden(corpus.ids[flat], attention_mask(segment), corpus.position[flat])
     source, target, side = corpus.source[flat], corpus.target[flat], corpus.side[flat]
     # Only positions that predict a response token reach the head: prompts and padding cost nothing there.
-    picked = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
-    logits = model.head(picked)
+    logits = model.head(model.hidden_at(corpus.ids[flat], attention_mask(segment), corpus.position[flat], source))
     # log_softmax works row by row, so a row's bits do not depend on the rows around it (logsumexp's do).
     logps = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
     return logps.view(lanes, batch, -1), side.view(lanes, batch, -1)

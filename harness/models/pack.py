@@ -89,6 +89,26 @@ class LaneModel:
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
+    def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
+        """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
+
+        The last layer's attention needs every position, what follows it only those that predict something: its MLP
+        and norm are not computed for prompts and padding. The same numbers as `hidden` gathered at `source`.
+        """
+        decoder = self.model.model
+        hidden = decoder.embed_tokens(ids)
+        rotary = decoder.rotary_emb(hidden, position)
+        for layer in decoder.layers[:-1]:
+            hidden = layer(hidden, attention_mask=mask, position_ids=position, position_embeddings=rotary)
+        last = decoder.layers[-1]
+        attended, _ = last.self_attn(
+            hidden_states=last.input_layernorm(hidden), attention_mask=mask, position_embeddings=rotary
+        )
+        hidden = hidden + attended
+        hidden = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
+        hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
+        return decoder.norm(hidden)  # type: ignore[no-any-return]
+
     def gradient(self, objective: Tensor) -> Tensor:
         """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient."""
         parts = [part.reshape(self.lanes, -1) for part in torch.autograd.grad(objective, self.parameters)]

@@ -17,7 +17,7 @@ WORTH_TELLING = 0.05
 
 def shown(value: Estimate) -> str:
     """`mean [low, high]`, with a fourth decimal for what is near 0."""
-    return estimate(value.mean, value.low, value.high, 3 if abs(value.mean) >= 0.01 else 4)
+    return estimate(value.mean, value.low, value.high, 4 if 0 < abs(value.mean) < 0.01 else 3)
 
 
 def _with(condition: Condition) -> str:
@@ -67,8 +67,8 @@ def _splits(cell: Cell) -> bool:
 
 
 def _gap_sentence(condition: Condition, cell: Cell, own: Sequence[Cell], cells: Sequence[Cell], baseline: str) -> str:
-    value = {name: shown(cell.estimate(name)) for name in
-             ("train_loss_first", "train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone")}  # fmt: skip
+    names = ("train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone")
+    value = {name: shown(cell.estimate(name)) for name in names}
     first = number(cell.estimate("train_loss_first").mean)
     text = (
         f"{_with(condition)}, {named(cell)} brings its training loss from {first} down to"

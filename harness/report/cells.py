@@ -17,7 +17,7 @@ CELL_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned")
 NOTHING = Estimate(0, math.nan, math.nan, math.nan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell:
     """The runs that differ in their seed only, in the order of the seeds, and their facts by run key."""
 

@@ -8,7 +8,7 @@ middle one). The family of the correction is all contrasts of one measure in the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -123,8 +123,12 @@ def _partner(cell: Cell, peers: Sequence[Cell], bases: Sequence[Cell]) -> Cell:
     return next(base for base in bases if base.first.beta == wanted)
 
 
+def _betas(cells: Iterable[Cell]) -> list[float]:
+    return sorted({cell.first.beta for cell in cells if cell.first.beta is not None})
+
+
 def contrasts_csv(cells: Sequence[Cell], baseline: str, axes: tuple[str, ...]) -> bytes:
-    """`contrasts.csv`: `low`, `high` are the corrected interval, `*_plain` that of the row alone. No losses: scales differ."""
+    """`contrasts.csv`: `low`, `high` are the corrected interval, `low_plain`, `high_plain` the one of the row alone."""
     rows = []
     for measure in MEASURES:
         if measure.startswith("train_loss"):  # losses of two objectives are on different scales

@@ -27,7 +27,7 @@ def _picture(
 
 
 def curves(condition: Condition) -> Picture | None:
-    """Training loss and held-out ranking accuracy over steps, a column per objective, a line per beta; means over seeds.
+    """Training loss and held-out ranking accuracy over steps: a column per objective, a line per beta.
 
     Losses have a scale of their own per objective and are never compared across columns.
     """
@@ -38,7 +38,7 @@ def curves(condition: Condition) -> Picture | None:
     if not any(loss for series in lines.values() for _, loss, _ in series):
         return None
 
-    def paint(figure: Any, axes: Any) -> None:
+    def paint(_: Any, axes: Any) -> None:
         for column, (name, series) in enumerate(lines.items()):
             for i, (cell, loss, ranking) in enumerate(series):
                 label = f"beta {plain(cell.first.beta)}"
@@ -58,8 +58,8 @@ def curves(condition: Condition) -> Picture | None:
     return _picture(
         "curves",
         "While the loss falls, does the ranking follow?",
-        f"Condition: {condition.title}. Top: loss on the fixed training probe set; bottom: share of clean held-out pairs"
-        " that the policy ranks right (grey line: chance). Means over seeds.",
+        f"Condition: {condition.title}. Top: loss on the fixed training probe set; bottom: share of clean held-out"
+        " pairs that the policy ranks right (grey line: chance). Means over seeds.",
         "Small multiples by objective: training loss over steps above, held-out ranking accuracy over steps below.",
         (2, len(lines)),
         (width, 4.2),
@@ -102,7 +102,7 @@ def plane(condition: Condition) -> Picture | None:
     limit = float(np.ceil(np.quantile(np.abs(found), 0.995)))
     width = max(len(cells) for cells in rows.values())
 
-    def paint(figure: Any, axes: Any) -> None:
+    def paint(_: Any, axes: Any) -> None:
         for column, (name, cells) in enumerate(rows.items()):
             for i in range(width):
                 panel = axes[i, column]
@@ -179,7 +179,7 @@ def noise(conditions: Sequence[Condition]) -> list[Picture]:
 def _noise_picture(kind: str, rows: Sequence[tuple[tuple[str | None, float | None], list[Condition]]]) -> Picture:
     names = list(dict.fromkeys(name for _, found in rows for c in found for name in c.by_objective))
 
-    def paint(figure: Any, axes: Any) -> None:
+    def paint(_: Any, axes: Any) -> None:
         for row, ((_, misaligned), found) in enumerate(rows):
             for column, name in enumerate(names):
                 _noise_panel(axes[row, column], found, name)
@@ -226,35 +226,34 @@ def _noise_panel(panel: Any, found: Sequence[Condition], name: str) -> None:
 
 def quality(condition: Condition) -> Picture | None:
     """Ranking accuracy against gold reward of free-running samples and against KL: one mark per objective and beta."""
-    marks = [
-        (cell, *(cell.estimate(m).mean for m in ("ranking_accuracy", "gold_reward", "kl"))) for cell in condition.cells
-    ]
-    shown = [(index, title) for index, title in ((2, "gold reward of samples"), (3, "KL to the reference (nats)"))
-             if any(math.isfinite(mark[index]) for mark in marks)]  # fmt: skip
+    titles = {"gold_reward": "gold reward of samples", "kl": "KL to the reference (nats)"}
+    means = {cell: {m: cell.estimate(m).mean for m in ("ranking_accuracy", *titles)} for cell in condition.cells}
+    shown = [m for m in titles if any(math.isfinite(mean[m]) for mean in means.values())]
     if not shown:
         return None
     names = list(condition.by_objective)
 
     def paint(figure: Any, axes: Any) -> None:
-        for column, (index, title) in enumerate(shown):
+        for panel, measure in zip(axes[0], shown, strict=True):
             for i, name in enumerate(names):
-                own = [mark for mark in marks if mark[0].first.objective == name]
+                own = [
+                    (cell, means[cell]["ranking_accuracy"], means[cell][measure])
+                    for cell in condition.by_objective[name]
+                    if math.isfinite(means[cell][measure])
+                ]
                 style = key(i) | {"linestyle": "none", "markersize": 6.5}
-                axes[0, column].plot([m[1] for m in own], [m[index] for m in own], label=ascii_visible(name), **style)
-                for mark in own:
-                    if math.isfinite(mark[index]):
-                        axes[0, column].annotate(
-                            plain(mark[0].first.beta), (mark[1], mark[index]), xytext=(5, 3),
-                            textcoords="offset points", fontsize=7, color="#444444",
-                        )  # fmt: skip
-            axes[0, column].set_xlabel("ranking accuracy (held out)")
-            axes[0, column].set_ylabel(title)
+                panel.plot([x for _, x, _ in own], [y for _, _, y in own], label=ascii_visible(name), **style)
+                for cell, x, y in own:
+                    place = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7, "color": "#444444"}
+                    panel.annotate(plain(cell.first.beta), (x, y), **place)
+            panel.set_xlabel("ranking accuracy (held out)")
+            panel.set_ylabel(titles[measure])
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8)
 
     return _picture(
         "quality",
-        "Ranking right is not yet writing well",
+        "Ranking accuracy beside gold reward and KL",
         f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds. Marks far right"
         " and low rank well but sample badly; the right panel shows what they paid in KL.",
         "Scatter of ranking accuracy against gold reward of samples and against KL, by objective and beta.",
@@ -276,7 +275,7 @@ def predicted(conditions: Sequence[Condition]) -> Picture | None:
     if not panels:
         return None
 
-    def paint(figure: Any, axes: Any) -> None:
+    def paint(_: Any, axes: Any) -> None:
         for panel, (title, cells) in zip(axes[0], panels.items(), strict=True):
             places = range(len(cells))
             for i, (fact, label) in enumerate((("predicted", "predicted"), ("violated", "measured"))):
@@ -293,7 +292,7 @@ def predicted(conditions: Sequence[Condition]) -> Picture | None:
 
     return _picture(
         "predicted",
-        "With Bradley-Terry labels the failure is the optimum itself",
+        "Bradley-Terry labels: predicted and measured share ranked wrong",
         "Share of clean held-out pairs ranked wrong: predicted from reference and gold reward alone,"
         " P(delta_ref + gap / beta < 0), and measured after training, by beta, with 95 % intervals over seeds.",
         "Predicted and measured share of wrongly ranked pairs by beta.",

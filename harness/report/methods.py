@@ -17,7 +17,7 @@ from harness.tracking.store import read_json
 DEFINITIONS = (
     (
         "ranking accuracy",
-        "share of pairs to whose chosen response the policy gives the higher log-prob; ties count wrong",
+        "share of pairs whose chosen response has the higher log-prob; ties count as wrong",
     ),
     ("reward accuracy", "share of pairs whose margin grew over the reference's (TRL's rewards/accuracies)"),
     ("undesirable zone", "share of pairs with a better margin than the reference's and still ranked wrong"),
@@ -25,7 +25,7 @@ DEFINITIONS = (
     ("training loss", "mean on one fixed probe set of training pairs with the labels the optimiser saw"),
     (
         "reference margin",
-        "log-prob of chosen minus rejected under the reference, in nats; below 0 it prefers the wrong one",
+        "log-prob of chosen minus rejected under the reference, in nats; below 0 it is wrong",
     ),
     ("misaligned", "share of the world's topics whose reference prefers the bad answer"),
     ("gold reward", "mean true reward of free-running samples, known in the embedded world"),
@@ -80,8 +80,8 @@ def methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], 
     lines = [
         f"Unit of replication: the seed ({quantity(len(sweep.seeds), 'seed')}). A seed sets world, split, corruption,"
         " starting weights and order of the data and leaves out objective and beta, so every difference is paired.",
-        "Intervals: 95 %, Student t over seeds; for accuracies and shares never narrower than Wilson's interval over the"
-        f" pairs of one seed ({' to '.join(dict.fromkeys(map(str, (items[0], items[-1]))))} held-out pairs)."
+        "Intervals: 95 %, Student t over seeds; for accuracies and shares never narrower than Wilson's interval over"
+        f" the pairs of one seed ({' to '.join(dict.fromkeys(map(str, (items[0], items[-1]))))} held-out pairs)."
         if items
         else "Intervals: 95 %, Student t over seeds.",
         "Measures are taken on clean held-out pairs, never on corrupted ones; no checkpoint is selected: the last step"
@@ -90,19 +90,20 @@ def methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], 
     if contrasts:
         family = contrasts[0].family
         lines.append(
-            f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same rank,"
-            f" {quantity(family, 'comparison')} in the family; intervals by Bonferroni, p-values by exact sign flips and"
-            f" Holm from {MIN_SEEDS} seeds on, alpha .05. Losses are never compared across objectives."
+            f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
+            f" rank, {quantity(family, 'comparison')} in the family; intervals by Bonferroni, p-values by exact sign"
+            f" flips and Holm from {MIN_SEEDS} seeds on, alpha .05. Losses are never compared across objectives."
         )
     if detectable:
         lines.append(
-            f"Smallest true difference in ranking accuracy found with power .8 in that family: {number(detectable[0])} to"
-            f" {number(detectable[-1])}, median {number(detectable[len(detectable) // 2])}, by the spread of each contrast."
+            "Smallest true difference in ranking accuracy found with power .8 in that family, by the spread of each"
+            f" contrast: {number(detectable[0])} to {number(detectable[-1])},"
+            f" median {number(detectable[len(detectable) // 2])}."
         )
     counts = ", ".join(f"{sweep.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending"))
     lines.append(
-        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Nothing is imputed for them: their cells rest on"
-        " the remaining seeds, are marked incomplete, and get no verdict."
+        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Nothing is imputed for them: their cells rest"
+        " on the remaining seeds, are marked incomplete, and get no verdict."
     )
     return tuple(lines)
 
@@ -135,12 +136,9 @@ def provenance(sweep: Sweep) -> tuple[str, ...]:
     if commits:
         lines.append(f"code: {visible(', '.join(sorted(commits)))}")
     if versions:
-        lines.append(
-            "versions: " + visible("; ".join(f"{n} {', '.join(sorted(v))}" for n, v in sorted(versions.items())))
-        )
-    lines.append(
-        "Every run's folder holds its journal, per-example records, provenance and result; results.csv lists them."
-    )
+        listed = "; ".join(f"{name} {', '.join(sorted(found))}" for name, found in sorted(versions.items()))
+        lines.append(f"versions: {visible(listed)}")
+    lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
     return tuple(lines)
 
 

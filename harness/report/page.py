@@ -174,7 +174,7 @@ def render_markdown(page: Page) -> bytes:
 
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=False,
+        autoescape=False,  # noqa: S701
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -1,9 +1,9 @@
-"""The page's tables, as plain texts: each is a caption, a header and rows of fields that HTML and Markdown both show."""
+"""The page's tables as plain texts: a caption, a header, rows of fields. HTML and Markdown show the same ones."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.measure.statistics import paired_difference
@@ -11,7 +11,7 @@ from harness.report.answer import named, shown, spread, survives
 from harness.report.cells import Cell
 from harness.report.conditions import Condition, find
 from harness.report.contrasts import Contrast
-from harness.report.reading import Sweep
+from harness.report.reading import STATUSES, Sweep
 from harness.report.text import DASH, interval, number, plain, shorten, visible
 from harness.tracking.store import read_table
 
@@ -60,8 +60,8 @@ def approaches(condition: Condition, conditions: Sequence[Condition]) -> Table:
         f"Approaches under {condition.title}, each at its own worst beta",
         ("Approach", "Alignment fidelity: ranked right", "Loss behaviour when violated", "Stability"),
         tuple(rows),
-        "Worst beta: the one with the lowest ranking accuracy. Losses are comparable within a row only. \u201cFell while"
-        " wrong\u201d: held-out pairs whose own loss ended below where it began although the policy ranks them wrong.",
+        "Worst beta: the one with the lowest ranking accuracy. Losses are comparable within a row only."
+        " \u201cFell while wrong\u201d: held-out pairs whose own loss ended below where it began although the policy ranks them wrong.",
     )
 
 
@@ -116,15 +116,12 @@ def _place(i: int, n: int) -> str:
 
 def _heat_field(cell: Cell, axes: Sequence[str]) -> Field:
     found = cell.estimate("ranking_accuracy")
-    extra = [
-        f"{a[3:]} {visible(v)}" for a in axes if a.startswith("hp.") and (v := cell.first.settings().get(a)) is not None
-    ]
+    own = cell.first.settings()
+    extra = [f"{a[3:]} {visible(own[a])}" for a in axes if a.startswith("hp.") and own.get(a) is not None]
     label = ", ".join([f"\u03b2 {_beta(cell)}", *extra])
     if cell.done < cell.planned:
         states = [run.status for run in cell.runs]
-        lost = [
-            f"{states.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending") if word in states
-        ]
+        lost = [f"{states.count(word)} {word}" for word in STATUSES[1:] if word in states]
         label += f"; incomplete: {cell.done} of {cell.planned} seeds ({', '.join(lost)})"
     if not found.n:
         return Field(DASH, label)
@@ -158,9 +155,9 @@ def survival(conditions: Sequence[Condition]) -> list[Table]:
                 f"Largest rate of {visible(kind)} survived",
                 ("Objective and beta", *header),
                 tuple(rows),
-                "Rule: at this rate and at every lower one tested, the lower end of the 95 % interval of ranking accuracy"
-                " lies above .5 (chance), or the paired interval of its difference to the untrained reference lies above"
-                " 0. \u201cnone\u201d: not even on clean labels. With one seed there is no interval, hence a dash.",
+                "Rule: at this rate and at every lower one tested, the lower end of the 95 % interval of ranking"
+                " accuracy lies above .5 (chance), or the paired interval of its difference to the untrained reference"
+                " lies above 0. \u201cnone\u201d: not even on clean labels. With one seed there is no interval, hence a dash.",
             )
         )
     return tables
@@ -194,14 +191,8 @@ def contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Table
     )
     if not rows:
         return None
-    header = (
-        "Difference",
-        "seeds",
-        "ranking accuracy, 95 %",
-        f"corrected for {contrasts[0].family}",
-        "p (Holm)",
-        "verdict",
-    )
+    corrected = f"corrected for {contrasts[0].family}"
+    header = ("Difference", "seeds", "ranking accuracy, 95 %", corrected, "p (Holm)", "verdict")
     note = "Other conditions and measures: contrasts.csv. Below 6 seeds no p-value and no verdict is given."
     return Table(f"Against the baseline, paired by seed, under {condition.title}", header, rows, note)
 
@@ -224,19 +215,19 @@ def sample_table(cells: Sequence[Cell], count: int = 4) -> Table | None:
 
 def group_table(cells: Sequence[Cell]) -> Table | None:
     """Ranking accuracy by the pairs' own group, for the cells of the answer."""
-    names = sorted(
-        {name for cell in cells for run in cell.runs if run.key in cell.facts for name in cell.facts[run.key].groups}
-    )
+    names = sorted({name for cell in cells for groups in _groups(cell) for name in groups})
     if len(names) < 2:
         return None
     rows = tuple((Field(shorten(name, 60)), *(_group_field(cell, name) for cell in cells)) for name in names)
     return Table("Ranking accuracy by kind of pair, mean over seeds", ("Kind", *map(named, cells)), rows)
 
 
+def _groups(cell: Cell) -> list[Mapping[str, tuple[int, float]]]:
+    return [cell.facts[run.key].groups for run in cell.runs if run.key in cell.facts]
+
+
 def _group_field(cell: Cell, name: str) -> Field:
-    found = [
-        cell.facts[r.key].groups[name] for r in cell.runs if r.key in cell.facts and name in cell.facts[r.key].groups
-    ]
+    found = [groups[name] for groups in _groups(cell) if name in groups]
     if not found:
         return Field(DASH)
     pairs = sum(count for count, _ in found)
@@ -245,6 +236,5 @@ def _group_field(cell: Cell, name: str) -> Field:
 
 def status_line(sweep: Sweep) -> str:
     """`444 runs: 440 done, 2 diverged, 2 pending`."""
-    words = ("done", "diverged", "failed", "stopped", "pending")
-    parts = [f"{sweep.count(word)} {word}" for word in words if sweep.count(word) or word == "done"]
+    parts = [f"{sweep.count(word)} {word}" for word in STATUSES if sweep.count(word) or word == "done"]
     return f"{len(sweep.runs)} run{'s' if len(sweep.runs) != 1 else ''}: {', '.join(parts)}"

@@ -60,7 +60,7 @@ def key(i: int) -> dict[str, Any]:
 
 
 def draw(rows: int, columns: int, size: tuple[float, float], paint: Callable[[Any, Any], None], **axes: Any) -> bytes:
-    """SVG of `paint(figure, axes (rows, columns))` at `size` inches, under the settings above whatever the user's are."""
+    """SVG of `paint(figure, axes (rows, columns))` at `size` inches, under the settings above and no others."""
     import matplotlib
     from matplotlib.figure import Figure
 

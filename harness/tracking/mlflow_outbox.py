@@ -1,0 +1,234 @@
+"""The one writer to MLflow: sends finished runs from their files, each exactly once, and never in training's way.
+
+What was acknowledged stands in `outbox.jsonl` of the sweep folder. Losing that file costs a replay, nothing else:
+a run is found by its tags, and a point sent twice with the same step and timestamp is one point.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.names import content_hash
+from harness.tracking.journal import Journal, JournalDamaged, read_journal
+from harness.tracking.mlflow_rows import Plan, RunRow, count_points, digest_of, is_committed, read_plan, run_row
+from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, tracking_uri
+from harness.tracking.store import load_result, sha256
+from harness.types import InputError
+
+METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
+SECONDS_DOWN = 20.0  # how long a store that failed is left alone while training goes on
+ACKS = "outbox.jsonl"
+
+
+@dataclass
+class Outbox:
+    """Delivers the runs of one sweep. Nothing is opened before the first delivery; no method raises for a dead store."""
+
+    out: Path
+    sweep: str
+    reason: str = ""  # why the last delivery failed
+    connection: Connection | None = None
+    _plan: Plan | None = None
+    _sent: dict[str, str] = field(default_factory=dict)  # run key -> digest, acknowledged by this store
+    _try_again: float = 0.0
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's folder."""
+        return self.out / self.sweep
+
+    def deliver(self, run_folder: Path) -> bool:
+        """Send one committed run; False where the store is down or the run's files are damaged (`reason` says)."""
+        if time.monotonic() < self._try_again:
+            return False
+        return self._attempt(lambda: self._deliver(run_folder))
+
+    def finish(self, sweep_folder: Path) -> int:
+        """Send everything outstanding, the comparison view and the report; returns how many points still wait.
+
+        Says on standard error why points wait or what could not be sent.
+        """
+        self._try_again = 0.0
+        self._attempt(self._connect)
+        for run in committed_runs(sweep_folder, self._the_plan()):
+            if self.connection is None:
+                break
+            if not self.deliver(run) and self._try_again > time.monotonic():
+                break
+        waiting = self.waiting()
+        if self.connection is not None and not self._try_again:
+            self._attempt(lambda: self._summarise(sweep_folder))
+        if self.reason:
+            print(f"tracking {self.reason}", file=sys.stderr)
+        return waiting
+
+    def deliver_summary(self, sweep_folder: Path) -> bool:
+        """Send the view and the run that carries the report; False where the store is down (`reason` says)."""
+        return self._attempt(lambda: self._summarise(sweep_folder))
+
+    def waiting(self) -> int:
+        """Points of committed runs that the store has not acknowledged."""
+        sent = self._sent if self.connection is not None else acknowledged(self.folder / ACKS, self._to(), None)
+        total = 0
+        for run in committed_runs(self.folder, self._the_plan()):
+            result = load_result(run)
+            if result is not None and sent.get(result["run_key"]) != digest_of(result):
+                try:
+                    total += count_points(run)
+                except JournalDamaged as damage:
+                    self.reason = f"{damage}; not sent, see harness verify"
+        return total
+
+    def _attempt(self, action: Callable[[], object]) -> bool:
+        """Do `action`; a store that cannot be reached is left alone for a while, a damaged file only for this run."""
+        try:
+            action()
+        except JournalDamaged as damage:
+            self.reason = f"{damage}; not sent, see harness verify"
+            return False
+        except down_errors() as error:
+            self.reason = f"{_to_show(tracking_uri(self.out))}: {(str(error).splitlines() or [''])[0][:200]}"
+            self._try_again = time.monotonic() + SECONDS_DOWN
+            return False
+        self._try_again = 0.0
+        return True
+
+    def _to(self) -> str:
+        """Names the destination without its address, which may hold a password; moving `out` changes nothing."""
+        uri = tracking_uri(self.out)
+        return "default" if uri == default_uri(self.out) else content_hash(uri)[:16]
+
+    def _the_plan(self) -> Plan:
+        if self._plan is None:
+            self._plan = read_plan(self.folder)
+        return self._plan
+
+    def _connect(self) -> Connection:
+        if self.connection is None:
+            self.connection = init_store(self.out, self.sweep)
+            self._sent = acknowledged(self.folder / ACKS, self._to(), self.connection.store)
+        return self.connection
+
+    def _deliver(self, run_folder: Path) -> None:
+        to = self._connect()
+        result = load_result(run_folder)
+        if result is None or self._sent.get(result["run_key"]) == digest_of(result):
+            return
+        row = run_row(run_folder, result, self._the_plan())
+        run_id = send(to, row)
+        self._acknowledge(row.run_key, row.digest, run_id)
+
+    def _acknowledge(self, key: str, digest: str, run_id: str) -> None:
+        assert self.connection is not None
+        record = {"kind": "ack", "to": self._to(), "store": self.connection.store}
+        journal = Journal(self.folder / ACKS)
+        try:
+            journal.append({**record, "run_key": key, "digest": digest, "run_id": run_id})
+        finally:
+            journal.close()
+        self._sent[key] = digest
+
+    def _summarise(self, sweep_folder: Path) -> None:
+        from harness.tracking.mlflow_views import write_views
+
+        to = self._connect()
+        write_views(to.client, to.experiment, self._the_plan())
+        report = sweep_folder / "report"
+        files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
+        digest = content_hash({str(path.relative_to(report)): sha256(path) for path in files})[:32]
+        if files and self._sent.get("summary") != digest:
+            self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report))
+
+
+def acknowledged(path: Path, to: str, store: str | None) -> dict[str, str]:
+    """Digest by run key of what a store has acknowledged; `store` None: whatever store stood at that address."""
+    if not path.exists():
+        return {}
+    try:
+        records = read_journal(path)
+    except JournalDamaged:
+        return {}  # everything is sent again, which changes nothing at the store
+    return {
+        record["run_key"]: record["digest"]
+        for record in records
+        if record["kind"] == "ack" and record["to"] == to and store in (None, record["store"])
+    }
+
+
+def committed_runs(sweep_folder: Path, plan: Plan) -> Iterator[Path]:
+    """Folders of the plan's runs that have a result, in plan order."""
+    heads = {path.name[:8]: path for path in sorted(sweep_folder.iterdir(), reverse=True) if is_committed(path)}
+    yield from (heads[key[:8]] for key in plan.names if key[:8] in heads)
+
+
+def send(to: Connection, row: RunRow) -> str:
+    """One run to MLflow; returns its id. What an interrupted delivery left is completed, an older run replaced."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
+
+    run_id = _find_or_create(to, row)
+    metrics = [Metric(p.key, p.value, p.timestamp, p.step) for p in row.points]
+    params = [Param(name, text) for name, text in row.params.items()]
+    first = METRICS_A_CALL - min(len(params), PARAMS_A_CALL)  # one call carries at most 1000 things in all
+    to.client.log_batch(run_id, metrics=metrics[:first], params=params[:PARAMS_A_CALL], synchronous=True)
+    for at in range(first, len(metrics), METRICS_A_CALL):
+        to.client.log_batch(run_id, metrics=metrics[at : at + METRICS_A_CALL], synchronous=True)
+    for at in range(PARAMS_A_CALL, len(params), PARAMS_A_CALL):
+        to.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL], synchronous=True)
+    data = Dataset(row.data["name"], row.data["digest"], "harness", row.data["source"])
+    to.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "train")])])
+    to.client.set_terminated(run_id, status=row.status, end_time=row.end_ms)
+    return run_id
+
+
+def _find_or_create(to: Connection, row: RunRow) -> str:
+    for old in _search(to, f"tags.`harness.run_key` = '{row.run_key}'"):
+        if old.data.tags.get("harness.digest") == row.digest:
+            return str(old.info.run_id)
+        to.client.delete_run(old.info.run_id)  # an earlier attempt: its points must not mix with these
+    tags = {**row.tags, "harness.digest": row.digest, "mlflow.source.type": "LOCAL", "mlflow.source.name": "harness"}
+    run = to.client.create_run(to.experiment, start_time=row.start_ms, tags=tags, run_name=row.name)
+    return str(run.info.run_id)
+
+
+def _search(to: Connection, query: str) -> list[Any]:
+    return list(to.client.search_runs([to.experiment], filter_string=query, max_results=10))
+
+
+def send_summary(to: Connection, plan: Plan, report: Path) -> str:
+    """The sweep's own run with the report as its artifact; returns its id."""
+    tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
+    found = _search(to, "tags.`harness.kind` = 'sweep'")
+    if found:
+        run_id = found[0].info.run_id
+    else:
+        run_id = to.client.create_run(to.experiment, tags=tags, run_name=f"{plan.sweep} report").info.run_id
+    to.client.log_artifacts(run_id, str(report), artifact_path="report")
+    to.client.set_terminated(run_id, status="FINISHED")
+    return str(run_id)
+
+
+def sync(folder: Path) -> int:
+    """Deliver what the tracking server lacks of a sweep; exit code 0, or 1 where points still wait.
+
+    Raises InputError where `folder` is no sweep's.
+    """
+    folder = folder.resolve()
+    if not (folder / "plan.json").exists():
+        raise InputError(f"{folder}: no plan.json; expected a sweep's folder, e.g. runs/quick")
+    waiting = Outbox(folder.parent, folder.name).finish(folder)
+    if waiting:
+        print(f"{waiting} points waiting, run harness sync {folder}")
+        return 1
+    print(f"{folder.name}: everything delivered")
+    return 0
+
+
+def _to_show(uri: str) -> str:
+    """A tracking address without user name and password."""
+    scheme, mark, rest = uri.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri

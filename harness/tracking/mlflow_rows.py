@@ -1,0 +1,189 @@
+"""What MLflow gets of one finished run, computed from its folder alone: tags, params, points, data set.
+
+Pure functions of `result.json`, the journal and `plan.json`; imports neither mlflow nor torch.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.names import canonical_json, content_hash
+from harness.tracking.journal import read_journal
+from harness.tracking.store import RESULT
+
+# Okabe and Ito 2008, legible to colour-blind readers, then eight darker and paler neighbours; after those, the
+# cycle starts again. An objective's colour is its place among the sweep's objectives in spec order.
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F"),
+    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#B5B5B5"),
+)
+STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones without a word
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One metric value at one step; `timestamp` is `t0_ms + step` in milliseconds, so a replay is the same point."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One MLflow run: `digest` identifies its content, so that a run made anew is told from one sent before."""
+
+    run_key: str
+    name: str
+    digest: str
+    status: str  # FINISHED | FAILED | KILLED
+    start_ms: int
+    end_ms: int
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    points: tuple[Point, ...]
+    data: Mapping[str, str]  # name, digest (at most 36 characters), source: what the run was trained on
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the projection needs of `plan.json`: readable name by run key, one colour per objective."""
+
+    sweep: str
+    names: Mapping[str, str]
+    colours: Mapping[str, str]
+    question: str = ""
+
+
+def read_plan(sweep_folder: Path) -> Plan:
+    """The plan of a sweep folder. Raises OSError or ValueError where `plan.json` cannot be read."""
+    value = json.loads((sweep_folder / "plan.json").read_text(encoding="utf-8"))
+    objectives = dict.fromkeys(run["config"]["objective"]["name"] for run in value["runs"])
+    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(objectives)}
+    names = {run["run_key"]: run["name"] for run in value["runs"]}
+    return Plan(sweep_folder.name, names, colours, value.get("question") or "")
+
+
+def digest_of(result: Mapping[str, Any]) -> str:
+    """32 hex characters that change with the run's outcome, journal or attempt."""
+    journals = {name: sha for name, sha in result["files"].items() if name.endswith(".jsonl")}
+    told = {key: result[key] for key in ("run_key", "status", "t0_ms", "results")}
+    return content_hash({"files": journals, "attempt": result["costs"].get("attempt", 1), **told})[:32]
+
+
+def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
+    """The MLflow run of a committed run folder. Raises JournalDamaged or OSError where its files cannot be trusted."""
+    journal = folder / "events.jsonl"
+    records = read_journal(journal) if journal.exists() or "events.jsonl" in result["files"] else []
+    config, key = result["config"], result["run_key"]
+    start = int(result["t0_ms"])
+    seconds = result["costs"].get("seconds") or 0.0
+    return RunRow(
+        run_key=key,
+        name=plan.names.get(key, result["name"]),
+        digest=digest_of(result),
+        status=STATUS[result["status"]],
+        start_ms=start,
+        end_ms=start + max(int(result["steps"]), round(1000 * seconds)),
+        tags=_tags(result, records, plan),
+        params=_params(config),
+        points=tuple(points(records, start)),
+        data=_data(folder, config),
+    )
+
+
+def points(records: Iterable[Mapping[str, Any]], start_ms: int) -> Iterable[Point]:
+    """Every finite metric of a journal, in its order. Nothing else is ever sent."""
+    for record in records:
+        if record.get("kind") == "metrics":
+            step = int(record["step"])
+            for name, value in record.items():
+                if name not in ("kind", "step") and _is_number(value):
+                    yield Point(name, float(value), start_ms + step, step)
+
+
+def count_points(folder: Path) -> int:
+    """How many points a run folder holds. Raises as `run_row` does."""
+    journal = folder / "events.jsonl"
+    return sum(1 for _ in points(read_journal(journal), 0)) if journal.exists() else 0
+
+
+def is_committed(folder: Path) -> bool:
+    """Whether the run's result stands (whole or not: `load_result` tells)."""
+    return (folder / RESULT).exists()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _tags(result: Mapping[str, Any], records: Iterable[Mapping[str, Any]], plan: Plan) -> dict[str, str]:
+    config = result["config"]
+    objective = config["objective"]["name"]
+    tags = {
+        "harness.sweep": plan.sweep,
+        "harness.kind": "run",
+        "harness.run_key": result["run_key"],
+        "harness.objective": objective,
+        "harness.corruption": config["corruption"]["kind"],
+        "harness.seed": str(config["seed"]),
+        "harness.state": result["status"],
+        "mlflow.runColor": plan.colours.get(objective, COLOURS[0]),
+    }
+    beta, rate = dict(config["objective"]["hyperparameters"]).get("beta"), config["corruption"]["rate"]
+    optional = {
+        "harness.beta": beta,
+        "harness.rate": rate,
+        "harness.diverged_step": next((r["diverged_step"] for r in records if "diverged_step" in r), None),
+        "harness.error": str(result.get("error") or "")[-500:] or None,
+    }
+    return tags | {name: _text(value) for name, value in optional.items() if value is not None}
+
+
+def _params(config: Mapping[str, Any]) -> dict[str, str]:
+    """Dotted params. The clean set has rate 0; `objective.log10_beta` stands in for the log axis MLflow lacks."""
+    objective, corruption = config["objective"], config["corruption"]
+    rate = 0.0 if corruption["kind"] == "none" else corruption["rate"]
+    values: dict[str, Any] = {
+        "objective.name": objective["name"],
+        **{f"objective.{name}": value for name, value in objective["hyperparameters"]},
+        "corruption.kind": corruption["kind"],
+        "corruption.rate": rate,
+        **{f"corruption.{name}": value for name, value in corruption["params"]},
+        "seed": config["seed"],
+    }
+    beta = values.get("objective.beta")
+    if _is_number(beta) and beta > 0:
+        values["objective.log10_beta"] = round(math.log10(beta), 6)
+    for section, prefix in (("world", "world"), ("data", "data"), ("model", "model"), ("training", "train")):
+        for name, value in (config.get(section) or {}).items():
+            if (section, name) != ("data", "path"):
+                values[f"{prefix}.{name}"] = value
+    return {name: _text(value) for name, value in values.items() if value is not None and value != ""}
+
+
+def _text(value: Any) -> str:
+    """A param as text; what MLflow would cut is given as the hash of its canonical JSON."""
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= LONGEST_PARAM else f"sha256:{content_hash(value)}"
+
+
+def _data(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
+    """The training set: its content hash where provenance states one, else the hash of its recipe."""
+    recipe = {"setting": config.get("world") or config.get("data"), "corruption": config["corruption"]}
+    source = canonical_json({**recipe, "seed": config["seed"]})
+    stated = ""
+    provenance = folder / "provenance.json"
+    if provenance.exists():
+        stated = json.loads(provenance.read_text(encoding="utf-8")).get("data", {}).get("sha256", "")
+    kind = (config.get("world") or {}).get("kind") or "pairs"
+    corruption = config["corruption"]["kind"]
+    name = kind if corruption == "none" else f"{kind} {corruption}"
+    return {"name": name, "digest": (stated or content_hash(source))[:36], "source": source}

@@ -1,0 +1,98 @@
+"""Where MLflow is and how to reach it: the store under `--out` or `MLFLOW_TRACKING_URI`, opened once by the parent.
+
+mlflow takes a second to import, so it is imported inside the functions.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+import uuid
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+# A dead server must cost seconds, not the four minutes of the client's own retries. What the user sets stands.
+SHORT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+}
+PRIVATE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An open experiment. `store` is a random name given to it at its creation: another store, another name."""
+
+    client: Any  # mlflow.MlflowClient
+    experiment: str
+    store: str
+
+
+def default_uri(out: Path) -> str:
+    """The sqlite store under `out`."""
+    return f"sqlite:///{(out / DATABASE).resolve()}"
+
+
+def tracking_uri(out: Path) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else the store under `out`."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out)
+
+
+def open_client(uri: str) -> Any:
+    """An MlflowClient with short time-outs, no telemetry and no schema chatter on the terminal."""
+    for name, value in (PRIVATE | SHORT).items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient
+
+    for name in ("alembic", "mlflow.store.db.utils"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
+
+
+def down_errors() -> tuple[type[Exception], ...]:
+    """What a client raises where the store cannot be reached, is locked or refuses (requests' errors are OSErrors)."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return MlflowException, SQLAlchemyError, OSError
+
+
+def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
+    """Open the store, create schema and experiment where they are missing. Raises one of `down_errors()`.
+
+    Under a lock, and only ever in the parent: several processes that meet a fresh sqlite file break its schema.
+    """
+    uri = uri or tracking_uri(out)
+    local = uri.startswith("sqlite:")
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(str(out / ".mlflow.lock"), mode=0o600):
+        client = open_client(uri)
+        found = client.get_experiment_by_name(sweep)
+        if uri == default_uri(out):
+            _shorten_commits(out / DATABASE)
+        if found is None:
+            place = (out / ARTIFACTS).resolve().as_uri() if local else None
+            name = uuid.uuid4().hex
+            tags = {"harness.sweep": sweep, "harness.store": name}
+            return Connection(client, client.create_experiment(sweep, artifact_location=place, tags=tags), name)
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
+        name = found.tags.get("harness.store", "")
+        if not name:  # an experiment of this name that someone else made
+            name = uuid.uuid4().hex
+            client.set_experiment_tag(found.experiment_id, "harness.store", name)
+        return Connection(client, found.experiment_id, name)
+
+
+def _shorten_commits(database: Path) -> None:
+    """Write-ahead logging: a commit is one flush, and readers never wait. The setting stays in the file."""
+    with closing(sqlite3.connect(database, timeout=20)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    database.chmod(0o600)
