@@ -67,6 +67,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "on_bad_row": P(None, "choice", choices=("drop", "error")),
         "max_length": _int(4, 1_000_000),
         "max_prompt_length": _int(1, 1_000_000),
+        "max_response_length": _int(0, 1_000_000),
     },
     "model": {
         "kind": P(None, "choice", choices=("tiny",)),

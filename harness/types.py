@@ -167,6 +167,7 @@ class DataSpec:
     on_bad_row: str = "drop"  # drop | error
     max_length: int = 256  # tokens of prompt + response
     max_prompt_length: int = 128  # a longer prompt keeps its end
+    max_response_length: int = 0  # a longer response keeps its start; 0: only max_length bounds it
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,13 +95,18 @@ def _response(ids: list[int], budget: int) -> NDArray[np.int32]:
 
 
 def tokenise(
-    tokenizer: Tokenizer, pairs: Sequence[PreferencePair], max_length: int, max_prompt_length: int
+    tokenizer: Tokenizer,
+    pairs: Sequence[PreferencePair],
+    max_length: int,
+    max_prompt_length: int,
+    max_response_length: int = 0,
 ) -> tuple[list[TokenisedPair], list[bool]]:
     """Each pair as token ids, and whether its prompt was cut. All pairs come back, in their order.
 
     `max_length` and `max_prompt_length` count tokens with `<bos>` and `<eos>`; each response has `max_length` less the
-    prompt to itself. A response is cut where its last id is not `<eos>`, and is empty where the prompt fills
-    `max_length`. For sets whose rows must all stay (corrupted ones); `encode_pairs` is for fresh data.
+    prompt to itself, and at most `max_response_length` where that is not 0. A response is cut where its last id is not
+    `<eos>`, and is empty where the prompt fills `max_length`. For sets whose rows must all stay (corrupted ones);
+    `encode_pairs` is for fresh data.
     """
     if max_prompt_length < 2 or max_length < 2:
         raise InputError("data: max_length and max_prompt_length must be at least 2 tokens")
@@ -111,7 +116,7 @@ def tokenise(
     tokenised = []
     for pair, p, c, r in zip(pairs, prompts, chosen, rejected, strict=True):
         prompt = np.array([BOS_ID, *p[-(max_prompt_length - 1) :]], dtype=np.int32)
-        budget = max_length - len(prompt)
+        budget = min(max_length - len(prompt), max_response_length or max_length)
         tokenised.append(TokenisedPair(pair.id, prompt, _response(c, budget), _response(r, budget)))
     return tokenised, [len(p) >= max_prompt_length for p in prompts]
 
@@ -122,6 +127,7 @@ def encode_pairs(
     max_length: int,
     max_prompt_length: int,
     on_bad_row: str = "drop",
+    max_response_length: int = 0,
 ) -> tuple[tuple[TokenisedPair, ...], tuple[Note, ...]]:
     """The pairs that can be trained on as token ids, in their order, and notes on what was cut or dropped.
 
@@ -129,7 +135,7 @@ def encode_pairs(
     (`on_bad_row: drop`) or named in an InputError (`error`). Cut prompts and responses are kept and counted under
     either policy. Raises InputError where no pair is left. Rows are named by `meta["row"]`, else counted from 1.
     """
-    tokenised, cut_prompts = tokenise(tokenizer, pairs, max_length, max_prompt_length)
+    tokenised, cut_prompts = tokenise(tokenizer, pairs, max_length, max_prompt_length, max_response_length)
     numbers = [int(pair.meta.get("row", at)) for at, pair in enumerate(pairs, 1)]
     vanished, equal, kept = [], [], []
     for at, pair in enumerate(tokenised):

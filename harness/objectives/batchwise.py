@@ -1,7 +1,6 @@
-"""Batch-level objectives: the value belongs to the batch, so it depends on batch size and composition.
+"""Objectives of a whole batch: no pair has a loss of its own, so the batch value is repeated along B.
 
-`loss` repeats the batch value in every entry; `base_loss` is ell(z) per pair. Notation as in `pairwise`.
-The batch is the last axis: statistics never cross lanes. Inputs `(..., B)`, at least float32.
+The records keep -log sigmoid(z) of each pair as `base_loss`. Batch means are taken over the last axis, lane by lane.
 """
 
 from __future__ import annotations
@@ -10,99 +9,92 @@ import math
 
 from torch import Tensor
 
-from harness.objectives.numerics import Number, batch_mean, ell, per_batch, shifts
+from harness.objectives.terms import Number, ell, per_batch, shifts
 from harness.types import LossOutput, PairLogps
 
-DECAY = 0.9  # of running means: 0.9 old + 0.1 new
-LEAST_SCALE = 1e-2  # of beta_dpo's beta against the one given: a negative beta would turn the preference round
+BCO_DECAY = 0.9  # of the running reward shift; the paper says a moving average, without a number
+BETA_DPO_DECAY = 0.9  # of the running mean margin
 
 
 def kto(
-    policy: PairLogps, reference: PairLogps, *, beta: Number, desirable_weight: Number, undesirable_weight: Number
+    policy: PairLogps, reference: PairLogps, beta: Number, desirable_weight: Number, undesirable_weight: Number
 ) -> LossOutput:
-    """Mean over the 2B responses of w_D (1 - sigma(beta (h_w - z0))) and w_U (1 - sigma(beta (z0 - h_l))).
+    """Mean over the 2B responses of weight (1 - sigmoid(+-beta (h - z0))).
 
-    z0 = max(0, batch mean of log pi - log pi_ref on `extra["mismatched"]` `(..., B)`), without gradient: responses
-    under other pairs' prompts. KTO, arXiv 2402.01306.
+    z0 = max(0, batch mean log-ratio of mismatched pairs), no gradient. `extra["mismatched"]` `(..., B)` of policy and
+    reference: log-prob of another prompt's response under the pair's prompt, from one fixed derangement.
     """
     chosen, rejected = shifts(policy, reference)
-    z0 = batch_mean(policy.extra["mismatched"] - reference.extra["mismatched"]).detach().relu()
-    wanted = desirable_weight * (beta * (z0 - chosen)).sigmoid()
-    unwanted = undesirable_weight * (beta * (rejected - z0)).sigmoid()
-    value = batch_mean(wanted + unwanted) / 2
-    return per_batch(value, ell(beta * (chosen - rejected)), beta * chosen, beta * rejected)
+    baseline = (policy.extra["mismatched"] - reference.extra["mismatched"]).mean(-1, keepdim=True).relu().detach()
+    desirable = desirable_weight * (beta * (baseline - chosen)).sigmoid()
+    undesirable = undesirable_weight * (beta * (rejected - baseline)).sigmoid()
+    value = (desirable + undesirable).mean(-1, keepdim=True) / 2
+    return per_batch(value, ell(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
 
-def kto_pair(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """(1 - sigma(beta (h_w - z_l))) + (1 - sigma(beta (z_w - h_l))), z_s = max(0, batch mean of h_s), no gradient.
-
-    Each side is measured against the other side's mean. The form of earlier TRL versions, their mean times two.
-    """
+def kto_pair(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """Batch mean of (1 - sigmoid(beta (h_w - z0_l))) + (1 - sigmoid(beta (z0_w - h_l))), each z0 a batch mean >= 0."""
     chosen, rejected = shifts(policy, reference)
-    z_w, z_l = (batch_mean(side).detach().relu() for side in (chosen, rejected))
-    value = batch_mean((beta * (z_l - chosen)).sigmoid() + (beta * (rejected - z_w)).sigmoid())
-    return per_batch(value, ell(beta * (chosen - rejected)), beta * chosen, beta * rejected)
+    chosen_zero, rejected_zero = (side.mean(-1, keepdim=True).relu().detach() for side in (chosen, rejected))
+    loss = (beta * (rejected_zero - chosen)).sigmoid() + (beta * (rejected - chosen_zero)).sigmoid()
+    value = loss.mean(-1, keepdim=True)
+    return per_batch(value, ell(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
 
-def bco(policy: PairLogps, reference: PairLogps, *, state: dict[str, Tensor], beta: Number) -> LossOutput:
-    """ell(beta h_w - shift) + ell(-(beta h_l - shift)). Binary classifier optimisation, arXiv 2404.04656.
-
-    `state["shift"]` `(..., 1)` is what the loss uses; handed back: 0.9 shift + 0.1 (mean reward of the batch).
-    """
+def bco(policy: PairLogps, reference: PairLogps, beta: Number, state: dict[str, Tensor]) -> LossOutput:
+    """Batch mean of ell(r_w - shift) + ell(-(r_l - shift)), r = beta h; `state["shift"]` `(..., 1)` follows mean r."""
     chosen, rejected = (beta * side for side in shifts(policy, reference))
     shift = state["shift"]
-    value = batch_mean(ell(chosen - shift) + ell(shift - rejected))
-    mean = batch_mean((chosen + rejected).detach()) / 2
-    moved = DECAY * shift + (1 - DECAY) * mean
-    return per_batch(value, ell(chosen - rejected), chosen, rejected, {"shift": moved})
+    value = (ell(chosen - shift) + ell(shift - rejected)).mean(-1, keepdim=True)
+    batch = ((chosen + rejected) / 2).mean(-1, keepdim=True).detach()
+    moved = {"shift": BCO_DECAY * shift + (1 - BCO_DECAY) * batch}
+    return per_batch(value, ell(chosen - rejected), (chosen, rejected), moved)
 
 
-def aot(policy: PairLogps, reference: PairLogps, *, beta: Number, eps: Number) -> LossOutput:
-    """Optimal transport of margins: delta and delta_ref sorted apart, then cdpo's loss rank by rank. arXiv 2406.05882."""
-    delta = (policy.chosen - policy.rejected).sort(dim=-1).values
-    delta_ref = (reference.chosen - reference.rejected).sort(dim=-1).values
-    return _ranked(policy, reference, delta - delta_ref, beta, eps)
+def _ordered(high: Tensor, low: Tensor, beta: Number, eps: Number) -> Tensor:
+    """Mean `(..., 1)` over order statistics of (1 - eps) ell(beta d) + eps ell(-beta d), d = high_(i) - low_(i)."""
+    gap = beta * (high.sort(-1).values - low.sort(-1).values)
+    return ((1 - eps) * ell(gap) + eps * ell(-gap)).mean(-1, keepdim=True)
 
 
-def aot_unpaired(policy: PairLogps, reference: PairLogps, *, beta: Number, eps: Number) -> LossOutput:
-    """As `aot`, with h_w and h_l sorted apart: chosen and rejected need not belong together. arXiv 2406.05882."""
+def aot(policy: PairLogps, reference: PairLogps, beta: Number, eps: Number) -> LossOutput:
+    """First-order stochastic dominance of delta over delta_ref: both sorted within the batch."""
     chosen, rejected = shifts(policy, reference)
-    return _ranked(policy, reference, chosen.sort(dim=-1).values - rejected.sort(dim=-1).values, beta, eps)
+    value = _ordered(policy.chosen - policy.rejected, reference.chosen - reference.rejected, beta, eps)
+    return per_batch(value, ell(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
 
-def _ranked(policy: PairLogps, reference: PairLogps, gaps: Tensor, beta: Number, eps: Number) -> LossOutput:
-    chosen, rejected = (beta * side for side in shifts(policy, reference))
-    u = beta * gaps
-    value = batch_mean((1 - eps) * ell(u) + eps * ell(-u))
-    return per_batch(value, ell(chosen - rejected), chosen, rejected)
+def aot_unpaired(policy: PairLogps, reference: PairLogps, beta: Number, eps: Number) -> LossOutput:
+    """First-order stochastic dominance of h_w over h_l: both sorted within the batch."""
+    chosen, rejected = shifts(policy, reference)
+    value = _ordered(chosen, rejected, beta, eps)
+    return per_batch(value, ell(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
 
-def dr_dpo(policy: PairLogps, reference: PairLogps, *, beta: Number, beta_prime: Number) -> LossOutput:
-    """-beta' log mean exp(-ell(z)/beta'): pairs that fit badly count less. arXiv 2407.07880. Large beta' is dpo."""
-    chosen, rejected = (beta * side for side in shifts(policy, reference))
-    base = ell(chosen - rejected)
-    soft = (-base / beta_prime).logsumexp(dim=-1, keepdim=True) - math.log(base.shape[-1])
-    return per_batch(-beta_prime * soft, base, chosen, rejected)
+def dr_dpo(policy: PairLogps, reference: PairLogps, beta: Number, beta_prime: Number) -> LossOutput:
+    """-beta' log mean exp(-ell(z) / beta')."""
+    chosen, rejected = shifts(policy, reference)
+    base = ell(beta * (chosen - rejected))
+    value = -beta_prime * ((-base / beta_prime).logsumexp(-1, keepdim=True) - math.log(base.shape[-1]))
+    return per_batch(value, base, (beta * chosen, beta * rejected))
 
 
 def beta_dpo(
-    policy: PairLogps, reference: PairLogps, *, state: dict[str, Tensor], beta: Number, alpha: Number, rho: Number
+    policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number, rho: Number, state: dict[str, Tensor]
 ) -> LossOutput:
-    """Mean of ell(beta_B gain) over the rho B pairs whose margin M = beta gain is nearest the running mean M0.
+    """Mean of ell(beta_B gain) over the share rho of pairs whose margin lies nearest to the running mean margin.
 
-    beta_B = beta (1 + alpha (mean M - M0)), without gradient and never below 0.01 beta. Ranking by a normal density
-    around M0 is ranking by |M - M0|, so its width does not matter. `state["margin"]` `(..., 1)` is M0; handed back:
-    0.9 M0 + 0.1 mean M. arXiv 2407.08639.
+    beta_B = beta [1 + alpha (batch mean margin - running mean)], margin = beta gain, held at beta / 100 from below so
+    that its sign cannot turn. `state["mean_margin"]` `(..., 1)` is the running mean before this batch.
     """
-    chosen, rejected = (beta * side for side in shifts(policy, reference))
-    margins = chosen - rejected
-    seen = margins.detach()
-    running = state["margin"]
-    mean = batch_mean(seen)
-    scale = (1 + alpha * (mean - running)).clamp(min=LEAST_SCALE)
-    rank = (seen - running).abs().argsort(dim=-1, stable=True).argsort(dim=-1)
-    # rho B in float32 may fall a hair short of the whole number that is meant; one pair is always kept.
-    kept = ((rank + 1 <= rho * seen.shape[-1] + 1e-3) | (rank == 0)).to(seen.dtype)
-    value = batch_mean(kept * ell(scale * margins)) / batch_mean(kept)
-    moved = DECAY * running + (1 - DECAY) * mean
-    return per_batch(value, ell(margins), chosen, rejected, {"margin": moved})
+    chosen, rejected = shifts(policy, reference)
+    gain = chosen - rejected
+    margin = (beta * gain).detach()
+    running, batch = state["mean_margin"], margin.mean(-1, keepdim=True)
+    scale = (1 + alpha * (batch - running)).clamp(min=0.01)
+    # The rank of each pair by distance; ties keep the order of the batch.
+    rank = (margin - running).abs().argsort(dim=-1, stable=True).argsort(dim=-1)
+    keep = (rank < (rho * (0 * batch + gain.shape[-1])).round().clamp(min=1)).to(gain.dtype)
+    value = (keep * ell(beta * scale * gain)).sum(-1, keepdim=True) / keep.sum(-1, keepdim=True)
+    moved = {"mean_margin": BETA_DPO_DECAY * running + (1 - BETA_DPO_DECAY) * batch}
+    return per_batch(value, ell(beta * gain), (beta * chosen, beta * rejected), moved)

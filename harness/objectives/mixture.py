@@ -1,39 +1,28 @@
-"""A weighted sum of per-pair objectives over the same pairs."""
+"""A weighted sum of per-pair objectives that share one policy, one reference and (where they set none) one beta."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from harness.objectives.numerics import Number
 from harness.objectives.table import OBJECTIVES
+from harness.objectives.terms import Number, per_pair, shifts
 from harness.types import LossOutput, PairLogps
 
+# (name, weight, ((hyperparameter, value), ...)) as `harness.objectives.table.resolve` writes it.
+Component: TypeAlias = tuple[str, float, Sequence[tuple[str, Any]]]
 
-def mixture(
-    policy: PairLogps,
-    reference: PairLogps,
-    *,
-    beta: Number,
-    mixture: Sequence[Sequence[tuple[str, Any]]],
-) -> LossOutput:
-    """sum_i weight_i * loss_i; rewards are the same weighted sum of the components' rewards.
 
-    `mixture` as `resolve` leaves it: one tuple of (name, value) pairs a component, among them `name` and `weight`.
-    A component without a `beta` of its own takes the shared one.
-    """
-    total: LossOutput | None = None
-    for component in mixture:
-        values = dict(component)
-        row, weight = OBJECTIVES[values.pop("name")], values.pop("weight")
-        if "beta" in row.hyperparameters:
-            values.setdefault("beta", beta)
-        part = row.loss(policy, reference, **values)
-        scaled = [weight * x for x in (part.loss, part.base_loss, part.chosen_reward, part.rejected_reward)]
-        if total is None:
-            total = LossOutput(*scaled)
-        else:
-            now = (total.loss, total.base_loss, total.chosen_reward, total.rejected_reward)
-            total = LossOutput(*(x + y for x, y in zip(now, scaled, strict=True)))
+def mixture(policy: PairLogps, reference: PairLogps, beta: Number, mixture: Sequence[Component]) -> LossOutput:
+    """Sum of weight x loss; the rewards are beta h, since the components' own may differ."""
+    total = None
+    for name, weight, given in mixture:
+        row = OBJECTIVES[name]
+        own = dict(given)
+        if "beta" in row.hyperparameters and "beta" not in own:
+            own["beta"] = beta
+        part = weight * row.loss(policy, reference, **own).loss
+        total = part if total is None else total + part
     assert total is not None, "resolve refuses an empty mixture"
-    return total
+    chosen, rejected = shifts(policy, reference)
+    return per_pair(total, (beta * chosen, beta * rejected))

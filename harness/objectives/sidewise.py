@@ -1,88 +1,86 @@
-"""Per-pair objectives that need the chosen and the rejected side apart, not only their difference.
-
-Notation as in `pairwise`: h_w, h_l log-ratios of policy and reference, gain = h_w - h_l, z = beta * gain,
-u = e^h. Inputs `(..., B)`, at least float32; hyperparameters numbers or `(K, 1)`.
-"""
+"""Objectives that see the two log-ratios h_w and h_l separately, pair by pair."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 
-from harness.objectives.numerics import Number, ell, like, per_pair, safe_exp, safe_expm1, shifts
+from harness.objectives.terms import EXPONENT_LIMIT, Number, capped_exp, ell, per_pair, shifts
 from harness.types import LossOutput, PairLogps
 
 
-def dpop(policy: PairLogps, reference: PairLogps, *, beta: Number, lam: Number) -> LossOutput:
-    """ell(beta [gain - lam max(0, a0 - a)]). DPO-Positive (Smaug), arXiv 2402.13228 eq. 3."""
+def dpop(policy: PairLogps, reference: PairLogps, beta: Number, lam: Number) -> LossOutput:
+    """ell(beta [gain - lam max(0, a0 - a)]): dpo that pays for lowering the chosen response."""
     chosen, rejected = shifts(policy, reference)
-    loss = ell(beta * (chosen - rejected - lam * (-chosen).relu()))
-    return per_pair(loss, beta * chosen, beta * rejected)
+    return per_pair(ell(beta * (chosen - rejected - lam * (-chosen).relu())), (beta * chosen, beta * rejected))
 
 
-def nca(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """ell(beta h_w) + ell(-beta h_w)/2 + ell(-beta h_l)/2. Noise contrastive alignment, arXiv 2402.05369."""
+def nca(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """ell(r_w) + ell(-r_w)/2 + ell(-r_l)/2 with r = beta h."""
     chosen, rejected = (beta * side for side in shifts(policy, reference))
-    return per_pair(ell(chosen) + 0.5 * ell(-chosen) + 0.5 * ell(-rejected), chosen, rejected)
+    return per_pair(ell(chosen) + 0.5 * ell(-chosen) + 0.5 * ell(-rejected), (chosen, rejected))
 
 
-def sppo(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """(h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2: hard win probabilities 1 and 0. arXiv 2405.00675."""
+def sppo(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """(h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2."""
     chosen, rejected = shifts(policy, reference)
-    loss = (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
-    return per_pair(loss, beta * chosen, beta * rejected)
+    loss = (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
+    return per_pair(loss, (beta * chosen, beta * rejected))
 
 
-def cal_dpo(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """ell(gain) + (h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2; the first term has no beta. arXiv 2412.14516."""
+def apo_zero(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """1 - sigmoid(beta h_w) + sigmoid(beta h_l)."""
+    chosen, rejected = (beta * side for side in shifts(policy, reference))
+    return per_pair((-chosen).sigmoid() + rejected.sigmoid(), (chosen, rejected))
+
+
+def apo_down(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """sigmoid(beta h_w) + 1 - sigmoid(z)."""
+    chosen, rejected = (beta * side for side in shifts(policy, reference))
+    return per_pair(chosen.sigmoid() + (rejected - chosen).sigmoid(), (chosen, rejected))
+
+
+def cal_dpo(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """ell(gain) + (h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2; the first term has no beta."""
     chosen, rejected = shifts(policy, reference)
-    calibration = (chosen - 0.5 / beta).square() + (rejected + 0.5 / beta).square()
-    return per_pair(ell(chosen - rejected) + calibration, beta * chosen, beta * rejected)
+    loss = ell(chosen - rejected) + (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
+    return per_pair(loss, (beta * chosen, beta * rejected))
 
 
-def apo_zero(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """1 - sigma(beta h_w) + sigma(beta h_l): chosen up, rejected down. arXiv 2408.06266 eq. 7."""
+def chi_po(policy: PairLogps, reference: PairLogps, beta: Number, r_max: Number) -> LossOutput:
+    """ell(beta [phi(u_w) - phi(u_l)] clipped to +-2 r_max), phi(u) = u + log u, u = exp(h)."""
+    chosen, rejected = (beta * (capped_exp(side) + side) for side in shifts(policy, reference))
+    z = chosen - rejected
+    bound = torch.as_tensor(2 * r_max, dtype=z.dtype, device=z.device)
+    return per_pair(ell(z.clamp(min=-bound, max=bound)), (chosen, rejected))
+
+
+def dpo_shift(policy: PairLogps, reference: PairLogps, beta: Number, f: Number) -> LossOutput:
+    """ell(beta h_w - f beta h_l): the rejected response counts for less, so the chosen one has to rise."""
     chosen, rejected = (beta * side for side in shifts(policy, reference))
-    return per_pair((-chosen).sigmoid() + rejected.sigmoid(), chosen, rejected)
+    return per_pair(ell(chosen - f * rejected), (chosen, rejected))
 
 
-def apo_down(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """sigma(beta h_w) + 1 - sigma(z): chosen down, rejected down more. arXiv 2408.06266 eq. 8."""
-    chosen, rejected = (beta * side for side in shifts(policy, reference))
-    return per_pair(chosen.sigmoid() + (rejected - chosen).sigmoid(), chosen, rejected)
+def _link(scores: tuple[Tensor, Tensor], beta: Number) -> LossOutput:
+    """ell(beta [f'(u_w) - f'(u_l)]) of an f-divergence; additive constants of f' cancel."""
+    chosen, rejected = scores
+    return per_pair(ell(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
 
-def dpo_shift(policy: PairLogps, reference: PairLogps, *, beta: Number, f: Number) -> LossOutput:
-    """ell(beta h_w - f beta h_l), f in (0, 1]: less push on the rejected side. arXiv 2502.07599."""
-    chosen, rejected = (beta * side for side in shifts(policy, reference))
-    return per_pair(ell(chosen - f * rejected), chosen, rejected)
+def fdpo_forward_kl(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """f'(u) = -1/u."""
+    chosen, rejected = shifts(policy, reference)
+    return _link((-capped_exp(-chosen), -capped_exp(-rejected)), beta)
 
 
-def chi_po(policy: PairLogps, reference: PairLogps, *, beta: Number, r_max: Number) -> LossOutput:
-    """ell(clip(beta [phi(u_w) - phi(u_l)], +-2 r_max)), phi(u) = u + log u. arXiv 2407.13399.
-
-    The exponent of u is held at MAX_EXPONENT; pairs beyond either bound have no gradient.
-    """
-    chosen, rejected = (beta * (safe_exp(side) + side) for side in shifts(policy, reference))
-    bound = 2 * like(r_max, chosen)
-    return per_pair(ell(torch.clamp(chosen - rejected, -bound, bound)), chosen, rejected)
+def fdpo_js(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
+    """f'(u) = log(u / (1 + u)) = log sigmoid(h)."""
+    chosen, rejected = shifts(policy, reference)
+    return _link((logsigmoid(chosen), logsigmoid(rejected)), beta)
 
 
-def fdpo_forward_kl(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """ell(beta [f'(u_w) - f'(u_l)]) with f' = -1/u, exponents held at MAX_EXPONENT. f-DPO, arXiv 2309.16240."""
-    chosen, rejected = (-beta * safe_exp(-side) for side in shifts(policy, reference))
-    return per_pair(ell(chosen - rejected), chosen, rejected)
-
-
-def fdpo_js(policy: PairLogps, reference: PairLogps, *, beta: Number) -> LossOutput:
-    """ell(beta [f'(u_w) - f'(u_l)]) with f' = log(u / (1 + u)) (log 2 dropped). f-DPO, arXiv 2309.16240."""
-    chosen, rejected = (-beta * ell(side) for side in shifts(policy, reference))
-    return per_pair(ell(chosen - rejected), chosen, rejected)
-
-
-def fdpo_alpha(policy: PairLogps, reference: PairLogps, *, beta: Number, alpha: Number) -> LossOutput:
-    """ell(beta [f'(u_w) - f'(u_l)]) with f' = (1 - u^-alpha)/alpha: alpha -> 0 is dpo, 1 is fdpo_forward_kl.
-
-    The paper's alpha (arXiv 2309.16240); TRL's coefficient is 1 - alpha. Exponents are held at MAX_EXPONENT.
-    """
-    chosen, rejected = (-beta * safe_expm1(-alpha * side) / alpha for side in shifts(policy, reference))
-    return per_pair(ell(chosen - rejected), chosen, rejected)
+def fdpo_alpha(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number) -> LossOutput:
+    """f'(u) = (1 - u^-alpha) / alpha."""
+    chosen, rejected = (-(-alpha * h).clamp(max=EXPONENT_LIMIT).expm1() / alpha for h in shifts(policy, reference))
+    return _link((chosen, rejected), beta)

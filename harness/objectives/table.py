@@ -1,83 +1,141 @@
-"""Objectives by name: what each minimises, what it needs, its knobs. Imports no torch."""
+"""Objectives by name, and how a name with hyperparameters becomes an `ObjectiveSpec`. Imports no torch."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.names import suggestion
-from harness.types import InputError, LossOutput, ObjectiveSpec, PairLogps, Parameter
+from harness.objectives.table_batch import BATCH_ROWS
+from harness.objectives.table_knobs import REASONS
+from harness.objectives.table_margin import MARGIN_ROWS
+from harness.objectives.table_names import ALIASES, REFUSED, TRL_NAMES
+from harness.objectives.table_pair import PAIR_ROWS
+from harness.objectives.table_row import Objective, StateField, StepZero
+from harness.types import InputError, ObjectiveSpec, Parameter
 
+__all__ = ["OBJECTIVES", "Objective", "StateField", "StepZero", "resolve"]
 
-@dataclass(frozen=True, slots=True)
-class StateField:
-    """State that an objective carries between steps: one number a `pair` or one a `lane`, starting at `initial`."""
-
-    scope: str
-    initial: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Objective:
-    name: str
-    function: str
-    family: str
-    reduction: str
-    needs_reference: bool
-    hyperparameters: Mapping[str, Parameter]
-    citation: str
-    summary: str
-    breaks: str
-    needs: tuple[str, ...] = ()
-    state: Mapping[str, StateField] = field(default_factory=dict)
-    tier: str = "A"
-    target: str | None = None
-    bounded_below: bool = True
-    step0: str | None = None
-
-    def loss(
-        self, policy: PairLogps, reference: PairLogps | None, state: Any = None, **hyperparameters: Any
-    ) -> LossOutput:
-        module, _, name = self.function.partition(":")
-        function = getattr(importlib.import_module(module), name)
-        for given in hyperparameters:
-            if given not in self.hyperparameters:
-                raise InputError(f"objective '{self.name}' has no hyperparameter '{given}'")
-        full = {k: p.default for k, p in self.hyperparameters.items()} | hyperparameters
-        result: LossOutput = function(policy, reference, **full)
-        return result
-
-
-SUM_BETA = Parameter(0.1, low=0, low_open=True, search=(0.01, 0.5), prior="log")
-MEAN_BETA = Parameter(2.0, low=0, low_open=True, search=(2, 10), prior="log")
-P = "harness.objectives.pairwise:"
-_ROWS = (
-    Objective("dpo", P + "dpo", "pair", "sum", True, {"beta": SUM_BETA}, "arXiv 2305.18290", "", ""),
-    Objective("ipo", P + "ipo", "pair", "sum", True, {"beta": SUM_BETA, "length_average": Parameter(False, kind="bool")}, "arXiv 2310.12036", "", ""),
-    Objective("robust_dpo", P + "robust_dpo", "pair", "sum", True, {"beta": SUM_BETA, "eps": Parameter(0.1, low=0, high=0.5, high_open=True)}, "arXiv 2403.00409", "", ""),
-    Objective("simpo", P + "simpo", "pair", "mean", False, {"beta": MEAN_BETA, "gamma": Parameter(0.6, low=0)}, "arXiv 2405.14734", "", ""),
-    Objective("hypo", P + "hypo", "pair", "sum", True, {"beta": SUM_BETA}, "arXiv 2602.11902", "", ""),
-    Objective("cpo_smooth", P + "cpo_smooth", "pair", "mean", True, {"beta": MEAN_BETA, "gamma": Parameter(0.5, low=0), "tau": Parameter(2.0, low=0, low_open=True), "alpha": Parameter(0.25, low=0, low_open=True), "reduction": Parameter("mean", kind="choice", choices=("mean", "sum"))}, "arXiv 2605.20834", "", ""),
-    Objective("nll", P + "nll", "pair", "mean", False, {}, "-", "", "", tier="internal"),
-)
-OBJECTIVES: dict[str, Objective] = {row.name: row for row in _ROWS}
+OBJECTIVES: dict[str, Objective] = {row.name: row for row in (*PAIR_ROWS, *MARGIN_ROWS, *BATCH_ROWS)}
 
 
 def resolve(name: str, given: Mapping[str, Any]) -> ObjectiveSpec:
-    if name == "constrained_cpo":
-        name = "cpo_smooth"
-    if name not in OBJECTIVES:
-        raise InputError(f"unknown objective '{name}'{suggestion(name, OBJECTIVES)}")
-    row = OBJECTIVES[name]
-    problems = []
-    for key, value in given.items():
-        if key not in row.hyperparameters:
-            problems.append(f"objective '{name}' has no hyperparameter '{key}'")
-        elif (why := row.hyperparameters[key].problem(value)) is not None:
-            problems.append(f"objective '{name}': {key}: {why}")
+    """The objective `name` with `given` hyperparameters and the defaults of the rest.
+
+    Raises InputError with every problem at once: an unknown or ambiguous name, a hyperparameter that the objective
+    does not have, a value out of range.
+    """
+    row = _row(name)
+    if row.name == "mixture":
+        return _resolve_mixture(row, given)
+    values, problems = _values(row, given)
     if problems:
         raise InputError(*problems)
-    full = {k: p.default for k, p in row.hyperparameters.items()} | dict(given)
-    return ObjectiveSpec(name, tuple(sorted(full.items())))
+    return ObjectiveSpec(row.name, tuple(sorted(values.items())))
+
+
+def _row(name: str) -> Objective:
+    plain = name.lower().replace("-", "_")
+    if plain in REFUSED:
+        raise InputError(f"`{name}` {REFUSED[plain]}")
+    if name not in OBJECTIVES and plain in TRL_NAMES:
+        raise InputError(f"unknown objective '{name}': TRL's loss type of that name is {TRL_NAMES[plain]} here")
+    name = ALIASES.get(name, name)
+    if name not in OBJECTIVES:
+        visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal")
+        raise InputError(f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})")
+    return OBJECTIVES[name]
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    """The nearest name: one wrong letter or two swapped ones before anything longer or shorter (`dpp` is `dpo`)."""
+    for key in known:
+        wrong = [pair for pair in zip(name, key, strict=False) if pair[0] != pair[1]]
+        if len(key) == len(name) and (len(wrong) == 1 or (len(wrong) == 2 and sorted(name) == sorted(key))):
+            return f"; did you mean '{key}'?"
+    return suggestion(name, known)
+
+
+def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Hyperparameters with the defaults filled in, and what is wrong with them."""
+    head, problems = f"objective '{row.name}'", []
+    values = {key: parameter.default for key, parameter in row.hyperparameters.items()}
+    for key, value in given.items():
+        parameter = row.hyperparameters.get(key)
+        if parameter is None:
+            known = ", ".join(row.hyperparameters) or "none"
+            hint = suggestion(key, row.hyperparameters)
+            problems.append(f"{head} has no hyperparameter '{key}'{hint} (it has: {known})")
+        elif (why := _problem(parameter, value)) is not None:
+            reason = REASONS.get((row.name, key))
+            problems.append(f"{head}: {key}: {why}{f' ({reason})' if reason else ''}")
+        else:
+            whole = parameter.kind == "float" and isinstance(value, int)
+            values[key] = float(value) if whole else value
+    if not problems and row.name == "cpo_dual" and values["eta"] is not None and values["eta"] >= 2 * values["beta"]:
+        limit = 2 * values["beta"]
+        problems.append(
+            f"{head}: eta: {values['eta']!r} must lie below 2 beta = {limit:g}, or the multipliers oscillate"
+        )
+    return values, problems
+
+
+def _problem(parameter: Parameter, value: Any) -> str | None:
+    """As `Parameter.problem`; None is a value where it is the default."""
+    return None if value is None and parameter.default is None else parameter.problem(value)
+
+
+def _resolve_mixture(row: Objective, given: Mapping[str, Any]) -> ObjectiveSpec:
+    values, problems = _values(row, given)
+    entries = given.get("mixture")
+    if not isinstance(entries, list | tuple) or not entries:
+        problems.append("mixture: expected a list such as [{name: dpo, weight: 1}, {name: ipo, weight: 0.5}]")
+        raise InputError(*problems)
+    components = [_component(index, entry, problems) for index, entry in enumerate(entries)]
+    resolved = [component for component in components if component is not None]
+    shared = [
+        OBJECTIVES[name].reduction
+        for name, _, own in resolved
+        if "beta" in OBJECTIVES[name].hyperparameters and "beta" not in dict(own)
+    ]
+    if not problems and not shared:
+        problems.append("mixture: no component reads the mixture's beta; leave `beta` out of one that has it")
+    if not problems and len(set(shared)) > 1:
+        problems.append(
+            "mixture: objectives of sums and of token means share one beta; give one kind a beta of its own"
+        )
+    if problems:
+        raise InputError(*problems)
+    return ObjectiveSpec(row.name, (("beta", values["beta"]), ("mixture", tuple(resolved))))
+
+
+def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float, tuple[tuple[str, Any], ...]] | None:
+    """One component as (name, weight, hyperparameters); beta stays out where the mixture's own is meant."""
+    where = f"mixture.{index}"
+    if isinstance(entry, tuple):  # a component of a resolved mixture
+        entry = {"name": entry[0], "weight": entry[1], **dict(entry[2])}
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+        problems.append(f"{where}: expected a mapping with a name, such as {{name: dpo, weight: 1}}")
+        return None
+    given = {key: value for key, value in entry.items() if key not in ("name", "weight")}
+    weight = entry.get("weight", 1.0)
+    why = Parameter(1.0, low=0, low_open=True).problem(weight)
+    if why is not None:
+        problems.append(f"{where}.weight: {why}")
+    try:
+        row = _row(entry["name"])
+    except InputError as error:
+        problems += [f"{where}: {line}" for line in error.problems]
+        return None
+    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "bt_reward"):
+        problems.append(
+            f"{where}: '{row.name}' cannot be mixed; expected an objective with a loss per pair and no state"
+        )
+        return None
+    values, wrong = _values(row, given)
+    problems += [f"{where}: {line}" for line in wrong]
+    if wrong or why is not None:
+        return None
+    if "beta" in values and "beta" not in given:
+        del values["beta"]
+    return row.name, float(weight), tuple(sorted(values.items()))

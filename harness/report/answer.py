@@ -76,17 +76,24 @@ def _gap_sentence(condition: Condition, cell: Cell, own: Sequence[Cell], cells: 
         f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
         " undesirable zone"
     )
-    rivals = [c for c, base in baseline_pairs(cells, baseline) if base is cell and c.values("ranking_accuracy")]
-    if rivals:
-        best = max(rivals, key=lambda c: c.estimate("ranking_accuracy").mean)
+    others = rivals(condition, cell, cells, baseline)
+    if others:
+        best = max(others, key=lambda c: c.estimate("ranking_accuracy").mean)
         ranks = best.estimate("ranking_accuracy")
         if ranks.mean > cell.estimate("ranking_accuracy").mean:
             text += f"; {named(best)} ranks {shown(ranks)} right"
-            text += f", the most of {len(rivals)} others" if len(rivals) > 1 else ""
+            text += f", the most of {len(others)} others" if len(others) > 1 else ""
         else:
-            text += f"; none of {quantity(len(rivals), 'other')} ranks more right"
+            text += f"; none of {quantity(len(others), 'other')} ranks more right"
     widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
     return f"{text} ({_seeds(cell)}{widest})."
+
+
+def rivals(condition: Condition, cell: Cell, cells: Sequence[Cell], baseline: str) -> list[Cell]:
+    """Finished cells of other objectives that are compared with this baseline cell; all of them where none is."""
+    finished = [c for c in condition.cells if c.first.objective != baseline and c.values("ranking_accuracy")]
+    partners = {id(c): base for c, base in baseline_pairs(cells, baseline)}
+    return [c for c in finished if partners.get(id(c)) is cell] or finished
 
 
 def _difference_sentence(condition: Condition, here: Sequence[Contrast], baseline: str) -> str:

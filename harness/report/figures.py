@@ -15,7 +15,7 @@ from harness.report.style import RIGHT, SHADE, WRONG, Picture, draw, key
 from harness.report.text import ascii_visible, plain
 from harness.tracking.journal import read_journal
 
-POINTS = 150  # per panel of the plane; more overplots without telling more
+POINTS = 100  # per panel of the plane; more overplots without telling more
 
 
 def _picture(
@@ -46,7 +46,7 @@ def curves(condition: Condition) -> Picture | None:
                 axes[1, column].plot(list(ranking), list(ranking.values()), **key(i))
             _steps_axis(axes[:, column], sorted({step for _, loss, _ in series for step in loss}))
             axes[0, column].set_title(ascii_visible(name))
-            axes[0, column].legend(fontsize=8)
+            _legend(axes[0, column])
             axes[1, column].set_ylim(-0.03, 1.03)
             axes[1, column].set_yticks([0, 0.5, 1])
             axes[1, column].axhline(0.5, color="#888888", linewidth=0.8)
@@ -78,6 +78,12 @@ def _series(cell: Cell, metric: str) -> dict[int, float]:
             found.append({int(row["step"]): float(row[metric]) for row in rows})
     steps = set.intersection(*map(set, found)) if found else set()
     return {step: math.fsum(series[step] for series in found) / len(found) for step in sorted(steps)}
+
+
+def _legend(panel: Any, **place: Any) -> None:
+    """A legend where the panel holds any line: an objective without a finished run leaves its panel empty."""
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=8, **place)
 
 
 def _steps_axis(axes: Sequence[Any], steps: Sequence[int]) -> None:
@@ -171,7 +177,7 @@ def noise(conditions: Sequence[Condition]) -> list[Picture]:
         settings = sorted({(c.labels, c.misaligned) for c in conditions if c.corruption == kind}, key=repr)
         rows = [(setting, find(conditions, *setting, kind)) for setting in settings]
         rows = [(setting, found) for setting, found in rows if len({c.rate for c in found}) > 1]
-        if rows:
+        if any(cell.values("ranking_accuracy") for _, found in rows for c in found for cell in c.cells):
             pictures.append(_noise_picture(kind, rows))
     return pictures
 
@@ -185,7 +191,7 @@ def _noise_picture(kind: str, rows: Sequence[tuple[tuple[str | None, float | Non
                 _noise_panel(axes[row, column], found, name)
                 axes[0, column].set_title(ascii_visible(name))
                 axes[-1, column].set_xlabel("share corrupted")
-                axes[0, column].legend(fontsize=8, loc="lower left")
+                _legend(axes[0, column], loc="lower left")
             dial = "" if misaligned is None else f"misaligned {plain(misaligned)}\n"
             axes[row, 0].set_ylabel(f"{dial}ranking accuracy")
 

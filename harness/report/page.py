@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.report import figures, sections
-from harness.report.answer import answer, gap_size
+from harness.report.answer import answer, gap_size, rivals
 from harness.report.cells import Cell, baseline, build_cells, cells_csv
 from harness.report.conditions import Condition, build_conditions, telling
-from harness.report.contrasts import baseline_pairs, build_contrasts, contrasts_csv
+from harness.report.contrasts import build_contrasts, contrasts_csv
 from harness.report.facts import Facts, read_facts
 from harness.report.methods import DEFINITIONS, asked, flags, methods, provenance, run_notes
 from harness.report.reading import Sweep, read_sweep
@@ -143,8 +143,8 @@ def _cells_of_the_answer(headline: Condition, cells: Sequence[Cell], base: str) 
     if not own:
         return []
     first = max(own, key=gap_size)
-    rivals = [c for c, partner in baseline_pairs(cells, base) if partner is first and c.values("ranking_accuracy")]
-    return [first, *sorted(rivals, key=lambda c: -c.estimate("ranking_accuracy").mean)[:1]]
+    others = rivals(headline, first, cells, base)
+    return [first, *sorted(others, key=lambda c: -c.estimate("ranking_accuracy").mean)[:1]]
 
 
 def _embedded(picture: Picture) -> dict[str, Any]:

@@ -61,7 +61,8 @@ def approaches(condition: Condition, conditions: Sequence[Condition]) -> Table:
         ("Approach", "Alignment fidelity: ranked right", "Loss behaviour when violated", "Stability"),
         tuple(rows),
         "Worst beta: the one with the lowest ranking accuracy. Losses are comparable within a row only."
-        " \u201cFell while wrong\u201d: held-out pairs whose own loss ended below where it began although the policy ranks them wrong.",
+        " \u201cFell while wrong\u201d: held-out pairs whose own loss ended below where it began although"
+        " the policy ranks them wrong.",
     )
 
 
@@ -118,14 +119,14 @@ def _heat_field(cell: Cell, axes: Sequence[str]) -> Field:
     found = cell.estimate("ranking_accuracy")
     own = cell.first.settings()
     extra = [f"{a[3:]} {visible(own[a])}" for a in axes if a.startswith("hp.") and own.get(a) is not None]
-    label = ", ".join([f"\u03b2 {_beta(cell)}", *extra])
+    label = ", ".join([f"\u03b2\u00a0{_beta(cell)}", *extra])
     if cell.done < cell.planned:
         states = [run.status for run in cell.runs]
         lost = [f"{states.count(word)} {word}" for word in STATUSES[1:] if word in states]
         label += f"; incomplete: {cell.done} of {cell.planned} seeds ({', '.join(lost)})"
     if not found.n:
         return Field(DASH, label)
-    bounds = interval(found.low, found.high, 2)
+    bounds = interval(found.low, found.high, 2).replace(" ", "\u00a0")
     return Field(number(found.mean, 3), f"{bounds} {label}".strip(), _shade(found.mean))
 
 
@@ -157,7 +158,8 @@ def survival(conditions: Sequence[Condition]) -> list[Table]:
                 tuple(rows),
                 "Rule: at this rate and at every lower one tested, the lower end of the 95 % interval of ranking"
                 " accuracy lies above .5 (chance), or the paired interval of its difference to the untrained reference"
-                " lies above 0. \u201cnone\u201d: not even on clean labels. With one seed there is no interval, hence a dash.",
+                " lies above 0. \u201cnone\u201d: not even on clean labels. One seed has no interval, hence a"
+                " dash.",
             )
         )
     return tables

@@ -37,7 +37,7 @@ _SETTINGS = {
     "lines.markersize": 4.5,
     "xtick.bottom": False,
     "ytick.left": False,
-    "savefig.dpi": 100,
+    "savefig.dpi": 80,
 }
 
 

@@ -10,8 +10,9 @@ from harness.names import content_hash, plain, run_key
 from harness.types import RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
-# more only cost cache and make a killed sweep lose more.
+# more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
 PACK_SIZE = 8
+LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,21 @@ def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE) -> 
     packs: list[tuple[RunSpec, ...]] = []
     for members in groups.values():
         ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
-        count = min(max(-(-len(ordered) // size), workers if len(runs) < workers * size else 1), len(ordered))
+        room = min(size, lanes_that_fit(ordered[0]))
+        count = min(max(-(-len(ordered) // room), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
         packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]
     packs.sort(key=lambda pack: -len(pack) * pack[0].training.steps * pack[0].training.batch_size)
     return tuple(PackTask(number, pack) for number, pack in enumerate(packs))
+
+
+def lanes_that_fit(run: RunSpec) -> int:
+    """How many lanes keep the logits of a step within `LOGIT_BYTES`, at least 1."""
+    if run.data is None or run.model is None:
+        return PACK_SIZE
+    response = run.data.max_response_length or run.data.max_length
+    return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
 
 
 def keys(task: PackTask) -> tuple[str, ...]:

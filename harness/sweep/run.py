@@ -120,9 +120,9 @@ def _execute(
             for message in _drain(orders, shop, workers):
                 progress.take(message)
                 if message.kind == "failed":
-                    failures.append(message.text)
-        if failures:
-            return failures
+                    failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
+            if failures:
+                return failures
         packs = plan_packs(left, workers)
         store.write_json(
             folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
@@ -163,7 +163,8 @@ def _drain(orders: Sequence[Order], shop: Shop, workers: int) -> Iterator[Messag
 def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask], message: Message) -> list[str]:
     """Commit `failed` for the unfinished runs of a pack that broke, so that nothing is silently missing."""
     pack = next(pack for pack in packs if pack.number == message.pack)
-    lines = []
+    lines: list[str] = []
+    reason = _last_line(folder, message.text)
     for run in pack.runs:
         if _finished(folder, run):
             continue
@@ -183,8 +184,15 @@ def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask],
                 "t0_ms": 0,
             },
         )
-        lines.append(f"{key[:8]} {names[key]}: {message.text.strip().splitlines()[-1]}")
+        lines.append(f"{key[:8]} {names[key]}: {reason}")
     return lines
+
+
+def _last_line(folder: Path, trace: str) -> str:
+    """What went wrong in one line; the whole traceback is kept in the sweep's `errors.log`."""
+    with (folder / "errors.log").open("a", encoding="utf-8") as log:
+        log.write(f"{trace.rstrip()}\n\n")
+    return f"{trace.strip().splitlines()[-1]} (traceback in {folder / 'errors.log'})"
 
 
 def _finish(out: Path, folder: Path, failures: Sequence[str], console: Console) -> int:

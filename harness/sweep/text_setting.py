@@ -66,7 +66,8 @@ def read_text(run: RunSpec) -> TextData:
     tokenizer = train_tokenizer((text for p in train for text in (p.prompt, p.chosen, p.rejected)), model.vocab_size)
 
     def encode(pairs: Sequence[PreferencePair]) -> tuple[tuple[TokenisedPair, ...], tuple[Note, ...]]:
-        return encode_pairs(tokenizer, pairs, data.max_length, data.max_prompt_length, data.on_bad_row)
+        lengths = (data.max_length, data.max_prompt_length, data.on_bad_row, data.max_response_length)
+        return encode_pairs(tokenizer, pairs, *lengths)
 
     kept, notes = encode([*train, *heldout])
     tokens = {pair.id: pair for pair in kept}
@@ -123,7 +124,9 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         known = text.tokens.get(pair.id)
         if known is not None and (pair.chosen, pair.rejected) == originals[pair.id]:
             return known
-        [tokens], _ = tokenise(tokenizer, [pair], data.max_length, data.max_prompt_length)
+        [tokens], _ = tokenise(
+            tokenizer, [pair], data.max_length, data.max_prompt_length, data.max_response_length
+        )
         return tokens
 
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in (*text.train, *text.heldout)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 
-class JournalDamaged(Exception):
+class JournalDamaged(Exception):  # noqa: N818 - says what was found
     """A record in the middle of a journal does not match its checksum: the file cannot be trusted."""
 
     def __init__(self, path: Path, line: int) -> None:
@@ -28,8 +29,13 @@ class Journal:
             self.append({"kind": "note", "text": f"a torn record of {torn} bytes was cut off"})
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one record with a single write. Raises ValueError for NaN or infinity: callers leave those out."""
-        os.write(self._file, encode(record))
+        """Add one record with a single write.
+
+        Raises ValueError for NaN or infinity (callers leave those out) and OSError where the disk is full.
+        """
+        line = encode(record)
+        if os.write(self._file, line) != len(line):
+            raise OSError(errno.ENOSPC, "no room for a whole journal record")
 
     def sync(self) -> None:
         """Make everything appended so far survive a power loss."""
@@ -68,9 +74,7 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
         record = _decode(line) if line else None
         if record is not None:
             records.append(record)
-        elif line and number < len(lines):
-            raise JournalDamaged(path, number)
-        elif not line and number < len(lines):
+        elif number < len(lines):
             raise JournalDamaged(path, number)
     return records
 
@@ -79,10 +83,16 @@ def _cut_torn_tail(path: Path) -> int:
     """Remove an unfinished last line; returns how many bytes it had."""
     if not path.exists():
         return 0
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    torn = len(data) - whole
-    if torn:
-        with path.open("r+b") as file:
-            file.truncate(whole)
-    return torn
+    with path.open("r+b") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end:  # back to the last newline, a block at a time: journals are opened often and may be long
+            start = max(0, end - 65536)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+    return size - end

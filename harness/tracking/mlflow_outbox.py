@@ -6,6 +6,7 @@ a run is found by its tags, and a point sent twice with the same step and timest
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,22 +17,23 @@ from typing import Any
 from harness.names import content_hash
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, digest_of, is_committed, read_plan, run_row
-from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, tracking_uri
-from harness.tracking.store import load_result, sha256
+from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.tracking.store import claim_sweep, load_result, sha256
 from harness.types import InputError
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
-SECONDS_DOWN = 20.0  # how long a store that failed is left alone while training goes on
+SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
+REST = 20  # ... and 20 times as long as the failed attempt took, so that attempts cost 5 % of the time at most
 ACKS = "outbox.jsonl"
 
 
 @dataclass
 class Outbox:
-    """Delivers the runs of one sweep. Nothing is opened before the first delivery; no method raises for a dead store."""
+    """Delivers the runs of one sweep. Opens nothing before the first delivery, raises for no dead store."""
 
     out: Path
     sweep: str
-    reason: str = ""  # why the last delivery failed
+    reason: str = ""  # why something was not sent
     connection: Connection | None = None
     _plan: Plan | None = None
     _sent: dict[str, str] = field(default_factory=dict)  # run key -> digest, acknowledged by this store
@@ -42,26 +44,30 @@ class Outbox:
         """The sweep's folder."""
         return self.out / self.sweep
 
-    def deliver(self, run_folder: Path) -> bool:
-        """Send one committed run; False where the store is down or the run's files are damaged (`reason` says)."""
+    def deliver(self, run_folder: Path) -> int:
+        """Send one committed run; returns the points sent.
+
+        0 where there was nothing new, the store is down or the run's files are damaged (`reason` says).
+        """
         if time.monotonic() < self._try_again:
-            return False
-        return self._attempt(lambda: self._deliver(run_folder))
+            return 0
+        sent = [0]
+        self._attempt(lambda: sent.append(self._deliver(run_folder)))
+        return sent[-1]
 
     def finish(self, sweep_folder: Path) -> int:
-        """Send everything outstanding, the comparison view and the report; returns how many points still wait.
+        """Send everything outstanding, the comparison views and the report; returns how many points still wait.
 
         Says on standard error why points wait or what could not be sent.
         """
-        self._try_again = 0.0
-        self._attempt(self._connect)
+        self._plan, self._try_again, self.reason = None, 0.0, ""
+        if not self._attempt(self._connect):
+            print(f"tracking {self.reason}", file=sys.stderr)
+            return self.waiting()
         for run in committed_runs(sweep_folder, self._the_plan()):
-            if self.connection is None:
-                break
-            if not self.deliver(run) and self._try_again > time.monotonic():
-                break
+            self.deliver(run)
         waiting = self.waiting()
-        if self.connection is not None and not self._try_again:
+        if time.monotonic() >= self._try_again:
             self._attempt(lambda: self._summarise(sweep_folder))
         if self.reason:
             print(f"tracking {self.reason}", file=sys.stderr)
@@ -86,14 +92,17 @@ class Outbox:
 
     def _attempt(self, action: Callable[[], object]) -> bool:
         """Do `action`; a store that cannot be reached is left alone for a while, a damaged file only for this run."""
+        began = time.monotonic()
         try:
-            action()
-        except JournalDamaged as damage:
+            with patience():
+                action()
+        except (JournalDamaged, json.JSONDecodeError) as damage:
             self.reason = f"{damage}; not sent, see harness verify"
             return False
         except down_errors() as error:
             self.reason = f"{_to_show(tracking_uri(self.out))}: {(str(error).splitlines() or [''])[0][:200]}"
-            self._try_again = time.monotonic() + SECONDS_DOWN
+            now = time.monotonic()
+            self._try_again = now + max(SECONDS_DOWN, REST * (now - began))
             return False
         self._try_again = 0.0
         return True
@@ -112,16 +121,33 @@ class Outbox:
         if self.connection is None:
             self.connection = init_store(self.out, self.sweep)
             self._sent = acknowledged(self.folder / ACKS, self._to(), self.connection.store)
+            if self.connection.fresh:
+                self._acknowledge("marks", self._marks_digest(), "")
         return self.connection
 
-    def _deliver(self, run_folder: Path) -> None:
+    def _deliver(self, run_folder: Path) -> int:
         to = self._connect()
         result = load_result(run_folder)
         if result is None or self._sent.get(result["run_key"]) == digest_of(result):
-            return
+            return 0
         row = run_row(run_folder, result, self._the_plan())
-        run_id = send(to, row)
-        self._acknowledge(row.run_key, row.digest, run_id)
+        self._acknowledge(row.run_key, row.digest, send(to, row))
+        return len(row.points)
+
+    def _marks_digest(self) -> str:
+        plan = self._the_plan()
+        return content_hash({key: plan.marks(key) for key in plan.names})[:32]
+
+    def _mark(self) -> None:
+        """Bring the tags that follow the plan up to date where the plan has changed since they were set."""
+        to, plan, digest = self._connect(), self._the_plan(), self._marks_digest()
+        if self._sent.get("marks") == digest:
+            return
+        for run in _search(to, "tags.`harness.kind` = 'run'"):
+            for name, value in plan.marks(run.data.tags["harness.run_key"]).items():
+                if run.data.tags.get(name) != value:
+                    to.client.set_tag(run.info.run_id, name, value)
+        self._acknowledge("marks", digest, "")
 
     def _acknowledge(self, key: str, digest: str, run_id: str) -> None:
         assert self.connection is not None
@@ -137,6 +163,7 @@ class Outbox:
         from harness.tracking.mlflow_views import write_views
 
         to = self._connect()
+        self._mark()
         write_views(to.client, to.experiment, self._the_plan())
         report = sweep_folder / "report"
         files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
@@ -196,7 +223,14 @@ def _find_or_create(to: Connection, row: RunRow) -> str:
 
 
 def _search(to: Connection, query: str) -> list[Any]:
-    return list(to.client.search_runs([to.experiment], filter_string=query, max_results=10))
+    found: list[Any] = []
+    token = None
+    while True:
+        page = to.client.search_runs([to.experiment], filter_string=query, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
 
 
 def send_summary(to: Connection, plan: Plan, report: Path) -> str:
@@ -213,15 +247,17 @@ def send_summary(to: Connection, plan: Plan, report: Path) -> str:
 
 
 def sync(folder: Path) -> int:
-    """Deliver what the tracking server lacks of a sweep; exit code 0, or 1 where points still wait.
+    """Deliver what the tracking server lacks of a sweep; exit code 0, or 1 where points still wait or a run is damaged.
 
-    Raises InputError where `folder` is no sweep's.
+    Raises InputError where `folder` is no sweep's, or a sweep is running in it.
     """
     folder = folder.resolve()
     if not (folder / "plan.json").exists():
         raise InputError(f"{folder}: no plan.json; expected a sweep's folder, e.g. runs/quick")
-    waiting = Outbox(folder.parent, folder.name).finish(folder)
-    if waiting:
+    with claim_sweep(folder):
+        outbox = Outbox(folder.parent, folder.name)
+        waiting = outbox.finish(folder)
+    if waiting or outbox.reason:
         print(f"{waiting} points waiting, run harness sync {folder}")
         return 1
     print(f"{folder.name}: everything delivered")

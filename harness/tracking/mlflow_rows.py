@@ -8,9 +8,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from harness.names import canonical_json, content_hash
 from harness.tracking.journal import read_journal
@@ -54,21 +54,71 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the projection needs of `plan.json`: readable name by run key, one colour per objective."""
+    """What the projection needs of `plan.json`.
+
+    `names`, `objectives` and `conditions` are by run key, in plan order; `colours` by objective. A condition is
+    everything but objective and seed, told in what differs within the sweep: `misaligned=0.75 clean`.
+    """
 
     sweep: str
     names: Mapping[str, str]
     colours: Mapping[str, str]
     question: str = ""
+    objectives: Mapping[str, str] = field(default_factory=dict)
+    conditions: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def marks(self, run_key: str) -> dict[str, str]:
+        """The tags of a run that follow the present plan: the same run may be in, out or renamed after a change."""
+        if run_key not in self.names:
+            return {"harness.current": "false"}
+        return {
+            "harness.current": "true",
+            "harness.condition": self.conditions[run_key],
+            "mlflow.runName": self.names[run_key],
+            "mlflow.runColor": self.colours[self.objectives[run_key]],
+        }
 
 
 def read_plan(sweep_folder: Path) -> Plan:
     """The plan of a sweep folder. Raises OSError or ValueError where `plan.json` cannot be read."""
     value = json.loads((sweep_folder / "plan.json").read_text(encoding="utf-8"))
-    objectives = dict.fromkeys(run["config"]["objective"]["name"] for run in value["runs"])
-    colours = {name: COLOURS[place % len(COLOURS)] for place, name in enumerate(objectives)}
-    names = {run["run_key"]: run["name"] for run in value["runs"]}
-    return Plan(sweep_folder.name, names, colours, value.get("question") or "")
+    runs = {run["run_key"]: run["config"] for run in value["runs"]}
+    objectives = {key: config["objective"]["name"] for key, config in runs.items()}
+    order = dict.fromkeys(objectives.values())
+    params = {key: _params(config) for key, config in runs.items()}
+    return Plan(
+        sweep=sweep_folder.name,
+        names={run["run_key"]: run["name"] for run in value["runs"]},
+        colours={name: COLOURS[place % len(COLOURS)] for place, name in enumerate(order)},
+        question=value.get("question") or "",
+        objectives=objectives,
+        conditions=_conditions(params),
+        params=params,
+    )
+
+
+def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """A readable condition by run key, of as few params as tell all conditions apart."""
+    settings = {
+        key: {name: text for name, text in own.items() if name != "seed" and not name.startswith("objective.")}
+        for key, own in params.items()
+    }
+    names = list(dict.fromkeys(name for own in settings.values() for name in own))
+    telling = [name for name in names if len({own.get(name) for own in settings.values()}) > 1]
+    count = len({tuple(own.get(name) for name in telling) for own in settings.values()})
+    for name in reversed(telling):
+        fewer = [other for other in telling if other != name]
+        if len({tuple(own.get(other) for other in fewer) for own in settings.values()}) == count:
+            telling = fewer
+    return {key: _condition(own, telling) for key, own in settings.items()}
+
+
+def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
+    kind, rate = own["corruption.kind"], own.get("corruption.rate", "")
+    named = ("corruption.kind", "corruption.rate")
+    parts = [f"{name.partition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
+    return " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()])
 
 
 def digest_of(result: Mapping[str, Any]) -> str:
@@ -83,7 +133,8 @@ def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
     journal = folder / "events.jsonl"
     records = read_journal(journal) if journal.exists() or "events.jsonl" in result["files"] else []
     config, key = result["config"], result["run_key"]
-    start = int(result["t0_ms"])
+    # A run that failed before its first step has no start; nothing of it has a step that would need one.
+    start = int(result["t0_ms"]) or int((folder / RESULT).stat().st_mtime * 1000)
     seconds = result["costs"].get("seconds") or 0.0
     return RunRow(
         run_key=key,
@@ -120,7 +171,7 @@ def is_committed(folder: Path) -> bool:
     return (folder / RESULT).exists()
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -135,7 +186,7 @@ def _tags(result: Mapping[str, Any], records: Iterable[Mapping[str, Any]], plan:
         "harness.corruption": config["corruption"]["kind"],
         "harness.seed": str(config["seed"]),
         "harness.state": result["status"],
-        "mlflow.runColor": plan.colours.get(objective, COLOURS[0]),
+        **plan.marks(result["run_key"]),
     }
     beta, rate = dict(config["objective"]["hyperparameters"]).get("beta"), config["corruption"]["rate"]
     optional = {

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sqlite3
 import uuid
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock
 
@@ -33,6 +36,7 @@ class Connection:
     client: Any  # mlflow.MlflowClient
     experiment: str
     store: str
+    fresh: bool  # the experiment was made just now: it holds no run yet
 
 
 def default_uri(out: Path) -> str:
@@ -46,8 +50,8 @@ def tracking_uri(out: Path) -> str:
 
 
 def open_client(uri: str) -> Any:
-    """An MlflowClient with short time-outs, no telemetry and no schema chatter on the terminal."""
-    for name, value in (PRIVATE | SHORT).items():
+    """An MlflowClient without telemetry and without schema chatter on the terminal."""
+    for name, value in PRIVATE.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -61,7 +65,26 @@ def down_errors() -> tuple[type[Exception], ...]:
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, OSError
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError
+
+
+@contextmanager
+def patience() -> Iterator[None]:
+    """Short time-outs for the calls inside, as far as the user has not set them."""
+    added = {name: value for name, value in SHORT.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+def probe(uri: str) -> None:
+    """Raise OSError where a server's port takes no connection within 2 s: cheaper than the client's own attempts."""
+    parts = urlsplit(uri)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    socket.create_connection((parts.hostname or "localhost", port), timeout=2).close()
 
 
 def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
@@ -70,6 +93,8 @@ def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     Under a lock, and only ever in the parent: several processes that meet a fresh sqlite file break its schema.
     """
     uri = uri or tracking_uri(out)
+    if uri.startswith(("http://", "https://")):
+        probe(uri)
     local = uri.startswith("sqlite:")
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(str(out / ".mlflow.lock"), mode=0o600):
@@ -81,14 +106,14 @@ def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
             place = (out / ARTIFACTS).resolve().as_uri() if local else None
             name = uuid.uuid4().hex
             tags = {"harness.sweep": sweep, "harness.store": name}
-            return Connection(client, client.create_experiment(sweep, artifact_location=place, tags=tags), name)
+            return Connection(client, client.create_experiment(sweep, artifact_location=place, tags=tags), name, True)
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         name = found.tags.get("harness.store", "")
         if not name:  # an experiment of this name that someone else made
             name = uuid.uuid4().hex
             client.set_experiment_tag(found.experiment_id, "harness.store", name)
-        return Connection(client, found.experiment_id, name)
+        return Connection(client, found.experiment_id, name, False)
 
 
 def _shorten_commits(database: Path) -> None:

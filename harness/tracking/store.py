@@ -74,10 +74,19 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
 
 
 def read_table(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a Parquet file, page checksums verified. Raises OSError where they do not match."""
+    """The columns of a Parquet file, verified: page checksums, and in a finished run the SHA-256 in its result.
+
+    Raises OSError where they do not match. (Page checksums alone miss what stands between the pages.)
+    """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path, page_checksum_verification=True)
+    data = path.read_bytes()
+    result = _whole_result(path.parent / RESULT)
+    stated = result["files"].get(path.name) if result is not None else None
+    if stated is not None and hashlib.sha256(data).hexdigest() != stated:
+        raise OSError(f"{path}: does not match its checksum in {RESULT}")
+    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
@@ -137,17 +146,23 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
 def load_result(folder: Path) -> dict[str, Any] | None:
     """The verified result of a run, or None where there is none or it is damaged (renamed, so it is made again)."""
     path = folder / RESULT
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-        stated = value.pop("sha256")
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, KeyError, AttributeError):
-        return _quarantine(path)
-    if hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest() != stated:
-        return _quarantine(path)
-    result: dict[str, Any] = value
+    result = _whole_result(path)
+    if result is None:
+        _quarantine(path)
     return result
+
+
+def _whole_result(path: Path) -> dict[str, Any] | None:
+    """The result in a file that matches its own checksum, else None."""
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        stated = value.pop("sha256")
+        actual = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return None
+    return value if actual == stated else None
 
 
 def _quarantine(path: Path) -> None:
@@ -155,14 +170,20 @@ def _quarantine(path: Path) -> None:
 
 
 def verify(folder: Path) -> list[str]:
-    """One line for each damaged file of a run or sweep folder: run key, file, what differs."""
+    """One line for each damaged file of a run or sweep folder: run key, file, what differs. Changes nothing."""
     if not (folder / RESULT).exists():
-        runs = sorted(path.parent for path in folder.glob(f"*/{RESULT}"))
-        return [line for run in runs for line in verify(run)]
-    result = load_result(folder)
+        runs = sorted({path.parent for path in folder.glob(f"*/{RESULT}*")})
+        return [line for run in runs for line in _verify_run(run)]
+    return _verify_run(folder)
+
+
+def _verify_run(folder: Path) -> list[str]:
+    lines = [f"{folder.name[:8]} {p.name}: was damaged" for p in sorted(folder.glob(f"{RESULT}.corrupt-*"))]
+    if not (folder / RESULT).exists():
+        return lines
+    result = _whole_result(folder / RESULT)
     if result is None:
-        return [f"{folder.name[:8]} {RESULT}: does not match its own checksum"]
-    lines = []
+        return [*lines, f"{folder.name[:8]} {RESULT}: does not match its own checksum"]
     for name, stated in result["files"].items():
         if not (folder / name).exists():
             lines.append(f"{result['run_key']} {name}: missing")
@@ -199,9 +220,10 @@ def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
             meta = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, ValueError, SafetensorError):
-        return _quarantine(path)
+        meta, arrays = None, {}
     if not meta or meta.get("key") != key or meta.get("sha256") != _digest(arrays):
-        return _quarantine(path)
+        _quarantine(path)
+        return None
     return arrays
 
 
@@ -242,3 +264,18 @@ def claim_sweep(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def claimed_by(folder: Path) -> str | None:
+    """Who is running this sweep now, or None: a claim ends with its process, however that ends."""
+    from filelock import FileLock, Timeout
+
+    if not (folder / ".lock").exists():
+        return None
+    lock = FileLock(str(folder / ".lock"), timeout=0, mode=0o600)
+    try:
+        with lock:
+            return None
+    except Timeout:
+        note = folder / ".holder"
+        return note.read_text() if note.exists() else "another process"

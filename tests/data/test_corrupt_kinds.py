@@ -152,7 +152,7 @@ def test_spurious_feature_follows_its_law_for_a_phrase_and_for_columns():
 
 
 def test_the_automatic_marker_has_the_asked_prevalence_and_is_balanced():
-    pairs, facts = made(3000)
+    pairs, _ = made(3000)
     rare = [
         PreferencePair(
             p.id, p.prompt, p.chosen + " yes" * (i % 2), p.rejected + " yes" * (i % 3 > 0), "", p.gold_margin

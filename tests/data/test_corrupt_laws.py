@@ -1,5 +1,6 @@
 """The laws every corruption keeps, over the whole table: a new row arrives tested."""
 
+import itertools
 import random
 
 import pandas as pd
@@ -157,7 +158,7 @@ def test_sets_are_nested_in_the_rate(kind, params, mode):
     pairs, facts = made(200)
     grid = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.8, 1.0)
     masks = [set(run(kind, {**params, "mode": mode}, pairs, facts, rate, 5)[1]["id"]) for rate in grid]
-    assert all(small <= large for small, large in zip(masks, masks[1:], strict=False))
+    assert all(small <= large for small, large in itertools.pairwise(masks))
     assert len(masks[0]) == 0 and len(masks[-1]) == 200
 
 

@@ -14,11 +14,11 @@ def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any) -> It
     """Run every task here; a task that raises gives one `failed` message, an InputError goes to the caller."""
     from harness.types import InputError
 
-    for number, task in enumerate(tasks):
+    for task in tasks:
         try:
             yield from function(task, settings)
         except InputError:
             raise
         except Exception:
             text = traceback.format_exc(limit=-8)
-            yield Message("failed", getattr(task, "number", number), text=text)
+            yield Message("failed", task.number, text=text)

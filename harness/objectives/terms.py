@@ -1,0 +1,74 @@
+"""What the objectives are made of: log-ratios, token means, stable log-sigmoids, and how a result is put together.
+
+Shapes are `(..., B)`; a hyperparameter is a Python float or a tensor that broadcasts against them, `(K, 1)`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from harness.types import LossOutput, PairLogps
+
+Number: TypeAlias = Tensor | float
+Sides: TypeAlias = tuple[Tensor, Tensor]
+
+EXPONENT_LIMIT = 80.0  # exp(80) = 5.5e34: the last exponent whose sums and products with beta stay in float32
+ONE = -1e-6  # a mean log-prob of 0 (probability one) has no odds and no inverse: it is held a hair below
+
+
+def ell(u: Tensor) -> Tensor:
+    """-log sigmoid(u) = log(1 + exp(-u)), finite for every u."""
+    return -logsigmoid(u)
+
+
+def shifts(policy: PairLogps, reference: PairLogps) -> Sides:
+    """Log-ratios h_w, h_l of policy and reference, nats per sequence."""
+    return policy.chosen - reference.chosen, policy.rejected - reference.rejected
+
+
+def means(logps: PairLogps) -> Sides:
+    """Log-probs per token (nats); an empty response counts as one token."""
+    return logps.chosen / logps.chosen_len.clamp(min=1), logps.rejected / logps.rejected_len.clamp(min=1)
+
+
+def mean_shifts(policy: PairLogps, reference: PairLogps) -> Sides:
+    """Log-ratios per token; the lengths are the policy's."""
+    chosen, rejected = shifts(policy, reference)
+    return chosen / policy.chosen_len.clamp(min=1), rejected / policy.rejected_len.clamp(min=1)
+
+
+def chosen_nll(policy: PairLogps) -> Tensor:
+    """-log-prob of the chosen response per token (nats): the reduction of every likelihood term but slic's."""
+    return -policy.chosen / policy.chosen_len.clamp(min=1)
+
+
+def capped_exp(exponent: Tensor) -> Tensor:
+    """exp(exponent), held constant above EXPONENT_LIMIT: the gradient there is zero."""
+    return exponent.clamp(max=EXPONENT_LIMIT).exp()
+
+
+def log1mexp(u: Tensor) -> Tensor:
+    """log(1 - exp(u)) for u < 0, accurate at both ends."""
+    # Both branches are finite for u <= ONE, so the branch not taken sends no NaN back.
+    near = torch.log(-torch.expm1(u.clamp(min=-1)))
+    far = torch.log1p(-torch.exp(u.clamp(max=-0.5)))
+    return torch.where(u > -0.6931471805599453, near, far)
+
+
+def log_of(value: Number, like: Tensor) -> Tensor:
+    """log(value) in the type and on the device of `like`."""
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device).log()
+
+
+def per_pair(loss: Tensor, rewards: Sides, state: dict[str, Tensor] | None = None) -> LossOutput:
+    """A loss that every pair has for itself; rewards are measured, so no gradient runs through them."""
+    return LossOutput(loss, loss, rewards[0].detach(), rewards[1].detach(), state)
+
+
+def per_batch(value: Tensor, base: Tensor, rewards: Sides, state: dict[str, Tensor] | None = None) -> LossOutput:
+    """A loss `(..., 1)` of the whole batch, repeated for every pair; the records keep the per-pair `base`."""
+    return LossOutput(value.expand_as(base), base, rewards[0].detach(), rewards[1].detach(), state)

@@ -1,0 +1,44 @@
+"""In headless Chromium: the page never scrolls sideways, on a phone or a desk."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.report.page import write_report
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--allow-file-access-from-files",
+    "--virtual-time-budget=3000", "--window-size=1400,900", "--dump-dom",
+)  # fmt: skip
+# The report allows no scripts: the page around it measures. Chromium's own window cannot be as narrow as a phone.
+WRAPPER = """<!doctype html><iframe id=f src="report/index.html" style="width:{width}px;height:800px;border:0"></iframe>
+<p id=out></p><script>onload=()=>{{const d=document.getElementById('f').contentDocument;
+const e=d.scrollingElement;let s=0;d.querySelectorAll('.scroll').forEach(x=>s+=x.scrollWidth>x.clientWidth+1);
+document.getElementById('out').textContent=`MEASURED ${{e.scrollWidth}} ${{e.clientWidth}} ${{s}} `
++`${{d.querySelector('.answer').getBoundingClientRect().bottom}}`}}</script>"""
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium installed")
+def test_no_sideways_scroll_and_the_answer_above_the_fold(pristine: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pristine"
+    shutil.copytree(pristine, folder)
+    write_report(folder)
+    for width in (1280, 400):
+        wrapper = folder / f"wrapper{width}.html"
+        wrapper.write_text(WRAPPER.format(width=width), encoding="utf-8")
+        command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / f'profile{width}'}", wrapper.as_uri()]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        measured = re.search(r"MEASURED (\d+) (\d+) (\d+) ([\d.]+)", shown)
+        assert measured is not None, "the wrapper could not read the page"
+        content, window, scrolling, bottom = (float(value) for value in measured.groups())
+        assert content <= window, f"{width} px: the page is {content} px wide in a window of {window} px"
+        assert bottom < 700, f"{width} px: the answer ends at {bottom} px"
+        assert width > 1000 or scrolling > 0, "wide tables scroll in their own container on a phone"

@@ -1,0 +1,193 @@
+"""The page: its numbers, its bytes, what it does with hostile text and missing runs."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.report.page import write_report
+from harness.report.text import csv_text, markdown, number, visible
+from tests.report.fixture import grid, write_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+PAYLOADS = (
+    "<script>alert(1)</script>", "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>", "<svg><script>alert(1)</script></svg>", "<a href='javascript:alert(1)'>x</a>",
+    "<iframe src='https://evil.example'></iframe>", "<iframe srcdoc='<script>1</script>'>", "<body onload=alert(1)>",
+    "<link rel=stylesheet href=//evil.example/x.css>", "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "<base href='https://evil.example/'>", "<object data='https://evil.example'>", "<embed src='//evil.example'>",
+    "<form action='https://evil.example'><input>", "<video src='//evil.example' onerror=alert(1)>",
+    "<details open ontoggle=alert(1)>", "<math><mi xlink:href='javascript:alert(1)'>x</mi></math>",
+    "\"><script>alert(1)</script>", "'><img src=x onerror=alert(1)>", "\" onmouseover=\"alert(1)",
+    "' onfocus='alert(1)",
+    "` onclick=alert(1) `", "--><script>alert(1)</script>", "]]><script>alert(1)</script>",
+    "</style><script>alert(1)</script>", "</title><script>alert(1)</script>", "</caption></table><script>1</script>",
+    "<style>@import '//evil.example';</style>", "{{ 7*7 }}{% for x in y %}", "${7*7}",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "&#60;script&#62;alert(1)", "[x](javascript:alert(1))", "![x](https://evil.example/x.png)", "<https://evil.example>",
+    "https://evil.example/x www.evil.example a@evil.example", "| a | b |\n|---|---|\n# h", "`code` **b** ~~s~~ $x$",
+    "\u202egnp.exe\u202c \u2066x\u2069 \x1b[31mred\x07 \u200b\ufeff\u2028",
+)  # fmt: skip
+REMOTE = re.compile(r"(?i)^\s*(?:[a-z][a-z0-9+.-]*:)?//|^\s*(?:javascript|vbscript|https?|file):")
+
+
+class Nodes(HTMLParser):
+    """Collects what must not be there: active tags, event handlers, addresses that leave the page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bad: list[str] = []
+        self.tags: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag in {"script", "iframe", "object", "embed", "link", "base", "form", "svg", "math", "video", "a"}:
+            self.bad.append(tag)
+        for name, value in attrs:
+            if name.startswith("on") or (
+                name in {"src", "href", "srcset", "action", "data"} and REMOTE.match(value or "")
+            ):
+                self.bad.append(f"{tag} {name}={value}")
+
+
+def check(folder: Path) -> str:
+    page = write_report(folder).read_text(encoding="utf-8")
+    nodes = Nodes()
+    nodes.feed(page)
+    assert not nodes.bad and {"table", "caption", "main", "h1"} <= nodes.tags
+    return page
+
+
+def text_of(page: str, name: str) -> str:
+    found = re.search(rf'<(\w+) class="{name}">(.*?)</\1>', page, re.DOTALL)
+    assert found is not None
+    return html.unescape(found[2]).replace("\u2212", "-")
+
+
+@pytest.fixture(scope="module")
+def reported(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("page") / "pristine"
+    shutil.copytree(pristine, copy)
+    write_report(copy)
+    return copy
+
+
+def test_the_sentence_says_what_results_csv_says(reported: Path) -> None:
+    results = pd.read_csv(reported / "results.csv").query("status == 'done' and misaligned == 0.75 and rate == 0")
+    hard = results[results["labels"] == "hard"]
+    means = hard.groupby(["objective", "beta"]).mean(numeric_only=True)
+    dpo = means.loc["dpo"]
+    beta = (dpo["reward_accuracy"] - dpo["ranking_accuracy"]).idxmax()
+    sentence = text_of((reported / "report" / "index.html").read_text(), "answer")
+    assert f"misaligned 0.75 and clean labels, dpo at beta {beta:g}" in sentence
+    numbers = dict(re.findall(r"(down to|accuracy to|ranks only|right, and) (\d\.\d+)", sentence))
+    want = {
+        "down to": dpo.loc[beta, "train_loss_last"],
+        "accuracy to": dpo.loc[beta, "reward_accuracy"],
+        "ranks only": dpo.loc[beta, "ranking_accuracy"],
+        "right, and": dpo.loc[beta, "undesirable_zone"],
+    }
+    assert {k: float(v) for k, v in numbers.items()} == pytest.approx(want, abs=5e-4)
+    best = means.loc[["cpo_smooth", "ipo"]]["ranking_accuracy"]
+    assert f"cpo_smooth at beta {beta:g} ranks {best.loc['cpo_smooth', beta]:.3f}" in sentence
+    assert "(3 seeds, 95 % intervals" in sentence
+
+
+def test_the_page_names_what_is_missing(reported: Path) -> None:
+    page = check(reported)
+    assert text_of(page, "status").startswith("81 runs: 79 done, 1 diverged, 1 pending")
+    assert "incomplete: 2 of 3 seeds (1 pending)" in page and "incomplete: 2 of 3 seeds (1 diverged)" in page
+    assert "2 rows dropped: empty" in page and "fewer than 6 seeds" in page
+    assert "not in this sweep" in page
+
+
+def test_figures_are_small_and_markdown_links_them(reported: Path) -> None:
+    files = {path.name: path.stat().st_size for path in (reported / "report" / "figures").iterdir()}
+    assert set(files) == {"curves.svg", "plane.svg", "noise-uniform-flip.svg", "quality.svg", "predicted.svg"}
+    assert max(files.values()) < 60_000
+    linked = re.findall(r"\]\(figures/(.*?)\)", (reported / "report" / "report.md").read_text())
+    assert sorted(linked) == sorted(files)
+
+
+def test_bytes_do_not_depend_on_zone_locale_folder_or_row_order(reported: Path, tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "pristine"
+    shutil.copytree(reported, other, ignore=shutil.ignore_patterns("report"))
+    for path in other.glob("*/examples.parquet"):
+        table = pd.read_parquet(path)
+        table.iloc[::-1].to_parquet(path)
+    env = {**os.environ, "TZ": "Pacific/Chatham", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONHASHSEED": "7"}
+    code = "import sys; from pathlib import Path; from harness.report.page import write_report\n"
+    code += "write_report(Path(sys.argv[1])); assert 'torch' not in sys.modules and 'mlflow' not in sys.modules"
+    command = [sys.executable, "-c", code, os.path.relpath(other, tmp_path)]
+    subprocess.run(command, check=True, cwd=tmp_path, env={**env, "PYTHONPATH": str(ROOT)})
+    names = sorted(str(p.relative_to(reported)) for p in reported.glob("report/**/*.*"))
+    assert len(names) == 9
+    for name in [*names, "results.csv", "costs.csv"]:
+        assert (other / name).read_bytes() == (reported / name).read_bytes(), name
+
+
+def test_forty_payloads_stay_text(tmp_path: Path) -> None:
+    assert len(PAYLOADS) == 40
+    runs = grid(objectives=("dpo", "cpo_smooth"), betas=1, dials=(0.75,), rates=(0.0,), seeds=1, items=48)
+    for start in range(0, len(PAYLOADS), 10):
+        text = PAYLOADS[start : start + 10]
+        everything = " ".join(text)
+        strings = {"group": everything, "prompt": everything, "response": everything}
+        folder = write_sweep(tmp_path / f"s{start}", runs, question=everything, notes=list(text), text=strings)
+        page = check(folder)
+        seen = html.unescape(re.sub(r"<[^>]*>", "", page))
+        for payload in text:
+            assert visible(payload) in seen, "shown as text, in full"
+        assert not re.search(r"[\u202a-\u202e\u2066-\u2069\u200b\ufeff\u2028\x00-\x09\x0b-\x1f]", page)
+
+
+def test_markdown_and_csv_payloads() -> None:
+    for payload in PAYLOADS:
+        escaped = markdown(payload)
+        assert "\n" not in escaped
+        bare = re.sub(r"\\.", "", escaped)
+        assert not re.search(r"[<>\[\]|`*~$&@#]|://|\bwww\.", bare), payload
+    assert [csv_text(t) for t in ("=1+1", "+x", "-x", "@x", "ok")] == ["'=1+1", "'+x", "'-x", "'@x", "ok"]
+    assert visible("a\u202eb\nc") == "a\\u{202e}b c"
+    assert [number(v) for v in (-0.0001, -0.25, None, float("nan"))] == ["0.000", "\u22120.250", "\u2013", "\u2013"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_real_data_without_samples(tmp_path: Path, seeds: int) -> None:
+    runs = grid(objectives=("dpo", "ipo"), betas=1, dials=None, seeds=seeds)
+    page = check(write_sweep(tmp_path / "real", runs, samples=False))
+    assert "misaligned" not in text_of(page, "answer")
+    assert ("one seed: no intervals" in page) == (seeds == 1)
+    assert not (tmp_path / "real" / "report" / "figures" / "quality.svg").exists()
+
+
+def test_no_difference_is_said_plainly(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "hypo"), betas=1, dials=(0.0,), rates=(0.0,), seeds=3)
+    answer = text_of(check(write_sweep(tmp_path / "same", runs)), "answer")
+    assert "no difference to dpo in ranking accuracy is shown" in answer and "could stay hidden" in answer
+
+
+def test_nothing_finished_yet(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), seeds=2)
+    page = check(write_sweep(tmp_path / "pending", runs, skip=range(len(runs))))
+    assert "no answer yet" in text_of(page, "answer")
+    assert f"{len(runs)} runs: 0 done, {len(runs)} pending" in page
+
+
+def test_a_regenerated_report_drops_figures_it_can_no_longer_draw(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo",), betas=1, dials=(0.75,), rates=(0.0,), seeds=1)
+    folder = write_sweep(tmp_path / "s", runs)
+    stale = folder / "report" / "figures" / "noise-old.svg"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("<svg/>")
+    write_report(folder)
+    assert not stale.exists() and stale.parent.joinpath("curves.svg").exists()

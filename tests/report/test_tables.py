@@ -1,0 +1,177 @@
+"""Tables recomputed from results.csv alone, with pandas and scipy instead of the report's own code."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from harness.measure.statistics import INCOMPLETE, INTERVAL_ONLY
+from harness.report.cells import build_cells
+from harness.report.contrasts import baseline_pairs, build_contrasts
+from harness.report.facts import read_facts
+from harness.report.page import write_cells, write_contrasts
+from harness.report.reading import Run, read_sweep
+from harness.report.tables import MEASURES, write_results
+from harness.types import InputError
+from tests.report.fixture import grid, write_sweep
+
+AXES = ["objective", "beta", "corruption", "rate", "misaligned"]
+FURTHER = ["labels", "steps", "training.batch_size", "training.learning_rate", "world.pairs"]
+SHARES = {name for name, share in MEASURES.items() if share}
+
+
+@pytest.fixture(scope="module")
+def folder(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("tables") / "pristine"
+    shutil.copytree(pristine, copy)
+    write_results(copy)
+    write_cells(copy)
+    write_contrasts(copy)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "results.csv")
+
+
+def test_results_keep_spec_order_and_every_planned_run(folder: Path, results: pd.DataFrame) -> None:
+    assert list(results["run_key"]) == [run.key for run in read_sweep(folder).runs]
+    assert results["status"].value_counts().to_dict() == {"done": len(results) - 2, "pending": 1, "diverged": 1}
+    assert results.loc[results["status"] == "pending", list(MEASURES)].isna().all(axis=None)
+
+
+def test_results_have_the_contracts_columns_in_its_order(results: pd.DataFrame) -> None:
+    fixed = ["run_key", "status", *AXES, "seed", "steps", *MEASURES]
+    assert list(results.columns[: len(fixed)]) == fixed
+    assert "labels" in results and "hp.tau" in results and "hp.beta" not in results
+    assert set(results["labels"]) == {"hard", "bradley_terry"}
+    assert (results.loc[results["corruption"] == "none", "rate"] == 0).all()
+
+
+def test_floats_are_written_in_full(folder: Path, results: pd.DataFrame) -> None:
+    sweep = read_sweep(folder)
+    for run, value in zip(sweep.runs, results["train_loss_last"], strict=True):
+        assert run.measured("train_loss_last") == (None if np.isnan(value) else value)
+
+
+def test_costs_have_one_row_a_run(folder: Path, results: pd.DataFrame) -> None:
+    costs = pd.read_csv(folder / "costs.csv")
+    assert list(costs["run_key"]) == list(results["run_key"])
+    assert costs.loc[results["status"] == "done", "seconds"].eq(1.5).all()
+
+
+def test_cells_are_means_over_seeds_with_t_intervals(folder: Path, results: pd.DataFrame) -> None:
+    cells = pd.read_csv(folder / "report" / "cells.csv")
+    assert list(cells.columns) == [*AXES, "measure", "n", "mean", "low", "high", *FURTHER, "planned"]
+    done, checked = results[results["status"] == "done"], 0
+    for key, group in done.groupby([*AXES, "labels"]):
+        rows = cells[(cells[[*AXES, "labels"]] == list(key)).all(axis=1)].set_index("measure")
+        for measure in MEASURES:
+            values = group[measure].to_numpy()
+            row = rows.loc[measure]
+            assert row["n"] == len(values)
+            assert row["mean"] == pytest.approx(values.mean(), rel=1e-12)
+            half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+            low, high = values.mean() - half, values.mean() + half
+            if measure in SHARES:
+                assert row["low"] <= max(low, 0) + 1e-12 and row["high"] >= min(high, 1) - 1e-12
+                assert row["high"] > row["low"], "a share over few pairs is never certain"
+            else:
+                assert (row["low"], row["high"]) == pytest.approx((low, high), rel=1e-9, abs=1e-12)
+            checked += 1
+    assert checked == len(cells[cells["n"] > 0])
+
+
+def test_incomplete_cells_say_how_many_seeds_were_planned(folder: Path) -> None:
+    cells = pd.read_csv(folder / "report" / "cells.csv").query("measure == 'ranking_accuracy'")
+    assert sorted(cells.loc[cells["n"] < cells["planned"], "n"]) == [2, 2]
+
+
+def test_contrasts_are_paired_by_seed_and_give_no_verdict_on_three_seeds(folder: Path, results: pd.DataFrame) -> None:
+    contrasts = pd.read_csv(folder / "report" / "contrasts.csv")
+    assert set(contrasts["verdict"]) == {INTERVAL_ONLY} and contrasts["p_corrected"].isna().all()
+    assert not contrasts["measure"].str.startswith("train_loss").any(), "losses have different scales"
+    done = results[(results["status"] == "done") & (results["labels"] == "hard")]
+    for row in contrasts.itertuples():
+        same = done[(done["misaligned"] == row.misaligned) & (done["rate"] == row.rate)]
+        own = same[(same["objective"] == row.objective) & (same["beta"] == row.beta)].set_index("seed")[row.measure]
+        base = same[(same["objective"] == "dpo") & (same["beta"] == row.baseline_beta)].set_index("seed")[row.measure]
+        differences = (own - base).dropna()
+        assert row.n == len(differences)
+        assert row.difference == pytest.approx(differences.mean(), rel=1e-9, abs=1e-12)
+        half = stats.t.ppf(1 - 0.025 / row.family, row.n - 1) * stats.sem(differences)
+        assert row.high - row.low == pytest.approx(2 * half, rel=1e-6, abs=1e-9)
+        assert row.low <= row.low_plain <= row.high_plain <= row.high
+
+
+def test_baseline_beta_has_the_same_rank(folder: Path) -> None:
+    contrasts = pd.read_csv(folder / "report" / "contrasts.csv").query("objective == 'ipo'")
+    assert set(zip(contrasts["beta"], contrasts["baseline_beta"], strict=True)) == {(0.1, 2.0), (0.5, 5.0)}
+
+
+def test_eight_seeds_give_verdicts_that_the_corrected_interval_backs(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "hypo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=2)
+    folder = write_sweep(tmp_path / "eight", runs, samples=False)
+    table = pd.read_csv(write_contrasts(folder)).query("measure == 'ranking_accuracy'")
+    assert "better" in set(table["verdict"])
+    for row in table.itertuples():
+        excluded = row.low > 0 or row.high < 0
+        assert (row.verdict in ("better", "worse")) == excluded
+        assert 0 < row.p_corrected <= 1
+
+
+def test_a_missing_seed_blocks_the_verdict(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=1)
+    folder = write_sweep(tmp_path / "missing", runs, samples=False, diverged=[len(runs) - 1])
+    table = pd.read_csv(write_contrasts(folder)).query("measure == 'ranking_accuracy'")
+    assert list(table["n"]) == [7] and list(table["verdict"]) == [INCOMPLETE]
+
+
+def test_baseline_rule_for_unequal_lists(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo",), betas=3, dials=(0.75,), rates=(0.0,), seeds=1)
+    runs += grid(objectives=("ipo", "hypo"), betas=2, dials=(0.75,), rates=(0.0,), seeds=1)
+    sweep = read_sweep(write_sweep(tmp_path / "unequal", runs, samples=False))
+    pairs = baseline_pairs(build_cells(sweep, {}), "dpo")
+    found = {(c.first.objective, c.first.beta): b.first.beta for c, b in pairs}
+    assert found == {("hypo", 2.0): 2.0, ("hypo", 5.0): 5.0, ("ipo", 0.1): 0.5, ("ipo", 0.5): 0.5}
+
+
+def test_contrasts_ignore_runs_that_did_not_finish(folder: Path) -> None:
+    sweep = read_sweep(folder)
+    cells = build_cells(sweep, {})
+    assert min(c.plain.n for c in build_contrasts(cells, "dpo", "ranking_accuracy")) == 2
+
+
+def test_facts_against_the_records(folder: Path) -> None:
+    runs = [run for run in read_sweep(folder).runs if run.status == "done"]
+    for run in (runs[0], runs[-1]):
+        facts = read_facts(run)
+        assert facts is not None and run.folder is not None
+        table = pd.read_parquet(run.folder / "examples.parquet").query("split == 'eval_clean'")
+        last, first = table[table["step"] == 200].set_index("id"), table[table["step"] == 0].set_index("id")
+        delta = last["policy_chosen"] - last["policy_rejected"]
+        wrong = ((last["base_loss"] < first["base_loss"].loc[last.index]) & (delta <= 0)).mean()
+        reference = last["reference_chosen"] - last["reference_rejected"]
+        assert facts.fell_while_wrong == pytest.approx(wrong)
+        assert facts.predicted == pytest.approx((reference + last["gold_margin"] / run.beta < 0).mean())
+        assert 1 - facts.violated == pytest.approx(run.measured("ranking_accuracy"))
+
+
+def test_derived_rates_come_from_the_result() -> None:
+    config = {"corruption": {"kind": "length_biased", "rate": None}}
+    assert Run("k", config, {"results": {"rate": 0.23}}, None).rate == 0.23
+    assert Run("k", config, None, None).rate is None
+
+
+def test_a_folder_without_a_plan_is_an_input_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"plan\.json"):
+        write_results(tmp_path)
+    (tmp_path / "plan.json").write_text('{"runs": [{"run_key": 1}]}')
+    with pytest.raises(InputError, match="not a plan"):
+        write_results(tmp_path)

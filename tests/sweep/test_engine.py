@@ -1,0 +1,107 @@
+"""Packs and worker processes: every task is accounted for, whatever happens to the process that holds it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pytest
+from rich.console import Console
+
+from harness.names import run_key
+from harness.objectives.table import resolve
+from harness.sweep.engines import inline, process
+from harness.sweep.messages import Message
+from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
+from harness.sweep.progress import Progress, duration
+from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+
+RUN = RunSpec(
+    resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    number: int
+    what: str
+
+
+def play(task: Task, _: object) -> Iterator[Message]:
+    """A task that does as it is told."""
+    yield Message("step", task.number, 1, 2)
+    if task.what == "raise":
+        raise ValueError("broken on purpose")
+    if task.what == "input":
+        raise InputError("row 3: no good")
+    if task.what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield Message("done", task.number, key=str(task.number), status="done")
+
+
+def test_every_task_ends_in_one_message_whatever_happens():
+    tasks = [Task(i, what) for i, what in enumerate(["ok", "die", "raise", "ok", "input", "ok"])]
+    ends = {m.pack: m for m in process.run_tasks(play, tasks, None, workers=2) if m.kind != "step"}
+    assert {number: m.kind for number, m in ends.items()} == {
+        0: "done", 1: "failed", 2: "failed", 3: "done", 4: "input", 5: "done",
+    }  # fmt: skip
+    assert "exit code -9" in ends[1].text and "broken on purpose" in ends[2].text and "row 3" in ends[4].text
+
+
+def test_leaving_early_stops_the_workers():
+    engine = process.run_tasks(play, [Task(i, "ok") for i in range(8)], None, workers=2)
+    next(engine)
+    engine.close()
+    import multiprocessing
+
+    assert not [p for p in multiprocessing.active_children() if p.is_alive()]
+
+
+def test_inline_engine_reports_the_same():
+    kinds = [m.kind for m in inline.run_tasks(play, [Task(0, "ok"), Task(1, "raise")], None)]
+    assert kinds == ["step", "done", "step", "failed"]
+    with pytest.raises(InputError):
+        list(inline.run_tasks(play, [Task(0, "input")], None))
+
+
+def grid(count: int) -> list[RunSpec]:
+    return [replace(RUN, seed=i % 4, objective=resolve("dpo", {"beta": 1.0 + i})) for i in range(count)]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, 2), (5, 2), (9, 2), (64, 2), (100, 3)])
+def test_packs_hold_every_run_once_and_keep_all_workers_busy(count, workers):
+    runs = grid(count)
+    packs = plan_packs(runs, workers, size=8)
+    assert sorted(key for pack in packs for key in keys(pack)) == sorted(map(run_key, runs))
+    assert all(1 <= len(pack.runs) <= 8 for pack in packs)
+    assert len(packs) >= min(workers, count)
+    assert max(len(p.runs) for p in packs) - min(len(p.runs) for p in packs) <= 1
+
+
+def test_pack_keys_part_what_cannot_share_a_step():
+    assert pack_key(RUN) == pack_key(replace(RUN, seed=3, training=replace(RUN.training, learning_rate=1e-3)))
+    for other in (
+        replace(RUN, training=replace(RUN.training, batch_size=32)),
+        replace(RUN, training=replace(RUN.training, steps=100)),
+        replace(RUN, world=replace(RUN.world, hidden_size=32)),
+        replace(RUN, evaluation=replace(RUN.evaluation, samples=0)),
+    ):
+        assert pack_key(other) != pack_key(RUN)
+
+
+def test_progress_counts_and_estimates():
+    packs = (PackTask(0, tuple(grid(4))), PackTask(1, tuple(grid(2))))
+    with Progress(Console(quiet=True), 8, 2) as progress:
+        progress.start_runs(packs)
+        assert progress.eta() is None
+        progress.take(Message("step", 0, 100, 200))
+        progress._started -= 10  # ten seconds have passed: 0.45 of 4 of 6 runs' work is done
+        assert progress.eta() == pytest.approx(10 * (1 - 0.3) / 0.3, rel=0.01)
+        for run in packs[0].runs:
+            progress.take(Message("done", 0, key=run_key(run), status="diverged"))
+        assert "6 of 8 runs" in progress.line() and "4 diverged" in progress.line()
+        progress.take(Message("failed", 1, text="boom"))
+        assert "2 failed" in progress.line()
+    assert duration(45) == "45 s" and duration(200) == "3 min" and duration(7800) == "2 h 10 min"

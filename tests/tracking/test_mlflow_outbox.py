@@ -1,0 +1,280 @@
+"""MLflow's history is the journals' points, each once, whatever was killed, sent twice or away for a while."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.tracking import mlflow_outbox, store
+from harness.tracking.journal import read_journal
+from harness.tracking.mlflow_outbox import ACKS, Outbox, sync
+from harness.tracking.mlflow_store import SHORT, default_uri, open_client
+from harness.types import InputError
+from tests.tracking.sweeps import T0, commit_run, make_sweep, read_runs, write_plan
+
+
+def runs_of(out: Path, name: str = "tiny", kind: str = "run") -> list[Any]:
+    """The active MLflow runs of a sweep."""
+    client = open_client(default_uri(out))
+    experiment = client.get_experiment_by_name(name)
+    return list(client.search_runs([experiment.experiment_id], filter_string=f"tags.`harness.kind` = '{kind}'"))
+
+
+def history(out: Path, name: str = "tiny") -> list[tuple[str, str, int, int, float]]:
+    """Every metric point of every active run as (run key, name, step, timestamp, value)."""
+    client = open_client(default_uri(out))
+    return sorted(
+        (run.data.tags["harness.run_key"], m.key, m.step, m.timestamp, m.value)
+        for run in runs_of(out, name)
+        for key in run.data.metrics
+        for m in client.get_metric_history(run.info.run_id, key)
+    )
+
+
+def journals(sweep: Path, t0: int = T0) -> list[tuple[str, str, int, int, float]]:
+    """The same points as the journals of the planned runs have them."""
+    found = []
+    for run in read_runs(sweep):
+        folder = store.find_run(sweep, run["run_key"])
+        assert folder is not None
+        for record in read_journal(folder / "events.jsonl"):
+            if record["kind"] == "metrics":
+                step = record["step"]
+                names = set(record) - {"kind", "step"}
+                found += [(run["run_key"], name, step, t0 + step, record[name]) for name in names]
+    return sorted(found)
+
+
+@pytest.fixture(scope="module")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store: making its schema takes a second, copying it none."""
+    out = tmp_path_factory.mktemp("schema")
+    client = open_client(default_uri(out))
+    client.search_experiments()
+    return out / "mlflow.db"
+
+
+@pytest.fixture
+def out(tmp_path: Path, schema: Path) -> Path:
+    """An output folder with a ready store."""
+    place = tmp_path / "runs"
+    place.mkdir()
+    (place / "mlflow.db").write_bytes(schema.read_bytes())
+    return place
+
+
+def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> None:
+    sweep = make_sweep(out)
+    outbox = Outbox(out, "tiny")
+    sent = [outbox.deliver(path.parent) for path in sorted(sweep.glob("*/result.json"))]
+    assert sent == [18] * 4
+    assert history(out) == journals(sweep)
+    assert outbox.finish(sweep) == 0
+    (sweep / ACKS).unlink()  # as if the process had been killed before any acknowledgement
+    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert history(out) == journals(sweep)
+    assert len(runs_of(out)) == 4
+    assert len(runs_of(out, kind="sweep")) == 1
+
+
+def test_a_run_carries_what_the_contract_names(out: Path) -> None:
+    sweep = make_sweep(out, objectives=["dpo"], rates=[0.4])
+    Outbox(out, "tiny").finish(sweep)
+    (run,) = runs_of(out)
+    (planned,) = read_runs(sweep)
+    wanted = {
+        "harness.sweep": "tiny",
+        "harness.kind": "run",
+        "harness.run_key": planned["run_key"],
+        "harness.objective": "dpo",
+        "harness.beta": "0.5",
+        "harness.corruption": "uniform_flip",
+        "harness.rate": "0.4",
+        "harness.seed": "0",
+        "harness.state": "done",
+        "harness.current": "true",
+        "mlflow.runColor": "#0072B2",
+        "mlflow.runName": "dpo b=0.5 r=0.4 s0",
+    }
+    assert wanted.items() <= run.data.tags.items()
+    params = {"objective.name": "dpo", "objective.beta": "0.5", "objective.log10_beta": "-0.30103"}
+    params |= {"corruption.kind": "uniform_flip", "corruption.rate": "0.4", "world.misaligned": "0.75"}
+    assert (params | {"train.learning_rate": "0.001", "seed": "0"}).items() <= run.data.params.items()
+    (data,) = run.inputs.dataset_inputs
+    assert len(data.dataset.digest) == 36
+    assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", T0, T0 + 1500)
+
+
+@pytest.mark.parametrize(("status", "shown"), [("diverged", "FINISHED"), ("failed", "FAILED"), ("stopped", "KILLED")])
+def test_every_outcome_ends_its_run(out: Path, status: str, shown: str) -> None:
+    sweep = make_sweep(out, objectives=["dpo"], rates=[0.0])
+    (planned,) = read_runs(sweep)
+    commit_run(sweep, planned, 0, status=status)
+    Outbox(out, "tiny").finish(sweep)
+    (run,) = runs_of(out)
+    assert (run.info.status, run.data.tags["harness.state"]) == (shown, status)
+
+
+def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed after the run was made and part of its points were sent: the same MLflow run gets the rest."""
+    sweep = make_sweep(out)
+    monkeypatch.setattr(mlflow_outbox, "METRICS_A_CALL", 25)  # 18 points beside some 15 params: two calls
+
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    outbox = Outbox(out, "tiny")
+    client = outbox._connect().client
+    calls = []
+    log_batch = client.log_batch
+
+    def dying(*args: Any, **kwargs: Any) -> None:
+        calls.append(args)
+        if len(calls) == 2:
+            raise Killed
+        log_batch(*args, **kwargs)
+
+    monkeypatch.setattr(client, "log_batch", dying)
+    with pytest.raises(Killed):
+        outbox.finish(sweep)
+    (half,) = runs_of(out)
+    assert half.info.status == "RUNNING"
+    assert 0 < len(history(out)) < 18
+    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert history(out) == journals(sweep)
+    assert half.info.run_id in [run.info.run_id for run in runs_of(out)]
+
+
+def test_a_run_made_anew_replaces_the_old_one(out: Path) -> None:
+    sweep = make_sweep(out, objectives=["dpo"], rates=[0.0])
+    Outbox(out, "tiny").finish(sweep)
+    (planned,) = read_runs(sweep)
+    commit_run(sweep, planned, seed=99, t0=T0 + 5000)
+    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert history(out) == journals(sweep, T0 + 5000)
+
+
+def test_runs_that_left_the_plan_are_marked_and_come_back(out: Path) -> None:
+    sweep = make_sweep(out)
+    runs = read_runs(sweep)
+    Outbox(out, "tiny").finish(sweep)
+    write_plan(sweep, runs[2:])  # dpo leaves: ipo is now the first objective
+    Outbox(out, "tiny").finish(sweep)
+    tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
+    assert [tags[run["run_key"]]["harness.current"] for run in runs] == ["false", "false", "true", "true"]
+    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#0072B2"
+    write_plan(sweep, runs)
+    Outbox(out, "tiny").finish(sweep)
+    tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
+    assert {tags[run["run_key"]]["harness.current"] for run in runs} == {"true"}
+    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#D55E00"
+
+
+def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> None:
+    sweep = make_sweep(out)
+    Outbox(out, "tiny").finish(sweep)
+    for path in out.glob("mlflow.db*"):
+        path.unlink()
+    (out / "mlflow.db").write_bytes(schema.read_bytes())
+    # MLflow keeps one store object per address and process, so another process looks at the new file.
+    script = "import sys, pathlib; from harness.tracking import mlflow_outbox as m; sys.exit(m.sync(pathlib.Path(sys.argv[1])))"
+    done = subprocess.run([sys.executable, "-c", script, str(sweep)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "tiny: everything delivered\n"), done.stderr
+    assert history(out) == journals(sweep)
+
+
+def test_the_report_is_the_summary_runs_artifact(out: Path) -> None:
+    sweep = make_sweep(out)
+    Outbox(out, "tiny").finish(sweep)
+    (sweep / "report" / "index.html").write_text("<p>newer</p>", encoding="utf-8")
+    Outbox(out, "tiny").finish(sweep)
+    (summary,) = runs_of(out, kind="sweep")
+    (page,) = (out / "mlartifacts" / summary.info.run_id).rglob("index.html")
+    assert page.read_text(encoding="utf-8") == "<p>newer</p>"
+
+
+def test_a_damaged_journal_is_said_and_the_others_are_sent(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make_sweep(out)
+    folder = store.find_run(sweep, read_runs(sweep)[0]["run_key"])
+    assert folder is not None
+    lines = (folder / "events.jsonl").read_bytes().replace(b'"loss": 0.', b'"loss": 1.')
+    (folder / "events.jsonl").write_bytes(lines)
+    assert sync(sweep) == 1
+    assert "events.jsonl:2" in capsys.readouterr().err
+    assert len(runs_of(out)) == 3
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_dead_server_costs_little_and_sync_delivers_later(
+    out: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_sweep(out)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{free_port()}")
+    outbox = Outbox(out, "tiny")
+    began = time.monotonic()
+    assert [outbox.deliver(path.parent) for path in sweep.glob("*/result.json")] == [0] * 4
+    assert outbox.finish(sweep) == 72
+    assert time.monotonic() - began < 5
+    assert sync(sweep) == 1
+    told = capsys.readouterr()
+    assert f"72 points waiting, run harness sync {sweep}" in told.out
+    assert "hunter2" not in told.out + told.err
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert sync(sweep) == 0
+    assert history(out) == journals(sweep)
+
+
+def test_after_a_failure_deliveries_rest(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that accepts and never answers: one attempt with the short time-out, then none for a while."""
+    sweep = make_sweep(out)
+    monkeypatch.setitem(SHORT, "MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
+        held: list[socket.socket] = []
+        threading.Thread(target=_accept, args=(server, held), daemon=True).start()
+        outbox = Outbox(out, "tiny")
+        folders = [path.parent for path in sweep.glob("*/result.json")]
+        began = time.monotonic()
+        assert outbox.deliver(folders[0]) == 0
+        first = time.monotonic() - began
+        assert 0.5 < first < 20
+        began = time.monotonic()
+        assert [outbox.deliver(folder) for folder in folders] == [0] * 4
+        assert time.monotonic() - began < 0.1
+        for connection in held:
+            connection.close()
+    assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ  # the user's own calls keep their settings
+
+
+def _accept(server: socket.socket, held: list[socket.socket]) -> None:
+    while True:
+        try:
+            held.append(server.accept()[0])
+        except OSError:  # closed: the test is over
+            return
+
+
+def test_nothing_is_opened_before_the_first_delivery(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from harness.tracking.mlflow_outbox import Outbox; Outbox(pathlib.Path('x'), 's')"
+    code += "; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sync_wants_a_sweep(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no plan\.json"):
+        sync(tmp_path)
