@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
+
 class InputError(ValueError):
     """What the user gave cannot be used. `problems` holds one line each, naming the key or row and the fix."""
 

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.lanes import LaneGroup, Pack, select
-from harness.models.logps import oriented, pair_logps, reference_logps
+from harness.models.lanes import LaneGroup, Pack, columns, joined, select
+from harness.models.logps import oriented, pair_logps_with
 from harness.models.pack import LaneModel
 from harness.types import PairLogps, Record
 
@@ -18,19 +18,23 @@ from harness.types import PairLogps, Record
 CHUNK = 64
 
 
-def evaluate(pack: Pack, model: LaneModel, groups: Sequence[LaneGroup], step: int) -> Iterator[Record]:
-    """One record for every lane and split: log-probs of policy and reference, losses and rewards as labelled there."""
+def evaluate(
+    pack: Pack, model: LaneModel, live: LaneModel | None, groups: Sequence[LaneGroup], step: int
+) -> Iterator[Record]:
+    """One record for every lane and split: log-probs of policy and reference, losses and rewards as labelled there.
+
+    `live` is the frozen reference of objectives that need more of it than stored log-probs.
+    """
     corpus = pack.corpus
     index, flipped = _stacked(pack, corpus.ids.device)
     with torch.no_grad():
-        policy = oriented(_score(model, pack, index), flipped)
-        reference = oriented(reference_logps(corpus, index), flipped)
-        columns: dict[int, dict[str, np.ndarray]] = {}
+        policy, reference = (oriented(pairs, flipped) for pairs in _score(model, live, pack, groups, index))
+        measured: dict[int, dict[str, np.ndarray]] = {}
         for group in groups:
             lanes = torch.tensor(group.lanes, device=index.device)
             own = _in_batches(group, select(policy, lanes), select(reference, lanes), index[lanes], pack)
             for position, lane in enumerate(group.lanes):
-                columns[lane] = {name: value[position].float().cpu().numpy() for name, value in own.items()}
+                measured[lane] = {name: value[position].float().cpu().numpy() for name, value in own.items()}
         common = {
             "policy_chosen": policy.chosen,
             "policy_rejected": policy.rejected,
@@ -46,7 +50,7 @@ def evaluate(pack: Pack, model: LaneModel, groups: Sequence[LaneGroup], step: in
             rows = slice(start, start + len(part.ids))
             start = rows.stop
             values = {name: value[number, rows] for name, value in shared.items()}
-            values |= {name: value[rows] for name, value in columns[number].items()}
+            values |= {name: value[rows] for name, value in measured[number].items()}
             yield Record(own_lane.key, step, part.split, part.ids, values)
 
 
@@ -64,14 +68,16 @@ def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
     return index.to(device), flipped.to(device)
 
 
-def _score(model: LaneModel, pack: Pack, index: Tensor) -> PairLogps:
-    """`pair_logps` in chunks of constant width."""
-    parts = [pair_logps(model, pack.corpus, index[:, i : i + CHUNK]) for i in range(0, index.shape[1], CHUNK)]
-
-    def join(name: str) -> Tensor:
-        return torch.cat([getattr(part, name) for part in parts], dim=1)
-
-    return PairLogps(join("chosen"), join("rejected"), join("chosen_len"), join("rejected_len"))
+def _score(
+    model: LaneModel, live: LaneModel | None, pack: Pack, groups: Sequence[LaneGroup], index: Tensor
+) -> tuple[PairLogps, PairLogps]:
+    """Log-probs of policy and reference in chunks of constant width."""
+    needs = frozenset[str]().union(*(group.needs for group in groups))
+    parts = [
+        pair_logps_with(model, live, pack.corpus, index[:, i : i + CHUNK], needs)
+        for i in range(0, index.shape[1], CHUNK)
+    ]
+    return joined([policy for policy, _ in parts]), joined([reference for _, reference in parts])
 
 
 def _in_batches(
@@ -89,15 +95,9 @@ def _in_batches(
         size = width if group.row.family == "batch" else high - low
         parts += [slice(i, min(i + size, high)) for i in range(low, high, size)]
     outputs = [
-        group.loss(_columns(policy, part), _columns(reference, part), index[:, part], update=False) for part in parts
+        group.loss(columns(policy, part), columns(reference, part), index[:, part], update=False) for part in parts
     ]
     return {
         name: torch.cat([getattr(output, name) for output in outputs], dim=1)
         for name in ("loss", "base_loss", "chosen_reward", "rejected_reward")
     }
-
-
-def _columns(pairs: PairLogps, part: slice) -> PairLogps:
-    return PairLogps(
-        pairs.chosen[:, part], pairs.rejected[:, part], pairs.chosen_len[:, part], pairs.rejected_len[:, part]
-    )

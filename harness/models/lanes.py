@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,8 +55,13 @@ class LaneGroup:
 
     row: Objective
     lanes: tuple[int, ...]
-    hyperparameters: Mapping[str, object]
+    hyperparameters: Mapping[str, Any]
     state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Keys of `PairLogps.extra` that the group's objective reads."""
+        return frozenset(self.row.needs)
 
     def loss(self, policy: PairLogps, reference: PairLogps, index: Tensor, update: bool) -> LossOutput:
         """The group's loss for tensors `(k, B)`; with `update` the objective's running state moves on.
@@ -108,6 +114,27 @@ def lane_groups(objectives: Sequence[ObjectiveSpec], rows: int, device: torch.de
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def columns(pairs: PairLogps, part: slice) -> PairLogps:
+    """The pairs `part` of log-probs `(K, B)`."""
+    return PairLogps(
+        pairs.chosen[:, part],
+        pairs.rejected[:, part],
+        pairs.chosen_len[:, part],
+        pairs.rejected_len[:, part],
+        {name: value[:, part] for name, value in pairs.extra.items()},
+    )
+
+
+def joined(parts: Sequence[PairLogps]) -> PairLogps:
+    """Log-probs `(K, B_i)` behind each other."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim=1)
+
+    extra = {name: torch.cat([part.extra[name] for part in parts], dim=1) for name in parts[0].extra}
+    return PairLogps(join("chosen"), join("rejected"), join("chosen_len"), join("rejected_len"), extra)
 
 
 def select(pairs: PairLogps, lanes: Tensor) -> PairLogps:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.data.rows import CHOSEN, PROMPT, REJECTED, PairRows
+from harness.models import extras
 from harness.models.pack import LaneModel
 from harness.types import PairLogps
 
@@ -20,7 +21,8 @@ class Corpus:
 
     `ids segment position` `(N, T)`, `source target side` `(N, R)` as in `data/rows.py`; `chosen_len rejected_len`
     `(N,)` float; `reference_chosen reference_rejected` `(N,)` stored reference log-probs in nats (zeros where the
-    training has no reference, i.e. pretraining and SFT).
+    training has no reference, i.e. pretraining and SFT). `mismatched` `(N,)` names, for row n, the row that holds its
+    prompt with another prompt's response (empty where no objective needs it).
     """
 
     ids: Tensor
@@ -33,12 +35,14 @@ class Corpus:
     rejected_len: Tensor
     reference_chosen: Tensor
     reference_rejected: Tensor
+    mismatched: Tensor
 
 
 def build_corpus(
     rows: Sequence[PairRows],
     references: Sequence[tuple[np.ndarray, np.ndarray]] | None,
     device: torch.device,
+    mismatched: np.ndarray | None = None,
 ) -> Corpus:
     """Stack sets of rows of equal width; `references[i]` are the `(N_i,)` chosen and rejected log-probs of set i."""
 
@@ -64,6 +68,7 @@ def build_corpus(
         rejected_len=join("rejected_len", torch.float32),
         reference_chosen=chosen,
         reference_rejected=rejected,
+        mismatched=torch.from_numpy(mismatched if mismatched is not None else np.zeros(0, np.int64)).to(device),
     )
 
 
@@ -76,27 +81,71 @@ def attention_mask(segment: Tensor) -> Tensor:
     return torch.zeros(visible.shape, device=segment.device).masked_fill_(~visible, float("-inf"))[:, None]
 
 
-def response_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probs and sides `(K, B, R)` of every response token of the rows `index` `(K, B)`, fp32."""
-    lanes, batch = index.shape
+def response_distributions(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Next-token log-probs `(n, R, V)` at the positions that predict a response token, with `target`, `side` `(n, R)`.
+
+    `index` `(K, B)` names corpus rows; n = K * B.
+    """
     flat = index.reshape(-1)
     segment = corpus.segment[flat]
     source, target, side = corpus.source[flat], corpus.target[flat], corpus.side[flat]
     # Only positions that predict a response token reach the head: prompts and padding cost nothing there.
     logits = model.head(model.hidden_at(corpus.ids[flat], attention_mask(segment), corpus.position[flat], source))
     # log_softmax works row by row, so a row's bits do not depend on the rows around it (logsumexp's do).
-    logps = logits.log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
-    return logps.view(lanes, batch, -1), side.view(lanes, batch, -1)
+    return logits.log_softmax(-1), target, side
+
+
+def response_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probs and sides `(K, B, R)` of every response token of the rows `index` `(K, B)`, fp32."""
+    distributions, target, side = response_distributions(model, corpus, index)
+    logps = distributions.gather(-1, target[..., None]).squeeze(-1)
+    return logps.view(*index.shape, -1), side.view(*index.shape, -1)
 
 
 def pair_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> PairLogps:
     """Summed log-probs of the pairs `index` `(K, B)` under each lane, every field `(K, B)`."""
-    logps, side = response_logps(model, corpus, index)
+    return _summed(corpus, index, *response_logps(model, corpus, index), {})
+
+
+def pair_logps_with(
+    model: LaneModel, reference: LaneModel | None, corpus: Corpus, index: Tensor, needs: frozenset[str]
+) -> tuple[PairLogps, PairLogps]:
+    """Policy and reference log-probs `(K, B)` with the extras that objectives name in `needs`.
+
+    `reference` is the live frozen model, required where a need is in `extras.LIVE`; summed reference log-probs come
+    from the store all the same.
+    """
+    policy, target, side = response_distributions(model, corpus, index)
+    live = None
+    if reference is not None:
+        with torch.no_grad():
+            live, _, _ = response_distributions(reference, corpus, index)
+    scored = extras.Scored(policy, live, target, side)
+    own, others = extras.compute(needs, scored)
+    if extras.MISMATCHED in needs:
+        assert reference is not None
+        elsewhere = corpus.mismatched[index]
+        with torch.no_grad():  # the KL estimate of kto carries no gradient
+            own[extras.MISMATCHED] = pair_logps(model, corpus, elsewhere).chosen.reshape(-1)
+            others[extras.MISMATCHED] = pair_logps(reference, corpus, elsewhere).chosen.reshape(-1)
+    picked = policy.gather(-1, target[..., None]).squeeze(-1)
+    shape = index.shape
+    summed = _summed(corpus, index, picked.view(*shape, -1), side.view(*shape, -1), _shaped(own, index))
+    stored = reference_logps(corpus, index)
+    return summed, replace(stored, extra=_shaped(others, index))
+
+
+def _shaped(values: dict[str, Tensor], index: Tensor) -> dict[str, Tensor]:
+    return {name: value.view(index.shape) for name, value in values.items()}
+
+
+def _summed(corpus: Corpus, index: Tensor, logps: Tensor, side: Tensor, extra: dict[str, Tensor]) -> PairLogps:
     return PairLogps(
         chosen=torch.where(side == CHOSEN, logps, 0.0).sum(-1),
         rejected=torch.where(side == REJECTED, logps, 0.0).sum(-1),
         chosen_len=corpus.chosen_len[index],
         rejected_len=corpus.rejected_len[index],
+        extra=extra,
     )
 
 
@@ -112,13 +161,17 @@ def reference_logps(corpus: Corpus, index: Tensor) -> PairLogps:
 
 def oriented(pairs: PairLogps, flipped: Tensor) -> PairLogps:
     """The pairs as labelled: where `flipped` `(K, B)` the two responses change places. A flip costs no forward pass."""
-    return PairLogps(
-        chosen=torch.where(flipped, pairs.rejected, pairs.chosen),
-        rejected=torch.where(flipped, pairs.chosen, pairs.rejected),
-        chosen_len=torch.where(flipped, pairs.rejected_len, pairs.chosen_len),
-        rejected_len=torch.where(flipped, pairs.chosen_len, pairs.rejected_len),
-        extra=pairs.extra,
-    )
+
+    def swapped(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.where(flipped, second, first), torch.where(flipped, first, second)
+
+    chosen, rejected = swapped(pairs.chosen, pairs.rejected)
+    chosen_len, rejected_len = swapped(pairs.chosen_len, pairs.rejected_len)
+    extra = dict(pairs.extra)
+    for name in [name for name in extra if name.startswith("chosen_")]:
+        other = "rejected_" + name.removeprefix("chosen_")
+        extra[name], extra[other] = swapped(extra[name], extra[other])
+    return PairLogps(chosen, rejected, chosen_len, rejected_len, extra)
 
 
 def corpus_bytes(corpus: Corpus) -> int:

@@ -68,11 +68,12 @@ class Objective:
         self,
         policy: PairLogps,
         reference: PairLogps | None,
-        state: Mapping[str, Tensor] | None = None,
+        state: Any = None,
         **hyperparameters: Any,
     ) -> LossOutput:
         """The loss of pairs `(..., B)`; absent hyperparameters take the defaults, absent state its initial value.
 
+        `state` maps the row's state names to tensors, `(..., B)` for scope pair and `(..., 1)` for scope lane.
         A hyperparameter is a number or a tensor that broadcasts against `(..., B)`, such as `(K, 1)`. Half-precision
         log-probs are computed in float32. Raises InputError for an unknown hyperparameter and for missing input.
         """

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from harness.data.corrupt import CORRUPTIONS, corrupt
+from harness.data.corrupt.ledger import masked_ids, orientation, origins
+from harness.data.corrupt.steps import apply_spec
+from harness.data.corrupt.table import needs
 from harness.data.order import batch_ids, probe_ids
-from harness.data.rows import PairRows, TokenisedPair, pack_rows
+from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
 from harness.models.lanes import EvalSet, Lane
 from harness.models.reference import ReferenceTable, pair_keys
 from harness.names import stream_seed
 from harness.sweep.setting import Setting
-from harness.types import CorruptionSpec, PreferencePair, RunSpec
+from harness.types import CorruptionSpec, InputError, PreferencePair, RunSpec
 
 if TYPE_CHECKING:
     import pandas
@@ -101,38 +103,66 @@ def _block(setting: Setting, tokenised: Sequence[TokenisedPair], score: Scorer) 
     return Block(rows, (table.sums(chosen), table.sums(rejected)))
 
 
+def with_mismatches(blocks: Sequence[Block]) -> tuple[list[Block], np.ndarray]:
+    """The blocks with one more for each, and `mismatched` `(N,)`: where row n's prompt stands with a foreign response.
+
+    The foreign response is the chosen one of the next row (in order of pair id, round the end) that has another
+    prompt: one fixed derangement of the block, so kto's z0 sees the same mismatches in every run.
+    """
+    added: list[Block] = []
+    place = np.concatenate([np.arange(len(block.rows.pair_ids)) for block in blocks])
+    total = len(place)
+    start = total
+    at = 0
+    for block in blocks:
+        rows, count = block.rows, len(block.rows.pair_ids)
+        prompt = rows.segment == PROMPT
+        texts = [tuple(ids[mask]) for ids, mask in zip(rows.ids, prompt, strict=True)]
+        order = sorted(range(count), key=lambda i: rows.pair_ids[i])
+        tokenised: list[TokenisedPair] = [None] * count  # type: ignore[list-item]
+        for position, row in enumerate(order):
+            donors = (order[(position + k) % count] for k in range(1, count))
+            donor = next((other for other in donors if texts[other] != texts[row]), None)
+            if donor is None:
+                raise InputError("objective 'kto' needs at least two different prompts in the data")
+            response = rows.ids[donor][rows.segment[donor] == CHOSEN].astype(np.int32)
+            own = np.array(texts[row], dtype=np.int32)
+            tokenised[row] = TokenisedPair(rows.pair_ids[row], own, response, np.zeros(0, np.int32))
+        packed = pack_rows(tokenised, tokens=rows.ids.shape[1], responses=rows.target.shape[1])
+        nothing = np.zeros(count, np.float32)  # only ever read through the live models
+        added.append(Block(packed, (nothing, nothing)))
+        place[at : at + count] = np.arange(start, start + count)
+        at, start = at + count, start + count
+    return [*blocks, *added], np.concatenate([place, np.arange(total, start)])
+
+
 def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Scorer) -> TrainingSet:
     """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
     pairs, ledger = list(prepared.labelled), None
     if spec.kind != "none":
-        given: dict[str, Any] = dict(spec.params)
-        pairs, ledger = corrupt(
-            pairs,
-            kind=spec.kind,
-            rate=spec.rate,
-            seed=stream_seed(seed, "corruption"),
-            facts=_facts(prepared) if _needs_facts(spec) else None,
-            **given,
-        )
+        facts = _facts(prepared) if needs(spec) else None
+        pairs, ledger = apply_spec(spec, pairs, stream_seed(seed, "corruption"), facts)
+        if not pairs:
+            raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
     clean = {pair.id: pair for pair in prepared.setting.train}
-    turned = _turned(prepared, ledger)
+    turned, source = _turned(prepared, ledger), {} if ledger is None else origins(ledger)
     rows, in_extra, flipped, labels, margins = [], [], [], [], []
     changed: list[PreferencePair] = []
     for pair in pairs:
-        origin = clean[pair.id.split("#dup")[0]] if pair.id not in clean else clean[pair.id]
+        origin = clean[source.get(pair.id, pair.id)]
         same = (pair.chosen, pair.rejected) == (origin.chosen, origin.rejected)
         swapped = (pair.chosen, pair.rejected) == (origin.rejected, origin.chosen)
         new = not (same or swapped)
         in_extra.append(new)
         flipped.append(swapped and not same)
-        labels.append(turned.get(pair.id, 1) if new else -1 if flipped[-1] else 1)
+        labels.append(turned[pair.id] if new else -1 if flipped[-1] else 1)
         # What a response is worth once its text has changed is not known.
         margins.append(np.nan if new or origin.gold_margin is None else origin.gold_margin * labels[-1])
         rows.append(len(changed) if new else prepared.train_rows[origin.id])
         if new:
             changed.append(pair)
     extra = _block(prepared.setting, [prepared.setting.encode(p) for p in changed], score) if changed else None
-    touched = set() if ledger is None else set(ledger["id"])
+    touched = frozenset[str]() if ledger is None else masked_ids(ledger)
     return TrainingSet(
         ids=tuple(pair.id for pair in pairs),
         rows=np.array(rows, dtype=np.int64),
@@ -153,17 +183,10 @@ def _turned(prepared: Prepared, ledger: pandas.DataFrame | None) -> dict[str, in
         pair.id: -1 if flip else 1
         for pair, flip in zip(prepared.setting.train, prepared.setting.label_flips, strict=True)
     }
-    if ledger is not None:
-        last = ledger.drop_duplicates("id", keep="last")
-        for identity, label in zip(last["id"], last["observed_label"], strict=True):
-            origin = turned.get(identity, turned.get(str(identity).split("#dup")[0], 1))
-            turned[identity] = origin * (-1 if label == -1 else 1)
-    return turned
-
-
-def _needs_facts(spec: CorruptionSpec) -> bool:
-    kinds = [step[0] for step in dict(spec.params)["steps"]] if spec.kind == "sequence" else [spec.kind]
-    return any(CORRUPTIONS[kind].needs for kind in kinds)
+    if ledger is None:
+        return turned
+    source = origins(ledger)
+    return turned | {name: label * turned[source.get(name, name)] for name, label in orientation(ledger).items()}
 
 
 def _facts(prepared: Prepared) -> pandas.DataFrame:

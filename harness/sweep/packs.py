@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from harness.names import content_hash, plain, run_key
+from harness.objectives.table import OBJECTIVES
 from harness.types import RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
@@ -34,7 +35,8 @@ def pack_key(run: RunSpec) -> str:
     training = plain(run.training)
     for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
-    return content_hash([source, training, plain(run.evaluation), run.device])
+    needs = sorted(OBJECTIVES[run.objective.name].needs)  # what others in a pack need, an objective does not pay for
+    return content_hash([source, training, plain(run.evaluation), run.device, needs])
 
 
 def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE) -> tuple[PackTask, ...]:

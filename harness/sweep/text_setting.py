@@ -124,9 +124,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         known = text.tokens.get(pair.id)
         if known is not None and (pair.chosen, pair.rejected) == originals[pair.id]:
             return known
-        [tokens], _ = tokenise(
-            tokenizer, [pair], data.max_length, data.max_prompt_length, data.max_response_length
-        )
+        [tokens], _ = tokenise(tokenizer, [pair], data.max_length, data.max_prompt_length, data.max_response_length)
         return tokens
 
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in (*text.train, *text.heldout)}

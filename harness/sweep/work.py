@@ -16,10 +16,12 @@ import torch
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes
 from harness.measure.geometry import checkpoint_metrics
 from harness.measure.results import results_row
+from harness.models.extras import MISMATCHED
 from harness.models.lanes import Lane, Pack
 from harness.models.logps import build_corpus
 from harness.names import plain, run_key, stream_seed
-from harness.sweep.material import Block, Prepared, TrainingSet, build_lane, corrupted_set, prepare
+from harness.objectives.table import OBJECTIVES
+from harness.sweep.material import Block, Prepared, TrainingSet, build_lane, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask
 from harness.sweep.provenance import provenance
@@ -119,7 +121,10 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
         jobs.append(_Job(key, run, prepared, data, lane, columns, folder, journal))
-    corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], shop.device)
+    mismatched = None
+    if MISMATCHED in OBJECTIVES[task.runs[0].objective.name].needs:
+        blocks, mismatched = with_mismatches(blocks)
+    corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], shop.device, mismatched)
     first = task.runs[0]
     steps = checkpoint_steps(first.training.steps, first.evaluation.checkpoints)
     architecture = jobs[0].prepared.setting.architecture

@@ -73,10 +73,6 @@ class Outbox:
             print(f"tracking {self.reason}", file=sys.stderr)
         return waiting
 
-    def deliver_summary(self, sweep_folder: Path) -> bool:
-        """Send the view and the run that carries the report; False where the store is down (`reason` says)."""
-        return self._attempt(lambda: self._summarise(sweep_folder))
-
     def waiting(self) -> int:
         """Points of committed runs that the store has not acknowledged."""
         sent = self._sent if self.connection is not None else acknowledged(self.folder / ACKS, self._to(), None)
@@ -101,6 +97,7 @@ class Outbox:
             return False
         except down_errors() as error:
             self.reason = f"{_to_show(tracking_uri(self.out))}: {(str(error).splitlines() or [''])[0][:200]}"
+            self.connection = None  # a new one looks for what this attempt may have left
             now = time.monotonic()
             self._try_again = now + max(SECONDS_DOWN, REST * (now - began))
             return False
@@ -213,7 +210,7 @@ def send(to: Connection, row: RunRow) -> str:
 
 
 def _find_or_create(to: Connection, row: RunRow) -> str:
-    for old in _search(to, f"tags.`harness.run_key` = '{row.run_key}'"):
+    for old in [] if to.fresh else _search(to, f"tags.`harness.run_key` = '{row.run_key}'"):
         if old.data.tags.get("harness.digest") == row.digest:
             return str(old.info.run_id)
         to.client.delete_run(old.info.run_id)  # an earlier attempt: its points must not mix with these

@@ -23,6 +23,7 @@ COLOURS = (
     *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#B5B5B5"),
 )
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones without a word
 
 
@@ -118,7 +119,8 @@ def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
     kind, rate = own["corruption.kind"], own.get("corruption.rate", "")
     named = ("corruption.kind", "corruption.rate")
     parts = [f"{name.partition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
-    return " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()])
+    text = " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()]).replace("'", "")
+    return text if len(text) <= LONGEST_CONDITION else f"{text[:LONGEST_CONDITION]} {content_hash(text)[:8]}"
 
 
 def digest_of(result: Mapping[str, Any]) -> str:

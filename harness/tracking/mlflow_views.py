@@ -10,6 +10,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from harness.names import slug
+from harness.names import content_hash, slug
 from harness.tracking.mlflow_rows import Plan
 from harness.tracking.mlflow_store import DATABASE, PRIVATE, default_uri, open_client, tracking_uri
 from harness.types import InputError
@@ -125,11 +126,12 @@ def views(plan: Plan) -> tuple[View, ...]:
 
 
 def _of(plan: Plan, condition: str, runs: str) -> View:
-    return View(f"only-{slug(condition)}", condition, _within(runs, condition), comparison(_axes(plan, condition)))
+    name = slug(condition) if len(condition) <= 64 else f"{slug(condition, 48)}-{content_hash(condition)[:8]}"
+    return View(f"only-{name}", condition, _within(runs, condition), comparison(_axes(plan, condition)))
 
 
 def _within(runs: str, condition: str) -> str:
-    return f"{runs} and tags.`harness.condition` = '{condition.replace(chr(39), '')}'"
+    return f"{runs} and tags.`harness.condition` = '{condition}'"
 
 
 def _axes(plan: Plan, condition: str) -> list[str]:
@@ -268,6 +270,7 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
     client = open_client(uri)
     port = port or _free_port(host)
     base = f"http://{host}:{port}"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
     server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
         _command(uri, host, port, out),
         env={**os.environ, **PRIVATE, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.heldout import evaluate
+from harness.models.extras import LIVE
 from harness.models.lanes import LaneGroup, Pack, lane_groups, select
 from harness.models.load import skeleton
-from harness.models.logps import oriented, pair_logps, reference_logps
+from harness.models.logps import oriented, pair_logps_with
 from harness.models.pack import LaneModel, build_lanes
 from harness.training.optim import adam_state, adamw_step, clip, learning_rate
 from harness.types import Record
@@ -28,6 +29,7 @@ class Training:
     pack: Pack
     model: LaneModel
     groups: tuple[LaneGroup, ...]
+    live: LaneModel | None = None  # the frozen reference, for objectives that need more of it than the stored table
     diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
 
     @property
@@ -50,7 +52,10 @@ def start(pack: Pack, device: torch.device) -> Training:
     """Put a pack on its device: K copies of the architecture, each lane with its own starting weights."""
     model = build_lanes(skeleton(pack.architecture), [lane.weights for lane in pack.lanes], device)
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
-    return Training(pack, model, groups, torch.full((len(pack.lanes), 1), -1, device=device))
+    live = None
+    if any(group.needs & LIVE for group in groups):
+        live = build_lanes(skeleton(pack.architecture), [lane.weights for lane in pack.lanes], device)
+    return Training(pack, model, groups, live, torch.full((len(pack.lanes), 1), -1, device=device))
 
 
 def train(run: Training) -> Iterator[Record]:
@@ -71,7 +76,7 @@ def train(run: Training) -> Iterator[Record]:
     adam = adam_state(model.flat)
     for step in range(settings.steps + 1):
         if step in pack.checkpoints:
-            yield from evaluate(pack, model, run.groups, step)
+            yield from evaluate(pack, model, run.live, run.groups, step)
         if step == settings.steps:
             return
         loss = _losses(run, batches[step], flips[step])
@@ -94,8 +99,9 @@ def train(run: Training) -> Iterator[Record]:
 def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
     """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
     corpus, device = run.pack.corpus, index.device
-    policy = oriented(pair_logps(run.model, corpus, index), flipped)
-    reference = oriented(reference_logps(corpus, index), flipped)
+    needs = frozenset[str]().union(*(group.needs for group in run.groups))
+    scored = pair_logps_with(run.model, run.live, corpus, index, needs)
+    policy, reference = (oriented(pairs, flipped) for pairs in scored)
     losses: list[Tensor | None] = [None] * len(run.pack.lanes)
     for group in run.groups:
         lanes = torch.tensor(group.lanes, device=device)

@@ -53,24 +53,6 @@ def journals(sweep: Path, t0: int = T0) -> list[tuple[str, str, int, int, float]
     return sorted(found)
 
 
-@pytest.fixture(scope="module")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store: making its schema takes a second, copying it none."""
-    out = tmp_path_factory.mktemp("schema")
-    client = open_client(default_uri(out))
-    client.search_experiments()
-    return out / "mlflow.db"
-
-
-@pytest.fixture
-def out(tmp_path: Path, schema: Path) -> Path:
-    """An output folder with a ready store."""
-    place = tmp_path / "runs"
-    place.mkdir()
-    (place / "mlflow.db").write_bytes(schema.read_bytes())
-    return place
-
-
 def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> None:
     sweep = make_sweep(out)
     outbox = Outbox(out, "tiny")
@@ -153,6 +135,20 @@ def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pyte
     assert half.info.run_id in [run.info.run_id for run in runs_of(out)]
 
 
+def test_a_store_that_fails_in_the_middle_gets_no_second_run(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = make_sweep(out)
+    outbox = Outbox(out, "tiny")
+    client = outbox._connect().client
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "log_inputs", lambda *_: (_ for _ in ()).throw(OSError("the server went away")))
+        assert outbox.finish(sweep) == 72
+    assert outbox.reason.endswith("the server went away")
+    assert len(runs_of(out)) == 1
+    assert outbox.finish(sweep) == 0
+    assert history(out) == journals(sweep)
+    assert len(runs_of(out)) == 4
+
+
 def test_a_run_made_anew_replaces_the_old_one(out: Path) -> None:
     sweep = make_sweep(out, objectives=["dpo"], rates=[0.0])
     Outbox(out, "tiny").finish(sweep)
@@ -185,7 +181,8 @@ def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> No
         path.unlink()
     (out / "mlflow.db").write_bytes(schema.read_bytes())
     # MLflow keeps one store object per address and process, so another process looks at the new file.
-    script = "import sys, pathlib; from harness.tracking import mlflow_outbox as m; sys.exit(m.sync(pathlib.Path(sys.argv[1])))"
+    script = "import sys; from pathlib import Path; from harness.tracking import mlflow_outbox as m"
+    script += "; sys.exit(m.sync(Path(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "tiny: everything delivered\n"), done.stderr
     assert history(out) == journals(sweep)

@@ -15,6 +15,7 @@ from harness.models.load import Architecture, initial_weights
 from harness.models.logps import Corpus, build_corpus
 from harness.models.reference import pair_keys, score_responses
 from harness.objectives.table import resolve
+from harness.sweep.material import Block, with_mismatches
 from harness.types import TrainingSpec
 
 CPU = torch.device("cpu")
@@ -37,7 +38,8 @@ def rows(seed: int) -> PairRows:
 
 
 def corpus(seeds: tuple[int, ...]) -> Corpus:
-    return build_corpus([rows(seed) for seed in seeds], [world(seed)[2] for seed in seeds], CPU)
+    blocks, mismatched = with_mismatches([Block(rows(seed), world(seed)[2]) for seed in seeds])
+    return build_corpus([b.rows for b in blocks], [b.reference for b in blocks], CPU, mismatched)
 
 
 def lane(

@@ -82,6 +82,9 @@ def as_facts(facts: Any) -> pd.DataFrame:
     if not isinstance(facts, pd.DataFrame):
         raise InputError(f"facts: expected a table with a column 'id', got {type(facts).__name__}")
     table = facts.set_index("id") if "id" in facts.columns else facts
+    # Plain Python texts: iterating Arrow-backed ones costs more than the look-ups they are for.
+    table = table.set_axis(pd.Index(table.index.tolist(), dtype=object), axis="index")
+    table = table.astype({name: object for name in TEXTS if name in table.columns})
     if len(table) and not all(isinstance(i, str) for i in table.index):
         raise InputError("facts: no column 'id' with the clean ids of the pairs; add one")
     twice = table.index[table.index.duplicated()]
