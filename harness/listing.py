@@ -19,6 +19,8 @@ def listing(what: str) -> list[dict[str, Any]]:
                 "family": row.family,
                 "reduction": row.reduction,
                 "needs_reference": row.needs_reference,
+                "kind": f"{row.family:<6}{_reference(row):<5}beta {_beta(row.hyperparameters):<13}",
+                "beta": _beta(row.hyperparameters),
                 "parameters": _parameters(row.hyperparameters),
                 "summary": row.summary,
                 "citation": row.citation,
@@ -37,6 +39,7 @@ def listing(what: str) -> list[dict[str, Any]]:
                 "needs": list(row.needs),
                 "parameters": _parameters(row.parameters),
                 "summary": row.summary,
+                "citation": row.citation,
             }
             for row in CORRUPTIONS.values()
         ]
@@ -46,13 +49,60 @@ def listing(what: str) -> list[dict[str, Any]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text: name, parameters with their defaults, and what it is."""
+    """Rows as text: name, what kind of row it is, what it does, parameters with their defaults, source."""
     width = max((len(row["name"]) for row in rows), default=0) + 2
     lines = []
     for row in rows:
         knobs = ", ".join(f"{name}={p['default']}" for name, p in row.get("parameters", {}).items())
-        lines.append(f"{row['name']:<{width}}{row['summary']}{f'  [{knobs}]' if knobs else ''}")
+        kind = f"{row['kind']}  " if "kind" in row else ""
+        source = f"  {row['citation']}" if row.get("citation") else ""
+        lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}")
     return "\n".join(lines)
+
+
+def markdown(what: str) -> str:
+    """A registry as a Markdown table, for the README."""
+    rows = listing(what)
+    if what == "objectives":
+        head = ("objective", "family", "reference", "beta searched", "what it optimises", "source")
+        cells = [
+            (
+                f"`{row['name']}`",
+                f"{row['family']}, {row['reduction']}",
+                "yes" if row["needs_reference"] else "no",
+                row["beta"],
+                row["summary"],
+                row["citation"],
+            )
+            for row in rows
+        ]
+    else:
+        head = ("corruption", "rate", "changes", "needs", "what it does", "source")
+        cells = [
+            (
+                f"`{row['name']}`",
+                row["rate"],
+                row["changes"],
+                ", ".join(row["needs"]) or "-",
+                row["summary"],
+                row["citation"],
+            )
+            for row in rows
+        ]
+    table_rows = [head, ("---",) * len(head), *cells]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in table_rows)
+
+
+def _beta(parameters: Mapping[str, Parameter]) -> str:
+    """The range of beta a search looks in, or `-` for a row without one."""
+    beta = parameters.get("beta")
+    if beta is None:
+        return "-"
+    return f"{beta.search[0]:g} to {beta.search[1]:g}" if beta.search else f"{beta.default:g}"
+
+
+def _reference(row: Any) -> str:
+    return "ref" if row.needs_reference else "-"
 
 
 def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data import mythworld
+from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import content_hash, plain, run_key
 from harness.spec import SweepSpec
@@ -65,7 +66,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
-        "notes": list(sweep.notes),
+        "notes": [*sweep.notes, *data_notes(sweep.runs)],
     }
 
 

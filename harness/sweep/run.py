@@ -16,6 +16,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec
@@ -60,7 +61,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": list(sweep.notes)}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "runs": runs})
 
 

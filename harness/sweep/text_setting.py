@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.notes import Note
 from harness.data.order import batch_ids
-from harness.data.pairs import read_pairs, split
 from harness.data.rows import TokenisedPair, pack_rows
-from harness.data.tokens import BOS_ID, EOS_ID, Tokenizer, encode_pairs, tokenise, train_tokenizer
+from harness.data.text import read_text
+from harness.data.tokens import BOS_ID, EOS_ID, tokenise
 from harness.models.load import Architecture, initial_weights
 from harness.names import content_hash, plain, stream_seed
 from harness.sweep.setting import Setting
 from harness.training.prepare import fit, likelihood_settings
-from harness.types import DataSpec, InputError, ModelSpec, PreferencePair, RunSpec
+from harness.types import DataSpec, ModelSpec, PreferencePair, RunSpec
 
 # Enters the recipe of every text reference: bump when reading, splitting, tokens or SFT change.
 CODE_VERSION = 1
-
-
-@dataclass(frozen=True, eq=False)
-class TextData:
-    """The usable pairs of a data set under one replicate seed: split by prompt, tokenised by their own tokenizer."""
-
-    train: tuple[PreferencePair, ...]
-    heldout: tuple[PreferencePair, ...]
-    tokens: dict[str, TokenisedPair]
-    notes: tuple[Note, ...]
-    tokenizer: Tokenizer
 
 
 def text_reference_key(run: RunSpec) -> str:
@@ -57,41 +44,12 @@ def text_architecture(data: DataSpec, model: ModelSpec) -> Architecture:
     )
 
 
-def read_text(run: RunSpec) -> TextData:
-    """Read, split and tokenise. Raises InputError for data that leaves nothing to train on or to hold out."""
-    data, model = run.data, run.model
-    assert data is not None and model is not None
-    table = read_pairs(data)
-    train, heldout = split(table.pairs, data.heldout, stream_seed(run.seed, "split"))
-    tokenizer = train_tokenizer((text for p in train for text in (p.prompt, p.chosen, p.rejected)), model.vocab_size)
-
-    def encode(pairs: Sequence[PreferencePair]) -> tuple[tuple[TokenisedPair, ...], tuple[Note, ...]]:
-        lengths = (data.max_length, data.max_prompt_length, data.on_bad_row, data.max_response_length)
-        return encode_pairs(tokenizer, pairs, *lengths)
-
-    kept, notes = encode([*train, *heldout])
-    tokens = {pair.id: pair for pair in kept}
-    usable = TextData(
-        tuple(pair for pair in train if pair.id in tokens),
-        tuple(pair for pair in heldout if pair.id in tokens),
-        tokens,
-        (*table.notes, *notes),
-        tokenizer,
-    )
-    if not usable.train or not usable.heldout:
-        raise InputError(
-            f"data.path: {len(usable.train)} pairs are left to train on and {len(usable.heldout)} to hold out; "
-            "the plan names what was dropped"
-        )
-    return usable
-
-
 def fit_text_reference(cache: Path, run: RunSpec, device: torch.device) -> Tensor:
     """The reference of a text sweep: random weights, then maximum likelihood of the chosen training responses."""
     del cache
     data, model = run.data, run.model
     assert data is not None and model is not None
-    text = read_text(run)
+    text = read_text(data, model, run.seed)
     architecture = text_architecture(data, model)
     nothing = np.zeros(0, dtype=np.int32)
     rows = [
@@ -116,7 +74,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
     """The setting of a text run, with the reference's weights `(P,)`."""
     data, model = run.data, run.model
     assert data is not None and model is not None
-    text = read_text(run)
+    text = read_text(data, model, run.seed)
     widths = pack_rows([text.tokens[pair.id] for pair in (*text.train, *text.heldout)])
     tokenizer = text.tokenizer
 
@@ -152,5 +110,5 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         responses=widths.target.shape[1],
         prompt_width=data.max_prompt_length,
         max_new_tokens=64,
-        notes=tuple(note.text for note in text.notes),
+        notes=tuple(note.text for note in (*text.file_notes, *text.notes)),
     )

@@ -111,7 +111,9 @@ def test_checkpoint_points_by_hand():
     assert points["eval_logps/chosen"] - points["eval_logps/rejected"] == pytest.approx(points["geometry/delta"])
     assert points["geometry/undesirable_zone"] == 0.25 and points["geometry/gain"] == 0.0
     assert points["geometry/violation_rate"] == 0.0 and "geometry/nonfinite" not in points
-    zones = [points[f"geometry/{name}"] for name in ("zone_z1", "zone_z2", "undesirable_zone", "zone_z4", "zone_tie")]
+    zones = [
+        points[f"geometry/{name}"] for name in ("zone_z1", "zone_z2", "undesirable_zone", "zone_z4", "tie_rate_delta")
+    ]
     assert sum(zones) == 1
 
 

@@ -1,0 +1,49 @@
+"""The README says what is so: tables from the registries, a tree that exists, commands that do."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+
+from harness.spec import load_sweep
+from tests.readme import README, rendered
+
+ROOT = README.parent
+TEXT = README.read_text(encoding="utf-8")
+
+
+def test_registry_tables_are_current():
+    assert rendered(TEXT) == TEXT, "run `python -m tests.readme`"
+    assert "| `dpo` |" in TEXT and "| `uniform_flip` |" in TEXT
+
+
+def test_the_tree_exists():
+    tree = TEXT.split("## The tree")[1].split("```")[1]
+    folder = ROOT
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        if not line.startswith(" "):
+            folder = ROOT / name if name.endswith("/") else ROOT
+            assert (ROOT / name).exists(), name
+        else:
+            assert list(folder.glob(name.rstrip("/"))), name
+
+
+def test_links_and_pictures_exist():
+    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+def test_the_spec_in_the_readme_loads(tmp_path):
+    text = TEXT.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(text)["name"] == "my-noise"
+    path: Path = tmp_path / "spec.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert len(load_sweep(path).runs) == 2 * 4 * 5 * 10
+
+
+def test_named_sessions_exist():
+    sessions = set(re.findall(r"^@nox.session.*\ndef (\w+)", (ROOT / "noxfile.py").read_text("utf-8"), re.MULTILINE))
+    assert set(re.findall(r"nox -s (\w+)", TEXT)) <= sessions
