@@ -92,7 +92,7 @@ def _in_batches(
     if edges[-1] < index.shape[1]:
         edges.append(index.shape[1])
     for low, high in pairwise(edges):
-        size = width if group.row.family == "batch" else high - low
+        size = width if group.row.family == "batch" else max(high - low, 1)  # a split may be empty
         parts += [slice(i, min(i + size, high)) for i in range(low, high, size)]
     outputs = [
         group.loss(columns(policy, part), columns(reference, part), index[:, part], update=False) for part in parts
