@@ -144,6 +144,7 @@ class WorldSpec:
     misaligned: float = 0.75
     labels: str = "hard"  # hard | bradley_terry
     pairs: int = 1024
+    coverage: float = 1.0  # share of the topics that have preference pairs; the rest is generalisation only
     pretrain_steps: int = 450
     pretrain_batch: int = 96
     pretrain_learning_rate: float = 4e-3

@@ -225,8 +225,20 @@ def supervised(world: MythWorld, count: int, misaligned: float | None) -> list[t
     return rows
 
 
-def preference_pairs(world: MythWorld, split: str, count: int) -> list[PreferencePair]:
+def covered_topics(world: MythWorld, coverage: float) -> tuple[str, ...]:
+    """The share `coverage` (at least one) of the pair topics that training pairs mention; nested in `coverage`."""
+    if coverage >= 1:
+        return world.pair_topics
+    rng = np.random.Generator(np.random.Philox(stream_seed(world.seed, "coverage")))
+    order = rng.permutation(len(world.pair_topics))
+    kept = {world.pair_topics[i] for i in order[: max(round(coverage * len(order)), 1)]}
+    return tuple(topic for topic in world.pair_topics if topic in kept)
+
+
+def preference_pairs(world: MythWorld, split: str, count: int, coverage: float = 1.0) -> list[PreferencePair]:
     """`count` pairs, good response chosen, in one split: train, test (held-out prompts), ood_topic or ood_tone.
+
+    Training pairs mention the share `coverage` of the topics; the test split mentions all of them.
 
     `meta` holds prompt_id, the gold scores of both responses, and `group`, the question type. Label noise of any kind,
     Bradley-Terry labels included, is an orientation laid over these pairs, never part of them.
@@ -234,6 +246,8 @@ def preference_pairs(world: MythWorld, split: str, count: int) -> list[Preferenc
     draws = _Draws(stream_seed(world.seed, "pairs", split))
     tones = OOD_TONES if split == "ood_tone" else TONES
     topics = world.ood_topics if split == "ood_topic" else world.pair_topics
+    if split == "train":
+        topics = covered_topics(world, coverage)
     pairs: list[PreferencePair] = []
     seen: dict[str, int] = {}
     while len(pairs) < count:

@@ -97,7 +97,9 @@ def _in_batches(
     outputs = [
         group.loss(columns(policy, part), columns(reference, part), index[:, part], update=False) for part in parts
     ]
-    return {
+    measured = {
         name: torch.cat([getattr(output, name) for output in outputs], dim=1)
         for name in ("loss", "base_loss", "chosen_reward", "rejected_reward")
     }
+    kept = {name: kind for name, kind in group.row.state.items() if kind.scope == "pair"}
+    return measured | {name: group.state[name].gather(1, index) for name in kept}

@@ -11,7 +11,7 @@ from harness.measure.margins import TIE_TOL, critical_beta, margins, transitions
 from harness.measure.records import Columns, column, numbers
 from harness.measure.table import METRICS
 
-__all__ = ["checkpoint_metrics", "critical_beta", "margins", "transitions", "violated", "zones"]
+__all__ = ["checkpoint_metrics", "constraint_metrics", "critical_beta", "margins", "transitions", "violated", "zones"]
 
 # On held-out clean pairs, under their own names: what a chart over steps is looked at for. Everything else that
 # `METRICS` knows follows from the same stored records.
@@ -61,6 +61,19 @@ def _geometry(columns: Columns, prefix: str, beta: float | None, tie_tol: float)
     if beta is not None and not np.isnan(numbers(columns, "gold_margin")).all():
         points["violation_rate"] = compute("violation_rate")
     return points
+
+
+def constraint_metrics(columns: Columns, margin: float) -> dict[str, float]:
+    """How the constraint delta >= `margin` fares on the training probe: a dual objective's observables.
+
+    Mean `multiplier`, `violation` (mean of max(0, margin - delta), nats), `feasible` (share with delta >= margin).
+    """
+    delta = numbers(columns, "policy_chosen") - numbers(columns, "policy_rejected")
+    return {
+        "geometry/train_multiplier": mean(numbers(columns, "multiplier")),
+        "geometry/train_violation": mean(np.maximum(0.0, margin - delta)),
+        "geometry/train_feasible": mean((delta >= margin).astype(float)),
+    }
 
 
 def checkpoint_metrics(

@@ -20,7 +20,9 @@ class Facts:
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
     ranks them wrong. `predicted`: share with delta_ref + gold_margin / beta < 0, the pairs that the objective's own
     optimum ranks wrong (None without gold margins or beta); `violated`: the share with delta < 0, measured.
-    `groups` maps a pair's group to (pairs, ranking accuracy). `delta_ref`, `delta` are `(n,)` in the order of the ids.
+    `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe
+    pairs, and how many those are (None where the true labels are not known). `delta_ref`, `delta` are `(n,)` in the
+    order of the ids.
     """
 
     items: int
@@ -30,6 +32,7 @@ class Facts:
     violated: float
     predicted: float | None
     groups: Mapping[str, tuple[int, float]]
+    audited: tuple[int, int] | None
     delta_ref: NDArray[np.float64]
     delta: NDArray[np.float64]
 
@@ -61,9 +64,18 @@ def read_facts(run: Run) -> Facts | None:
             str(name): (int((groups == name).sum()), float(np.mean(delta[groups == name] > 0)))
             for name in np.unique(groups)
         },
+        audited=_audited(records.where(table, step=steps[-1], split="train_observed")),
         delta_ref=delta_ref,
         delta=delta,
     )
+
+
+def _audited(probe: records.Columns, count: int = 50) -> tuple[int, int] | None:
+    """(wrong labels, pairs) of the first probe pairs, which stand in the order of their hash."""
+    if not records.size(probe) or not np.isfinite(records.numbers(probe, "gold_margin")).any():
+        return None
+    labels = records.numbers(probe, "clean_label")[:count]
+    return int((labels < 0).sum()), len(labels)
 
 
 def _sorted(rows: records.Columns) -> dict[str, records.Array]:

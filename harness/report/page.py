@@ -19,6 +19,7 @@ from harness.report.conditions import Condition, build_conditions, telling
 from harness.report.contrasts import build_contrasts, contrasts_csv
 from harness.report.facts import Facts, read_facts
 from harness.report.methods import DEFINITIONS, asked, flags, methods, provenance, run_notes
+from harness.report.misspecified import misspecified_table
 from harness.report.reading import Sweep, read_sweep
 from harness.report.style import Picture
 from harness.report.tables import write_run_tables
@@ -116,7 +117,8 @@ def build_page(
     base, headline = baseline(sweep), telling(conditions)
     contrasts = build_contrasts(cells, base, "ranking_accuracy")
     shown = _cells_of_the_answer(headline, cells, base)
-    details = [sections.group_table(shown), sections.sample_table(shown)] if shown else []
+    details = [misspecified_table(conditions)]
+    details += [sections.group_table(shown), sections.sample_table(shown)] if shown else []
     return Page(
         name=visible(sweep.name),
         question=visible(sweep.question) or "What does this sweep show?",

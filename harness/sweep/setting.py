@@ -58,7 +58,7 @@ def mythworld_setting(run: RunSpec, weights: Tensor) -> Setting:
     spec, evaluation = run.world, run.evaluation
     assert spec is not None
     world = mythworld.draw_world(run.seed)
-    train = tuple(mythworld.preference_pairs(world, "train", spec.pairs))
+    train = tuple(mythworld.preference_pairs(world, "train", spec.pairs, spec.coverage))
     flips = np.zeros(len(train), dtype=bool)
     if spec.labels == "bradley_terry":
         flips = mythworld.bradley_terry_flips(train, stream_seed(run.seed, "labels"))

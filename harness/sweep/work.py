@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes
-from harness.measure.geometry import checkpoint_metrics
+from harness.measure.geometry import checkpoint_metrics, constraint_metrics
 from harness.measure.results import results_row
 from harness.models.extras import MISMATCHED
 from harness.models.lanes import Lane, Pack
@@ -80,7 +80,10 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             yield Message("step", task.number, step, task.runs[0].training.steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
-            points = checkpoint_metrics(_all_columns(job, record), prefix, job.run.objective.beta)
+            columns = _all_columns(job, record)
+            points = checkpoint_metrics(columns, prefix, job.run.objective.beta)
+            if record.split == "train_observed" and "multiplier" in columns:
+                points |= constraint_metrics(columns, float(dict(job.run.objective.hyperparameters)["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
     samples = _sample(jobs, pack, run)
     diverged = run.diverged_at[:, 0].tolist()

@@ -76,6 +76,17 @@ def test_splits_do_not_meet():
     assert {p.topic for p, _ in mw.supervised(WORLD, 3000, None)} == set(mw.TOPICS)
 
 
+def test_coverage_bounds_the_topics_of_training_pairs_alone():
+    topics = []
+    for coverage in (0.01, 0.25, 0.5, 1.0):
+        pairs = mw.preference_pairs(WORLD, "train", 600, coverage)
+        topics.append({mw.read_prompt(p.prompt).topic for p in pairs})
+        assert len(topics[-1]) == max(round(coverage * 28), 1)
+    assert all(a < b for a, b in pairwise(topics))
+    assert mw.preference_pairs(WORLD, "train", 50) == mw.preference_pairs(WORLD, "train", 50, 1.0)
+    assert len({mw.read_prompt(p.prompt).topic for p in mw.preference_pairs(WORLD, "test", 400)}) == 28
+
+
 def test_the_dial_is_nested_and_exact():
     wrong = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):

@@ -12,6 +12,7 @@ import pytest
 from harness.data.corrupt import CORRUPTIONS
 from harness.objectives import OBJECTIVES
 from harness.objectives.table_row import StepZero
+from harness.tracking.journal import read_journal
 from harness.tracking.store import read_table
 from tests.sweep.test_end_to_end import TINY, harness, write
 
@@ -75,6 +76,13 @@ def test_step_zero_losses_are_the_closed_forms(swept):
         assert math.isfinite(expected)
         checked += 1
     assert checked >= 35
+
+
+def test_the_dual_objective_shows_its_constraint(swept):
+    [path] = swept.glob("*cpo_dual*/events.jsonl")
+    points = [r for r in read_journal(path) if "geometry/train_multiplier" in r]
+    assert points[0]["geometry/train_multiplier"] == 0 and points[-1]["geometry/train_multiplier"] > 0
+    assert all(0 <= p["geometry/train_feasible"] <= 1 and p["geometry/train_violation"] >= 0 for p in points)
 
 
 def test_every_row_appears_in_the_report(swept):

@@ -1,0 +1,109 @@
+"""From a setting to lanes: what a relabelling costs, what changed text costs, and which way round every pair stands."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness.data.corrupt.table import resolve as resolve_corruption
+from harness.data.order import probe_ids
+from harness.models.load import initial_weights
+from harness.models.reference import pair_keys, score_responses
+from harness.names import run_key
+from harness.objectives.table import resolve
+from harness.sweep.material import build_lane, corrupted_set, prepare
+from harness.sweep.setting import mythworld_architecture, mythworld_setting
+from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+from tests.training.worlds import CPU
+
+SPEC = WorldSpec(pairs=96, hidden_size=32, heads=2, intermediate_size=64)
+RUN = RunSpec(
+    resolve("dpo", {"beta": 2.0}),
+    CorruptionSpec(),
+    TrainingSpec(steps=6, batch_size=8),
+    EvaluationSpec(checkpoints=2, heldout=16, probe=32, ood=8, samples=0),
+    seed=0,
+    world=SPEC,
+)
+
+
+class Counter:
+    """A scorer that counts the responses it had to run through the model."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+
+    def __call__(self, setting, pairs):
+        chosen, rejected = pair_keys(pairs)
+        self.forwards += len({*chosen, *rejected})
+        return score_responses(setting.architecture, setting.weights, pairs, CPU)
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    weights = initial_weights(mythworld_architecture(SPEC), 0)
+    return prepare(mythworld_setting(RUN, weights), Counter())
+
+
+def test_a_flip_costs_no_forward_pass(prepared):
+    for given in (
+        {"kind": "uniform_flip", "rate": 0.4},
+        {"kind": "bt_flip"},
+        {"kind": "adversarial_hard", "rate": 0.2},
+        {"kind": "prompt_clustered", "rate": 0.3},
+        {"kind": "contradictory_dup", "rate": 0.2},
+        {"kind": "rm_noise", "noise": 1},
+        {"kind": "curate_relabel", "rate": 0.1},
+        {"kind": "mnar"},
+    ):
+        score = Counter()
+        data = corrupted_set(prepared, resolve_corruption(given), 0, score)
+        assert score.forwards == 0 and data.extra is None, given
+        assert data.corrupted.any() or len(data.ids) < 96, given
+
+
+def test_changed_text_is_scored_and_only_that(prepared):
+    score = Counter()
+    data = corrupted_set(prepared, resolve_corruption({"kind": "truncate", "rate": 0.25}), 0, score)
+    assert data.in_extra.sum() == 24 and data.extra is not None
+    assert 24 <= score.forwards <= 48
+    assert np.isnan(data.gold_margin[data.in_extra]).all() and np.isfinite(data.gold_margin[~data.in_extra]).all()
+
+
+def test_orientation_survives_a_sequence(prepared):
+    steps = [{"kind": "uniform_flip", "rate": 0.5}, {"kind": "truncate", "rate": 0.5, "side": "both"}]
+    spec = resolve_corruption({"sequence": steps})
+    data = corrupted_set(prepared, spec, 0, Counter())
+    flips = corrupted_set(prepared, resolve_corruption(steps[0]), 0, Counter())
+    assert np.array_equal(data.clean_label, flips.clean_label)
+    assert (data.in_extra & (data.clean_label == -1)).any()
+    assert not data.flipped[data.in_extra].any()  # a new row stands as labelled
+
+
+def test_bradley_terry_labels_turn_pairs_before_any_corruption():
+    run = replace(RUN, world=replace(SPEC, labels="bradley_terry", pairs=400))
+    weights = initial_weights(mythworld_architecture(SPEC), 0)
+    made = prepare(mythworld_setting(run, weights), Counter())
+    clean = corrupted_set(made, CorruptionSpec(), 0, Counter())
+    assert 0.05 < clean.flipped.mean() < 0.25 and not clean.corrupted.any()
+    assert ((clean.gold_margin < 0) == clean.flipped).all()
+    flipped = corrupted_set(made, resolve_corruption({"kind": "uniform_flip", "rate": 0.3}), 0, Counter())
+    assert np.array_equal(flipped.flipped, clean.flipped ^ flipped.corrupted)
+
+
+def test_a_set_without_pairs_is_refused(prepared):
+    with pytest.raises(InputError, match="leaves no training pair"):
+        corrupted_set(prepared, resolve_corruption({"kind": "curate_drop", "rate": 1.0}), 0, Counter())
+
+
+def test_lanes_of_a_replicate_share_data_and_order(prepared):
+    data = corrupted_set(prepared, resolve_corruption({"kind": "uniform_flip", "rate": 0.4}), 0, Counter())
+    other = replace(RUN, objective=resolve("ipo", {"beta": 0.5}))
+    lanes = [build_lane(run_key(run), run, prepared, data, 0, 0)[0] for run in (RUN, other)]
+    assert (lanes[0].batches == lanes[1].batches).all() and (lanes[0].flipped == lanes[1].flipped).all()
+    moved, columns = build_lane("x", RUN, prepared, data, 1000, 0)
+    assert (moved.batches == lanes[0].batches + 1000).all()
+    assert moved.evals[0].ids == probe_ids(data.ids, 32)
+    assert len(columns["clean_label"]) == sum(len(part.ids) for part in moved.evals) == 32 + 16 + 8
