@@ -49,7 +49,11 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
         )
-        failures = _execute(sweep, out, folder, names, left, count, console) if left else []
+        try:
+            failures = _execute(sweep, out, folder, names, left, count, console) if left else []
+        except KeyboardInterrupt:
+            console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
+            raise
         return _finish(out, folder, failures, console)
 
 
