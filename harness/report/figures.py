@@ -18,10 +18,11 @@ from harness.tracking.journal import read_journal
 POINTS = 100  # per panel of the plane; more overplots without telling more
 
 
-def _picture(
+def picture(
     name: str, title: str, caption: str, alt: str, shape: tuple[int, int], size: tuple[float, float],
     paint: Callable[[Any, Any], None], **axes: Any,
 ) -> Picture:  # fmt: skip
+    """A figure of `shape` panels and `size` inches with its texts."""
     svg = draw(*shape, size, paint, **axes)
     return Picture(name, title, caption, alt, svg, round(size[0] * 96), round(size[1] * 96))
 
@@ -55,7 +56,7 @@ def curves(condition: Condition) -> Picture | None:
         axes[1, 0].set_ylabel("ranking accuracy\n(held out)")
 
     width = max(2.1 * len(lines), 5.0)
-    return _picture(
+    return picture(
         "curves",
         "While the loss falls, does the ranking follow?",
         f"Condition: {condition.title}. Top: loss on the fixed training probe set; bottom: share of clean held-out"
@@ -122,7 +123,7 @@ def plane(condition: Condition) -> Picture | None:
         for i in range(width):
             axes[i, 0].set_ylabel("policy margin (nats)")
 
-    return _picture(
+    return picture(
         "plane",
         "Where the pairs sit",
         f"Condition: {condition.title}. Each dot is a held-out pair: the reference's margin against the policy's, in"
@@ -170,13 +171,16 @@ def _plane_panel(panel: Any, cell: Cell, limit: float) -> None:
     panel.set_ylim(-limit, limit)
 
 
-def noise(conditions: Sequence[Condition]) -> list[Picture]:
-    """Ranking accuracy with its intervals against the corruption rate: a column per objective, a row per dial."""
+def noise(conditions: Sequence[Condition], rates: int = 2) -> list[Picture]:
+    """Ranking accuracy with its intervals against the corruption rate: a column per objective, a row per dial.
+
+    One picture for every kind with at least `rates` different rates, the clean set counted.
+    """
     pictures = []
     for kind in sorted({c.corruption for c in conditions if not c.clean}):
         settings = sorted({(c.labels, c.misaligned) for c in conditions if c.corruption == kind}, key=repr)
         rows = [(setting, find(conditions, *setting, kind)) for setting in settings]
-        rows = [(setting, found) for setting, found in rows if len({c.rate for c in found}) > 1]
+        rows = [(setting, found) for setting, found in rows if len({c.rate for c in found}) >= rates]
         if any(cell.values("ranking_accuracy") for _, found in rows for c in found for cell in c.cells):
             pictures.append(_noise_picture(kind, rows))
     return pictures
@@ -195,7 +199,7 @@ def _noise_picture(kind: str, rows: Sequence[tuple[tuple[str | None, float | Non
             dial = "" if misaligned is None else f"misaligned {plain(misaligned)}\n"
             axes[row, 0].set_ylabel(f"{dial}ranking accuracy")
 
-    return _picture(
+    return picture(
         "noise-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
         f"How much {ascii_visible(kind)} each objective survives",
         "Share of clean held-out pairs ranked right, with 95 % intervals over seeds, against the share of corrupted"
@@ -257,7 +261,7 @@ def quality(condition: Condition) -> Picture | None:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside right upper", fontsize=8)
 
-    return _picture(
+    return picture(
         "quality",
         "Ranking accuracy beside gold reward and KL",
         f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds. Marks far right"
@@ -296,7 +300,7 @@ def predicted(conditions: Sequence[Condition]) -> Picture | None:
             panel.legend()
         axes[0, 0].set_ylabel("share ranked wrong")
 
-    return _picture(
+    return picture(
         "predicted",
         "Bradley-Terry labels: predicted and measured share ranked wrong",
         "Share of clean held-out pairs ranked wrong: predicted from reference and gold reward alone,"

@@ -17,6 +17,7 @@ from harness.report.answer import answer, gap_size, rivals
 from harness.report.cells import Cell, baseline, build_cells, cells_csv
 from harness.report.conditions import Condition, build_conditions, telling
 from harness.report.contrasts import build_contrasts, contrasts_csv
+from harness.report.damage import damage_picture, damage_sentence, damages
 from harness.report.facts import Facts, read_facts
 from harness.report.methods import DEFINITIONS, asked, flags, methods, provenance, run_notes
 from harness.report.misspecified import misspecified_table
@@ -106,7 +107,10 @@ def _write(sweep: Sweep, name: str, data: bytes) -> Path:
 def draw_all(conditions: Sequence[Condition]) -> list[Picture]:
     """Every figure that the sweep has data for, in the order of the page."""
     headline = telling(conditions)
-    drawn = [figures.curves(headline), figures.plane(headline), *figures.noise(conditions)]
+    found = damages(conditions)
+    # With many kinds one picture compares them; a picture a kind is left to those swept over several rates.
+    noise = figures.noise(conditions, rates=3 if found else 2)
+    drawn = [damage_picture(found), figures.curves(headline), figures.plane(headline), *noise]
     return [p for p in (*drawn, figures.quality(headline), figures.predicted(conditions)) if p is not None]
 
 
@@ -122,7 +126,7 @@ def build_page(
     return Page(
         name=visible(sweep.name),
         question=visible(sweep.question) or "What does this sweep show?",
-        answer=answer(headline, cells, contrasts, base),
+        answer=damage_sentence(damages(conditions), base) or answer(headline, cells, contrasts, base),
         status=sections.status_line(sweep),
         flags=flags(sweep, cells),
         axes=asked(sweep, cells),

@@ -233,6 +233,8 @@ def _commit(
 
         write_ledger(job.data.ledger, job.folder / "ledger.parquet")
     results = results_row(examples, drawn, job.run.objective.beta)
+    if job.data.ledger is not None and job.run.corruption.rate is None:
+        results["rate"] = job.data.ledger.attrs["manifest"]["rate_realised"]
     steps = job.run.training.steps
     final = {f"final/{name}": value for name, value in results.items() if value is not None}
     job.journal.append({"kind": "metrics", "step": steps, **final})

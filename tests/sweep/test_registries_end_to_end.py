@@ -90,6 +90,13 @@ def test_every_row_appears_in_the_report(swept):
     cells = pd.read_csv(swept / "report" / "cells.csv")
     assert set(cells.objective) >= set(SHOWN) and set(cells.corruption) >= set(CORRUPTIONS)
     assert all(name in report for name in SHOWN)
+    assert "What each kind of damage costs" in report and "kinds of damage" in report.split("\n> ")[1]
+
+
+def test_derived_kinds_show_the_rate_they_realised(swept):
+    results = pd.read_csv(swept / "results.csv").set_index("corruption")
+    derived = [name for name, row in CORRUPTIONS.items() if row.rate == "derived"]
+    assert results.loc[derived].rate.between(0, 1).all() and (results.loc["bt_flip"].rate < 0.5).all()
 
 
 def test_corrupted_sets_are_what_the_ledger_says(swept):
