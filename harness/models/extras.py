@@ -63,11 +63,13 @@ def divergence(logps: Tensor, scored: Scored, side: int) -> Tensor:
 
 
 def entropy_share(logps: Tensor, scored: Scored) -> Tensor:
-    """mallows_po: mean next-token entropy on the pair over log V, in [0, 1] (arXiv 2405.14953)."""
+    """mallows_po: next-token entropy over log V, token mean of each response, then their average, in [0, 1].
+
+    As the authors compute it (arXiv 2405.14953).
+    """
     entropy = -(logps.exp() * logps).sum(-1)
-    response = scored.side > 0
-    mean = torch.where(response, entropy, 0.0).sum(-1) / response.sum(-1).clamp(min=1)
-    return mean / math.log(logps.shape[-1])
+    both = _mean(entropy, scored, CHOSEN) + _mean(entropy, scored, REJECTED)
+    return both / (2 * math.log(logps.shape[-1]))
 
 
 Quantity = Callable[[Tensor, Scored], Tensor]

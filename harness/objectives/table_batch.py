@@ -58,7 +58,8 @@ BATCH_ROWS = (
          "alpha": Parameter(0.6, low=0, search=(0, 1), doc="how far beta follows the batch's margin"),
          "rho": Parameter(0.8, low=0, high=1, low_open=True, search=(0.5, 1), doc="share of pairs kept")},
         "arXiv 2407.08639", "dpo with beta set per batch, on the pairs with the most ordinary margins",
-        "drops outliers whether wrong or informative; the paper draws the kept pairs, here the nearest are kept",
+        "drops outliers whether wrong or informative; keeps the nearest pairs where the authors' code draws them, and"
+        " its margin is beta times the gain where theirs leaves beta out",
         state={"mean_margin": StateField("lane", 0.0)}, step0=step0.log_two,
     ),
     Objective(

@@ -132,7 +132,7 @@ PAIR_ROWS = (
     Objective(
         "cal_dpo", SIDE + "cal_dpo", "pair", "sum", True, {"beta": QUADRATIC_BETA}, "arXiv 2412.14516",
         "dpo at beta 1 with both log-ratios calibrated to +-1/(2 beta)",
-        "the quadratic part dominates at small beta", step0=step0.cal_dpo,
+        "the quadratic part dominates at small beta; the authors' code halves it", step0=step0.cal_dpo,
     ),
     Objective(
         "chi_po", SIDE + "chi_po", "pair", "sum", True,

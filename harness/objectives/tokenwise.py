@@ -48,7 +48,7 @@ def tdpo2(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number) 
 
 
 def mallows_po(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """ell(phi z), phi = -log(entropy_share): mean next-token entropy of the reference over the largest possible one."""
+    """ell(phi z), phi = -log(entropy_share): next-token entropy of the reference over the largest possible one."""
     chosen, rejected = shifts(policy, reference)
     # An entropy of exactly zero (a reference that is certain) would make phi infinite.
     phi = -reference.extra["entropy_share"].clamp(min=1e-6, max=1).log()

@@ -71,7 +71,8 @@ def _title(cell: Cell) -> str:
     if first.labels == "bradley_terry":
         parts.append("Bradley-Terry labels")
     rate = "" if cell.rate is None else f" {cell.rate:.3g}"
-    parts.append("clean labels" if first.corruption == "none" else f"{visible(first.corruption)}{rate}")
+    damage = first.corruption_text if first.corruption == "sequence" else f"{first.corruption}{rate}"
+    parts.append("clean labels" if first.corruption == "none" else visible(damage))
     return ", ".join(parts)
 
 

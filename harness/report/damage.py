@@ -52,9 +52,8 @@ def damages(conditions: Sequence[Condition]) -> list[Damage]:
 
 def _label(condition: Condition, dials: bool) -> str:
     first = condition.cells[0].first
-    given = first.config["corruption"].get("rate")
     dial = f" (misaligned {plain(first.misaligned)})" if dials and first.misaligned is not None else ""
-    return f"{first.corruption}{'' if given is None else f' {plain(given)}'}{dial}"
+    return f"{first.corruption_text}{dial}"
 
 
 def damage_sentence(found: Sequence[Damage], baseline: str) -> str | None:

@@ -60,6 +60,14 @@ class Run:
         return str(self.config["corruption"]["kind"])
 
     @property
+    def corruption_text(self) -> str:
+        """The corruption as a reader names it: kind and rate, a sequence step by step."""
+        given = self.config["corruption"]
+        steps = dict(given["params"]).get("steps") if self.corruption == "sequence" else None
+        parts = [(kind, rate) for kind, rate, _ in steps] if steps else [(self.corruption, given.get("rate"))]
+        return " + ".join(kind if rate is None else f"{kind} {rate:g}" for kind, rate in parts)
+
+    @property
     def rate(self) -> float | None:
         """Share of corrupted pairs: 0 for the clean set, planned or (derived-rate kinds) realised; None if unknown."""
         if self.corruption == "none":
