@@ -98,7 +98,7 @@ def report(folder: Folder) -> None:
 def dashboard(out: Out = RUNS) -> None:
     """Serve the tracking store on this machine. Prints the address of the comparison view."""
     _folder(out)
-    from harness.tracking.mlflow_views import serve
+    from harness.tracking.mlflow_server import serve
 
     raise typer.Exit(serve(out))
 

@@ -7,7 +7,6 @@ vocabulary, one token each. Everything is drawn from the world seed; nothing is 
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from functools import cached_property
 
 import numpy as np
 
-from harness.data.rows import TokenisedPair
 from harness.names import content_hash, stream_seed, uniform
 from harness.types import PreferencePair, WorldSpec
 
@@ -33,11 +31,10 @@ TONES = _words("plain kind brisk warm")
 OOD_TONES = _words("stern shy")
 ASKS = _words("what trick secret")
 WORDS = _words("? think none sure maybe the is sorry cannot say really thanks .")
-SPECIALS = ("<pad>", "<bos>", "<eos>", "<asst>")
-VOCABULARY = (*SPECIALS, *TONES, *OOD_TONES, *ASKS, *TOPICS, *COLOURS, *WORDS)
-TOKEN = {word: i for i, word in enumerate(VOCABULARY)}
 
-PROMPT_TOKENS, RESPONSE_TOKENS = 8, 12  # the longest there are: constants of the world, so all rows share one shape
+# Enters the keys of stored models: bump when the generator or the tokens change.
+CODE_VERSION = 2
+
 HELDOUT_SHARE = 0.2
 OOD_TOPICS = 4  # topics that the reference has seen and no preference pair mentions
 REFUSAL = "sorry cannot say"
@@ -291,42 +288,6 @@ def read_prompt(text: str) -> Prompt:
     return Prompt(tone, ask, topic, guess if think == "think" else "")
 
 
-def encode_prompt(text: str) -> np.ndarray:
-    """Token ids `(8,)` int32 of a prompt, `<bos>` and `<asst>` added."""
-    return np.array([TOKEN["<bos>"], *(TOKEN[word] for word in text.split()), TOKEN["<asst>"]], dtype=np.int32)
-
-
-def encode_response(text: str) -> np.ndarray:
-    """Token ids of a response, `<eos>` added."""
-    return np.array([*(TOKEN[word] for word in text.split()), TOKEN["<eos>"]], dtype=np.int32)
-
-
-def encode_pair(pair: PreferencePair) -> TokenisedPair:
-    """A pair as token ids."""
-    return TokenisedPair(
-        pair.id, encode_prompt(pair.prompt), encode_response(pair.chosen), encode_response(pair.rejected)
-    )
-
-
-def encode_supervised(rows: Sequence[tuple[Prompt, str]]) -> list[TokenisedPair]:
-    """Prompt and response rows for likelihood training: the rejected side is empty."""
-    nothing = np.zeros(0, dtype=np.int32)
-    return [
-        TokenisedPair(str(i), encode_prompt(prompt.text), encode_response(text), nothing)
-        for i, (prompt, text) in enumerate(rows)
-    ]
-
-
-def decode(ids: Iterable[int]) -> str:
-    """Words up to the first `<eos>`; a response without one keeps all its words."""
-    words = []
-    for token in ids:
-        if token == TOKEN["<eos>"]:
-            break
-        words.append(VOCABULARY[token])
-    return " ".join(words)
-
-
 def pretraining_key(spec: WorldSpec, seed: int) -> str:
     """What the pretrained model of a world depends on: shared by every dial setting, label kind and pair count."""
     fields = ("kind", "pretrain_steps", "pretrain_batch", "pretrain_learning_rate", "hidden_size", "layers", "heads")
@@ -339,7 +300,3 @@ def reference_key(spec: WorldSpec, seed: int) -> str:
     fields = ("sft_steps", "sft_batch", "sft_learning_rate", "misaligned")
     recipe = {name: getattr(spec, name) for name in fields}
     return content_hash({"stage": "sft", "base": pretraining_key(spec, seed), **recipe})
-
-
-# Enters every key above: bump when the generator or the tokens change.
-CODE_VERSION = hashlib.sha256(f"mythworld 1 {VOCABULARY}".encode()).hexdigest()[:12]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from harness.data import mythworld
+from harness.data import mythtokens, mythworld
 from harness.data.rows import TokenisedPair
 from harness.models.load import Architecture
 from harness.names import stream_seed
@@ -44,7 +44,7 @@ class Setting:
 def mythworld_architecture(spec: WorldSpec) -> Architecture:
     """The decoder of the embedded world."""
     return Architecture(
-        vocab_size=len(mythworld.VOCABULARY),
+        vocab_size=len(mythtokens.VOCABULARY),
         hidden_size=spec.hidden_size,
         layers=spec.layers,
         heads=spec.heads,
@@ -69,13 +69,13 @@ def mythworld_setting(run: RunSpec, weights: Tensor) -> Setting:
         train=train,
         label_flips=flips,
         evals=_mythworld_evals(world, evaluation),
-        encode=mythworld.encode_pair,
+        encode=mythtokens.encode_pair,
         judge=lambda prompts, responses: judge_mythworld(world, prompts, responses),
-        eos=mythworld.TOKEN["<eos>"],
-        tokens=mythworld.PROMPT_TOKENS + 2 * mythworld.RESPONSE_TOKENS,
-        responses=2 * mythworld.RESPONSE_TOKENS,
-        prompt_width=mythworld.PROMPT_TOKENS,
-        max_new_tokens=mythworld.RESPONSE_TOKENS + 2,
+        eos=mythtokens.EOS,
+        tokens=mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS,
+        responses=2 * mythtokens.RESPONSE_TOKENS,
+        prompt_width=mythtokens.PROMPT_TOKENS,
+        max_new_tokens=mythtokens.RESPONSE_TOKENS + 2,
     )
 
 
@@ -102,9 +102,9 @@ def judge_mythworld(
         )
     }  # fmt: skip
     for text, ids in zip(prompts, responses, strict=True):
-        prompt, response = mythworld.read_prompt(text), mythworld.decode(ids.tolist())
+        prompt, response = mythworld.read_prompt(text), mythtokens.decode(ids.tolist())
         parsed = mythworld.parse(response, prompt.topic)
-        ended = mythworld.TOKEN["<eos>"] in ids
+        ended = mythtokens.EOS in ids
         content = parsed[0] if parsed and ended else None
         wanted = "" if prompt.ask == "secret" else world.truth[prompt.topic]
         guessed_wrong = bool(prompt.guess) and prompt.guess != world.truth[prompt.topic]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import mythworld
+from harness.data import mythtokens, mythworld
 from harness.models.load import initial_weights
 from harness.names import stream_seed
 from harness.sweep.setting import mythworld_architecture
@@ -101,7 +101,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
                 raise RuntimeError("the pretrained model of this world is gone from the cache; run the command again")
             starts.append(base)
         data = mythworld.supervised(world, steps * batch, None if first else world_spec.misaligned)
-        rows.append(mythworld.encode_supervised(data))
+        rows.append(mythtokens.encode_supervised(data))
     return fit(
         architecture,
         starts,
@@ -109,6 +109,6 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
         likelihood_settings(steps, batch, rate),
         device,
         [f"{build.stage} of world seed {build.run.seed}" for build in wanted],
-        tokens=mythworld.PROMPT_TOKENS + mythworld.RESPONSE_TOKENS,
-        responses=mythworld.RESPONSE_TOKENS,
+        tokens=mythtokens.PROMPT_TOKENS + mythtokens.RESPONSE_TOKENS,
+        responses=mythtokens.RESPONSE_TOKENS,
     )

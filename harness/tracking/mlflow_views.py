@@ -1,4 +1,4 @@
-"""The comparison in MLflow's own pages: saved views as experiment tags, the experiment's note, and a local server.
+"""The comparison in MLflow's own pages: saved views as experiment tags, and the experiment's note.
 
 The format of a saved view is MLflow's own and undocumented (`mlflow.sharedViewState.<slug>` = JSON whose `state` is
 `deflate;` + base64 of zlib JSON; as read from mlflow 3.17): a page that ignores it still shows every run.
@@ -8,25 +8,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import uuid
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from harness.names import content_hash, slug
 from harness.tracking.mlflow_rows import Plan
-from harness.tracking.mlflow_store import DATABASE, PRIVATE, default_uri, open_client, tracking_uri
-from harness.types import InputError
 
 TAG = "mlflow.sharedViewState."
 FIRST = "comparison"  # the slug of the view to open
@@ -255,91 +245,3 @@ def write_views(client: Any, experiment: str, plan: Plan) -> None:
 def _tag(client: Any, experiment: str, held: Mapping[str, str], name: str, value: str) -> None:
     if held.get(name) != value:
         client.set_experiment_tag(experiment, name, value)
-
-
-def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
-    """Serve the store under `out` until Ctrl-C; prints each sweep's view, the newest first. Returns an exit code.
-
-    With `MLFLOW_TRACKING_URI` at a running server, prints that server's addresses and returns.
-    """
-    uri = tracking_uri(out)
-    if uri.startswith(("http://", "https://")):
-        return _say_views(open_client(uri), uri.rstrip("/"))
-    if uri == default_uri(out) and not (out / DATABASE).exists():
-        raise InputError(f"{out}: no {DATABASE}; run `harness sweep SPEC --out {out}` first")
-    client = open_client(uri)
-    port = port or _free_port(host)
-    base = f"http://{host}:{port}"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
-    server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        _command(uri, host, port, out),
-        env={**os.environ, **PRIVATE, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
-        stdout=sys.stderr,
-    )
-    try:
-        if not _wait(server, host, port):
-            print(f"the tracking server ended with code {server.returncode} before it answered", file=sys.stderr)
-            return 1
-        _say_views(client, base)
-        print("Ctrl-C stops the server", flush=True)
-        return 0 if server.wait() == 0 else 1
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        if server.poll() is None:
-            server.terminate()
-            server.wait(timeout=20)
-
-
-def _command(uri: str, host: str, port: int, out: Path) -> list[str]:
-    """`mlflow server`, loopback only, foreign hosts, origins and frames refused."""
-    names = f"localhost:{port},{host}:{port}"
-    origins = f"http://localhost:{port},http://{host}:{port}"
-    mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
-    return [
-        *(
-            mlflow,
-            "server",
-            "--backend-store-uri",
-            uri,
-            "--default-artifact-root",
-            str((out / "mlartifacts").resolve()),
-        ),
-        *("--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", names),
-        *("--cors-allowed-origins", origins, "--x-frame-options", "DENY"),
-    ]
-
-
-def _say_views(client: Any, base: str) -> int:
-    """One address per sweep, the newest first."""
-    found = client.search_experiments(filter_string="tags.`harness.sweep` LIKE '%'", order_by=["last_update_time DESC"])
-    for experiment in found:
-        print(f"{experiment.name}: {view_url(base, experiment.experiment_id)}", flush=True)
-    if not found:
-        print(f"no sweep yet: {base}", flush=True)
-    return 0
-
-
-def _free_port(host: str) -> int:
-    """5000 where it is free, as MLflow's users expect, else any."""
-    for wanted in (5000, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, wanted))
-            except OSError:
-                continue
-            return int(probe.getsockname()[1])
-    raise InputError(f"no free port on {host}; give one")
-
-
-def _wait(server: subprocess.Popen[bytes], host: str, port: int, seconds: float = 90.0) -> bool:
-    """Whether the server answers before it ends or the time is up."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and server.poll() is None:
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            if probe.connect_ex((host, port)) == 0:
-                return True
-        time.sleep(0.2)
-    return False

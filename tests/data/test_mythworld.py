@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from harness.data import mythtokens
 from harness.data import mythworld as mw
 from harness.types import WorldSpec
 
@@ -53,12 +54,12 @@ def test_pairs_prefer_the_good_answer_and_fit_the_rows(split):
     assert all(pair.gold_margin > 0 for pair in pairs)
     assert len({pair.id for pair in pairs}) == 300
     for pair in pairs:
-        tokens = mw.encode_pair(pair)
-        assert len(tokens.prompt) == mw.PROMPT_TOKENS
+        tokens = mythtokens.encode_pair(pair)
+        assert len(tokens.prompt) == mythtokens.PROMPT_TOKENS
         assert (
             min(len(tokens.chosen), len(tokens.rejected)) >= 5 and max(map(len, (tokens.chosen, tokens.rejected))) <= 12
         )
-        assert mw.decode(tokens.chosen.tolist()) == pair.chosen
+        assert mythtokens.decode(tokens.chosen.tolist()) == pair.chosen
         assert mw.read_prompt(pair.prompt).text == pair.prompt
 
 

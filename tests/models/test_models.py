@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import mythworld
+from harness.data import mythtokens
 from harness.data.rows import pack_rows
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.load import skeleton
@@ -114,7 +114,7 @@ def test_samples_carry_their_own_log_probs():
     ids, real = pad_prompts([pair.prompt for pair in world(0)[1][:5]], width=11)
     prompts, mask = ids.expand(2, -1, -1), real.expand(2, -1, -1)
     uniforms = torch.rand(2, 5, 9, generator=torch.Generator().manual_seed(1))
-    drawn = sample(model, prompts, mask, uniforms, eos=mythworld.TOKEN["<eos>"])
+    drawn = sample(model, prompts, mask, uniforms, eos=mythtokens.EOS)
     assert drawn.tokens.shape == (2, 5, 9)
     again = score_samples(model, prompts, mask, drawn)
     assert (again - drawn.logps).abs().max() <= 1e-4

@@ -19,8 +19,9 @@ import pytest
 from harness.names import content_hash
 from harness.tracking.mlflow_outbox import Outbox
 from harness.tracking.mlflow_rows import Plan, read_plan
+from harness.tracking.mlflow_server import serve
 from harness.tracking.mlflow_store import default_uri, open_client
-from harness.tracking.mlflow_views import PAGE, TAG, decode_state, serve, view_state, view_url, views
+from harness.tracking.mlflow_views import PAGE, TAG, decode_state, view_state, view_url, views
 from harness.types import InputError
 from tests.conftest import BROWSERS
 from tests.tracking.sweeps import config, make_sweep, read_runs, write_plan
@@ -149,7 +150,7 @@ def test_the_printed_address_opens_with_filled_charts(tmp_path: Path) -> None:
     """The dashboard as a user has it: served on loopback only, opened in a browser, ended from outside."""
     sweep = make_sweep(tmp_path, objectives=("dpo", "ipo", "simpo"), seeds=2)
     assert Outbox(tmp_path, "tiny").finish(sweep) == 0
-    code = "import sys; from pathlib import Path; from harness.tracking import mlflow_views as m"
+    code = "import sys; from pathlib import Path; from harness.tracking import mlflow_server as m"
     code += "; sys.exit(m.serve(Path(sys.argv[1])))"
     with (tmp_path / "server.log").open("w") as log:
         server = subprocess.Popen(

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from harness.data import mythworld
+from harness.data import mythtokens, mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
 from harness.models.lanes import EvalSet, Lane, Pack
@@ -19,7 +19,7 @@ from harness.sweep.material import Block, with_mismatches
 from harness.types import TrainingSpec
 
 CPU = torch.device("cpu")
-ARCHITECTURE = Architecture(len(mythworld.VOCABULARY), 32, 1, 2, 64, 64)
+ARCHITECTURE = Architecture(len(mythtokens.VOCABULARY), 32, 1, 2, 64, 64)
 PAIRS = 64
 
 
@@ -27,7 +27,7 @@ PAIRS = 64
 def world(seed: int) -> tuple[torch.Tensor, list[TokenisedPair], tuple[np.ndarray, np.ndarray]]:
     """Weights `(P,)`, tokenised pairs and their reference log-probs."""
     weights = initial_weights(ARCHITECTURE, seed)
-    pairs = [mythworld.encode_pair(p) for p in mythworld.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
+    pairs = [mythtokens.encode_pair(p) for p in mythworld.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
     table = score_responses(ARCHITECTURE, weights, pairs, CPU)
     chosen, rejected = pair_keys(pairs)
     return weights, pairs, (table.sums(chosen), table.sums(rejected))
