@@ -38,11 +38,11 @@ def asked(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
     runs = [cell.first for cell in cells]
     base = runs[0].objective if runs else ""
     betas = sorted({run.beta for run in runs if run.beta is not None})
-    corruptions = {(r.corruption != "none", r.corruption, r.config["corruption"].get("rate") or 0.0) for r in runs}
-    kinds = [
-        "clean" if not dirty else visible(kind) + (f" {plain(rate)}" if rate else "")
-        for dirty, kind, rate in sorted(corruptions)
-    ]
+    corruptions = {
+        (r.corruption != "none", r.corruption, r.config["corruption"].get("rate") or 0.0, r.corruption_text)
+        for r in runs
+    }
+    kinds = ["clean" if not dirty else visible(text) for dirty, _, _, text in sorted(corruptions)]
     out = [
         ("objectives", ", ".join(visible(name) for name in ordered({run.objective for run in runs}, base))),
         ("betas", ", ".join(map(plain, betas))),
@@ -51,6 +51,8 @@ def asked(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
         ("seeds", f"{len(sweep.seeds)}, paired"),
     ]
     for axis in sweep.axes:
+        if axis == "corruption.steps":  # told step by step above
+            continue
         values = {repr(v): v for cell in cells if (v := axis_values(cell, [axis])[axis]) is not None}
         out.append((axis, ", ".join(visible(values[k]) for k in sorted(values))))
     return tuple((name, values) for name, values in out if values)

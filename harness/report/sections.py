@@ -140,7 +140,7 @@ def _shade(share: float) -> str:
 def survival(conditions: Sequence[Condition]) -> list[Table]:
     """Per corruption kind: the largest tested rate up to which ranking accuracy stays clearly above a yardstick."""
     tables = []
-    for kind in sorted({c.corruption for c in conditions if not c.clean}):
+    for kind in sorted({c.corruption for c in conditions if not c.clean} - {"sequence"}):
         settings = sorted({(c.labels, c.misaligned) for c in conditions if c.corruption == kind}, key=repr)
         families = [find(conditions, *setting, kind) for setting in settings]
         heads = ["" if dial is None else f"misaligned {plain(dial)}: " for _, dial in settings]
