@@ -7,7 +7,7 @@ from a live frozen copy of the starting weights: the stored table has log-probs,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -84,11 +84,6 @@ def _both(name: str, function: Callable[..., Tensor]) -> dict[str, Quantity]:
 POLICY: Mapping[str, Quantity] = _both("log_weight", log_weight) | _both("head", head) | _both("kl", divergence)
 REFERENCE: Mapping[str, Quantity] = _both("head", head) | {"entropy_share": entropy_share}
 LIVE = frozenset({*REFERENCE, "chosen_kl", "rejected_kl", MISMATCHED})  # what needs the reference in the step
-
-
-def known(needs: Sequence[str]) -> bool:
-    """Whether the trainer can provide all of `needs`."""
-    return all(name in POLICY or name in REFERENCE or name == MISMATCHED for name in needs)
 
 
 def compute(needs: frozenset[str], scored: Scored) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

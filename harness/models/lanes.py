@@ -89,12 +89,13 @@ def lane_groups(objectives: Sequence[ObjectiveSpec], rows: int, device: torch.de
     """Group lanes by objective and structural options, in order of first appearance. `rows`: pairs in the corpus.
 
     On a CPU every lane is a group of its own: vectorised exp and log differ from their scalar tails in the last bit,
-    so an element's value would depend on where its lane lies in a stacked tensor.
+    so an element's value would depend on where its lane lies in a stacked tensor. A batch-level lane is alone
+    everywhere: the batches it is measured in follow its own splits.
     """
     members: dict[tuple[object, ...], list[int]] = {}
     for lane, spec in enumerate(objectives):
         structural = tuple((k, v) for k, v in spec.hyperparameters if not _is_number(v))
-        alone = lane if device.type == "cpu" else -1
+        alone = lane if device.type == "cpu" or OBJECTIVES[spec.name].family == "batch" else -1
         members.setdefault((spec.name, structural, alone), []).append(lane)
     groups = []
     for lanes in members.values():

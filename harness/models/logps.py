@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -172,8 +172,3 @@ def oriented(pairs: PairLogps, flipped: Tensor) -> PairLogps:
         other = "rejected_" + name.removeprefix("chosen_")
         extra[name], extra[other] = swapped(extra[name], extra[other])
     return PairLogps(chosen, rejected, chosen_len, rejected_len, extra)
-
-
-def corpus_bytes(corpus: Corpus) -> int:
-    """Memory of a corpus in bytes."""
-    return sum(getattr(corpus, f.name).nbytes for f in fields(corpus))

@@ -8,7 +8,7 @@ middle one). The family of the correction is all contrasts of one measure in the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -121,10 +121,6 @@ def _partner(cell: Cell, peers: Sequence[Cell], bases: Sequence[Cell]) -> Cell:
         place = own.index(beta) / (len(own) - 1) if beta is not None and len(own) > 1 else 0.5
         wanted = theirs[round(place * (len(theirs) - 1))]
     return next(base for base in bases if base.first.beta == wanted)
-
-
-def _betas(cells: Iterable[Cell]) -> list[float]:
-    return sorted({cell.first.beta for cell in cells if cell.first.beta is not None})
 
 
 def contrasts_csv(cells: Sequence[Cell], baseline: str, axes: tuple[str, ...]) -> bytes:

@@ -145,9 +145,10 @@ def _execute(
 
 
 def _built(cache: Path, key: str) -> bool:
-    from harness.sweep.stages import weights_path
+    """Whether a model stands and is whole; a damaged file is set aside, so the model is built again."""
+    from harness.sweep.stages import load_weights
 
-    return weights_path(cache, key).exists()
+    return load_weights(cache, key) is not None
 
 
 def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:

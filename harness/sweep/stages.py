@@ -67,7 +67,7 @@ def build_models(cache: Path, wanted: Sequence[Build], device: torch.device) -> 
         return
     if missing[0].run.world is None:
         for build in missing:
-            _store(cache, build, fit_text_reference(cache, build.run, device))
+            _store(cache, build, fit_text_reference(build.run, device))
         return
     for build, weights in zip(missing, _fit_worlds(cache, missing, device), strict=True):
         _store(cache, build, weights)

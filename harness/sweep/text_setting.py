@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -44,9 +43,8 @@ def text_architecture(data: DataSpec, model: ModelSpec) -> Architecture:
     )
 
 
-def fit_text_reference(cache: Path, run: RunSpec, device: torch.device) -> Tensor:
+def fit_text_reference(run: RunSpec, device: torch.device) -> Tensor:
     """The reference of a text sweep: random weights, then maximum likelihood of the chosen training responses."""
-    del cache
     data, model = run.data, run.model
     assert data is not None and model is not None
     text = read_text(data, model, run.seed)

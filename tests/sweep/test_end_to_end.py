@@ -151,6 +151,25 @@ def test_killed_at_a_random_moment_and_repeated_the_results_are_identical(swept,
     assert verify(again) == []
 
 
+def test_damaged_caches_are_noticed_and_made_again(swept, tmp_path):
+    """A flipped bit in every stored model and reference: found, set aside, rebuilt, the same numbers."""
+    import shutil
+
+    shutil.copytree(swept.parent, tmp_path / "runs")
+    folder = tmp_path / "runs" / "tiny"
+    for kind in ("models", "reference"):
+        for victim in (tmp_path / "runs" / "cache" / kind).glob("*.safetensors"):
+            data = bytearray(victim.read_bytes())
+            data[-100] ^= 1
+            victim.write_bytes(data)
+    for result in sorted(folder.glob("*/result.json"))[::6]:
+        result.unlink()
+    done = harness("sweep", write(tmp_path, TINY), "--out", tmp_path / "runs")
+    assert done.returncode == 0 and "20 already done" in done.stdout, done.stdout + done.stderr
+    assert list((tmp_path / "runs" / "cache" / "models").glob("*.corrupt-*"))
+    assert (folder / "results.csv").read_bytes() == (swept / "results.csv").read_bytes()
+
+
 def test_a_broken_result_is_noticed_and_made_again(swept, tmp_path):
     import shutil
 

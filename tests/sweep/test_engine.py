@@ -12,7 +12,7 @@ from rich.console import Console
 
 from harness.names import run_key
 from harness.objectives.table import resolve
-from harness.sweep.engines import inline, process
+from harness.sweep.engines import process
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
 from harness.sweep.progress import Progress, duration
@@ -57,13 +57,6 @@ def test_leaving_early_stops_the_workers():
     import multiprocessing
 
     assert not [p for p in multiprocessing.active_children() if p.is_alive()]
-
-
-def test_inline_engine_reports_the_same():
-    kinds = [m.kind for m in inline.run_tasks(play, [Task(0, "ok"), Task(1, "raise")], None)]
-    assert kinds == ["step", "done", "step", "failed"]
-    with pytest.raises(InputError):
-        list(inline.run_tasks(play, [Task(0, "input")], None))
 
 
 def grid(count: int) -> list[RunSpec]:

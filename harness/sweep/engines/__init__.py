@@ -1,1 +1,1 @@
-"""Who executes tasks: in this process, or one single-threaded process a core."""
+"""Who executes tasks: one single-threaded worker process a core, or one for a GPU."""
