@@ -20,17 +20,22 @@ WAITING = ("pending", "stopped")
 class Treated:
     """The runs of one cell on one measure, by seed, lost ones counted.
 
-    `values`: finished seeds as measured, lost ones (diverged, failed) at the measure's worst. `n` counts both: every
-    seed with an outcome, and so it is the n of the estimate. `lost`: how many of them were lost. `waiting`: pending or
-    stopped seeds, neither counted nor imputed: while there are any, the cell is incomplete and gets no verdict.
-    Where a seed was lost and the measure has no worst value (nats, rewards), no mean is honest: `values` is empty,
-    `available` False, and `n` still counts.
+    `values`: finished seeds as measured, lost ones (diverged, failed) at the measure's worst. `seeds` are both: every
+    seed with an outcome, and `n`, their number, is the n of the estimate. `lost`: how many of them were lost.
+    `waiting`: pending or stopped seeds, neither counted nor imputed: while there are any, the cell is incomplete and
+    gets no verdict. Where a seed was lost and the measure has no worst value (nats, rewards), no mean is honest:
+    `values` is empty, `available` False, and `n` still counts.
     """
 
     values: Mapping[int, float]
-    n: int
+    seeds: tuple[int, ...]
     lost: int
     waiting: int
+
+    @property
+    def n(self) -> int:
+        """Seeds counted."""
+        return len(self.seeds)
 
     @property
     def available(self) -> bool:
@@ -57,14 +62,15 @@ def intention_to_treat(statuses: Mapping[int, str], values: Mapping[int, float],
     kept = {seed: values[seed] for seed in sorted(statuses) if statuses[seed] == "done" and seed in values}
     lost = [seed for seed in sorted(statuses) if statuses[seed] in LOST]
     waiting = sum(status in WAITING for status in statuses.values())
-    n = len(kept) + len(lost)
+    seeds = tuple(sorted([*kept, *lost]))
     if not kept and "done" in statuses.values():  # the measure does not apply here: nothing to be worst at
-        return Treated({}, 0, len(lost), waiting)
+        return Treated({}, (), len(lost), waiting)
     if not lost:
-        return Treated(kept, n, 0, waiting)
+        return Treated(kept, seeds, 0, waiting)
     if worst is None:
-        return Treated({}, n, len(lost), waiting)
-    return Treated(dict(sorted((kept | dict.fromkeys(lost, worst)).items())), n, len(lost), waiting)
+        return Treated({}, seeds, len(lost), waiting)
+    imputed = kept | dict.fromkeys(lost, worst)
+    return Treated({seed: imputed[seed] for seed in seeds}, seeds, len(lost), waiting)
 
 
 def lost_rate(statuses: Mapping[int, str], level: float = 0.95) -> Estimate:
