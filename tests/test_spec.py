@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.data.mythworld import reference_key
 from harness.labels import readable_name, readable_names
-from harness.names import run_key
+from harness.names import run_key, run_stream, stream_seed
 from harness.spec import load_sweep
 from harness.spec_models import FIELDS, SECTIONS
+from harness.sweep.packs import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
 from harness.yaml_strict import parse_yaml, plain
@@ -357,3 +359,24 @@ def test_loading_and_planning_import_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_replica_is_the_innermost_axis_and_leaves_every_other_key_alone(tmp_path):
+    """Stored runs are replica 0: their keys were made before the field existed."""
+    alone = load(tmp_path, f"{BASE}seeds: 2\n").runs
+    repeated = load(tmp_path, f"{BASE}seeds: 2\nreplica: 3\n")
+    assert [(run.seed, run.replica) for run in repeated.runs] == [(s, r) for s in (0, 1) for r in (0, 1, 2)]
+    assert [run_key(run) for run in repeated.runs if run.replica == 0] == [run_key(run) for run in alone]
+    assert len({run_key(run) for run in repeated.runs}) == 6
+    assert repeated.resolved["replica"] == [0, 1, 2] and "replica" not in load(tmp_path, BASE).resolved
+    assert [run.replica for run in load(tmp_path, f"{BASE}replica: [7, 2]\n").runs] == [7, 2]
+    assert describe(repeated, tmp_path)["axes"]["replica"] == [0, 1, 2]
+    with pytest.raises(InputError, match="replica 2 is given twice"):
+        load(tmp_path, f"{BASE}replica: [2, 2]\n")
+
+
+def test_a_replica_changes_the_order_stream_and_nothing_else(tmp_path):
+    first, second = load(tmp_path, f"{BASE}replica: 2\n").runs
+    assert run_stream(first, "order") == stream_seed(first.seed, "order") != run_stream(second, "order")
+    assert reference_key(first.world, first.seed) == reference_key(second.world, second.seed)
+    assert pack_key(first) == pack_key(second)

@@ -16,7 +16,7 @@ from harness.data.order import batch_ids, probe_ids
 from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
 from harness.models.lanes import EvalSet, Lane
 from harness.models.reference import ReferenceTable, pair_keys
-from harness.names import stream_seed
+from harness.names import run_stream, stream_seed
 from harness.sweep.setting import Setting
 from harness.types import CorruptionSpec, InputError, PreferencePair, RunSpec
 
@@ -222,9 +222,7 @@ def build_lane(
     """
     rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
     flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(
-        batch_ids(data.ids, stream_seed(run.seed, "order"), run.training.steps, run.training.batch_size)
-    )
+    order = torch.from_numpy(batch_ids(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size))
     evals, columns = _eval_sets(run, prepared, data, rows, flipped, base)
     lane = Lane(
         key=key,

@@ -134,6 +134,7 @@ def _settings(run: RunSpec) -> Iterable[tuple[str, Any]]:
         for name, value in (plain(getattr(run, section)) or {}).items():
             yield f"{section}.{name}", value
     yield "seed", run.seed
+    yield "replica", run.replica
 
 
 def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str, int]]:
