@@ -25,18 +25,8 @@ MAX_RUNS = 10_000
 # For the size of a grid that is refused: measured for the embedded world's default settings on one core.
 SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 
-GRID_KEYS = (
-    "world",
-    "data",
-    "model",
-    "objectives",
-    "corruptions",
-    "seeds",
-    "replica",
-    "training",
-    "evaluation",
-    "device",
-)
+CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
+GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
 TOP_KEYS = ("name", "question", *GRID_KEYS, "also")
 STUDY_KEYS = ("trials", "fresh_seeds", "targets")
 RESERVED = ("cache", "mlartifacts", "mlflow.db")  # what else stands under --out
