@@ -99,12 +99,16 @@ def margin_minimiser(q: Floats, target_right: Floats, target_wrong: Floats, beta
 
     (1/beta) log[(B + sqrt(B^2 + 4 A C)) / (2 A)], A = (1 - q) exp(-beta T+), B = 2 q - 1, C = q exp(-beta T-).
     """
-    with np.errstate(divide="ignore", over="ignore"):
-        a, b, c = (1 - q) * np.exp(-beta * target_right), 2 * q - 1, q * np.exp(-beta * target_wrong)
-        root = np.sqrt(b * b + 4 * a * c)
-        # The second form is the same root, without cancellation where B < 0.
-        ratio = np.where(b >= 0, (b + root) / (2 * a), 2 * c / np.where(b < 0, root - b, 1.0))
-        return np.asarray(np.log(ratio) / beta)
+    with np.errstate(divide="ignore"):
+        right, wrong = np.log(q), np.log1p(-q)
+        # 4 A C in logs: with a large margin on both sides A and C are 0 in floating point, their ratio is not.
+        product = np.log(4) + right + wrong - beta * (target_right + target_wrong)
+        b = 2 * q - 1
+        root = np.sqrt(b * b + np.exp(product))
+        above = np.where(b == 0, product / 2, np.log(np.maximum(b, 0.0) + root)) - np.log(2) - wrong
+        # The same root without cancellation where B < 0.
+        below = np.log(2) + right - np.log(np.where(b < 0, root - b, 1.0))
+        return np.asarray(np.where(b >= 0, above / beta + target_right, below / beta - target_wrong))
 
 
 def minimiser(objective: str, columns: Columns, q: Floats, hyperparameters: Hyperparameters) -> Floats | None:

@@ -109,9 +109,13 @@ def test_exchange_rate_beyond_the_sizes_tried():
 
 @pytest.mark.parametrize(
     ("rates", "table", "match"),
-    [((0.1, 0.0), np.zeros((2, 3)), "ascend"), ((0.0, 0.1), np.zeros((3, 3)), "rates"), ((0.0,), np.zeros((1, 3)), "2 rates"),
-     ((0.0, 0.1), np.full((2, 3), np.nan), "not finite")],
-)  # fmt: skip
+    [
+        ((0.1, 0.0), np.zeros((2, 3)), "ascend"),
+        ((0.0, 0.1), np.zeros((3, 3)), "rates"),
+        ((0.0,), np.zeros((1, 3)), "2 rates"),
+        ((0.0, 0.1), np.full((2, 3), np.nan), "not finite"),
+    ],
+)
 def test_bad_curves_are_refused(rates, table, match):
     with pytest.raises(ValueError, match=match):
         breakdown_point(rates, table)
