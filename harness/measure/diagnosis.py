@@ -17,11 +17,16 @@ import numpy as np
 from harness.measure import divergence, targets
 from harness.measure.divergence import Divergence, Satisfaction
 from harness.measure.margins import TIE_TOL
-from harness.measure.metric import LOGPS
+from harness.measure.metric import LENGTHS, LOGPS
 from harness.measure.records import Columns, Floats, column, flags, numbers, rows, size, steps
 from harness.measure.sentinel import Sentinel, watch
 
 PROMPT = "prompt_id"
+# What a diagnosis reads of the example table: cutting rows is most of its work.
+READ = (
+    *("step", "split", "id", *LOGPS, *LENGTHS, "base_loss", "grad_w", "grad_l"),
+    *("multiplier", "clean_label", "corrupted", PROMPT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,7 @@ def diagnose(
 
     `hyperparameters` are the objective's, resolved. Raises InputError where checkpoints hold different ids.
     """
+    examples = {name: examples[name] for name in READ if name in examples}
     every = steps(examples)
     first, last = every[0], every[-1]
     splits = ("train_observed", "eval_clean")

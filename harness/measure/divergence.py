@@ -8,6 +8,7 @@ one run only. A statement about a cell is made over seeds (`statistics`), a fami
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -69,13 +70,14 @@ def clustered_sign_p(losses: Sequence[int]) -> float:
     `losses` holds one integer a prompt, right-to-wrong minus wrong-to-right. With one pair a prompt it is McNemar.
     The distribution of the signed total is built by convolution, so no sampling at any number of prompts.
     """
-    sizes = [abs(int(loss)) for loss in losses if loss]
-    total = sum(sizes)
-    weights = np.zeros(2 * total + 1)
-    weights[total] = 1.0
-    for s in sizes:
-        weights = 0.5 * (np.roll(weights, s) + np.roll(weights, -s))
-    return float(min(1.0, weights[total + int(sum(losses)) :].sum()))
+    from scipy.stats import binom
+
+    weights = np.ones(1)
+    for size, count in Counter(abs(int(loss)) for loss in losses if loss).items():
+        steps = np.zeros(2 * size * count + 1)  # from -size * count to size * count
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        weights = np.convolve(weights, steps)
+    return float(min(1.0, weights[len(weights) // 2 + int(sum(losses)) :].sum()))
 
 
 def paired_fall_p(first: Floats, last: Floats) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.measure import samples as drawn
-from harness.measure.records import Bools, Columns, Floats, numbers, select, size
+from harness.measure.records import Array, Bools, Columns, Floats, numbers, select, size
 from harness.measure.statistics import t_interval
 from harness.types import InputError
 
@@ -111,39 +111,49 @@ def watch(samples: Columns) -> Sentinel:
     readings: list[Reading] = []
     for split in ("eval_clean", "ood"):
         part = select(samples, splits == split)
-        groups = np.asarray(part["group"]).astype(str) if "group" in part else np.zeros(size(part), dtype=str)
-        names = sorted(set(groups) - {""})
-        for group in ["", *(names if len(names) > 1 else [])]:
-            rows = part if not group else select(part, groups == group)
-            readings += [found for rule in RULES if (found := _read(rule, rows, split, group)) is not None]
+        groups = np.asarray(part["group"]).astype(str) if "group" in part else np.full(size(part), "")
+        names = [str(name) for name in np.unique(groups) if name]
+        masks = {"": np.ones(size(part), dtype=bool)}
+        masks |= {name: groups == name for name in names} if len(names) > 1 else {}
+        asked = np.unique(np.asarray(part["prompt"]).astype(str), return_inverse=True)[1] if size(part) else groups
+        values = {rule: both for rule in RULES if (both := _values(rule, part)) is not None}
+        for group, mask in masks.items():
+            for rule, (policy, reference) in values.items():
+                reading = _read(rule, policy[mask], reference[mask], asked[mask], split, group)
+                readings += [] if reading is None else [reading]
     return Sentinel(tuple(readings))
 
 
-def _read(rule: Rule, rows: Columns, split: str, group: str) -> Reading | None:
-    """One rule on some rows; None where a column is missing, too few prompts are known, or a scale is zero."""
+def _values(rule: Rule, rows: Columns) -> tuple[Floats, Floats] | None:
+    """The rule's values (n,) of the policy's and of the reference's answers; None where a column is missing."""
     theirs = {name.removeprefix("reference_"): rows[name] for name in rows if name.startswith("reference_")}
-    if rule.needs not in rows or rule.needs not in theirs or size(rows) < MIN_PROMPTS:
+    if rule.needs not in rows or rule.needs not in theirs:
         return None
     value = rule.value or (lambda columns: numbers(columns, rule.needs))
-    policy, reference = value(rows), value(theirs)
+    return value(rows), value(theirs)
+
+
+def _read(rule: Rule, policy: Floats, reference: Floats, asked: Array, split: str, group: str) -> Reading | None:
+    """One rule on some rows, `asked` (n,) numbering their prompts; None where too few are known, or a scale is zero."""
     known = np.isfinite(policy) & np.isfinite(reference)
-    if known.sum() < MIN_PROMPTS:
+    n = int(known.sum())
+    if n < MIN_PROMPTS:
         return None
     policy, reference = policy[known], reference[known]
     scale = abs(float(reference.mean())) if rule.relative else 1.0
     if scale == 0.0:
         return None
-    units = _per_prompt((policy - reference) / scale, np.asarray(rows["prompt"])[known])
-    found = t_interval(units, LEVEL)
+    found = t_interval(_per_prompt((policy - reference) / scale, asked[known]), LEVEL)
     down = rule.bad in ("down", "both") and found.high < 0 and found.mean <= -rule.margin
     up = rule.bad in ("up", "both") and found.low > 0 and found.mean >= rule.margin
     return Reading(
-        rule.name, split, group, int(known.sum()), float(policy.mean()), float(reference.mean()),
+        rule.name, split, group, n, float(policy.mean()), float(reference.mean()),
         found.mean, found.low, found.high, bool(down or up),
     )  # fmt: skip
 
 
-def _per_prompt(differences: Floats, prompts: np.ndarray) -> Floats:
+def _per_prompt(differences: Floats, asked: Array) -> Floats:
     """The mean difference of each distinct prompt: a prompt asked twice is one unit."""
-    _, index = np.unique(prompts.astype(str), return_inverse=True)
-    return np.asarray(np.bincount(index, weights=differences) / np.bincount(index), dtype=np.float64)
+    counts = np.bincount(asked)
+    sums = np.bincount(asked, weights=differences)
+    return np.asarray(sums[counts > 0] / counts[counts > 0], dtype=np.float64)
