@@ -25,6 +25,7 @@ METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
 SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
 REST = 20  # ... and 20 times as long as the failed attempt took, so that attempts cost 5 % of the time at most
 ACKS = "outbox.jsonl"
+OWN_RUN = "tags.`harness.kind` = 'sweep'"  # the sweep's, which holds the report
 
 
 @dataclass
@@ -161,12 +162,13 @@ class Outbox:
 
         to = self._connect()
         self._mark()
-        write_views(to.client, to.experiment, self._the_plan())
         report = sweep_folder / "report"
         files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
         digest = content_hash({str(path.relative_to(report)): sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
             self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report))
+        of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)
+        write_views(to.client, to.experiment, self._the_plan(), of_report)
 
 
 def acknowledged(path: Path, to: str, store: str | None) -> dict[str, str]:
@@ -233,7 +235,7 @@ def _search(to: Connection, query: str) -> list[Any]:
 def send_summary(to: Connection, plan: Plan, report: Path) -> str:
     """The sweep's own run with the report as its artifact; returns its id."""
     tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
-    found = _search(to, "tags.`harness.kind` = 'sweep'")
+    found = _search(to, OWN_RUN)
     if found:
         run_id = found[0].info.run_id
     else:

@@ -20,6 +20,7 @@ from harness.tracking.mlflow_rows import Plan
 
 TAG = "mlflow.sharedViewState."
 FIRST = "comparison"  # the slug of the view to open
+MAIN = {FIRST: "Sweep comparison", "objectives": "By objective", "geometry": "Geometry"}  # slug -> name
 RUNS_ONLY = "tags.`harness.kind` = 'run'"
 ALL_RUNS = 10_000  # charts leave out runs beyond this count
 NAMESPACE = uuid.UUID("6f2f1a52-6a0e-5e0c-9a63-4d8f2b0c7e11")  # makes the ids of charts the same on every machine
@@ -46,9 +47,10 @@ def _bar(metric: str, section: str) -> dict[str, Any]:
     return {"type": "BAR", "section": section, "metricKey": metric}
 
 
-def _scatter(param: str, metric: str, section: str) -> dict[str, Any]:
-    x, y = {"key": param, "type": "PARAM"}, {"key": metric, "type": "METRIC"}
-    return {"type": "SCATTER", "section": section, "xaxis": x, "yaxis": y}
+def _scatter(x: str, y: str, section: str) -> dict[str, Any]:
+    """Two columns of the runs' table against each other: a name with a slash is a metric, else a param."""
+    axes = [{"key": key, "type": "METRIC" if "/" in key else "PARAM"} for key in (x, y)]
+    return {"type": "SCATTER", "section": section, "xaxis": axes[0], "yaxis": axes[1]}
 
 
 def _parallel(params: Iterable[str], metrics: Iterable[str], section: str) -> dict[str, Any]:
@@ -56,62 +58,96 @@ def _parallel(params: Iterable[str], metrics: Iterable[str], section: str) -> di
     return {"type": "PARALLEL", "section": section, **chosen}
 
 
-OUTCOME, COURSE, COURSE_MEAN = "At the end", "Over training steps", "Over training steps, averages"
 PAGE = 100  # runs that MLflow's page loads, and so draws, before "Load more"
 MOST_CONDITIONS = 24  # views in the menu
 # Sections that the page adds for every other metric: there, but folded.
 FOLDED = ("Model metrics", "geometry", "final", "rewards", "logps", "eval_rewards", "eval_logps")
 AXES = ("objective.log10_beta", "corruption.rate", "world.misaligned", "train.learning_rate", "train.steps")
+RANKING, ZONE = "final/ranking_accuracy", "final/undesirable_zone"
+# The runs' table: its columns and their widths in pixels.
+COLUMNS = {
+    "params.`objective.name`": 120,
+    "params.`objective.beta`": 110,
+    "params.`corruption.kind`": 120,
+    "params.`corruption.rate`": 120,
+    "params.`world.misaligned`": 130,
+    "params.`seed`": 60,
+    "metrics.`final/ranking_accuracy`": 170,
+    "metrics.`final/undesirable_zone`": 170,
+    "metrics.`final/gold_reward`": 140,
+    "metrics.`final/kl`": 120,
+    "attributes.`Dataset`": 240,
+}
+
+
+def _course(section: str) -> tuple[Mapping[str, Any], ...]:
+    """What the loss says beside what it is worth on held-out pairs."""
+    return tuple(_line(metric, section) for metric in ("loss", "geometry/ranking_accuracy", "geometry/undesirable_zone"))
 
 
 def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
-    """The charts of one set of runs, a mark or line per run in its objective's colour; `axes`: params that vary."""
+    """The charts of one set of runs, a mark or line per run in its objective's colour; `axes`: params that vary.
+
+    Titles are the page's own; a section's name has to say the rest.
+    """
+    axes = tuple(axes)
+    end, against = "At the end, a point per run", [name for name in axes if name in AXES]
+    scatters = [_scatter(name, RANKING, end) for name in ("objective.name", *against)]
+    zones = [_scatter(name, ZONE, end) for name in ("objective.name", *against)]
     return (
-        _line("loss", COURSE),
-        _line("geometry/ranking_accuracy", COURSE),
-        _line("geometry/undesirable_zone", COURSE),
-        _scatter("objective.log10_beta", "final/ranking_accuracy", OUTCOME),
-        _scatter("objective.log10_beta", "final/undesirable_zone", OUTCOME),
-        _parallel(tuple(axes)[:3], ("final/ranking_accuracy",), OUTCOME),
+        *_course("Over training steps: does accuracy follow the loss?"),
+        *scatters[:3],
+        *zones[:3],
+        _parallel(axes[:3], (RANKING,), end),
     )
 
 
-AVERAGES = (
-    _bar("final/ranking_accuracy", OUTCOME),
-    _bar("final/undesirable_zone", OUTCOME),
-    _bar("final/train_loss_last", OUTCOME),
-    _line("loss", COURSE_MEAN),
-    _line("geometry/ranking_accuracy", COURSE_MEAN),
-    _line("geometry/undesirable_zone", COURSE_MEAN),
+BY_OBJECTIVE = (
+    *(_bar(metric, "At the end, averages over runs") for metric in (RANKING, ZONE, "final/train_loss_last")),
+    *_course("Over training steps, averages with ranges"),
+)
+
+GEOMETRY = (
+    *(_line(f"geometry/{name}", "Margins, nats: policy, reference, gain") for name in ("delta", "delta_ref", "gain")),
+    *(
+        _line(f"geometry/{name}", "Zones: right and up, wrong and up, wrong and down")
+        for name in ("zone_z1", "undesirable_zone", "zone_z4")
+    ),
+    *(
+        _line(f"geometry/{name}", "Log-probs moved from the reference, nats")
+        for name in ("chosen_displacement", "rejected_displacement", "both_down")
+    ),
+    *(
+        _line(f"geometry/{name}", "Accuracies: by reward, by ranking, out of distribution")
+        for name in ("reward_accuracy", "ranking_accuracy", "ood_ranking_accuracy")
+    ),
+    _scatter("final/kl", "final/gold_reward", "At the end: what the distance paid bought"),
+    _scatter("final/kl", RANKING, "At the end: what the distance paid bought"),
+    _scatter(RANKING, "final/gold_reward", "At the end: what the distance paid bought"),
 )
 
 
 def views(plan: Plan) -> tuple[View, ...]:
-    """The saved views of a sweep, the one to open first in front.
+    """The saved views of a sweep, the three main ones in front.
 
-    The page draws the first 100 runs it finds, so a larger sweep opens with one condition (the most misaligned
-    reference, or else the most corrupted labels), has a view for every other one, and orders runs by seed: what does
-    not fit is whole replicates, never an objective.
+    The page draws the first 100 runs it finds, so in a larger sweep the main views show one condition (the most
+    misaligned reference, or else the most corrupted labels), every other one has a view, and runs are ordered by
+    seed: what does not fit is whole replicates, never an objective.
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
-    varying = [name for name in AXES if len({own.get(name) for own in plan.params.values()}) > 1]
-    whole = View("comparison", "All runs", runs, comparison(varying or ["seed"]))
-    by_objective = ("objective.name",)
     conditions = sorted(dict.fromkeys(plan.conditions.values()), key=lambda name: _stress(plan, name), reverse=True)
-    if len(plan.names) <= PAGE:
-        averages = View("averages", "Averages by objective", runs, AVERAGES, by_objective)
-        return (
-            whole,
-            averages,
-            *(_of(plan, name, runs) for name in conditions[:MOST_CONDITIONS] if len(conditions) > 1),
-        )
-    first, *others = conditions
-    filtered = _within(runs, first)
+    varying = [name for name in AXES if len({own.get(name) for own in plan.params.values()}) > 1] or ["seed"]
+    large = len(plan.names) > PAGE
+    shown, said, axes = runs, "", varying
+    if large:
+        shown, said, axes = _within(runs, conditions[0]), f": {conditions[0]}", _axes(plan, conditions[0])
+    others = conditions[1:] if large else conditions if len(conditions) > 1 else []
     return (
-        View("comparison", first, filtered, comparison(_axes(plan, first))),
-        View("averages", f"{first}: averages by objective", filtered, AVERAGES, by_objective),
+        View(FIRST, f"{MAIN[FIRST]}{said}", shown, comparison(axes)),
+        View("objectives", f"{MAIN['objectives']}{said}", shown, BY_OBJECTIVE, ("objective.name",)),
+        View("geometry", f"{MAIN['geometry']}{said}", shown, GEOMETRY),
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
-        View("all", f"All conditions, first {PAGE} runs by seed", runs, whole.charts),
+        *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(varying))] if large else []),
     )
 
 
@@ -157,8 +193,7 @@ def view_state(view: View) -> dict[str, Any]:
         for number, chart in enumerate(view.charts)
     ]
     folded = {name: str(uuid.uuid5(NAMESPACE, f"{view.slug} folded {name}")) for name in FOLDED}
-    shown = ("objective.name", "objective.beta", "corruption.kind", "corruption.rate")
-    columns = [*(f"params.`{name}`" for name in shown), "metrics.`final/ranking_accuracy`"]
+    columns = list(COLUMNS)
     group_keys = [{"mode": "param", "groupByData": name} for name in view.groups]
     return {
         "searchFilter": view.runs,
@@ -170,7 +205,7 @@ def view_state(view: View) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {},
+        "columnWidths": dict(COLUMNS),
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -223,8 +258,11 @@ def _query(slug: str) -> str:
     return f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={quote(slug)}"
 
 
-def write_views(client: Any, experiment: str, plan: Plan) -> None:
-    """Write the saved views and the experiment's note, view links first. Raises what the client raises."""
+def write_views(client: Any, experiment: str, plan: Plan, report_run: str | None = None) -> None:
+    """Write the saved views and the experiment's note, links first. Raises what the client raises.
+
+    `report_run` is the sweep's own run, whose artifact is the report; None where there is no report.
+    """
     moment = 0  # the same tags at every replay
     written = views(plan)
     tags = client.get_experiment(experiment).tags
@@ -236,8 +274,11 @@ def write_views(client: Any, experiment: str, plan: Plan) -> None:
         if name.startswith(f"{TAG}only-") and name.removeprefix(TAG) not in slugs:
             client.delete_experiment_tag(experiment, name)
     links = [f"[{view.name}](#/experiments/{experiment}/runs?{_query(view.slug)})" for view in written]
+    first = [f"[{label}](#/experiments/{experiment}/runs?{_query(slug)})" for slug, label in MAIN.items()]
+    if report_run:
+        first.append(f"[Report](#/experiments/{experiment}/runs/{report_run}/artifacts/report/index.html)")
     # The page shows the note's first line until it is opened.
-    note = "\n\n".join((" | ".join(links[:2]), plan.question, *links[2:]))
+    note = "\n\n".join((" | ".join(first), plan.question, *links[len(MAIN) :]))
     _tag(client, experiment, tags, "mlflow.note.content", note)
     _tag(client, experiment, tags, "mlflow.experimentKind", "custom_model_development")
 
