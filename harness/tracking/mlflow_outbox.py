@@ -18,6 +18,7 @@ from harness.names import content_hash
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, digest_of, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.tracking.mlflow_views import OWN_RUN, write_views
 from harness.tracking.store import claim_sweep, load_result, sha256
 from harness.types import InputError
 
@@ -25,7 +26,6 @@ METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
 SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
 REST = 20  # ... and 20 times as long as the failed attempt took, so that attempts cost 5 % of the time at most
 ACKS = "outbox.jsonl"
-OWN_RUN = "tags.`harness.kind` = 'sweep'"  # the sweep's, which holds the report
 
 
 @dataclass
@@ -158,8 +158,6 @@ class Outbox:
         self._sent[key] = digest
 
     def _summarise(self, sweep_folder: Path) -> None:
-        from harness.tracking.mlflow_views import write_views
-
         to = self._connect()
         self._mark()
         report = sweep_folder / "report"

@@ -22,6 +22,7 @@ TAG = "mlflow.sharedViewState."
 FIRST = "comparison"  # the slug of the view to open
 MAIN = {FIRST: "Sweep comparison", "objectives": "By objective", "geometry": "Geometry"}  # slug -> name
 RUNS_ONLY = "tags.`harness.kind` = 'run'"
+OWN_RUN = "tags.`harness.kind` = 'sweep'"  # the sweep's own, which holds the report
 ALL_RUNS = 10_000  # charts leave out runs beyond this count
 NAMESPACE = uuid.UUID("6f2f1a52-6a0e-5e0c-9a63-4d8f2b0c7e11")  # makes the ids of charts the same on every machine
 
@@ -88,21 +89,28 @@ def _course(section: str) -> tuple[Mapping[str, Any], ...]:
 def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
     """The charts of one set of runs, a mark or line per run in its objective's colour; `axes`: params that vary.
 
-    Titles are the page's own; a section's name has to say the rest.
+    Titles are the page's own: the section's name has to say the rest.
     """
-    axes = tuple(axes)
-    end, against = "At the end, a point per run", [name for name in axes if name in AXES]
-    scatters = [_scatter(name, RANKING, end) for name in ("objective.name", *against)]
-    zones = [_scatter(name, ZONE, end) for name in ("objective.name", *against)]
+    end, against = "At the end, a point per run", list(axes)
     return (
         *_course("Over training steps: does accuracy follow the loss?"),
-        *scatters[:3],
-        *zones[:3],
-        _parallel(axes[:3], (RANKING,), end),
+        *(_scatter(name, RANKING, end) for name in ("objective.name", *against[:2])),
+        *(_scatter(name, ZONE, end) for name in ("objective.name", *against[:2])),
+        *([_parallel(against[:3], (RANKING,), end)] if len(against) > 1 else []),
     )
 
 
-BY_OBJECTIVE = (
+BY_OBJECTIVE = tuple(
+    _scatter("objective.name", f"final/{name}", section)
+    for section, names in (
+        ("Held-out pairs at the end, a point per run", ("ranking_accuracy", "undesirable_zone", "ood_ranking_accuracy")),
+        ("Samples and loss at the end, a point per run", ("gold_reward", "kl", "train_loss_last")),
+    )
+    for name in names
+)
+
+# The page colours groups by itself, from fewer colours than there are objectives: the other views have the run's own.
+AVERAGES = (
     *(_bar(metric, "At the end, averages over runs") for metric in (RANKING, ZONE, "final/train_loss_last")),
     *_course("Over training steps, averages with ranges"),
 )
@@ -136,18 +144,17 @@ def views(plan: Plan) -> tuple[View, ...]:
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
     conditions = sorted(dict.fromkeys(plan.conditions.values()), key=lambda name: _stress(plan, name), reverse=True)
-    varying = [name for name in AXES if len({own.get(name) for own in plan.params.values()}) > 1] or ["seed"]
     large = len(plan.names) > PAGE
-    shown, said, axes = runs, "", varying
-    if large:
-        shown, said, axes = _within(runs, conditions[0]), f": {conditions[0]}", _axes(plan, conditions[0])
+    shown, said = (_within(runs, conditions[0]), f": {conditions[0]}") if large else (runs, "")
+    axes = _axes(plan, conditions[0] if large else None)
     others = conditions[1:] if large else conditions if len(conditions) > 1 else []
     return (
         View(FIRST, f"{MAIN[FIRST]}{said}", shown, comparison(axes)),
-        View("objectives", f"{MAIN['objectives']}{said}", shown, BY_OBJECTIVE, ("objective.name",)),
+        View("objectives", f"{MAIN['objectives']}{said}", shown, BY_OBJECTIVE),
         View("geometry", f"{MAIN['geometry']}{said}", shown, GEOMETRY),
+        View("averages", f"Averages by objective{said}", shown, AVERAGES, ("objective.name",)),
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
-        *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(varying))] if large else []),
+        *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(_axes(plan)))] if large else []),
     )
 
 
@@ -160,12 +167,10 @@ def _within(runs: str, condition: str) -> str:
     return f"{runs} and tags.`harness.condition` = '{condition}'"
 
 
-def _axes(plan: Plan, condition: str) -> list[str]:
-    """Params to draw against each other within a condition: beta and the objectives' own that vary there."""
-    own = [plan.params[key] for key, name in plan.conditions.items() if name == condition]
-    names = dict.fromkeys(name for params in own for name in params if name.startswith("objective."))
-    usual = ("objective.log10_beta", "objective.name", "seed")
-    return [name for name in usual if name in names or name == "seed"]
+def _axes(plan: Plan, condition: str | None = None) -> list[str]:
+    """Numeric params that vary, within one condition or the whole sweep: what outcomes are drawn against."""
+    own = [params for key, params in plan.params.items() if condition in (None, plan.conditions[key])]
+    return [name for name in AXES if len({params.get(name) for params in own}) > 1]
 
 
 def _stress(plan: Plan, condition: str) -> tuple[float, float]:
@@ -254,6 +259,11 @@ def view_url(base: str, experiment: str, slug: str = FIRST) -> str:
     return f"{base}/#/experiments/{experiment}/runs?{_query(slug)}"
 
 
+def report_url(base: str, experiment: str, run_id: str) -> str:
+    """The address of the report, an artifact of the sweep's own run."""
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/report/index.html"
+
+
 def _query(slug: str) -> str:
     return f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={quote(slug)}"
 
@@ -276,7 +286,7 @@ def write_views(client: Any, experiment: str, plan: Plan, report_run: str | None
     links = [f"[{view.name}](#/experiments/{experiment}/runs?{_query(view.slug)})" for view in written]
     first = [f"[{label}](#/experiments/{experiment}/runs?{_query(slug)})" for slug, label in MAIN.items()]
     if report_run:
-        first.append(f"[Report](#/experiments/{experiment}/runs/{report_run}/artifacts/report/index.html)")
+        first.append(f"[Report]({report_url('', experiment, report_run).removeprefix('/')})")
     # The page shows the note's first line until it is opened.
     note = "\n\n".join((" | ".join(first), plan.question, *links[len(MAIN) :]))
     _tag(client, experiment, tags, "mlflow.note.content", note)
