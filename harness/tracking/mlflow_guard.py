@@ -76,7 +76,9 @@ class Guard:
         elif refused is not None:
             await answer(send, refused[0], refused[1].encode("utf-8"), b"text/plain; charset=utf-8")
         else:
-            await self.app(scope, receive, Quieted(send) if (scope["method"], path) == ("GET", "/") else with_policy(send))
+            await self.app(
+                scope, receive, Quieted(send) if (scope["method"], path) == ("GET", "/") else with_policy(send)
+            )
 
 
 def refusal(path: str, headers: Mapping[str, str], origins: frozenset[str]) -> tuple[int, str] | None:
@@ -163,7 +165,7 @@ class Quieted:
             return
         script = HEAD + b'<script src="' + QUIET_PATH.encode() + b'"></script>'
         body = self.body.replace(HEAD, script, 1)
-        kept = [(name, value) for name, value in self.start["headers"] if name.lower() not in (b"content-length", b"etag")]
+        kept = [(name, value) for name, value in self.start["headers"] if name not in (b"content-length", b"etag")]
         headers = [*kept, (b"content-length", str(len(body)).encode()), policy()]
         await self.send({**self.start, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

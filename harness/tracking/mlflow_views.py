@@ -83,7 +83,15 @@ COLUMNS = {
 
 def _course(section: str) -> tuple[Mapping[str, Any], ...]:
     """What the loss says beside what it is worth on held-out pairs."""
-    return tuple(_line(metric, section) for metric in ("loss", "geometry/ranking_accuracy", "geometry/undesirable_zone"))
+    return (_line("loss", section), *_lines(section, "ranking_accuracy", "undesirable_zone"))
+
+
+def _lines(section: str, *names: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(_line(f"geometry/{name}", section) for name in names)
+
+
+def _by_objective(section: str, *names: str) -> tuple[Mapping[str, Any], ...]:
+    return tuple(_scatter("objective.name", f"final/{name}", section) for name in names)
 
 
 def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
@@ -100,13 +108,10 @@ def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
     )
 
 
-BY_OBJECTIVE = tuple(
-    _scatter("objective.name", f"final/{name}", section)
-    for section, names in (
-        ("Held-out pairs at the end, a point per run", ("ranking_accuracy", "undesirable_zone", "ood_ranking_accuracy")),
-        ("Samples and loss at the end, a point per run", ("gold_reward", "kl", "train_loss_last")),
-    )
-    for name in names
+PAIRS, SAMPLES = "Held-out pairs at the end, a point per run", "Samples and loss at the end, a point per run"
+BY_OBJECTIVE = (
+    *_by_objective(PAIRS, "ranking_accuracy", "undesirable_zone", "ood_ranking_accuracy"),
+    *_by_objective(SAMPLES, "gold_reward", "kl", "train_loss_last"),
 )
 
 # The page colours groups by itself, from fewer colours than there are objectives: the other views have the run's own.
@@ -115,23 +120,16 @@ AVERAGES = (
     *_course("Over training steps, averages with ranges"),
 )
 
+BOUGHT = "At the end: what the distance paid bought"
+MOVED = "Log-probs moved from the reference, nats"
 GEOMETRY = (
-    *(_line(f"geometry/{name}", "Margins, nats: policy, reference, gain") for name in ("delta", "delta_ref", "gain")),
-    *(
-        _line(f"geometry/{name}", "Zones: right and up, wrong and up, wrong and down")
-        for name in ("zone_z1", "undesirable_zone", "zone_z4")
-    ),
-    *(
-        _line(f"geometry/{name}", "Log-probs moved from the reference, nats")
-        for name in ("chosen_displacement", "rejected_displacement", "both_down")
-    ),
-    *(
-        _line(f"geometry/{name}", "Accuracies: by reward, by ranking, out of distribution")
-        for name in ("reward_accuracy", "ranking_accuracy", "ood_ranking_accuracy")
-    ),
-    _scatter("final/kl", "final/gold_reward", "At the end: what the distance paid bought"),
-    _scatter("final/kl", RANKING, "At the end: what the distance paid bought"),
-    _scatter(RANKING, "final/gold_reward", "At the end: what the distance paid bought"),
+    *_lines("Margins, nats: policy, reference, gain", "delta", "delta_ref", "gain"),
+    *_lines("Zones: right and up, wrong and up, wrong and down", "zone_z1", "undesirable_zone", "zone_z4"),
+    *_lines(MOVED, "chosen_displacement", "rejected_displacement", "both_down"),
+    *_lines("Accuracies: by reward, by ranking", "reward_accuracy", "ranking_accuracy", "ood_ranking_accuracy"),
+    _scatter("final/kl", "final/gold_reward", BOUGHT),
+    _scatter("final/kl", RANKING, BOUGHT),
+    _scatter(RANKING, "final/gold_reward", BOUGHT),
 )
 
 

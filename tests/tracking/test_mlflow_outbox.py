@@ -67,8 +67,9 @@ def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> N
     (own,) = runs_of(out, kind="sweep")
     client = open_client(default_uri(out))
     assert "report/index.html" in [file.path for file in client.list_artifacts(own.info.run_id, "report")]
-    note = client.get_experiment(own.info.experiment_id).tags["mlflow.note.content"]
-    assert f"[Report](#/experiments/{own.info.experiment_id}/runs/{own.info.run_id}/artifacts/report/index.html)" in note
+    experiment = client.get_experiment(own.info.experiment_id)
+    link = f"#/experiments/{experiment.experiment_id}/runs/{own.info.run_id}/artifacts/report/index.html"
+    assert f"[Report]({link})" in experiment.tags["mlflow.note.content"]
 
 
 def test_a_run_carries_what_the_contract_names(out: Path) -> None:
