@@ -140,7 +140,7 @@ def values(run: Run, row: Metric, table: Mapping[str, Array]) -> Iterator[dict[s
     """`step`, `split` and `value` of a measure over a run's records. Raises InputError where it cannot be computed."""
     steps = table.get("step", np.full(len(table["split"]), run.result["steps"] if run.result else 0))
     keys = pd.DataFrame({"step": steps, "split": table["split"]})
-    groups: dict[Any, Array] = keys.groupby(["step", "split"], sort=True).indices
+    groups: Mapping[Any, Any] = keys.groupby(["step", "split"], sort=True).indices
     gamma = run.hyperparameters.get("gamma")
     for (step, split), places in groups.items():
         if row.splits == "S" or LETTERS.get(split, "") in row.splits:
