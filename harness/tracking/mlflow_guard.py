@@ -19,6 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+STORE = "_MLFLOW_SERVER_FILE_STORE"  # MLflow's own name for the address of its store
 # Parts of a path behind which commands, jobs or foreign services stand (`gateway...` as well): no sweep needs them.
 CLOSED = ("jobs", "assistant", "webhooks", "mcp-servers")
 POLICY = "; ".join(
@@ -171,13 +172,16 @@ class Quieted:
         await self.send({"type": "http.response.body", "body": body})
 
 
-def main(uri: str, artifacts: str, host: str, port: int) -> None:
-    """Serve until told to stop. The settings of MLflow's application are environment variables, read at its import."""
+def main(artifacts: str, host: str, port: int) -> None:
+    """Serve the store named by the variable `STORE` until told to stop.
+
+    The settings of MLflow's application are environment variables, read at its import. An argument would show every
+    user of the machine the store's address, which may hold a password.
+    """
     names = [f"localhost:{port}", f"{host}:{port}"]
     origins = frozenset(f"http://{name}" for name in names)
     os.environ.update(
         {
-            "_MLFLOW_SERVER_FILE_STORE": uri,
             "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts,
             "_MLFLOW_SGI_NAME": "uvicorn",
             "MLFLOW_SERVER_ALLOWED_HOSTS": ",".join(names),
@@ -193,4 +197,4 @@ def main(uri: str, artifacts: str, host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

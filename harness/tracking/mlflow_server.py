@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from harness.tracking.mlflow_guard import STORE
 from harness.tracking.mlflow_store import ARTIFACTS, DATABASE, PRIVATE, default_uri, open_client, tracking_uri
 from harness.tracking.mlflow_views import FIRST, MAIN, OWN_RUN, TAG, report_url, view_url
 from harness.types import InputError
@@ -31,8 +32,8 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
     base = f"http://{host}:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
     server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        _command(uri, host, port, out),
-        env={**os.environ, **PRIVATE},
+        [sys.executable, "-m", "harness.tracking.mlflow_guard", str((out / ARTIFACTS).resolve()), host, str(port)],
+        env={**os.environ, **PRIVATE, STORE: uri},
         stdout=sys.stderr,
     )
     try:
@@ -48,12 +49,6 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
         if server.poll() is None:
             server.terminate()
             server.wait(timeout=20)
-
-
-def _command(uri: str, host: str, port: int, out: Path) -> list[str]:
-    """MLflow's server behind `mlflow_guard`."""
-    artifacts = str((out / ARTIFACTS).resolve())
-    return [sys.executable, "-m", "harness.tracking.mlflow_guard", uri, artifacts, host, str(port)]
 
 
 def _say_views(client: Any, base: str) -> int:
