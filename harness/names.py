@@ -16,6 +16,9 @@ from harness.types import InputError, RunSpec
 # Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
 RECIPE_VERSION = 1
 
+# Fields younger than stored runs: (section, field, the value that means what the code before it did).
+LATER_FIELDS = (("evaluation", "gradient_probe", 0),)
+
 T = TypeVar("T")
 
 
@@ -43,10 +46,16 @@ def content_hash(value: Any) -> str:
 def run_key(run: RunSpec) -> str:
     """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
 
-    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind).
+    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind). A field that
+    came later enters only where it is set, so that what was made before it keeps its key.
     """
     config = plain(run)
+    for part, name, absent in LATER_FIELDS:
+        if config[part] is not None and config[part][name] == absent:
+            del config[part][name]
     del config["device"]
+    if not run.replica:  # younger than stored runs, which are all replica 0
+        del config["replica"]
     if config["data"] is not None:
         del config["data"]["path"]
     return content_hash({"recipe": RECIPE_VERSION, **config})
@@ -55,6 +64,11 @@ def run_key(run: RunSpec) -> str:
 def stream_seed(root: int, purpose: str, *names: object) -> int:
     """A 63-bit seed for one purpose of one replicate, from names only: objective and beta never enter."""
     return int(content_hash([root, purpose, *map(str, names)])[:16], 16) >> 1
+
+
+def run_stream(run: RunSpec, purpose: str) -> int:
+    """The seed of a stream that belongs to one run of a replicate, not to its data: replicas of a run differ in it."""
+    return stream_seed(run.seed, purpose, *(("replica", run.replica) if run.replica else ()))
 
 
 def uniform(seed: int, kind: str, identity: str) -> float:
