@@ -11,12 +11,15 @@ import pytest
 
 from harness.data.corrupt import CORRUPTIONS
 from harness.objectives import OBJECTIVES
+from harness.objectives.table import UNBUILT
 from harness.objectives.table_row import StepZero
 from harness.tracking.journal import read_journal
 from harness.tracking.store import read_table
 from tests.sweep.test_end_to_end import TINY, harness, write
 
-SHOWN = [name for name, row in OBJECTIVES.items() if row.tier != "internal" and name != "mixture"]
+SHOWN = [
+    name for name, row in OBJECTIVES.items() if row.tier != "internal" and name != "mixture" and name not in UNBUILT
+]
 RATED = {name: {"rate": 0.3} for name, row in CORRUPTIONS.items() if row.rate == "fixed"}
 MIXED = {"mixture": [{"name": "dpo", "weight": 1.0}, {"name": "nll", "weight": 0.2}], "beta": 0.5}
 SEQUENCE = {"sequence": [{"kind": "uniform_flip", "rate": 0.2}, {"kind": "truncate", "rate": 0.3}]}
