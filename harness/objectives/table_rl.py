@@ -13,7 +13,7 @@ from harness.types import Parameter
 
 # Rows that no engine runs yet: a spec that names one is refused, and lists leave it out.
 UNBUILT = frozenset(
-    {"ppo", "rloo", "grpo", "reinforce", "best_of_n", "online_dpo", "constrained_rlhf"}
+    {"best_of_n", "online_dpo", "constrained_rlhf"}
 )  # fmt: skip
 
 RLHF = "harness.rlhf."
