@@ -53,18 +53,6 @@ def nll(policy: PairLogps, reference: PairLogps | None) -> LossOutput:  # noqa: 
     return per_pair(chosen_nll(policy), (policy.chosen, policy.rejected))
 
 
-def bt_reward(
-    policy: PairLogps,
-    reference: PairLogps | None,  # noqa: ARG001
-    margin: Number,
-    centring: Number,
-    l2: Number,
-) -> LossOutput:
-    """ell(r_w - r_l - margin) + centring (r_w + r_l)^2 + l2 (r_w^2 + r_l^2) / 2 of a reward model.
-
-    Its scores (reward units) stand in the place of log-probs. Labels fix gaps only: `centring` puts the middle of
-    every pair at 0 and leaves the gap alone; `l2` keeps the gap finite where labels never disagree, and shrinks it.
-    """
-    chosen, rejected = policy.chosen, policy.rejected
-    level = centring * (chosen + rejected).square() + l2 * 0.5 * (chosen.square() + rejected.square())
-    return per_pair(ell(chosen - rejected - margin) + level, (chosen, rejected))
+def bt_reward(policy: PairLogps, reference: PairLogps | None, margin: Number) -> LossOutput:  # noqa: ARG001
+    """ell(r_w - r_l - margin) of a reward model, whose scores stand in the place of log-probs."""
+    return per_pair(ell(policy.chosen - policy.rejected - margin), (policy.chosen, policy.rejected))

@@ -105,10 +105,8 @@ BATCH_ROWS = (
     ),
     Objective(
         "bt_reward", FREE + "bt_reward", "pair", "sum", False,
-        {"margin": Parameter(0.0, low=0, doc="margin asked of the reward gap, reward units"),
-         "centring": Parameter(0.0, low=0, doc="weight of (r_w + r_l)^2, which fixes the level of a pair"),
-         "l2": Parameter(0.0, low=0, doc="weight of the mean squared reward, which keeps gaps finite")},
-        "Bradley-Terry; margin: arXiv 2307.09288; centring: arXiv 2312.09244", "log-likelihood of the labels under a reward model",
+        {"margin": Parameter(0.0, low=0, doc="margin asked of the reward gap, reward units")},
+        "Bradley-Terry; margin: arXiv 2307.09288", "log-likelihood of the labels under a reward model",
         "levels are free per prompt: compare gaps only", tier="internal",
     ),
 )  # fmt: skip
