@@ -227,6 +227,7 @@ class RunSpec:
     data: DataSpec | None = None
     model: ModelSpec | None = None
     device: str = "auto"
+    reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
 @dataclass(frozen=True, slots=True)

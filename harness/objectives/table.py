@@ -128,7 +128,7 @@ def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float,
     except InputError as error:
         problems += [f"{where}: {line}" for line in error.problems]
         return None
-    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "bt_reward"):
+    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "reward_model"):
         problems.append(
             f"{where}: '{row.name}' cannot be mixed; expected an objective with a loss per pair and no state"
         )
