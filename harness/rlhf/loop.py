@@ -102,7 +102,9 @@ class _Update:
         for epoch in range(self.epochs):
             for part in self._parts(iteration, epoch):
                 now = first if first is not None and epoch == 0 and self.minibatches == 1 else None
-                self._step(iteration, responses if part is None else responses.prompts(part), part, now, rollouts, targets)
+                self._step(
+                    iteration, responses if part is None else responses.prompts(part), part, now, rollouts, targets
+                )
         self._move_beta(iteration, rollouts, targets)
 
     def _rollout(

@@ -41,7 +41,8 @@ def _ratio(log_ratio: Tensor) -> Tensor:
 
 def _pessimistic(ratio: Tensor, advantages: Tensor, clip: Number) -> Tensor:
     """-min(rho A, clip(rho, 1 - clip, 1 + clip) A): Schulman et al., arXiv 1707.06347, Eq 7."""
-    held = torch.minimum(torch.maximum(ratio, torch.as_tensor(1 - clip)), torch.as_tensor(1 + clip))
+    bound = torch.as_tensor(clip, dtype=ratio.dtype, device=ratio.device)
+    held = torch.minimum(torch.maximum(ratio, 1 - bound), 1 + bound)
     return -torch.minimum(ratio * advantages, held * advantages)
 
 

@@ -41,7 +41,7 @@ def shaped(
         bound = torch.as_tensor(clip, dtype=reward.dtype, device=reward.device)
         reward = torch.maximum(torch.minimum(reward, bound), -bound)
     cut = ~finished | (lengths == 0)
-    return reward - missing_eos_penalty * cut.to(reward.dtype) - length_penalty * lengths
+    return reward - missing_eos_penalty * cut.to(reward.dtype) - length_penalty * lengths.to(reward.dtype)
 
 
 def last_token(mask: Tensor) -> Tensor:
