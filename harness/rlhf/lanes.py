@@ -25,7 +25,8 @@ class RlLane:
 
     `reward` `(P + d,)` are the weights of its reward model; None where `gold` is the reward itself. `scale` divides the
     reward. `gold` judges samples. `seed` drives the uniforms.
-    `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
+    `pairs`, `flipped` `(iterations, B)`: the training pairs that constrain each iteration, where the objective is
+    constrained. `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
     """
 
     lane: Lane
@@ -34,6 +35,8 @@ class RlLane:
     reward: Tensor | None
     gold: Gold
     broken: bool = False
+    pairs: Tensor | None = None
+    flipped: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,14 +52,26 @@ def begin(
 
 
 def _rl_lane(lane: Lane, run: RunSpec, setting: Setting, cache: Path) -> RlLane:
-    seed, scaled = stream_seed(run.seed, "rollouts"), dict(run.objective.hyperparameters)["reward_scale"]
-    gold = _gold(setting)
+    own = dict(run.objective.hyperparameters)
+    scaled = own.get("reward_scale", False)
+    common = RlLane(lane, stream_seed(run.seed, "rollouts"), 1.0, None, _gold(setting))
+    if "pairs" in own:
+        pairs, flipped = (_following(table, own["pairs"]) for table in (lane.batches, lane.flipped))
+        common = replace(common, pairs=pairs, flipped=flipped)
     if not learns_from_model(run.objective):
-        return RlLane(lane, seed, _gold_scale(setting) if scaled else 1.0, None, gold)
+        return replace(common, scale=_gold_scale(setting) if scaled else 1.0)
     reward: Reward | None = load_reward(cache, reward_run(run))
     if reward is None:
         raise RuntimeError("the reward model of this run is missing: its own run failed, or the cache lost it; run again")
-    return RlLane(lane, seed, reward.scale if scaled else 1.0, reward.weights, gold, reward.broken)
+    return replace(
+        common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken
+    )
+
+
+def _following(batches: torch.Tensor, count: int) -> torch.Tensor:
+    """`(steps, count)`: at each step its own batch and those that follow, so a pair comes again while it is fresh."""
+    times = -(-count // batches.shape[1])
+    return torch.cat([batches.roll(-shift, 0) for shift in range(times)], 1)[:, :count]
 
 
 def _gold(setting: Setting) -> Gold:
