@@ -8,7 +8,7 @@ import pytest
 
 from harness.objectives import OBJECTIVES, resolve
 from harness.rlhf.algorithms import Algorithm
-from harness.spec_cells import resolve_objective, world_defaults
+from harness.spec_cells import world_defaults
 from harness.types import InputError
 from tests.objectives.cases import RL_NAMES, batch
 
