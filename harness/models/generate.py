@@ -22,14 +22,16 @@ CHUNK = 64
 class Samples:
     """`tokens` `(K, n, L)` (pad after the end), `lengths` `(K, n)` with end-of-sequence, `logps` `(K, n)` summed nats.
 
-    `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens. `token_logps` `(K, n, L)`: log-prob of each
-    token as it was sampled, 0 after the end.
+    `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens. `entropy` `(K, n)`: the policy's next-token
+    entropy summed over the sampled tokens, nats. `token_logps` `(K, n, L)`: log-prob of each token as it was sampled,
+    0 after the end.
     """
 
     tokens: Tensor
     lengths: Tensor
     logps: Tensor
     ended: Tensor
+    entropy: Tensor
     token_logps: Tensor
 
 
@@ -45,7 +47,7 @@ class StaticCache:
         self.filled = [0] * layers
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Store keys and values `(n, heads, t, width)` of one layer; all of that layer so far, `(n, heads, S, width)`."""
+        """Store keys and values `(n, heads, t, width)` of one layer; gives all of that layer so far."""
         if layer == len(self.stored):
             shape = (*key.shape[:2], self.size, key.shape[3])
             self.stored.append((key.new_empty(shape), value.new_empty(shape)))
@@ -141,12 +143,15 @@ def _sample(
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
     alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
     tokens, token_logps, logps = [], [], torch.zeros(rows, device=prompts.device)
+    entropy = torch.zeros_like(logps)
     for step in range(depth):
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
+        share = logp.exp()
+        entropy = entropy + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
         if greedy:
             drawn = logp.argmax(-1)
         else:
-            drawn = (logp.exp().cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
+            drawn = (share.cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
         token_logps.append(torch.where(alive, logp.gather(-1, drawn[:, None])[:, 0], 0.0))
         logps = logps + token_logps[-1]
         token = torch.where(alive, drawn, pad)
@@ -159,7 +164,7 @@ def _sample(
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
     each = torch.stack(token_logps, -1).view(lanes, -1, depth)
-    return Samples(stacked, lengths, logps.view(lanes, -1), ended, each)
+    return Samples(stacked, lengths, logps.view(lanes, -1), ended, entropy.view(lanes, -1), each)
 
 
 def causal_mask(real: Tensor, width: int) -> Tensor:

@@ -146,7 +146,8 @@ class LaneModel:
         # Not a matrix product: with one column the library picks its kernel by the number of lanes.
         weight = self.model.score.weight
         rows = hidden.reshape(self.lanes, -1, weight.shape[-1])
-        return (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
+        scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
+        return scores
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""

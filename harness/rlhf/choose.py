@@ -11,7 +11,7 @@ are estimates in this sense. What it answers is exact.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,7 +46,7 @@ def log_density_ratio(below: Tensor, level: Tensor, n: int) -> Tensor:
 
 @dataclass(eq=False)
 class BestOfN:
-    """A pack of best-of-n runs with one n. `rewards[lane]` maps a prompt's tokens to sorted rewards of the reference."""
+    """A pack of best-of-n runs with one n. `rewards[lane]`: sorted rewards of reference samples by prompt tokens."""
 
     run: RlTraining
     n: int
@@ -72,12 +72,15 @@ class BestOfN:
                 columns[f"{side}_reward"] = own.astype(np.float32)
             yield replace(record, columns=columns, scalars=scalars)
 
-    def answers(self, count: int) -> list[LaneSamples]:
-        """What best-of-n answers to the first `count` held-out prompts, with estimated log-ratios to the reference."""
-        parts = [next(p.rows for p in lane.evals if p.split == "eval_clean")[:count] for lane in self.run.pack.lanes]
-        rows = torch.stack(parts).to(self.run.model.flat.device)
+    def answers(self, split: str, places: Sequence[int]) -> list[LaneSamples]:
+        """What best-of-n answers to the prompts of pairs `places` of a split, with estimated log-ratios.
+
+        Its next-token entropy is not known (NaN).
+        """
+        parts = [next(part.rows for part in lane.evals if part.split == split) for lane in self.run.pack.lanes]
+        rows = torch.stack([part[torch.tensor(places)] for part in parts]).to(self.run.model.flat.device)
         found: list[list[tuple[np.ndarray, bool, float, float]]] = [[] for _ in self.run.own]
-        for responses, rewards, width in self._draw(rows, self.n, 3):
+        for responses, rewards, width in self._draw(rows, self.n, 3 if split == "eval_clean" else 4):
             best = select(rewards.flatten(1), self.n).view(rewards.shape[:2]) % self.n
             for lane, own in enumerate(found):
                 own += _picked(responses, rewards, best, lane, width)
@@ -93,6 +96,7 @@ class BestOfN:
             k3=(np.expm1(-k1) + k1).astype(np.float32),
             length=np.array([len(one[0]) for one in found], np.int32),
             ended=np.array([one[1] for one in found]),
+            entropy=np.full(len(found), np.nan, np.float32),
         )
 
     def _key(self, row: int) -> bytes:
@@ -106,9 +110,11 @@ class BestOfN:
     def _estimate(self) -> None:
         """Sample the reference for every prompt of the evaluation sets, each distinct one once."""
         distinct: list[list[int]] = []
-        for lane, own in enumerate(self.run.pack.lanes):
-            rows = [int(row) for part in own.evals for row in part.rows]
-            distinct.append(list(dict(zip(reversed(self._keys(lane)), reversed(rows), strict=True)).values())[::-1])
+        for own in self.run.pack.lanes:
+            first: dict[bytes, int] = {}
+            for row in (int(row) for part in own.evals for row in part.rows):
+                first.setdefault(self._key(row), row)
+            distinct.append(list(first.values()))
         longest = max(map(len, distinct))
         rows = torch.tensor([part + part[:1] * (longest - len(part)) for part in distinct])
         count = int(dict(self.run.pack.lanes[0].objective.hyperparameters)["estimate"])
@@ -153,7 +159,10 @@ class BestOfN:
             parts = [pair_scores(run.scorer, corpus, index[:, i : i + CHUNK]) for i in range(0, width, CHUNK)]
             sides = [torch.cat([getattr(p, side) for p in parts], 1).cpu().numpy() for side in ("chosen", "rejected")]
         else:
-            sides = [np.stack([self._gold(lane, index[lane], side) for lane in range(len(rows))]) for side in (CHOSEN, REJECTED)]
+            sides = [
+                np.stack([self._gold(lane, index[lane], side) for lane in range(len(rows))])
+                for side in (CHOSEN, REJECTED)
+            ]
         turned = np.stack([np.pad(part, (0, width - len(part))) for part in flipped])
         return np.where(turned, sides[1], sides[0]), np.where(turned, sides[0], sides[1])
 

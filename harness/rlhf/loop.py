@@ -108,7 +108,7 @@ class _Update:
                 self._step(
                     iteration, responses if part is None else responses.prompts(part), part, now, rollouts, targets
                 )
-        self._move_beta(iteration, rollouts, targets)
+        self._move_beta(iteration, targets)
 
     def _rollout(
         self, group: LaneGroup, responses: Responses, reference: Tensor, raw: Tensor, first: Forward | None
@@ -172,7 +172,9 @@ class _Update:
                 losses[lane] = result.loss[position]
         loss = torch.stack(losses)
         if self.constraint is not None:
-            terms = pair_terms(run, run.groups, self.constraint[0][iteration], self.constraint[1][iteration], self.tally)
+            terms = pair_terms(
+                run, run.groups, self.constraint[0][iteration], self.constraint[1][iteration], self.tally
+            )
             loss = loss + torch.stack([terms[lane] for lane in range(len(losses))])
         grad, norm = clip(run.model.gradient(loss.sum()), self.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
@@ -190,7 +192,7 @@ class _Update:
             alive=run.alive,
         )
 
-    def _move_beta(self, iteration: int, rollouts: list[Rollout], targets: list[Targets]) -> None:
+    def _move_beta(self, iteration: int, targets: list[Targets]) -> None:
         run, progress = self.run, (iteration + 1) / self.settings.steps
         for group, target in zip(run.groups, targets, strict=True):
             kind = group.hyperparameters.get("kl_controller", "fixed")

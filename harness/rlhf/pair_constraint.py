@@ -1,4 +1,4 @@
-"""The constraint of constrained RLHF in the loop: a batch of training pairs beside each rollout, a multiplier a pair."""
+"""The constraint of constrained RLHF in the loop: training pairs beside each rollout, a multiplier for each."""
 
 from __future__ import annotations
 

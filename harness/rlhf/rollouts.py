@@ -11,10 +11,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from harness.data.rows import PROMPT
 from harness.models.generate import sample
 from harness.models.logps import Corpus
 from harness.models.pack import LaneModel
-from harness.data.rows import PROMPT
 from harness.rlhf.algorithms import Forward
 
 
@@ -22,8 +22,8 @@ from harness.rlhf.algorithms import Forward
 class Responses:
     """k responses of L tokens to p prompts of K lanes, n = p x k; every field begins with `(K, p, ...)`.
 
-    Rows: `ids`, `position` `(K, p, T)`, T = P + k L, with additive mask `mask` `(K, p, 1, T, T)`; `source` `(K, p, k L)`
-    are the positions that predict each response token, `ends` `(K, p, k)` those of each response's last token.
+    Rows: `ids`, `position` `(K, p, T)`, T = P + k L, with additive `mask` `(K, p, 1, T, T)`; `source` `(K, p, k L)` are
+    the positions that predict each response token, `ends` `(K, p, k)` those of each response's last token.
     What was sampled: `tokens`, `real`, `logps` `(K, p, k, L)` (log-probs kept from sampling, 0 where not real);
     `lengths`, `ended` `(K, p, k)`.
     """
@@ -99,7 +99,7 @@ def _mask(real: Tensor, k: int, depth: int) -> Tensor:
 
 
 def read(model: LaneModel, responses: Responses, *, values: bool = False, entropy: bool = False) -> Forward:
-    """Log-probs `(K, n, L)` of the responses' tokens under each lane, 0 where not real; values and entropies if asked."""
+    """Log-probs `(K, n, L)` of the responses' tokens under each lane, 0 where not real; more where asked."""
     lanes, count, k, depth = responses.tokens.shape
     shape = (lanes, count * k, depth)
     hidden = _hidden(model, responses, responses.source)

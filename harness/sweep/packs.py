@@ -55,14 +55,12 @@ def work_of(run: RunSpec) -> float:
     if family(run.objective) != "rl":
         return float(training.steps * training.batch_size)
     if run.objective.name == "best_of_n":
-        return run.evaluation.heldout * ROLLOUT * own["n"]
+        return float(run.evaluation.heldout * ROLLOUT * own["estimate"])
     # A response sampled and scored by two frozen models costs about as much as a pass over it.
-    return training.steps * training.batch_size * own["samples"] * ROLLOUT * (1 + own.get("epochs", 1))
+    return float(training.steps * training.batch_size * own["samples"] * ROLLOUT * (1 + own.get("epochs", 1)))
 
 
-def plan_packs(
-    runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, first: int = 0
-) -> tuple[PackTask, ...]:
+def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, first: int = 0) -> tuple[PackTask, ...]:
     """Cut the runs into packs of at most `size`, runs of one replicate and source side by side, the longest first.
 
     A short list is cut finer, so that every worker has a pack.

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from harness.evaluation.samples import LaneSamples
 from harness.models.lanes import Lane, Pack
 from harness.models.load import Architecture, with_score
 from harness.names import stream_seed
@@ -20,12 +19,10 @@ from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
 from harness.rlhf.lanes import start as start_rl
 from harness.spec import reward_run
 from harness.sweep.rewards import Reward, load_reward
+from harness.sweep.sampling import Answers
 from harness.sweep.setting import Setting
 from harness.training.loop import Training, start, train
 from harness.types import Record, RunSpec
-
-# What a run answers to its first held-out prompts, lane by lane.
-Answers = Callable[[int], list[LaneSamples]]
 
 
 def as_trained(run: RunSpec) -> RunSpec:
@@ -46,7 +43,7 @@ def own_model(
 def begin(
     pack: Pack, runs: Sequence[RunSpec], settings: Sequence[Setting], cache: Path, device: torch.device
 ) -> tuple[Training | RlTraining, Iterator[Record], Answers | None]:
-    """The live state of a pack, the records that training it yields, and how it answers where it has a way of its own."""
+    """The live state of a pack, the records that training it yields, and its own way to answer where it has one."""
     if family(runs[0].objective) != "rl":
         training = start(pack, device)
         return training, train(training), None
@@ -70,10 +67,10 @@ def _rl_lane(lane: Lane, run: RunSpec, setting: Setting, cache: Path) -> RlLane:
         return replace(common, scale=_gold_scale(setting) if scaled else 1.0)
     reward: Reward | None = load_reward(cache, reward_run(run))
     if reward is None:
-        raise RuntimeError("the reward model of this run is missing: its own run failed, or the cache lost it; run again")
-    return replace(
-        common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken
-    )
+        raise RuntimeError(
+            "the reward model of this run is missing: its own run failed, or the cache lost it; run again"
+        )
+    return replace(common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken)
 
 
 def _following(batches: torch.Tensor, count: int) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""RLHF beside preference objectives in one sweep: reward models as runs of their own, every RL row, and what is damaged."""
+"""RLHF beside preference objectives in one sweep: reward models as runs of their own, every RL row, damage."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ def swept(tmp_path_factory) -> Path:
 
 
 def folders(swept: Path, name: str) -> list[Path]:
-    return [p.parent for p in swept.glob("*/result.json") if json.loads(p.read_text())["config"]["objective"]["name"] == name]
+    return [
+        p.parent
+        for p in swept.glob("*/result.json")
+        if json.loads(p.read_text())["config"]["objective"]["name"] == name
+    ]
 
 
 def test_every_objective_is_measured_on_the_same_pairs(swept):
@@ -70,8 +74,12 @@ def test_a_reward_model_is_a_run_of_its_own_and_made_once(swept):
     assert len(models) == 2 and set(models.rate) == {0.0, 0.4} and set(models.steps) == {6}
     accuracies = ["reward_accuracy", "observed_reward_accuracy", "train_reward_accuracy", "ood_reward_accuracy"]
     assert models[accuracies].notna().all().all()
-    assert models[["ranking_accuracy", "undesirable_zone", "kl", "gold_reward", "chosen_displacement"]].isna().all().all()
-    stored = [p for p in (swept.parent / "cache" / "models").glob("*.safetensors") if b'"stage":"reward"' in p.read_bytes()]
+    assert (
+        models[["ranking_accuracy", "undesirable_zone", "kl", "gold_reward", "chosen_displacement"]].isna().all().all()
+    )
+    stored = [
+        p for p in (swept.parent / "cache" / "models").glob("*.safetensors") if b'"stage":"reward"' in p.read_bytes()
+    ]
     assert len(stored) == 2
     for folder in folders(swept, "reward_model"):
         table = pd.DataFrame(read_table(folder / "examples.parquet"))
