@@ -30,6 +30,7 @@ WORLD_DEFAULTS: dict[str, dict[str, Any]] = {
 # Rows of family rl: their budget and learning rate in the embedded world, where a reward gap is about 2. The policy
 # takes larger steps than in preference training: its updates are few and its advantages are small.
 WORLD_RL: dict[str, Any] = {"beta": 0.5, "iterations": 60, "prompts": 32, "learning_rate": 2e-3}
+WORLD_PPO = {"epochs": 3}
 # Sum-family rows whose beta lives on a grid of its own.
 OWN_BETA = frozenset({"nca", "sppo", "cal_dpo"})
 
@@ -60,7 +61,8 @@ def world_defaults(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     defaults = WORLD_DEFAULTS.get(row.name)
     if defaults is None and row.family == "rl":
-        defaults = {key: value for key, value in WORLD_RL.items() if key in row.hyperparameters}
+        known = WORLD_RL | (WORLD_PPO if row.name == "ppo" else {})
+        defaults = {key: value for key, value in known.items() if key in row.hyperparameters}
     if defaults is None:
         scaled = row.reduction == "sum" and "beta" in row.hyperparameters and row.name not in OWN_BETA
         defaults = {"beta": WORLD_SUM_BETA} if scaled else {}

@@ -19,7 +19,8 @@ class Facts:
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
     ranks them wrong (None where pairs have no loss). `predicted`: share with delta_ref + gold_margin / beta < 0, the
-    pairs that the objective's own optimum ranks wrong (None without gold margins or beta); `violated`: the share with delta < 0, measured.
+    pairs that the objective's own optimum ranks wrong (None without gold margins or beta); `violated`: the share with
+    delta < 0, measured.
     `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe
     pairs, and how many those are (None where the true labels are not known). `delta_ref`, `delta` are `(n,)` in the
     order of the ids.

@@ -16,8 +16,8 @@ ALGORITHMS = tuple(name for name in RL_NAMES if name != "best_of_n")
 # Knobs that the loop reads, whatever the algorithm.
 OF_THE_LOOP = {
     "samples", "iterations", "prompts", "learning_rate", "reward", "reward_scale", "reward_clip", "missing_eos_penalty",
-    "length_penalty", "kl_controller", "kl_target", "kl_gain", "kl_end", "epochs", "minibatches", "margin", "eta", "pairs",
-    "k",
+    "length_penalty", "kl_controller", "kl_target", "kl_gain", "kl_end", "epochs", "minibatches", "margin", "eta",
+    "pairs", "k",
 }  # fmt: skip
 
 
