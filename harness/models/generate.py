@@ -84,15 +84,18 @@ def sample(
     pad: int = 0,
     copies: int = 1,
     greedy: bool = False,
+    entropy: bool = True,
+    chunk: int = CHUNK,
 ) -> Samples:
     """Sample `copies` responses a prompt and lane at temperature 1 (with `greedy` the likeliest token each time).
 
     `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them; `uniforms` `(K, n * copies, L)` in (0, 1) decide every
     token by inverse transform, so lanes that share them differ only where their policies do. Response i belongs to
-    prompt i // copies: a prompt is read once, however many responses it gets.
+    prompt i // copies: a prompt is read once, however many responses it gets. Without `entropy` it is left at 0.
+    `chunk` responses a lane go through a forward together: a constant of the caller's, as bits may depend on it.
     """
     count = prompts.shape[1] * copies
-    width = max(CHUNK // copies, 1)
+    width = max(chunk // copies, 1)
     prompts, real = (filled(value, width) for value in (prompts, real))
     uniforms = filled(uniforms, width * copies)
     parts = [
@@ -105,6 +108,7 @@ def sample(
             pad=pad,
             copies=copies,
             greedy=greedy,
+            entropy=entropy,
         )
         for i in range(0, prompts.shape[1], width)
     ]
@@ -128,6 +132,7 @@ def _sample(
     pad: int,
     copies: int,
     greedy: bool,
+    entropy: bool,
 ) -> Samples:
     lanes, count, width = prompts.shape
     depth = uniforms.shape[-1]
@@ -138,16 +143,17 @@ def _sample(
     cache.repeat(copies)
     hidden, seen, last = (value.repeat_interleave(copies, 0) for value in (hidden, seen, position[:, -1:]))
     rows = lanes * count * copies
-    cosine, sine = model.rotary(last + 1 + torch.arange(depth, device=last.device))
+    cosine, sine = (table[0] for table in model.rotary(torch.arange(width + depth, device=last.device)[None]))
     seen = torch.cat([seen, torch.ones_like(seen[:, :1]).expand(-1, depth)], 1)
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
     alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
     tokens, token_logps, logps = [], [], torch.zeros(rows, device=prompts.device)
-    entropy = torch.zeros_like(logps)
+    surprise = torch.zeros_like(logps)
     for step in range(depth):
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
         share = logp.exp()
-        entropy = entropy + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
+        if entropy:
+            surprise = surprise + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
         if greedy:
             drawn = logp.argmax(-1)
         else:
@@ -158,13 +164,14 @@ def _sample(
         tokens.append(token)
         alive = alive & (token != eos)
         if step + 1 < depth:
-            rotary = (cosine[:, step : step + 1], sine[:, step : step + 1])
+            place = last + step + 1
+            rotary = (cosine[place], sine[place])
             hidden = model.decode(token[:, None], mask[..., : width + step + 1], rotary, cache)[:, -1]
     stacked = torch.stack(tokens, -1).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
     each = torch.stack(token_logps, -1).view(lanes, -1, depth)
-    return Samples(stacked, lengths, logps.view(lanes, -1), ended, entropy.view(lanes, -1), each)
+    return Samples(stacked, lengths, logps.view(lanes, -1), ended, surprise.view(lanes, -1), each)
 
 
 def causal_mask(real: Tensor, width: int) -> Tensor:

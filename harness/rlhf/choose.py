@@ -144,6 +144,7 @@ class BestOfN:
             drawn = torch.from_numpy(uniforms).to(part.device)
             responses = roll_out(run.reference, prompts, mask, drawn, k=ROW, eos=run.sampling.eos)
             run.generated += real * times * ROW * run.sampling.depth
+            run.asked += real * times
             yield responses, score(run, responses, part).view(len(run.own), width, -1)[..., :count], real
 
     @torch.no_grad()

@@ -66,6 +66,7 @@ class RlTraining:
     scale: Tensor  # (K, 1)
     diverged_at: Tensor  # (K, 1), -1 while finite
     generated: int = 0  # tokens sampled by a lane so far, padding included
+    asked: int = 0  # prompts read for them
     uniforms: tuple[np.random.Generator, ...] = field(default=())
 
     @property

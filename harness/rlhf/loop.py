@@ -259,6 +259,7 @@ def _sample(run: RlTraining, rows: Tensor) -> Responses:
     size = (rows.shape[1] * run.k, run.sampling.depth)
     uniforms = np.stack([stream.random(size, dtype=np.float32) for stream in run.uniforms])
     run.generated += size[0] * size[1]
+    run.asked += rows.shape[1]
     prompts, real = (table[rows] for table in run.prompts)
     drawn = torch.from_numpy(uniforms).to(rows.device, non_blocking=True)
     return roll_out(run.model, prompts, real, drawn, k=run.k, eos=run.sampling.eos)

@@ -17,6 +17,8 @@ from harness.models.logps import Corpus
 from harness.models.pack import LaneModel
 from harness.rlhf.algorithms import Forward
 
+CHUNK = 128  # responses a lane and forward of the sampler: a constant, so a lane does not depend on its neighbours
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Responses:
@@ -62,7 +64,7 @@ def roll_out(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, 
     """Sample k responses to each of the prompts `(K, p, P)`; `uniforms` `(K, p k, L)` decide every token."""
     lanes, count, width = prompts.shape
     depth = uniforms.shape[-1]
-    drawn = sample(model, prompts, real, uniforms, eos=eos, copies=k)
+    drawn = sample(model, prompts, real, uniforms, eos=eos, copies=k, entropy=False, chunk=CHUNK)
     shape = (lanes, count, k)
     tokens, lengths = drawn.tokens.reshape(*shape, depth), drawn.lengths.reshape(shape)
     start = real.sum(-1, keepdim=True)  # tokens of each prompt

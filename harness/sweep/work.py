@@ -23,6 +23,8 @@ from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import family
 from harness.rlhf.best_of_n import kl_bound
+from harness.rlhf.lanes import RlTraining
+from harness.sweep.costs import work_done
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -129,7 +131,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     seconds = time.monotonic() - began
     for lane, job in enumerate(jobs):
         status = "done" if diverged[lane] < 0 else "diverged"
-        costs = _costs(job, pack, seconds / len(jobs), task.number, lane)
+        costs = _costs(job, run, seconds / len(jobs), task.number, lane)
         if probed:
             table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
             store.write_table(job.folder / "probes.parquet", table)
@@ -201,17 +203,14 @@ def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
     return {**own, **{name: values[rows] for name, values in job.columns.items()}}
 
 
-def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dict[str, Any]:
-    """What the run cost: its share of the pack's time; tokens and flops (6 a parameter and token) of training alone."""
-    settings = job.lane.training
-    tokens = settings.steps * settings.batch_size * pack.corpus.ids.shape[1]
+def _costs(job: _Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
+    """What the run cost: its share of the pack's time, and the tokens and flops of its training."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if pack.corpus.ids.is_cuda:
+    if run.model.flat.is_cuda:
         peak = torch.cuda.max_memory_allocated()
     return {
         "seconds": seconds,
-        "tokens": tokens,
-        "flops": 6 * len(job.lane.weights) * tokens,
+        **work_done(job.run.objective, job.run.training, job.run.reward_model, run, len(job.lane.weights)),
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,
