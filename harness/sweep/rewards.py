@@ -37,7 +37,7 @@ class Reward:
 def reward_key(run: RunSpec) -> str:
     """What the model of a `reward_model` run depends on: reference, pairs and their corruption, settings, seed."""
     config = plain(run)
-    source = {name: config[name] for name in ("world", "data", "corruption", "objective", "seed")}
+    source = {name: config[name] for name in ("world", "data", "corruption", "objective", "seed", "replica")}
     if source["data"] is not None:
         del source["data"]["path"]
     training = plain(budget(run.objective, run.training))

@@ -11,7 +11,7 @@ import torch
 
 from harness.models.lanes import Lane, Pack
 from harness.models.load import Architecture, with_score
-from harness.names import stream_seed
+from harness.names import run_stream
 from harness.objectives.table_budget import budget, family, learns_from_model
 from harness.rlhf import choose
 from harness.rlhf import loop as rl
@@ -59,7 +59,7 @@ def begin(
 def _rl_lane(lane: Lane, run: RunSpec, setting: Setting, cache: Path) -> RlLane:
     own = dict(run.objective.hyperparameters)
     scaled = own.get("reward_scale", False)
-    common = RlLane(lane, stream_seed(run.seed, "rollouts"), 1.0, None, _gold(setting))
+    common = RlLane(lane, run_stream(run, "rollouts"), 1.0, None, _gold(setting))
     if "pairs" in own:
         pairs, flipped = (_following(table, own["pairs"]) for table in (lane.batches, lane.flipped))
         common = replace(common, pairs=pairs, flipped=flipped)

@@ -84,11 +84,10 @@ class _Job:
 
     def points(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
         """The metric points of one split at one step."""
-        return (
-            reward_metrics(columns, prefix)
-            if self.scores
-            else checkpoint_metrics(columns, prefix, self.run.objective.beta)
-        )
+        if self.scores:
+            return reward_metrics(columns, prefix)
+        objective = self.run.objective
+        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=self.knobs)
 
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""

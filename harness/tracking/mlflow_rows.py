@@ -90,13 +90,21 @@ def read_plan(sweep_folder: Path) -> Plan:
     params = {key: _params(config) for key, config in runs.items()}
     return Plan(
         sweep=sweep_folder.name,
-        names={run["run_key"]: run["name"] for run in value["runs"]},
+        names=_legends({run["run_key"]: run["name"] for run in value["runs"]}),
         colours={name: COLOURS[place % len(COLOURS)] for place, name in enumerate(order)},
         question=value.get("question") or "",
         objectives=objectives,
         conditions=_conditions(params),
         params=params,
     )
+
+
+def _legends(names: Mapping[str, str]) -> dict[str, str]:
+    """Names without the settings that all runs share (`phi=0.75`): a chart's legend shows some 30 letters of them."""
+    words = {key: name.split(" ") for key, name in names.items()}
+    shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    kept = {word for word in shared if "=" not in word or word.startswith("b=")}
+    return {key: " ".join(word for word in own if word not in shared - kept) for key, own in words.items()}
 
 
 def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
@@ -118,7 +126,7 @@ def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
     kind, rate = own["corruption.kind"], own.get("corruption.rate", "")
     named = ("corruption.kind", "corruption.rate")
-    parts = [f"{name.partition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
+    parts = [f"{name.rpartition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
     text = " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()]).replace("'", "")
     return text if len(text) <= LONGEST_CONDITION else f"{text[:LONGEST_CONDITION]} {content_hash(text)[:8]}"
 
@@ -211,6 +219,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
         "corruption.rate": rate,
         **{f"corruption.{name}": value for name, value in corruption["params"]},
         "seed": config["seed"],
+        "replica": config.get("replica") or None,
     }
     beta = values.get("objective.beta")
     if _is_number(beta) and beta > 0:

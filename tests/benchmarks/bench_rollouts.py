@@ -1,8 +1,9 @@
 """Packed rollouts beside transformers' `generate`: `python -m tests.benchmarks.bench_rollouts --json FILE`.
 
 Eight policies of the embedded world answer 32 prompts with 4 samples each, 14 tokens: one pack against `generate` in a
-loop over the policies, each with the log-probs of what it sampled, in float32 on one thread, arms interleaved, medians of CPU milliseconds a policy. The responses
-are not the same, the distribution is: `tests/rlhf/test_rollouts.py` holds both to it. Exits 1 below a factor of 3.
+loop over the policies, each with the log-probs of what it sampled, in float32 on one thread, arms interleaved, medians
+of CPU milliseconds a policy. The responses are not the same, the distribution is: `tests/rlhf/test_rollouts.py` holds
+both to it. Exits 1 below a factor of 3.
 """
 
 from __future__ import annotations
