@@ -64,7 +64,7 @@ def read_facts(run: Run) -> Facts | None:
         reference_accuracy=float(np.mean(delta_ref > 0)),
         fell_while_wrong=None if fell is None else float(np.mean(fell & (_margin(after, "policy") <= 0))),
         violated=float(np.mean(delta < 0)),
-        predicted=_predicted(last, delta_ref, run.beta),
+        predicted=_predicted(last, delta_ref, _gold_beta(run)),
         groups={
             str(name): (int((groups == name).sum()), float(np.mean(delta[groups == name] > 0)))
             for name in np.unique(groups)
@@ -73,6 +73,12 @@ def read_facts(run: Run) -> Facts | None:
         delta_ref=delta_ref,
         delta=delta,
     )
+
+
+def _gold_beta(run: Run) -> float | None:
+    """Beta where it weighs the true reward: of an RL run only if that is what it learns from, undivided."""
+    own = run.hyperparameters
+    return None if own.get("reward") == "model" or own.get("reward_scale") else run.beta
 
 
 def _audited(probe: records.Columns, count: int = 50) -> tuple[int, int] | None:

@@ -87,7 +87,15 @@ class _Job:
         if self.scores:
             return reward_metrics(columns, prefix)
         objective = self.run.objective
+        if family(objective) == "rl":  # no loss of given pairs that could pull at them
+            return checkpoint_metrics(columns, prefix, self.gold_beta)
         return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=self.knobs)
+
+    @property
+    def gold_beta(self) -> float | None:
+        """Beta of an RL run where it is a price in units of the true reward, so that theory can speak of it."""
+        own = self.knobs
+        return self.run.objective.beta if own["reward"] == "gold" and not own.get("reward_scale") else None
 
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
