@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 
@@ -153,9 +152,8 @@ def test_a_model_that_breaks_is_stored_as_broken(tmp_path):
     [first, *_] = [run for run in load_sweep(tmp_path / "spec.yaml").runs if run.objective.name == "reward_model"]
     own = reward_lane("a")
     own = replace(own, training=replace(own.training, learning_rate=float("inf")))
-    run, records = trained([own])
+    run, _ = trained([own])
     assert run.diverged_at[0, 0] >= 0
     save_rewards(tmp_path, [first], run.pack, run.model, [True])
     found = load_reward(tmp_path, first)
-    assert found.broken and torch.isfinite(found.weights).all()
-    assert np.isfinite(records[-1].columns["chosen_reward"]).all()
+    assert found.broken and found.scale == 1.0  # what learns from it counts as diverged from the start

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 from harness.objectives import OBJECTIVES
 from harness.tracking.journal import read_journal
 from harness.tracking.store import read_table, verify
-from tests.sweep.test_end_to_end import TINY, harness, write
+from tests.sweep.test_end_to_end import TINY, write
 
 RL = [name for name, row in OBJECTIVES.items() if row.family == "rl"]
 SMALL = {"iterations": 3, "prompts": 8}
@@ -27,17 +29,31 @@ SPEC = {
         *({"name": name, "beta": 0.5, "samples": 4, **SMALL} for name in RL if name != "best_of_n"),
         {"name": "best_of_n", "n": 4, "estimate": 8},
         {"name": "rloo", "beta": 0.5, "reward": "gold", **SMALL},
-        {"name": "best_of_n", "n": 2, "estimate": 8, "reward": "gold"},
     ],
+    "corruptions": [{"kind": "uniform_flip", "rate": 0.4}],
     "seeds": 1,
     "evaluation": {"checkpoints": 3, "heldout": 24, "probe": 24, "ood": 8, "samples": 16},
+    "also": [
+        {
+            "objectives": [
+                {"name": "rloo", "beta": 0.5, "samples": 4, **SMALL},
+                {"name": "best_of_n", "n": 2, "estimate": 8},
+            ],
+            "corruptions": [{"kind": "none"}],
+        }
+    ],
 }
+
+
+def sweep(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "harness", "sweep", str(write(root, SPEC)), "--out", str(root / "runs")]
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("rlhf")
-    done = harness("sweep", write(root, SPEC), "--out", root / "runs")
+    done = sweep(root)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "rlhf"
 
@@ -90,7 +106,7 @@ def test_a_reward_model_is_a_run_of_its_own_and_made_once(swept):
 
 
 def test_the_journal_watches_the_policy_and_its_reward(swept):
-    [folder] = [f for f in folders(swept, "ppo") if "flip" not in f.name]
+    [folder] = folders(swept, "ppo")
     points = [record for record in read_journal(folder / "events.jsonl") if record["kind"] == "metrics"]
     names = set().union(*points)
     assert names >= {
@@ -103,6 +119,20 @@ def test_the_journal_watches_the_policy_and_its_reward(swept):
     assert all(math.isfinite(point["rlhf/heldout_gold_reward"]) for point in curve)
     assert curve[0]["rlhf/heldout_kl"] < 1e-6 and "loss" not in names
     assert curve[-1]["rlhf/generated_tokens"] == 3 * 8 * 4 * 14
+
+
+def test_costs_count_what_is_sampled_and_what_the_reward_model_took(swept):
+    both = pd.read_csv(swept / "results.csv").merge(pd.read_csv(swept / "costs.csv"), on="run_key")
+    cost = both[both.corruption == "uniform_flip"].set_index(["objective", "hp.reward"])
+    rloo, ppo, gold = cost.loc[("rloo", "model")], cost.loc[("ppo", "model")], cost.loc[("rloo", "gold")]
+    parameters = rloo.reward_flops / (6 * 6 * 8 * 32)  # 6 steps of 8 pairs, rows of 32 tokens
+    assert parameters == pytest.approx(57_664)
+    scored = 3 * 8 * (8 + 4 * 14)  # iterations x prompts x (prompt + responses)
+    assert rloo.generated_tokens == 3 * 8 * 4 * 14 and rloo.tokens == scored + rloo.generated_tokens
+    assert rloo.flops == parameters * scored * (2 + 2 * 2 + 6)  # sampling, reference and reward model, one pass
+    assert gold.flops == parameters * scored * (2 + 2 + 6) and gold.reward_flops == 0
+    assert ppo.flops == parameters * scored * (2 + 2 * 2 + 6 * 3)  # three epochs
+    assert cost.loc["dpo"].generated_tokens.item() == 0
 
 
 def test_best_of_n_says_what_bounds_it(swept):
@@ -128,10 +158,10 @@ def test_a_lost_or_damaged_reward_model_is_made_again(swept, tmp_path):
         if b'"stage":"reward"' in data:
             data[-10] ^= 1
             path.write_bytes(data)
-    for name in ("rloo", "grpo"):
+    for name in ("grpo",):
         for run in folders(folder, name):
             (run / "result.json").unlink()
-    done = harness("sweep", write(tmp_path, SPEC), "--out", tmp_path / "runs")
+    done = sweep(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert list((tmp_path / "runs" / "cache" / "models").glob("*.corrupt-*"))
     assert (folder / "results.csv").read_bytes() == (swept / "results.csv").read_bytes()
