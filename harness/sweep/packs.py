@@ -14,6 +14,8 @@ from harness.types import RunSpec
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
 PACK_SIZE = 8
+# Hyperparameters of RL that lanes of a pack must share: they are shapes, or who is asked for the reward.
+SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 
@@ -46,7 +48,7 @@ def _shape(run: RunSpec) -> object:
     if family(run.objective) != "rl":
         return family(run.objective)
     own = dict(run.objective.hyperparameters)
-    return [run.objective.name, *(own.get(name) for name in ("reward", "samples", "n", "epochs", "minibatches"))]
+    return [run.objective.name, *(own.get(name) for name in SHAPE)]
 
 
 def work_of(run: RunSpec) -> float:
