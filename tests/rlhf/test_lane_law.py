@@ -95,8 +95,11 @@ FUNCTIONS = {
     "best and worst": lambda d: fresh_pairs(d["scores"].round(), SAMPLES),
     "neighbours": lambda d: fresh_pairs(d["scores"].round(), SAMPLES, "adjacent"),
 }  # fmt: skip
-ROUNDED = {"token_kl k3", "sequence_kl k3", "constraint", "constraint_scale", "lagrangian", "clipped", "sequence_clipped",
-           "grpo loss, token", "grpo loss, sequence", "grpo loss, constant"}  # fmt: skip
+# These take an exponential.
+ROUNDED = {
+    "token_kl k3", "sequence_kl k3", "constraint", "constraint_scale", "lagrangian", "clipped", "sequence_clipped",
+    "grpo loss, token", "grpo loss, sequence", "grpo loss, constant",
+}  # fmt: skip
 
 
 def leaves(found):
