@@ -13,7 +13,7 @@ from harness.types import Parameter
 
 # Rows that no engine runs yet: a spec that names one is refused, and lists leave it out.
 UNBUILT = frozenset(
-    {"ppo", "rloo", "grpo", "reinforce", "best_of_n", "online_dpo", "constrained_rlhf"}
+    {"best_of_n"}
 )  # fmt: skip
 
 RLHF = "harness.rlhf."
@@ -130,7 +130,7 @@ RL_ROWS = (
         "pays n samples for every answer; its KL grows as log n, so it stays near the reference",
     ),
     Objective(
-        "online_dpo", RLHF + "online_pairs:fresh_pairs", "rl", "sum", True,
+        "online_dpo", RLHF + "online_dpo:online_dpo", "rl", "sum", True,
         {
             "beta": _beta(0.1), "samples": _samples(4, 2), **_BUDGET, **_SHAPING,
             "pairing": Parameter("best_worst", kind="choice", choices=("best_worst", "adjacent"),
@@ -140,11 +140,12 @@ RL_ROWS = (
         "labels are hard: the size of a reward gap is lost; equal rewards teach nothing",
     ),
     Objective(
-        "constrained_rlhf", RLHF + "constrained:lagrangian_loss", "rl", "sum", True,
+        "constrained_rlhf", RLHF + "algorithms:constrained_rlhf", "rl", "sum", True,
         {
             "beta": _beta(0.05), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False),
             "margin": Parameter(0.0, low=0, search=(0, 1), doc="m: every training pair is asked for delta >= m, nats"),
             "eta": Parameter(None, low=0, low_open=True, doc="dual step; empty: beta/2"),
+            "pairs": Parameter(64, kind="int", low=1, high=65_536, doc="training pairs held to it beside each rollout"),
         },
         "KKT form of arXiv 2605.20834", "expected reward less beta KL under pi_w >= e^m pi_l on the training pairs",
         "wrong labels become wrong constraints; the multiplier lags behind a moving policy",

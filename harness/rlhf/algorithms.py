@@ -78,11 +78,13 @@ LossFunction = Callable[..., PolicyLoss]
 
 @dataclass(frozen=True, slots=True)
 class Algorithm:
-    """One RL objective: its two pure functions, whether it has a value model, what each response must bring."""
+    """One RL objective: its two pure functions, whether it has a value model, and whether it is `constrained` by the
+    training pairs, a batch of which stands beside every rollout."""
 
     targets: TargetFunction
     loss: LossFunction
     needs_values: bool = False
+    constrained: bool = False
 
 
 def minibatch(rollout: Rollout, targets: Targets, rows: Tensor) -> Minibatch:
@@ -260,3 +262,4 @@ ppo = Algorithm(ppo_targets, ppo_loss, needs_values=True)
 rloo = Algorithm(rloo_targets, sequence_loss)
 reinforce = Algorithm(reinforce_targets, sequence_loss)
 grpo = Algorithm(grpo_targets, grpo_loss)
+constrained_rlhf = Algorithm(rloo_targets, sequence_loss, constrained=True)

@@ -15,8 +15,8 @@ from harness.models.pack import LaneModel, build_lanes
 from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.rollouts import prompt_table
 
-# The world's own reward: (corpus rows of the prompts (n,), n responses as token ids) -> rewards (n,).
-Gold = Callable[[np.ndarray, Sequence[np.ndarray]], np.ndarray]
+# The source's own reward: (n prompts, n responses, as token ids) -> rewards (n,), NaN where it knows none.
+Gold = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,16 +24,19 @@ class RlLane:
     """One RL run of a pack: its lane, whose batches name the pairs that lend their prompts, and its reward.
 
     `reward` `(P + d,)` are the weights of its reward model; None where `gold` is the reward itself. `scale` divides the
-    reward. `gold` judges samples (None where the source has no reward of its own). `seed` drives the uniforms.
-    `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
+    reward. `gold` judges samples. `seed` drives the uniforms.
+    `pairs`, `flipped` `(iterations, B)`: the training pairs that constrain each iteration, where the objective is
+    constrained. `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
     """
 
     lane: Lane
     seed: int
-    scale: float = 1.0
-    reward: Tensor | None = None
-    gold: Gold | None = None
+    scale: float
+    reward: Tensor | None
+    gold: Gold
     broken: bool = False
+    pairs: Tensor | None = None
+    flipped: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)

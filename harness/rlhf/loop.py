@@ -21,6 +21,7 @@ from harness.rlhf import algorithms
 from harness.rlhf.algorithms import Forward, Rollout, Targets
 from harness.rlhf.kl import next_beta
 from harness.rlhf.lanes import RlTraining, algorithm
+from harness.rlhf.pair_constraint import pair_terms
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
 from harness.rlhf.shaping import shaped
@@ -78,7 +79,7 @@ class _Update:
         self.entropy = any(dict(lane.objective.hyperparameters).get("entropy_coef") for lane in pack.lanes)
         self.values = any(algorithm(group).needs_values for group in run.groups)
         self.batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (iterations, K, p)
-        self.flips = torch.stack([lane.flipped for lane in pack.lanes], 1).to(device)
+        self.constraint = _stacked(run)
         self.max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
         self.rates = torch.tensor(
             [[[learning_rate(i, lane.training)] for lane in pack.lanes] for i in range(self.settings.steps)],
@@ -128,7 +129,7 @@ class _Update:
 
     def _targets(self, group: LaneGroup, rollout: Rollout) -> Targets:
         lanes = torch.tensor(group.lanes, device=rollout.scores.device)
-        targets = algorithm(group).targets(rollout, self.run.beta[lanes], group.state, **_knobs(group))
+        targets = algorithm(group).targets(rollout, self.run.beta[lanes], group.state, **_knobs(group, self.run.k))
         for name, value in targets.state.items():
             group.state[name].copy_(value.detach())
         return targets
@@ -161,12 +162,15 @@ class _Update:
         for group, rollout, target in zip(run.groups, rollouts, targets, strict=True):
             lanes = torch.tensor(group.lanes, device=now.logps.device)
             batch = algorithms.minibatch(rollout, target, _rows(part, lanes, rollout, run.k))
-            result = algorithm(group).loss(_lanes(now, lanes), batch, beta=run.beta[lanes], **_knobs(group))
+            result = algorithm(group).loss(_lanes(now, lanes), batch, beta=run.beta[lanes], **_knobs(group, run.k))
             self.tally.add({_NAMES.get(name, name): value for name, value in result.statistics.items()}, lanes)
             self.tally.add({"loss/policy_avg": result.loss}, lanes)
             for position, lane in enumerate(group.lanes):
                 losses[lane] = result.loss[position]
         loss = torch.stack(losses)
+        if self.constraint is not None:
+            terms = pair_terms(run, run.groups, self.constraint[0][iteration], self.constraint[1][iteration], self.tally)
+            loss = loss + torch.stack([terms[lane] for lane in range(len(losses))])
         grad, norm = clip(run.model.gradient(loss.sum()), self.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, iteration, run.diverged_at)
@@ -211,11 +215,22 @@ _NAMES: Mapping[str, str] = {
     "ratio": "val/ratio",
     "value_loss": "loss/value_avg",
     "explained_variance": "rlhf/explained_variance",
+    "pairs": "rlhf/pairs",
 }
 
 
-def _knobs(group: LaneGroup) -> dict[str, Any]:
-    return {name: value for name, value in group.hyperparameters.items() if name != "beta"}
+def _knobs(group: LaneGroup, k: int) -> dict[str, Any]:
+    return {name: value for name, value in group.hyperparameters.items() if name != "beta"} | {"k": k}
+
+
+def _stacked(run: RlTraining) -> tuple[Tensor, Tensor] | None:
+    """The pairs that constrain each iteration, and which are labelled the other way, `(iterations, K, B)`."""
+    pairs = [own.pairs for own in run.own if own.pairs is not None]
+    flipped = [own.flipped for own in run.own if own.flipped is not None]
+    if not pairs:
+        return None
+    device = run.model.flat.device
+    return torch.stack(pairs, 1).to(device), torch.stack(flipped, 1).to(device)
 
 
 def _lanes(now: Forward, lanes: Tensor) -> Forward:

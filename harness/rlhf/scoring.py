@@ -16,11 +16,11 @@ def score(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
 
 
 def gold(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
-    """The world's own reward `(K, n)`, NaN where the source has none. It is judged on the host: the device waits."""
+    """The source's own reward `(K, n)`, NaN where it has none. It is judged on the host: the device waits."""
     tokens, lengths = responses.flat("tokens").cpu().numpy(), responses.flat("lengths").cpu().numpy()
-    places = rows.repeat_interleave(responses.tokens.shape[2], 1).cpu().numpy()
+    ids, real = (table[rows.repeat_interleave(responses.tokens.shape[2], 1)].cpu().numpy() for table in run.prompts)
     judged = []
     for lane, own in enumerate(run.own):
-        drawn = [row[:n] for row, n in zip(tokens[lane], lengths[lane], strict=True)]
-        judged.append(np.full(len(drawn), np.nan) if own.gold is None else own.gold(places[lane], drawn))
+        asked = [prompt[mask] for prompt, mask in zip(ids[lane], real[lane], strict=True)]
+        judged.append(own.gold(asked, [row[:n] for row, n in zip(tokens[lane], lengths[lane], strict=True)]))
     return torch.from_numpy(np.stack(judged).astype(np.float32)).to(rows.device)

@@ -16,22 +16,27 @@ import torch
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes
 from harness.measure.geometry import checkpoint_metrics, constraint_metrics
 from harness.measure.results import results_row
+from harness.measure.reward_model import reward_metrics, reward_row
 from harness.models.extras import MISMATCHED
 from harness.models.lanes import Lane, Pack
 from harness.models.logps import build_corpus
 from harness.names import plain, run_key, stream_seed
 from harness.objectives.table import OBJECTIVES
+from harness.objectives.table_budget import family
 from harness.sweep.material import Block, Prepared, TrainingSet, build_lane, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask
 from harness.sweep.provenance import provenance
 from harness.sweep.reference_store import scorer
+from harness.sweep.rewards import save_rewards
 from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
+from harness.sweep.trainers import as_trained, begin, own_model
 from harness.tracking import store
 from harness.tracking.journal import Journal
-from harness.training.loop import Training, checkpoint_steps, start, train
+from harness.rlhf.lanes import RlTraining
+from harness.training.loop import Training, checkpoint_steps
 from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
@@ -63,30 +68,52 @@ class _Job:
     journal: Journal
     records: list[Record] = field(default_factory=list)
 
+    @property
+    def scores(self) -> bool:
+        """Whether the run is a reward model, whose records hold scores and no log-probs."""
+        return family(self.run.objective) == "reward"
+
+    def points(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
+        """The metric points of one split at one step."""
+        return (
+            reward_metrics(columns, prefix)
+            if self.scores
+            else checkpoint_metrics(columns, prefix, self.run.objective.beta)
+        )
+
+    def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
+        """The measured columns of `results.csv`."""
+        return reward_row(examples) if self.scores else results_row(examples, samples, self.run.objective.beta)
+
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     """Train one pack and commit every run of it; yields progress, then one `done` a run."""
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
-    run = start(pack, shop.device)
+    settings = [job.prepared.setting for job in jobs]
+    run, records = begin(pack, task.runs, settings, shop.cache, shop.device)
     by_key = {job.key: job for job in jobs}
     step = -1
-    for record in train(run):
+    for record in records:
         job = by_key[record.run_key]
         job.records.append(record)
         if record.step != step:
             step = record.step
-            yield Message("step", task.number, step, task.runs[0].training.steps)
+            yield Message("step", task.number, step, pack.lanes[0].training.steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
             columns = _all_columns(job, record)
-            points = checkpoint_metrics(columns, prefix, job.run.objective.beta)
+            points = job.points(columns, prefix) | record.scalars
             if record.split == "train_observed" and "multiplier" in columns:
                 points |= constraint_metrics(columns, float(dict(job.run.objective.hyperparameters)["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
-    samples = _sample(jobs, pack, run)
     diverged = run.diverged_at[:, 0].tolist()
+    samples = {}
+    if family(task.runs[0].objective) == "reward":
+        save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
+    else:
+        samples = _sample(jobs, pack, run)
     seconds = time.monotonic() - began
     for lane, job in enumerate(jobs):
         status = "done" if diverged[lane] < 0 else "diverged"
@@ -119,7 +146,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     jobs = []
     for run, prepared, data, base, extra in parts:
         key = run_key(run)
-        lane, columns = build_lane(key, run, prepared, data, base, extra)
+        lane, columns = build_lane(key, as_trained(run), prepared, data, base, extra)
         folder, attempt = store.open_run(shop.folder, key, shop.names[key])
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
@@ -128,10 +155,10 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     if MISMATCHED in OBJECTIVES[task.runs[0].objective.name].needs:
         blocks, mismatched = with_mismatches(blocks)
     corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], shop.device, mismatched)
-    first = task.runs[0]
-    steps = checkpoint_steps(first.training.steps, first.evaluation.checkpoints)
-    architecture = jobs[0].prepared.setting.architecture
-    return jobs, Pack(architecture, corpus, tuple(job.lane for job in jobs), steps)
+    steps = checkpoint_steps(jobs[0].lane.training.steps, task.runs[0].evaluation.checkpoints)
+    lanes = [job.lane for job in jobs]
+    architecture, trained = own_model(jobs[0].prepared.setting.architecture, task.runs, lanes)
+    return jobs, Pack(architecture, corpus, trained, steps)
 
 
 def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
@@ -148,17 +175,18 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
 
 
 def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
-    """A record's measured columns with the fixed ones of its split."""
+    """A record's measured columns with the fixed ones of its split; a reward model's without its stand-in log-probs."""
     first = 0
     for part in job.lane.evals:
         if part.split == record.split:
             break
         first += len(part.ids)
     rows = slice(first, first + len(record.ids))
-    return {**record.columns, **{name: values[rows] for name, values in job.columns.items()}}
+    own = {n: v for n, v in record.columns.items() if not (job.scores and n.startswith(("policy_", "reference_")))}
+    return {**own, **{name: values[rows] for name, values in job.columns.items()}}
 
 
-def _sample(jobs: Sequence[_Job], pack: Pack, run: Training) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
+def _sample(jobs: Sequence[_Job], pack: Pack, run: Training | RlTraining) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
     """Free-running samples at the end on held-out prompts: lanes of a replicate share prompts and random numbers."""
     count = jobs[0].run.evaluation.samples
     if count == 0:
@@ -183,7 +211,7 @@ def _sample(jobs: Sequence[_Job], pack: Pack, run: Training) -> dict[str, tuple[
 
 def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dict[str, Any]:
     """What the run cost: its share of the pack's time; tokens and flops (6 a parameter and token) of training alone."""
-    settings = job.run.training
+    settings = job.lane.training
     tokens = settings.steps * settings.batch_size * pack.corpus.ids.shape[1]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if pack.corpus.ids.is_cuda:
@@ -232,10 +260,10 @@ def _commit(
         from harness.data.corrupt.ledger import write_ledger
 
         write_ledger(job.data.ledger, job.folder / "ledger.parquet")
-    results = results_row(examples, drawn, job.run.objective.beta)
+    results = job.results(examples, drawn)
     if job.data.ledger is not None and job.run.corruption.rate is None:
         results["rate"] = job.data.ledger.attrs["manifest"]["rate_realised"]
-    steps = job.run.training.steps
+    steps = job.lane.training.steps
     final = {f"final/{name}": value for name, value in results.items() if value is not None}
     job.journal.append({"kind": "metrics", "step": steps, **final})
     end = {"kind": "end", "status": status} | ({"diverged_step": diverged_at} if diverged_at >= 0 else {})
