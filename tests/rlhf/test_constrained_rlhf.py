@@ -28,7 +28,7 @@ def expected_loss(flat, point, beta):
     return sequence_reinforce(flat.logps(point, everything), rewards, rollout.mask)
 
 
-def solve(flat, beta, margin=0.0, scaled=False, eta=0.02, rate=1.0, steps=1500):
+def solve(flat, beta, margin=0.0, scaled=False, eta=0.02, rate=1.0, steps=1000):
     """Gradient steps on the Lagrangian and dual steps in turn: policy (P, m) and multipliers (P,).
 
     The pair of every prompt is its first response, preferred, against its last.
@@ -166,7 +166,7 @@ def test_ascent_on_reward_plus_lambda_delta_runs_away():
     paths = {"delta": [], "linear": []}
     for name, path in paths.items():
         logits = flat.reference.log()[None].clone()
-        for _ in range(2000):
+        for _ in range(1000):
             point = logits.clone().requires_grad_()
             now = point.log_softmax(-1)
             gap = now[..., 0] - now[..., 1]
@@ -177,7 +177,7 @@ def test_ascent_on_reward_plus_lambda_delta_runs_away():
             logits = logits - slope
             path.append(gap.item())
     away = paths["delta"]
-    assert away[999] > 500 and away[1999] - away[999] == pytest.approx(1000 * 2 * lam, rel=1e-3)
+    assert away[499] > 250 and away[999] - away[499] == pytest.approx(500 * 2 * lam, rel=1e-3)
     assert paths["linear"][-1] == pytest.approx(-4 + (1 + 2 * lam) / beta, abs=1e-6)
 
 
