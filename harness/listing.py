@@ -11,7 +11,7 @@ from harness.types import Parameter
 def listing(what: str) -> list[dict[str, Any]]:
     """Rows of one registry (objectives, corruptions or metrics) as plain data, internal rows left out."""
     if what == "objectives":
-        from harness.objectives.table import OBJECTIVES, UNBUILT
+        from harness.objectives.table import OBJECTIVES
 
         return [
             {
@@ -26,7 +26,7 @@ def listing(what: str) -> list[dict[str, Any]]:
                 "citation": row.citation,
             }
             for row in OBJECTIVES.values()
-            if row.tier != "internal" and row.name not in UNBUILT
+            if row.tier != "internal"
         ]
     if what == "corruptions":
         from harness.data.corrupt.table import CORRUPTIONS

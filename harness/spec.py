@@ -188,9 +188,13 @@ def reward_run(run: RunSpec) -> RunSpec:
 
 def _run_problems(run: RunSpec) -> list[str]:
     """What only shows in the combination of sections."""
+    own = dict(run.objective.hyperparameters)
+    if run.world is None and own.get("reward") == "gold":
+        name = run.objective.name
+        return [f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"]
     batch = budget(run.objective, run.training).batch_size
     if run.world is None or batch <= run.world.pairs:
         return []
-    own = {"rl": "prompts", "reward": "batch_size"}.get(family(run.objective))
-    what = f"objective '{run.objective.name}': {own}" if own else "training.batch_size"
+    knob = {"rl": "prompts", "reward": "batch_size"}.get(family(run.objective))
+    what = f"objective '{run.objective.name}': {knob}" if knob else "training.batch_size"
     return [f"{what} {batch} is more than world.pairs {run.world.pairs}; expected a batch no larger than the training set"]

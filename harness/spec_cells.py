@@ -78,8 +78,6 @@ def resolve_objective(cell: Mapping[str, Any], world: bool) -> ObjectiveSpec:
     name = given.pop("name", "mixture" if "mixture" in given else None)
     if not isinstance(name, str):
         raise InputError(f"{shown(name)} is no objective; expected `name: dpo`, or another name of `list objectives`")
-    if name in objectives.UNBUILT:
-        raise InputError(f"objective '{name}' (RLHF) is not supported yet in this version")
     row = objectives.OBJECTIVES.get(_alias(name))
     if row is not None and row.tier == "internal":
         raise InputError(f"objective '{name}' is used to build references only; see `harness list objectives`")

@@ -11,11 +11,11 @@ from harness.objectives.table_knobs import REASONS
 from harness.objectives.table_margin import MARGIN_ROWS
 from harness.objectives.table_names import ALIASES, REFUSED, TRL_NAMES
 from harness.objectives.table_pair import PAIR_ROWS
-from harness.objectives.table_rl import RL_ROWS, UNBUILT
+from harness.objectives.table_rl import RL_ROWS
 from harness.objectives.table_row import Objective, StateField, StepZero
 from harness.types import InputError, ObjectiveSpec, Parameter
 
-__all__ = ["OBJECTIVES", "UNBUILT", "Objective", "StateField", "StepZero", "resolve"]
+__all__ = ["OBJECTIVES", "Objective", "StateField", "StepZero", "resolve"]
 
 OBJECTIVES: dict[str, Objective] = {row.name: row for row in (*PAIR_ROWS, *MARGIN_ROWS, *BATCH_ROWS, *RL_ROWS)}
 
@@ -43,7 +43,7 @@ def _row(name: str) -> Objective:
         raise InputError(f"unknown objective '{name}': TRL's loss type of that name is {TRL_NAMES[plain]} here")
     name = ALIASES.get(name, name)
     if name not in OBJECTIVES:
-        visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal" and key not in UNBUILT)
+        visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal")
         raise InputError(f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})")
     return OBJECTIVES[name]
 

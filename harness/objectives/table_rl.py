@@ -11,11 +11,6 @@ from collections.abc import Mapping
 from harness.objectives.table_row import Objective, StateField
 from harness.types import Parameter
 
-# Rows that no engine runs yet: a spec that names one is refused, and lists leave it out.
-UNBUILT = frozenset(
-    {"best_of_n"}
-)  # fmt: skip
-
 RLHF = "harness.rlhf."
 
 
@@ -125,8 +120,12 @@ RL_ROWS = (
     ),
     Objective(
         "best_of_n", RLHF + "best_of_n:select", "rl", "sum", True,
-        {**_REWARD, "n": Parameter(4, kind="int", low=1, high=1024, search=(2, 64), prior="log",
-                                   doc="samples to choose from")},
+        {
+            **_REWARD,
+            "n": Parameter(4, kind="int", low=1, high=1024, search=(2, 64), prior="log", doc="samples to choose from"),
+            "estimate": Parameter(32, kind="int", low=1, high=65_536,
+                                  doc="reference samples a prompt that its log-probs are estimated from"),
+        },
         "KL bound: arXiv 2401.01879", "the best of n samples of the reference by reward, without training",
         "pays n samples for every answer; its KL grows as log n, so it stays near the reference",
     ),

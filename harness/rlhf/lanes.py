@@ -80,7 +80,7 @@ def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.d
     groups = lane_groups(objectives, pack.corpus.ids.shape[0], device)
     weights = [lane.weights for lane in pack.lanes]
     architecture, starts = pack.architecture, weights
-    if any(algorithm(group).needs_values for group in groups):
+    if any(needs_values(group) for group in groups):
         architecture = with_score(pack.architecture, weights[0])[0]
         starts = [with_score(pack.architecture, row)[1] for row in weights]
     models = [lane.reward for lane in own if lane.reward is not None]
@@ -90,7 +90,7 @@ def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.d
         pack=pack,
         own=tuple(own),
         sampling=sampling,
-        k=int(dict(objectives[0].hyperparameters)["samples"]),
+        k=int(dict(objectives[0].hyperparameters).get("samples", 1)),
         model=build_lanes(skeleton(architecture), starts, device),
         reference=build_lanes(skeleton(pack.architecture), weights, device),
         scorer=build_lanes(skeleton(scored), models, device) if models else None,
@@ -102,6 +102,12 @@ def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.d
         diverged_at=torch.tensor([[0 if lane.broken else -1] for lane in own], device=device),
         uniforms=tuple(np.random.Generator(np.random.Philox(lane.seed)) for lane in own),
     )
+
+
+def needs_values(group: LaneGroup) -> bool:
+    """Whether the group's policy carries a value head."""
+    found = group.row.implementation()
+    return isinstance(found, Algorithm) and found.needs_values
 
 
 def algorithm(group: LaneGroup) -> Algorithm:

@@ -20,7 +20,7 @@ from harness.models.lanes import LaneGroup
 from harness.rlhf import algorithms
 from harness.rlhf.algorithms import Forward, Rollout, Targets
 from harness.rlhf.kl import next_beta
-from harness.rlhf.lanes import RlTraining, algorithm
+from harness.rlhf.lanes import RlTraining, algorithm, needs_values
 from harness.rlhf.pair_constraint import pair_terms
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
@@ -77,7 +77,7 @@ class _Update:
         own = dict(pack.lanes[0].objective.hyperparameters)
         self.epochs, self.minibatches = int(own.get("epochs", 1)), int(own.get("minibatches", 1))
         self.entropy = any(dict(lane.objective.hyperparameters).get("entropy_coef") for lane in pack.lanes)
-        self.values = any(algorithm(group).needs_values for group in run.groups)
+        self.values = any(map(needs_values, run.groups))
         self.batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (iterations, K, p)
         self.constraint = _stacked(run)
         self.max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from harness.evaluation.samples import LaneSamples
 from harness.models.lanes import Lane, Pack
 from harness.models.load import Architecture, with_score
 from harness.names import stream_seed
 from harness.objectives.table_budget import budget, family, learns_from_model
+from harness.rlhf import choose
 from harness.rlhf import loop as rl
 from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
 from harness.rlhf.lanes import start as start_rl
@@ -21,6 +23,9 @@ from harness.sweep.rewards import Reward, load_reward
 from harness.sweep.setting import Setting
 from harness.training.loop import Training, start, train
 from harness.types import Record, RunSpec
+
+# What a run answers to its first held-out prompts, lane by lane.
+Answers = Callable[[int], list[LaneSamples]]
 
 
 def as_trained(run: RunSpec) -> RunSpec:
@@ -40,15 +45,18 @@ def own_model(
 
 def begin(
     pack: Pack, runs: Sequence[RunSpec], settings: Sequence[Setting], cache: Path, device: torch.device
-) -> tuple[Training | RlTraining, Iterator[Record]]:
-    """The live state of a pack, and the records that training it yields."""
+) -> tuple[Training | RlTraining, Iterator[Record], Answers | None]:
+    """The live state of a pack, the records that training it yields, and how it answers where it has a way of its own."""
     if family(runs[0].objective) != "rl":
         training = start(pack, device)
-        return training, train(training)
+        return training, train(training), None
     own = [_rl_lane(lane, run, setting, cache) for lane, run, setting in zip(pack.lanes, runs, settings, strict=True)]
     first = settings[0]
     running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device)
-    return running, rl.train(running)
+    if runs[0].objective.name == "best_of_n":
+        choice = choose.start(running)
+        return running, choice.records(), choice.answers
+    return running, rl.train(running), None
 
 
 def _rl_lane(lane: Lane, run: RunSpec, setting: Setting, cache: Path) -> RlLane:

@@ -32,9 +32,10 @@ from harness.sweep.rewards import save_rewards
 from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
-from harness.sweep.trainers import as_trained, begin, own_model
+from harness.sweep.trainers import Answers, as_trained, begin, own_model
 from harness.tracking import store
 from harness.tracking.journal import Journal
+from harness.rlhf.best_of_n import kl_bound
 from harness.rlhf.lanes import RlTraining
 from harness.training.loop import Training, checkpoint_steps
 from harness.types import Record, RunSpec
@@ -69,6 +70,11 @@ class _Job:
     records: list[Record] = field(default_factory=list)
 
     @property
+    def knobs(self) -> dict[str, Any]:
+        """The objective's hyperparameters by name."""
+        return dict(self.run.objective.hyperparameters)
+
+    @property
     def scores(self) -> bool:
         """Whether the run is a reward model, whose records hold scores and no log-probs."""
         return family(self.run.objective) == "reward"
@@ -83,7 +89,10 @@ class _Job:
 
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
-        return reward_row(examples) if self.scores else results_row(examples, samples, self.run.objective.beta)
+        if self.scores:
+            return reward_row(examples)
+        bound = {"kl_bound": kl_bound(self.knobs["n"])} if self.run.objective.name == "best_of_n" else {}
+        return results_row(examples, samples, self.run.objective.beta) | bound
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
@@ -92,7 +101,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
     settings = [job.prepared.setting for job in jobs]
-    run, records = begin(pack, task.runs, settings, shop.cache, shop.device)
+    run, records, answers = begin(pack, task.runs, settings, shop.cache, shop.device)
     by_key = {job.key: job for job in jobs}
     step = -1
     for record in records:
@@ -106,14 +115,14 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             columns = _all_columns(job, record)
             points = job.points(columns, prefix) | record.scalars
             if record.split == "train_observed" and "multiplier" in columns:
-                points |= constraint_metrics(columns, float(dict(job.run.objective.hyperparameters)["margin"]))
+                points |= constraint_metrics(columns, float(job.knobs["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
     diverged = run.diverged_at[:, 0].tolist()
     samples = {}
     if family(task.runs[0].objective) == "reward":
         save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
     else:
-        samples = _sample(jobs, pack, run)
+        samples = _sample(jobs, pack, run, answers)
     seconds = time.monotonic() - began
     for lane, job in enumerate(jobs):
         status = "done" if diverged[lane] < 0 else "diverged"
@@ -186,7 +195,9 @@ def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
     return {**own, **{name: values[rows] for name, values in job.columns.items()}}
 
 
-def _sample(jobs: Sequence[_Job], pack: Pack, run: Training | RlTraining) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
+def _sample(
+    jobs: Sequence[_Job], pack: Pack, run: Training | RlTraining, answers: Answers | None
+) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
     """Free-running samples at the end on held-out prompts: lanes of a replicate share prompts and random numbers."""
     count = jobs[0].run.evaluation.samples
     if count == 0:
@@ -201,7 +212,10 @@ def _sample(jobs: Sequence[_Job], pack: Pack, run: Training | RlTraining) -> dic
         texts.append([pair.prompt for pair in pairs])
     setting = jobs[0].prepared.setting
     weights = [job.lane.weights for job in jobs]
-    drawn = sample_lanes(pack.architecture, run.model, weights, plans, setting.eos, setting.prompt_width)
+    if answers is not None:
+        drawn = answers(count)
+    else:
+        drawn = sample_lanes(pack.architecture, run.model, weights, plans, setting.eos, setting.prompt_width)
     out: dict[str, tuple[Mapping[str, Any], LaneSamples]] = {}
     for job, lane_samples, prompts_of in zip(jobs, drawn, texts, strict=True):
         judged = job.prepared.setting.judge(prompts_of, lane_samples.responses)
