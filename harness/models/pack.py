@@ -143,7 +143,10 @@ class LaneModel:
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores `(K * B, ...)` in fp32 of hidden states `(K * B, ..., d)`, for an architecture with a scalar head."""
-        return self.model.score(hidden).float().squeeze(-1)  # type: ignore[no-any-return]
+        # Not a matrix product: with one column the library picks its kernel by the number of lanes.
+        weight = self.model.score.weight
+        rows = hidden.reshape(self.lanes, -1, weight.shape[-1])
+        return (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""

@@ -76,7 +76,9 @@ class _Update:
         self.settings = pack.lanes[0].training
         own = dict(pack.lanes[0].objective.hyperparameters)
         self.epochs, self.minibatches = int(own.get("epochs", 1)), int(own.get("minibatches", 1))
-        self.entropy = any(dict(lane.objective.hyperparameters).get("entropy_coef") for lane in pack.lanes)
+        self.entropy = {
+            lane for lane, own in enumerate(pack.lanes) if dict(own.objective.hyperparameters).get("entropy_coef")
+        }
         self.values = any(map(needs_values, run.groups))
         self.batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (iterations, K, p)
         self.constraint = _stacked(run)
@@ -97,7 +99,7 @@ class _Update:
         first: Forward | None = None
         if self.values:  # the values at sampling: the first pass over the rollout computes them anyway
             with torch.set_grad_enabled(self.minibatches == 1):
-                first = read(run.model, responses, values=True, entropy=self.entropy)
+                first = read(run.model, responses, values=True, entropy=bool(self.entropy))
         rollouts = [self._rollout(group, responses, reference, raw, first) for group in run.groups]
         targets = [self._targets(group, rollout) for group, rollout in zip(run.groups, rollouts, strict=True)]
         for epoch in range(self.epochs):
@@ -157,12 +159,13 @@ class _Update:
         targets: list[Targets],
     ) -> None:
         run = self.run
-        now = now or read(run.model, responses, values=self.values, entropy=self.entropy)
+        now = now or read(run.model, responses, values=self.values, entropy=bool(self.entropy))
         losses: list[Tensor] = [torch.empty(0)] * len(run.pack.lanes)
         for group, rollout, target in zip(run.groups, rollouts, targets, strict=True):
             lanes = torch.tensor(group.lanes, device=now.logps.device)
             batch = algorithms.minibatch(rollout, target, _rows(part, lanes, rollout, run.k))
-            result = algorithm(group).loss(_lanes(now, lanes), batch, beta=run.beta[lanes], **_knobs(group, run.k))
+            seen = _lanes(now, lanes, entropy=not self.entropy.isdisjoint(group.lanes))
+            result = algorithm(group).loss(seen, batch, beta=run.beta[lanes], **_knobs(group, run.k))
             self.tally.add({_NAMES.get(name, name): value for name, value in result.statistics.items()}, lanes)
             self.tally.add({"loss/policy_avg": result.loss}, lanes)
             for position, lane in enumerate(group.lanes):
@@ -233,11 +236,12 @@ def _stacked(run: RlTraining) -> tuple[Tensor, Tensor] | None:
     return torch.stack(pairs, 1).to(device), torch.stack(flipped, 1).to(device)
 
 
-def _lanes(now: Forward, lanes: Tensor) -> Forward:
+def _lanes(now: Forward, lanes: Tensor, entropy: bool) -> Forward:
+    """A forward's lanes; entropies only for a group that is paid for them."""
     return Forward(
         now.logps[lanes],
         None if now.values is None else now.values[lanes],
-        None if now.entropy is None else now.entropy[lanes],
+        now.entropy[lanes] if entropy and now.entropy is not None else None,
     )
 
 
