@@ -1,57 +1,51 @@
-"""The answer in one sentence, its form chosen by the data and its numbers taken from the cells."""
+"""The answer in two sentences, their form chosen by the data and their numbers taken from the cells.
+
+The first says what goes wrong and where it starts; the second what survives and whether that is shown.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from harness.measure.statistics import MIN_SEEDS, Estimate, cell_estimate, paired_difference
+from harness.measure.statistics import MIN_SEEDS, Estimate, paired_difference
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
 from harness.report.contrasts import Contrast, baseline_pairs
-from harness.report.text import estimate, number, plain, quantity, visible
+from harness.report.damage import damage_sentence, damages
+from harness.report.material import Material
+from harness.report.pick import pick_sentence
+from harness.report.robustness import against_reference
+from harness.report.signs import signs_text
+from harness.report.text import number, plain, quantity, shown, visible
 
 # A gap between the two accuracies below this is not worth a headline, whatever its interval.
 WORTH_TELLING = 0.05
 
 
-def shown(value: Estimate) -> str:
-    """`mean [low, high]`, with a fourth decimal for what is near 0."""
-    return estimate(value.mean, value.low, value.high, 4 if 0 < abs(value.mean) < 0.01 else 3)
+def answer(m: Material) -> tuple[str, ...]:
+    """One or two sentences; the second is left out where nothing is finished or there is nothing to pick from."""
+    if not any(cell.values("ranking_accuracy") for cell in m.cells):
+        return (_nothing(m),)
+    first = damage_sentence(damages(m.families), m.baseline) or _what_fails(m)
+    second = pick_sentence(m)
+    return (first, second) if second else (first,)
 
 
-def _with(condition: Condition) -> str:
+def _nothing(m: Material) -> str:
+    if any(run.status == "diverged" for run in m.sweep.runs) and not m.sweep.count("pending"):
+        return "Every run diverged or failed, so nothing can be ranked: lower the learning rate or look at the data."
+    return "No run is finished, so there is no answer yet."
+
+
+def with_condition(condition: Condition) -> str:
+    """`With misaligned 0.75 and clean labels`."""
     return "With " + condition.title.replace(", ", " and ")
-
-
-def named(cell: Cell) -> str:
-    """`dpo at beta 5`."""
-    beta = cell.first.beta
-    return visible(cell.first.objective) + ("" if beta is None else f" at beta {plain(beta)}")
 
 
 def gap(cell: Cell) -> Estimate:
     """Reward accuracy minus ranking accuracy, paired by seed."""
     return paired_difference(cell.values("reward_accuracy"), cell.values("ranking_accuracy"))
-
-
-def answer(condition: Condition, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> str:
-    """One sentence about `condition`; `contrasts` are those of ranking accuracy over the whole sweep."""
-    own = [cell for cell in condition.by_objective.get(baseline, ()) if cell.values("ranking_accuracy")]
-    widest = max(own, key=gap_size, default=None)
-    if widest is not None and _splits(widest):
-        return _gap_sentence(condition, widest, own, cells, baseline)
-    here = [c for c in contrasts if c.cell in condition.cells]
-    if here:
-        return _difference_sentence(condition, here, baseline)
-    measured = [cell for cell in condition.cells if cell.values("ranking_accuracy")]
-    if not measured:
-        return "No run of the headline condition is finished, so there is no answer yet."
-    best = max(measured, key=lambda cell: cell.estimate("ranking_accuracy").mean)
-    return (
-        f"{_with(condition)}, {named(best)} ranks {shown(best.estimate('ranking_accuracy'))} of held-out pairs right;"
-        f" the reference ranks {shown(best.fact_estimate('reference_accuracy'))} right ({_seeds(best)})."
-    )
 
 
 def gap_size(cell: Cell) -> float:
@@ -60,33 +54,81 @@ def gap_size(cell: Cell) -> float:
     return mean if math.isfinite(mean) else -math.inf
 
 
+def _what_fails(m: Material) -> str:
+    """The widest gap of the baseline under the headline, or its deepest fall under any condition, or a difference."""
+    own = [c for c in m.headline.by_objective.get(m.baseline, ()) if c.values("ranking_accuracy")]
+    splitting = max((c for c in own if _splits(c)), key=gap_size, default=None)
+    falls = [(c, k) for k in m.conditions for c in k.by_objective.get(m.baseline, ()) if falls_below_reference(c)]
+    deepest = min(falls, key=lambda pair: against_reference(pair[0]).mean, default=None)
+    if deepest and (splitting is None or -against_reference(deepest[0]).mean > gap_size(splitting)):
+        return _fall_sentence(m, *deepest)
+    if splitting is not None:
+        return _gap_sentence(m, splitting, own)
+    here = [c for c in m.contrasts if c.cell in m.headline.cells]
+    if here:
+        return _difference_sentence(m.headline, here, m.baseline)
+    return _state_sentence(m)
+
+
+def _state_sentence(m: Material) -> str:
+    measured = [cell for cell in m.headline.cells if cell.values("ranking_accuracy")]
+    if not measured:
+        return "No run of the headline condition is finished, so there is no answer yet."
+    best = max(measured, key=lambda cell: cell.estimate("ranking_accuracy").mean)
+    reference = best.fact_estimate("reference_accuracy")
+    beside = f"; the reference ranks {shown(reference)} right" if reference.n else ""
+    return (
+        f"{with_condition(m.headline)}, {best.named} ranks {shown(best.estimate('ranking_accuracy'))} of held-out pairs"
+        f" right{beside} ({seeds(best)})."
+    )
+
+
 def _splits(cell: Cell) -> bool:
     """Loss down, pairs moved the right way, and yet clearly fewer are ranked right."""
-    found, fell = gap(cell), paired_difference(cell.values("train_loss_last"), cell.values("train_loss_first"))
+    found, fell = gap(cell), _loss_change(cell)
     return found.mean >= WORTH_TELLING and fell.mean < 0 and (found.n == 1 or (found.low > 0 and fell.high < 0))
 
 
-def _gap_sentence(condition: Condition, cell: Cell, own: Sequence[Cell], cells: Sequence[Cell], baseline: str) -> str:
+def falls_below_reference(cell: Cell) -> bool:
+    """Loss down while clearly fewer pairs are ranked right than by the untrained reference."""
+    change, fell = against_reference(cell), _loss_change(cell)
+    if not (change.n and fell.n):
+        return False
+    return change.mean <= -WORTH_TELLING and fell.mean < 0 and (change.n == 1 or (change.high < 0 and fell.high < 0))
+
+
+def _loss_change(cell: Cell) -> Estimate:
+    return paired_difference(cell.values("train_loss_last"), cell.values("train_loss_first"))
+
+
+def _gap_sentence(m: Material, cell: Cell, own: Sequence[Cell]) -> str:
     names = ("train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone")
     value = {name: shown(cell.estimate(name)) for name in names}
     first = number(cell.estimate("train_loss_first").mean)
-    text = (
-        f"{_with(condition)}, {named(cell)} brings its training loss from {first} down to"
+    betas = [c for c in own if c.first.beta is not None and _splits(c)]
+    starts = f"; it starts at beta {plain(betas[0].first.beta)}" if len(own) > 1 and betas else ""
+    widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
+    return (
+        f"{with_condition(m.headline)}, {cell.named} brings its training loss from {first} down to"
         f" {value['train_loss_last']} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
         f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
-        " undesirable zone"
+        f" undesirable zone ({signs_text(cell)}{seeds(cell)}{widest}{starts})."
     )
-    others = rivals(condition, cell, cells, baseline)
-    if others:
-        best = max(others, key=lambda c: c.estimate("ranking_accuracy").mean)
-        ranks = best.estimate("ranking_accuracy")
-        if ranks.mean > cell.estimate("ranking_accuracy").mean:
-            text += f"; {named(best)} ranks {shown(ranks)} right"
-            text += f", the most of {len(others)} others" if len(others) > 1 else ""
-        else:
-            text += f"; none of {quantity(len(others), 'other')} ranks more right"
-    widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
-    return f"{text} ({_seeds(cell)}{widest})."
+
+
+def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
+    family = next(f for f in m.families if condition in f.conditions)
+    path = [c for k in family.kinds.values() if condition in k for c in k]
+    falling = [c for c in path if (one := family.cell(cell.first.arm, c)) is not None and falls_below_reference(one)]
+    starts = f"; it starts at {falling[0].damage}" if len(path) > 1 and falling else ""
+    return (
+        f"{with_condition(condition)}, {cell.named} brings its training loss from"
+        f" {number(cell.estimate('train_loss_first').mean)} down to {shown(cell.estimate('train_loss_last'))} while the"
+        f" share of held-out pairs that it ranks right falls from the reference's"
+        f" {number(cell.fact_estimate('reference_accuracy').mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
+        f" change of {shown(against_reference(cell))} ({signs_text(cell)}{seeds(cell)}; the deepest such fall of"
+        f" {visible(m.baseline)}{starts})."
+    )
 
 
 def rivals(condition: Condition, cell: Cell, cells: Sequence[Cell], baseline: str) -> list[Cell]:
@@ -100,11 +142,11 @@ def _difference_sentence(condition: Condition, here: Sequence[Contrast], baselin
     largest = max(here, key=lambda c: abs(c.plain.mean))
     n, others = largest.plain.n, f"the largest of {len(here)} differences" if len(here) > 1 else "the difference"
     what = (
-        f"{named(largest.cell)} minus {named(largest.base)},"
+        f"{largest.cell.named} minus {largest.base.named},"
         f" {shown(largest.corrected if n >= MIN_SEEDS else largest.plain)} ({quantity(n, 'common seed')}, paired"
     )
     hidden = "" if largest.mde is None else f"; a true difference up to {number(largest.mde)} could stay hidden"
-    where = _with(condition)
+    where = with_condition(condition)
     if largest.word in ("better", "worse"):
         rank = "more" if largest.plain.mean > 0 else "fewer"
         return (
@@ -121,7 +163,8 @@ def _difference_sentence(condition: Condition, here: Sequence[Contrast], baselin
     return f"{where}, no difference to {visible(baseline)} in ranking accuracy is shown: {others} is {what}{hidden})."
 
 
-def _seeds(cell: Cell) -> str:
+def seeds(cell: Cell) -> str:
+    """`4 seeds, 95 % intervals`."""
     done = len(cell.values("ranking_accuracy"))
     text = quantity(done, "seed") + (", no interval" if done == 1 else ", 95 % intervals")
     return text if done == cell.planned else f"incomplete: {done} of {cell.planned} seeds"
@@ -134,12 +177,3 @@ def spread(cell: Cell) -> float:
         return math.nan
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def survives(cell: Cell, against: str) -> bool:
-    """Whether ranking accuracy lies clearly above chance (`half`) or the reference's own, paired (`reference`)."""
-    values = cell.values("ranking_accuracy")
-    if against == "half":
-        found = cell_estimate(list(values.values()), cell.items(), share=True)
-        return found.low > 0.5
-    return paired_difference(values, cell.fact_values("reference_accuracy")).low > 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from harness.measure.statistics import Estimate, cell_estimate
 from harness.report.facts import Facts
 from harness.report.reading import Run, Sweep, ordered
 from harness.report.tables import MEASURES, csv_bytes, result_row
+from harness.report.text import plain, visible
 
 BASELINE = "dpo"
 CELL_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned")
@@ -19,10 +20,15 @@ NOTHING = Estimate(0, math.nan, math.nan, math.nan)
 
 @dataclass(frozen=True, eq=False)
 class Cell:
-    """The runs that differ in their seed only, in the order of the seeds, and their facts by run key."""
+    """The runs that differ in their seed only, in the order of the seeds, and their facts by run key.
+
+    `extra` names the hyperparameters beyond beta that vary within the objective: `eps 0.2`.
+    """
 
     runs: tuple[Run, ...]
     facts: Mapping[str, Facts]
+    extra: str = ""
+    _known: dict[str, Estimate] = field(default_factory=dict, repr=False)  # estimates made so far
 
     @property
     def first(self) -> Run:
@@ -40,6 +46,15 @@ class Cell:
         return sum(run.status == "done" for run in self.runs)
 
     @property
+    def named(self) -> str:
+        """`dpo at beta 5`, `robust_dpo at beta 2, eps 0.2`: unique among the cells of one condition."""
+        beta = self.first.beta
+        parts = [] if beta is None else [f"beta {plain(beta)}"]
+        return " at ".join(
+            filter(None, [visible(self.first.objective), ", ".join([*parts, *filter(None, [self.extra])])])
+        )
+
+    @property
     def rate(self) -> float | None:
         """The corruption rate; for derived-rate kinds the mean of the realised ones."""
         rates = [run.rate for run in self.runs if run.rate is not None]
@@ -50,19 +65,31 @@ class Cell:
         found = {run.seed: run.measured(measure) for run in self.runs if run.status == "done"}
         return {seed: value for seed, value in found.items() if value is not None}
 
+    @property
+    def recorded(self) -> list[tuple[Run, Facts]]:
+        """The runs whose per-example records were read, with what they hold."""
+        return [(run, self.facts[run.key]) for run in self.runs if run.key in self.facts]
+
     def fact_values(self, name: str) -> dict[int, float]:
         """A number of `Facts` by seed, for the runs that have it."""
-        found = {run.seed: getattr(self.facts[run.key], name) for run in self.runs if run.key in self.facts}
+        found = {run.seed: getattr(facts, name) for run, facts in self.recorded}
         return {seed: float(value) for seed, value in found.items() if value is not None}
 
     def items(self, measure: str = "") -> list[int] | None:
-        """Pairs behind each seed's value of a share; None where no records say so."""
-        name = "ood_items" if measure.startswith("ood_") else "items"
-        counts = [getattr(self.facts[run.key], name) for run in self.runs if run.key in self.facts]
+        """Pairs behind each seed's value of a share: counted in the records, planned where none were read."""
+        name, planned = ("ood_items", "ood") if measure.startswith("ood_") else ("items", "heldout")
+        counts = [getattr(facts, name) for _, facts in self.recorded]
+        if not counts:
+            counts = [int((self.first.config.get("evaluation") or {}).get(planned) or 0)]
         return counts if counts and min(counts) > 0 else None
 
     def estimate(self, measure: str) -> Estimate:
         """Mean and interval of a column of `results.csv` (shares: never narrower than over one seed's pairs)."""
+        if measure not in self._known:
+            self._known[measure] = self._estimate(measure)
+        return self._known[measure]
+
+    def _estimate(self, measure: str) -> Estimate:
         values = list(self.values(measure).values())
         if not values:
             return NOTHING
@@ -71,8 +98,17 @@ class Cell:
 
     def fact_estimate(self, name: str) -> Estimate:
         """Mean and interval of a share of `Facts`."""
-        values = list(self.fact_values(name).values())
-        return cell_estimate(values, self.items(), share=True) if values else NOTHING
+        key = f"fact {name}"
+        if key not in self._known:
+            values = list(self.fact_values(name).values())
+            self._known[key] = cell_estimate(values, self.items(), share=True) if values else NOTHING
+        return self._known[key]
+
+    def memorised(self) -> Estimate:
+        """Share of wrongly labelled training probe pairs that the policy ranks as their label says."""
+        values = list(self.fact_values("memorised").values())
+        counts = [int(f.probe.wrong.sum()) for _, f in self.recorded if f.probe is not None and f.probe.wrong.any()]
+        return cell_estimate(values, counts, share=True) if values else NOTHING
 
 
 def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
@@ -80,11 +116,19 @@ def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
     groups: dict[str, list[Run]] = {}
     for run in sweep.runs:
         groups.setdefault(run.cell, []).append(run)
-    cells = [Cell(tuple(sorted(runs, key=lambda run: run.seed)), facts) for runs in groups.values()]
+    varied = [axis for axis in sweep.axes if axis.startswith("hp.")]
+    cells = [
+        Cell(tuple(sorted(runs, key=lambda r: r.seed)), facts, _extra(runs[0], varied)) for runs in groups.values()
+    ]
     rank = {name: i for i, name in enumerate(ordered({run.objective for run in sweep.runs}, baseline(sweep)))}
     return tuple(
         sorted(cells, key=lambda cell: (*condition_order(cell.first), rank[cell.first.objective], *_own(cell)))
     )
+
+
+def _extra(run: Run, axes: Iterable[str]) -> str:
+    own = run.settings()
+    return ", ".join(f"{axis[3:]} {visible(own[axis])}" for axis in axes if own.get(axis) is not None)
 
 
 def condition_order(run: Run) -> tuple[Any, ...]:

@@ -1,0 +1,152 @@
+"""The verdict table: per kind of corruption a row an objective, everything a decision needs on one line."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from harness.report.answer import spread
+from harness.report.blocks import Field, Section, Table, fields
+from harness.report.cells import Cell
+from harness.report.costs import cost, quantity_of
+from harness.report.families import Family
+from harness.report.material import Material, measured
+from harness.report.robustness import (
+    MEASURE,
+    Path,
+    above_chance,
+    against_reference,
+    beats_reference,
+    best_path,
+    paths,
+    survived,
+)
+from harness.report.signs import signs_short
+from harness.report.text import DASH, number, plain, shown, visible
+
+RLHF = ("ppo", "rloo", "grpo", "reinforce", "best_of_n", "online_dpo")
+FAMILY_NAMES = {
+    "dpo": "DPO",
+    "cpo_smooth": "Constrained preference optimization",
+    **dict.fromkeys(RLHF, "RLHF"),
+}
+MANY_KINDS = 4
+BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
+KL_FAR = 2.0  # nats a response
+HEADER = (
+    *("Objective", "Beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
+    *("Loss behaviour at its worst beta", "Stability", "Cost a run", "Flags"),
+)
+
+
+def verdicts(m: Material) -> Section:
+    """The headline's setting first; the other settings behind a fold."""
+    shown_tables = _tables(m, m.family)
+    others = [table for family in m.families if family is not m.family for table in _tables(m, family)]
+    return Section(
+        "Verdict",
+        "Best beta: the highest mean ranking accuracy over the tested rates, an oracle's choice. Worst beta: the lowest"
+        " under clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although"
+        " the policy ranks them wrong.",
+        tuple(shown_tables),
+        tuple(others),
+        "The other settings",
+    )
+
+
+def _tables(m: Material, family: Family) -> list[Table]:
+    where = f", {family.title}" if family.title else ""
+    if 0 < len(family.kinds) < MANY_KINDS:
+        return [_table(m, family, kind, f"Under {visible(kind)}{where}") for kind in family.kinds]
+    return [_table(m, family, None, f"Under {len(family.kinds) or 'no'} kinds of corruption{where}")]
+
+
+def _table(m: Material, family: Family, kind: str | None, caption: str) -> Table:
+    rows = [_row(m, family, kind, name) for name in family.objectives]
+    if not set(family.objectives) & set(RLHF) and family is m.family:
+        rows.append((Field("RLHF", ", ".join(RLHF[:3]) + ", \u2026"), *fields("not in this sweep", *[DASH] * 6)))
+    header, kept = list(HEADER), [tuple(row) for row in rows]
+    if not family.kinds:
+        del header[1]
+        kept = [(row[0], *row[2:]) for row in kept]
+    return Table(caption, tuple(header), tuple(kept), look="stack")
+
+
+def _row(m: Material, family: Family, kind: str | None, name: str) -> tuple[Field, ...]:
+    long = FAMILY_NAMES.get(name, "")
+    head = Field(long or visible(name), visible(name) if long else "", mark=m.looks[name].colour)
+    found = paths(family, kind, name)
+    cells = [cell for c in family.conditions for cell in c.by_objective.get(name, ())]
+    if not found:
+        states = sorted({run.status for cell in cells for run in cell.runs})
+        return (head, *fields(f"no finished run ({', '.join(states)})", *[DASH] * 6))
+    best = best_path(found)
+    clean = measured(family.clean.by_objective.get(name, ())) if family.clean else []
+    worst = min(clean or [p.first for p in found], key=lambda cell: cell.estimate(MEASURE).mean)
+    return (
+        head,
+        _breakdown(best, kind),
+        Field(plain(best.first.first.beta), best.first.extra),
+        _fidelity(best, worst),
+        _loss(worst),
+        _stability(cells, worst),
+        Field(quantity_of(cost(best.first, "seconds"), "s"), quantity_of(cost(best.first, "flops"), "FLOPs")),
+        Field("; ".join(_flags(best, cells)) or DASH),
+    )
+
+
+def _breakdown(best: Path, kind: str | None) -> Field:
+    if kind is None:
+        beaten = [c.damage for c, cell in best.points if against_reference(cell).low > 0]
+        lost = [c.damage for c, cell in best.points if not against_reference(cell).low > 0]
+        return Field(f"{len(beaten)} of {len(best.points)} conditions", "not " + ", ".join(lost) if lost else "")
+    rate, everything = survived(best, beats_reference)
+    chance = f"above chance up to {_rate(*survived(best, above_chance))}"
+    return Field(_rate(rate, everything), chance)
+
+
+def _rate(rate: float | None, everything: bool) -> str:
+    if rate is None:
+        return "none"
+    return DASH if math.isnan(rate) else f"{rate:.3g}" + (" (all tested)" if everything else "")
+
+
+def _fidelity(best: Path, worst: Cell) -> Field:
+    first, last = best.points[0], min(best.points, key=lambda point: point[1].estimate(MEASURE).mean)
+    beside = f"{last[0].damage}: {shown(last[1].estimate(MEASURE))}" if last is not first else ""
+    if worst.first.arm != best.arm:
+        low = f"worst beta {plain(worst.first.beta)}: {number(worst.estimate(MEASURE).mean)}"
+        beside = "; ".join(filter(None, [beside, low]))
+    return Field(shown(first[1].estimate(MEASURE)), beside)
+
+
+def _loss(worst: Cell) -> Field:
+    wrong, found = worst.fact_estimate("fell_while_wrong"), signs_short(worst)
+    first, last = (number(worst.estimate(f"train_loss_{end}").mean) for end in ("first", "last"))
+    told = f"{shown(wrong)} fell while wrong" if wrong.n else "no per-pair records"
+    beta = "" if worst.first.beta is None else f"beta {plain(worst.first.beta)}: "
+    return Field("; ".join(filter(None, [found, told])), f"{beta}loss {first} \u2192 {last}")
+
+
+def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
+    sd = spread(worst)
+    told = f"sd over seeds {number(sd)}" if math.isfinite(sd) else "one seed: no spread"
+    states = [run.status for cell in cells for run in cell.runs]
+    lost = [f"{states.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending") if word in states]
+    return Field(told, f"{', '.join(lost)} of {len(states)} runs" if lost else f"all {len(states)} runs finished")
+
+
+def _flags(best: Path, cells: Sequence[Cell]) -> list[str]:
+    """What should make a reader hesitate before picking this row."""
+    found = []
+    clean = [cell for cell in measured(cells) if cell.first.condition == best.first.first.condition]
+    by_beta = [cell.estimate(MEASURE).mean for cell in clean]
+    if by_beta and max(by_beta) - min(by_beta) >= BETA_MATTERS:
+        found.append(f"beta matters: {number(max(by_beta) - min(by_beta), 2)} between best and worst")
+    chosen = best.first.estimate("chosen_displacement")
+    if chosen.n and chosen.mean < -1:
+        found.append(f"chosen falls by {number(-chosen.mean, 1)} nats")
+    kl = best.first.estimate("kl")
+    if kl.n and kl.mean >= KL_FAR:
+        found.append(f"KL {number(kl.mean, 1)} nats")
+    return found
