@@ -25,7 +25,7 @@ def displacement(m: Material) -> Section | None:
     return Section(
         "Chosen log-probs fall: is it broken?",
         "Not by itself. A falling chosen line is harmless where the rejected one falls faster and samples stay good."
-        " It is broken where the ranking stays wrong or the probability goes to a third, worse answer (gold reward falls).",
+        " It is broken where the ranking stays wrong, or where a third, worse answer gains (gold reward falls).",
         given(_picture(m, cells, note) if cells else None, _table(m, [c for c in rows if c in cells] or rows[:8])),
     )
 

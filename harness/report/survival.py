@@ -64,9 +64,9 @@ def _picture(m: Material, kind: str) -> Picture | None:
         if not crowded:
             found = {label: h for p in axes.flat for h, label in zip(*p.get_legend_handles_labels(), strict=True)}
             labels = sorted(found, key=lambda label: list(m.looks).index(label.split(",")[0]))
-            figure.legend([found[label] for label in labels], labels, loc="outside right upper", fontsize=8)
+            figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8)
 
-    size = (1.6 * columns + 0.4, 1.6 * rows + 0.4) if crowded else (3.1 * columns + 1.9, 2.9 * rows + 0.3)
+    size = (1.6 * columns + 0.4, 1.6 * rows + 0.4) if crowded else (3.0 * columns + 0.5, 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // 3))
     return picture(
         "survival-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
         f"Survival under {visible(kind)}",
