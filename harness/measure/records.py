@@ -26,7 +26,7 @@ SIDES = (
     ("chosen_reward", "rejected_reward"),
 )
 # What a swap of the two sides negates.
-SIGNED = ("observed_label", "clean_label", "gold_margin")
+SIGNED = ("observed_label", "clean_label", "validation_label", "gold_margin")
 
 
 def size(columns: Columns) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,7 +16,8 @@ from harness.data.order import batch_ids, probe_ids
 from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
 from harness.models.lanes import EvalSet, Lane
 from harness.models.reference import ReferenceTable, pair_keys
-from harness.names import stream_seed
+from harness.names import run_stream, stream_seed
+from harness.sweep.observed import VALIDATION, facts_table, swap, validation_labels
 from harness.sweep.setting import Setting
 from harness.types import CorruptionSpec, InputError, PreferencePair, RunSpec
 
@@ -51,7 +52,8 @@ class TrainingSet:
     """A corrupted training set: pair i is row `rows[i]` of its block (`extra` where that is set), flipped or not.
 
     `clean_label` +1/-1: whether the observed orientation is the true one; `gold_margin` stands in the observed
-    orientation (NaN where unknown); `corrupted`: whether the ledger touched it.
+    orientation (NaN where unknown); `corrupted`: whether the ledger touched it. `validation_label` `(m,)`: how the
+    same noise labels the held-out pairs.
     """
 
     ids: tuple[str, ...]
@@ -64,6 +66,7 @@ class TrainingSet:
     pairs: tuple[PreferencePair, ...]
     extra: Block | None
     ledger: pandas.DataFrame | None
+    validation_label: np.ndarray
 
 
 def prepare(setting: Setting, score: Scorer) -> Prepared:
@@ -71,7 +74,7 @@ def prepare(setting: Setting, score: Scorer) -> Prepared:
     splits = {"train": setting.train, **setting.evals}
     tokenised = [setting.encode(pair) for split in splits.values() for pair in split]
     labelled = tuple(
-        _swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
+        swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
     )
     evals, start = {}, 0
     for name, pairs in splits.items():
@@ -85,15 +88,6 @@ def prepare(setting: Setting, score: Scorer) -> Prepared:
         {pair.id: row for pair, row in zip(setting.train, train, strict=True)},
         evals,
     )
-
-
-def _swap(pair: PreferencePair) -> PreferencePair:
-    """The same comparison labelled the other way round, scores included."""
-    meta = dict(pair.meta)
-    if "score_chosen" in meta and "score_rejected" in meta:
-        meta["score_chosen"], meta["score_rejected"] = meta["score_rejected"], meta["score_chosen"]
-    margin = None if pair.gold_margin is None else -pair.gold_margin
-    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, gold_margin=margin, meta=meta)
 
 
 def _block(setting: Setting, tokenised: Sequence[TokenisedPair], score: Scorer) -> Block:
@@ -140,7 +134,8 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
     """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
     pairs, ledger = list(prepared.labelled), None
     if spec.kind != "none":
-        facts = _facts(prepared) if needs(spec) else None
+        flips = prepared.setting.label_flips
+        facts = facts_table(prepared.labelled, flips, prepared.block, 0) if needs(spec) else None
         pairs, ledger = apply_spec(spec, pairs, stream_seed(seed, "corruption"), facts)
         if not pairs:
             raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
@@ -174,6 +169,7 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
         pairs=tuple(pairs),
         extra=extra,
         ledger=ledger,
+        validation_label=validation_labels(prepared, spec, seed),
     )
 
 
@@ -189,30 +185,6 @@ def _turned(prepared: Prepared, ledger: pandas.DataFrame | None) -> dict[str, in
     return turned | {name: label * turned[source.get(name, name)] for name, label in orientation(ledger).items()}
 
 
-def _facts(prepared: Prepared) -> pandas.DataFrame:
-    """What a corruption may know of each train pair, in the orientation the source labels it."""
-    import pandas as pd
-
-    count = len(prepared.labelled)
-    rows, (chosen, rejected) = prepared.block.rows, prepared.block.reference
-    flips = prepared.setting.label_flips
-    sign = np.where(flips, -1.0, 1.0)
-    facts = pd.DataFrame(
-        {
-            "id": [pair.id for pair in prepared.labelled],
-            "chosen_len": np.where(flips, rows.rejected_len[:count], rows.chosen_len[:count]),
-            "rejected_len": np.where(flips, rows.chosen_len[:count], rows.rejected_len[:count]),
-            "delta_ref": sign * (chosen[:count].astype(np.float64) - rejected[:count]),
-        }
-    )
-    for name in ("prompt_id", "score_chosen", "score_rejected"):
-        if all(name in pair.meta for pair in prepared.labelled):
-            facts[name] = [pair.meta[name] for pair in prepared.labelled]
-    if all(pair.gold_margin is not None for pair in prepared.labelled):
-        facts["gold_margin"] = [pair.gold_margin for pair in prepared.labelled]
-    return facts
-
-
 def build_lane(
     key: str, run: RunSpec, prepared: Prepared, data: TrainingSet, base: int, extra: int
 ) -> tuple[Lane, dict[str, np.ndarray]]:
@@ -222,9 +194,7 @@ def build_lane(
     """
     rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
     flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(
-        batch_ids(data.ids, stream_seed(run.seed, "order"), run.training.steps, run.training.batch_size)
-    )
+    order = torch.from_numpy(batch_ids(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size))
     evals, columns = _eval_sets(run, prepared, data, rows, flipped, base)
     lane = Lane(
         key=key,
@@ -288,6 +258,9 @@ def _eval_sets(
     columns = {
         "observed_label": np.concatenate([np.ones(len(s.pairs), np.int8) for s in splits]),
         "clean_label": np.concatenate([s.clean_label for s in splits]),
+        "validation_label": np.concatenate(
+            [data.validation_label if s.name == VALIDATION else np.zeros(len(s.pairs), np.int8) for s in splits]
+        ),
         "corrupted": np.concatenate([s.corrupted for s in splits]),
         "gold_margin": np.concatenate([s.gold_margin for s in splits]),
         "group": np.array([str(p.meta.get("group", "")) for s in splits for p in s.pairs], dtype=object),
