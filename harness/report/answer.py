@@ -75,7 +75,7 @@ def _state_sentence(m: Material) -> str:
     if not measured:
         return "No run of the headline condition is finished, so there is no answer yet."
     best = max(measured, key=lambda cell: cell.estimate("ranking_accuracy").mean)
-    reference = best.fact_estimate("reference_accuracy")
+    reference = best.reference_accuracy()
     beside = f"; the reference ranks {shown(reference)} right" if reference.n else ""
     return (
         f"{with_condition(m.headline)}, {best.named} ranks {shown(best.estimate('ranking_accuracy'))} of held-out pairs"
@@ -98,19 +98,18 @@ def falls_below_reference(cell: Cell) -> bool:
 
 
 def _loss_change(cell: Cell) -> Estimate:
-    return paired_difference(cell.values("train_loss_last"), cell.values("train_loss_first"))
+    return paired_difference(cell.finished("train_loss_last"), cell.finished("train_loss_first"))
 
 
 def _gap_sentence(m: Material, cell: Cell, own: Sequence[Cell]) -> str:
-    names = ("train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone")
-    value = {name: shown(cell.estimate(name)) for name in names}
-    first = number(cell.estimate("train_loss_first").mean)
+    value = {name: shown(cell.estimate(name)) for name in ("reward_accuracy", "ranking_accuracy", "undesirable_zone")}
+    first, last = number(cell.described("train_loss_first").mean), shown(cell.described("train_loss_last"))
     betas = [c for c in own if c.first.beta is not None and _splits(c)]
     starts = f"; it starts at beta {plain(betas[0].first.beta)}" if len(own) > 1 and betas else ""
     widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
     return (
         f"{with_condition(m.headline)}, {cell.named} brings its training loss from {first} down to"
-        f" {value['train_loss_last']} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
+        f" {last} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
         f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
         f" undesirable zone ({signs_text(cell)}{seeds(cell)}{widest}{starts})."
     )
@@ -123,9 +122,9 @@ def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
     starts = f"; it starts at {falling[0].damage}" if len(path) > 1 and falling else ""
     return (
         f"{with_condition(condition)}, {cell.named} brings its training loss from"
-        f" {number(cell.estimate('train_loss_first').mean)} down to {shown(cell.estimate('train_loss_last'))} while the"
+        f" {number(cell.described('train_loss_first').mean)} down to {shown(cell.described('train_loss_last'))} while the"
         f" share of held-out pairs that it ranks right falls from the reference's"
-        f" {number(cell.fact_estimate('reference_accuracy').mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
+        f" {number(cell.reference_accuracy().mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
         f" change of {shown(against_reference(cell))} ({signs_text(cell)}{seeds(cell)}; the deepest such fall of"
         f" {visible(m.baseline)}{starts})."
     )
@@ -164,10 +163,11 @@ def _difference_sentence(condition: Condition, here: Sequence[Contrast], baselin
 
 
 def seeds(cell: Cell) -> str:
-    """`4 seeds, 95 % intervals`."""
-    done = len(cell.values("ranking_accuracy"))
-    text = quantity(done, "seed") + (", no interval" if done == 1 else ", 95 % intervals")
-    return text if done == cell.planned else f"incomplete: {done} of {cell.planned} seeds"
+    """`4 seeds, 95 % intervals`; seeds that were lost are counted as worst, and said to be."""
+    ended = len(cell.values("ranking_accuracy"))
+    text = quantity(ended, "seed") + (", no interval" if ended == 1 else ", 95 % intervals")
+    lost = f", {cell.lost} diverged or failed and counted as worst" if cell.lost else ""
+    return f"{text}{lost}" if not cell.waiting else f"incomplete: {ended} of {cell.planned} seeds{lost}"
 
 
 def spread(cell: Cell) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 from harness.measure.statistics import Estimate
 from harness.report.blocks import Field, Section, Table, given
 from harness.report.cells import Cell
-from harness.report.material import Material, measured
+from harness.report.material import Material
 from harness.report.series import band, means, over_seeds, telling_cells
 from harness.report.style import RIGHT, WRONG, Picture, log_steps, panels, picture, shape_of
 from harness.report.text import DASH, ascii_visible, plain, shown
@@ -19,7 +19,7 @@ SIDES = (("chosen_displacement", "chosen", RIGHT, "-", "o"), ("rejected_displace
 def displacement(m: Material) -> Section | None:
     """Both sides over steps, and a table that says what to make of it."""
     cells, note = telling_cells(m.headline, m.baseline)
-    rows = measured(m.headline.cells, "chosen_displacement")
+    rows = [cell for cell in m.headline.cells if cell.described("chosen_displacement").n]
     if not rows:
         return None
     return Section(
@@ -68,7 +68,7 @@ def _table(m: Material, cells: Sequence[Cell]) -> Table:
     rows = []
     for cell in cells:
         found = {
-            n: cell.estimate(n)
+            n: cell.described(n)
             for n in ("chosen_displacement", "rejected_displacement", "ranking_accuracy", "gold_reward")
         }
         rows.append(

@@ -116,7 +116,7 @@ def accuracy_drops_under_noise(m: Material) -> Evidence | None:
 
 
 def _drop(cell: Cell) -> Evidence:
-    reference, own = cell.fact_values("reference_accuracy"), cell.values(MEASURE)
+    reference, own = cell.reference, cell.values(MEASURE)
     values = {seed: reference[seed] - own[seed] for seed in sorted(reference.keys() & own.keys())}
     return Evidence(_place(cell), "the reference's ranking accuracy minus the policy's", values)
 
@@ -126,7 +126,7 @@ def chosen_falls(m: Material) -> Evidence | None:
     cell = _clean_top(m, "dpo")
     if cell is None:
         return None
-    values = {seed: -value for seed, value in cell.values("chosen_displacement").items()}
+    values = {seed: -value for seed, value in cell.finished("chosen_displacement").items()}
     return Evidence(_place(cell), "fall of the chosen log-prob, nats", values)
 
 
@@ -202,7 +202,7 @@ def optimum_predicts(m: Material) -> Evidence | None:
     cell = _top(families[0].clean.by_objective.get("dpo", ())) if families and families[0].clean else None
     if cell is None:
         return None
-    predicted, found = cell.fact_values("predicted"), cell.fact_values("violated")
+    predicted, found = cell.theory_values("violated"), cell.theory_values("wrong")
     values = {s: 0.1 - abs(found[s] - predicted[s]) for s in sorted(predicted.keys() & found.keys())}
     what = ".1 minus the distance of measured and predicted share ranked wrong"
     return Evidence(f"{_place(cell)}, Bradley-Terry labels", what, values)

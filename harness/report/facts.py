@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from harness.measure import records
 from harness.measure.margins import RATES, TIE_TOL, chosen_shift, delta, delta_ref, margins, rejected_shift
+from harness.measure.theory import Theory, theory
 from harness.report.reading import Run
 from harness.tracking.store import read_table
 from harness.types import InputError
@@ -25,7 +26,7 @@ DEFAULTS: Mapping[str, Any] = {
     "gold_margin": math.nan,
     "group": "",
 }
-COLUMNS = (*NEEDED, *DEFAULTS)
+COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier")
 TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
@@ -62,9 +63,8 @@ class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
-    ranks them wrong. `predicted`: share with delta_ref + gold_margin / beta < 0, the pairs that the objective's own
-    optimum ranks wrong (None without gold margins or beta); `violated`: the share with delta < 0, measured.
-    `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says (None
+    ranks them wrong. `kept_right`: share that both reference and policy rank right. `theory`: closed forms beside what
+    was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says (None
     without any). `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the first 50
     training probe pairs, and how many those are (None where the true labels are not known). `ids` and, beside them,
     `delta_ref`, `delta` are `(n,)` in the order of the ids. `missing`: columns that the records lack.
@@ -73,9 +73,9 @@ class Facts:
     items: int
     ood_items: int
     reference_accuracy: float
+    kept_right: float
     fell_while_wrong: float
-    violated: float
-    predicted: float | None
+    theory: Theory | None
     memorised: float | None
     groups: Mapping[str, tuple[int, float]]
     audited: tuple[int, int] | None
@@ -118,9 +118,9 @@ def read_facts(run: Run) -> Facts | None:
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
+        kept_right=float(np.mean((reference > 0) & (moved > 0))),
         fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))),
-        violated=float(np.mean(moved < 0)),
-        predicted=_predicted(last, reference, run.beta),
+        theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
         groups=_by_group(last, moved),
         audited=_audited(train[max(train)]) if train else None,
@@ -190,11 +190,11 @@ def _by_group(rows: records.Columns, moved: Series) -> dict[str, tuple[int, floa
     return {str(name): (int(counts[i]), float(sums[i] / counts[i])) for i, name in enumerate(names)}
 
 
-def _predicted(rows: records.Columns, reference: Series, beta: float | None) -> float | None:
-    gap = records.numbers(rows, "gold_margin")
-    if beta is None or not np.isfinite(gap).all():
+def _theory(run: Run, rows: records.Columns) -> Theory | None:
+    """Closed forms need known labels: the clean set's, or uniform flips of them at a planned rate."""
+    if run.labels is None or run.corruption not in ("none", "uniform_flip"):
         return None
-    return float(np.mean(reference + gap / beta < 0))
+    return theory(rows, run.objective, run.hyperparameters, min(run.rate or 0.0, 0.5), run.labels)
 
 
 def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[str, ...]]:

@@ -55,7 +55,8 @@ def _field(cell: Cell | None) -> Field:
     if cell.done < cell.planned:
         states = [run.status for run in cell.runs]
         lost = [f"{states.count(word)} {word}" for word in STATUSES[1:] if word in states]
-        bounds += f" incomplete: {cell.done} of {cell.planned} seeds ({', '.join(lost)})"
+        what = "incomplete: " if cell.waiting else ""
+        bounds += f" {what}{cell.done} of {cell.planned} seeds done ({', '.join(lost)})"
     if not found.n:
         return Field(DASH, bounds.strip())
     return Field(number(found.mean, 3), bounds.strip(), shade(found.mean))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.measure.statistics import MIN_SEEDS
+from harness.measure.statistics import MIN_SEEDS, practical_margin, wording
 from harness.report.blocks import Lines, Section, Table, Terms, fields, given
 from harness.report.cells import Cell, axis_values
 from harness.report.conditions import Condition
@@ -82,13 +82,16 @@ def status_line(sweep: Sweep) -> str:
 def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
     """What a reader must know before any number: missing seeds, too few seeds."""
     out = []
-    short = [cell for cell in cells if cell.done < cell.planned]
+    short = [cell for cell in cells if cell.waiting]
     if short:
-        least = min(short, key=lambda cell: cell.done / cell.planned)
+        least = min(short, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
         out.append(
-            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has {least.done} of"
-            f" {quantity(least.planned, 'seed')}"
+            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has"
+            f" {least.planned - least.waiting} of {quantity(least.planned, 'seed')}"
         )
+    lost = sweep.count("diverged") + sweep.count("failed")
+    if lost:
+        out.append(f"{quantity(lost, 'run')} diverged or failed: counted as worst")
     if len(sweep.seeds) == 1:
         out.append("one seed: no intervals")
     elif len(sweep.seeds) < MIN_SEEDS:
@@ -116,8 +119,7 @@ def _contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Tabl
             shown(c.plain),
             interval(c.corrected.low, c.corrected.high) or DASH,
             DASH if c.p is None else number(c.p),
-            c.word,
-            DASH if c.mde is None else number(c.mde),
+            wording(c.word, c.mde),
         )
         for c in contrasts
         if c.cell in condition.cells
@@ -125,13 +127,14 @@ def _contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Tabl
     if not rows:
         return None
     corrected = f"corrected for {contrasts[0].family}"
-    header = ("Difference", "seeds", "ranking accuracy, 95 %", corrected, "p (Holm)", "verdict", "could hide up to")
+    header = ("Difference", "seeds", "ranking accuracy, 95 %", corrected, "p (Holm)", "verdict")
     note = f"Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no p-value and no verdict is given."
     return Table(f"Against the baseline, paired by seed, under {condition.title}", header, rows, note)
 
 
 def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
     """The statements of method, each with this sweep's own numbers."""
+    margin = practical_margin(share=True)
     detectable = sorted(c.mde for c in contrasts if c.mde is not None and math.isfinite(c.mde))
     items = sorted({n for cell in cells for n in cell.items() or ()})
     pairs = " to ".join(dict.fromkeys(map(str, (items[0], items[-1])))) if items else ""
@@ -149,8 +152,8 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
         lines.append(
             f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
             f" rank, {quantity(contrasts[0].family, 'comparison')} in the family; intervals by Bonferroni, p-values by"
-            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05. Losses are never compared across"
-            " objectives."
+            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05; \u201cbetter\u201d also needs a difference of at"
+            f" least {margin:g} in a share. Losses are never compared across objectives."
         )
     if detectable:
         lines.append(
@@ -160,8 +163,9 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
         )
     counts = ", ".join(f"{sweep.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending"))
     lines.append(
-        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Nothing is imputed for them: their cells rest"
-        " on the remaining seeds, are marked incomplete, and get no verdict."
+        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Diverged and failed runs count as the worst a share"
+        " can be; measures without a worst value (rewards, nats) then have no mean. Stopped and pending runs are neither"
+        " counted nor imputed: their cells are marked incomplete and get no verdict."
     )
     return tuple(lines)
 

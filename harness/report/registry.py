@@ -20,6 +20,8 @@ from harness.report.pairs import pairs
 from harness.report.plane import plane
 from harness.report.provenance import provenance
 from harness.report.quality import quality
+from harness.report.regret import regret
+from harness.report.replicas import replicas
 from harness.report.survival import survival
 from harness.report.theory import theory
 from harness.report.trajectories import trajectories
@@ -50,8 +52,10 @@ SECTIONS: tuple[Row, ...] = (
     Row("quality", "Quality", quality),
     Row("claims", "Claims", claims),
     Row("theory", "Theory", theory),
+    Row("regret", "Selection", regret),
     Row("costs", "Cost", costs),
     Row("statistics", "Statistics", statistics),
+    Row("replicas", "A/A check", replicas),
     Row("limits", "Limits", limits),
     Row("provenance", "Provenance", provenance),
 )

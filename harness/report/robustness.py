@@ -3,45 +3,84 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from harness.measure.statistics import Estimate, paired_difference
+from harness.measure.robustness import Breakdown, area_under_curve, breakdown_point
+from harness.measure.statistics import NOTHING, Estimate, cell_estimate, paired_share_difference
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
 from harness.report.families import Family
 
 MEASURE = "ranking_accuracy"
+BARS = ("reference", "chance")
 
 
 @dataclass(frozen=True, eq=False)
 class Path:
     """One arm along one kind of corruption, clean first, rates ascending (or under every condition of its family);
-    only conditions with a finished run."""
+    only conditions with an outcome."""
 
     arm: str
     points: tuple[tuple[Condition, Cell], ...]
-
-    @property
-    def mean(self) -> float:
-        """Mean ranking accuracy over the tested rates."""
-        return math.fsum(cell.estimate(MEASURE).mean for _, cell in self.points) / len(self.points)
 
     @property
     def first(self) -> Cell:
         """The cell at the lowest rate."""
         return self.points[0][1]
 
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds with an outcome at every point."""
+        found = [set(cell.values(MEASURE)) for _, cell in self.points]
+        return tuple(sorted(set.intersection(*found)))
+
+    @cached_property
+    def area(self) -> Estimate:
+        """Mean ranking accuracy over the tested rates, by trapezoids (over conditions, where those are no rates)."""
+        rates = [condition.rate for condition, _ in self.points]
+        if not self.seeds:
+            return NOTHING
+        values = [[cell.values(MEASURE)[seed] for seed in self.seeds] for _, cell in self.points]
+        items = min((n for _, cell in self.points for n in cell.items() or ()), default=None)
+        if len(rates) > 1 and sorted(set(rates)) == rates:
+            return area_under_curve(rates, values, items)
+        means = [math.fsum(column) / len(column) for column in zip(*values, strict=True)]
+        return cell_estimate(means, items, share=True)
+
     @property
-    def last(self) -> Cell:
-        """The cell at the highest rate."""
-        return self.points[-1][1]
+    def height(self) -> float:
+        """A sort key: the area, or the mean over the points where no seed has them all."""
+        if self.area.n:
+            return self.area.mean
+        return math.fsum(cell.estimate(MEASURE).mean for _, cell in self.points) / len(self.points)
+
+    def breakdown(self, bar: str) -> Breakdown | None:
+        """The rate at which the arm falls to the `bar`: the untrained `reference`, or `chance`; None below two rates."""
+        rates = [condition.rate for condition, _ in self.points]
+        seeds = [seed for seed in self.seeds if bar == "chance" or all(seed in c.reference for _, c in self.points)]
+        if len(rates) < 2 or sorted(set(rates)) != rates or not seeds:
+            return None
+        table = [[cell.values(MEASURE)[seed] - _bar(cell, bar, seed) for seed in seeds] for _, cell in self.points]
+        floor = [_half_width(cell, bar) for _, cell in self.points]
+        return breakdown_point(rates, table, floor=floor)
+
+
+def _bar(cell: Cell, bar: str, seed: int) -> float:
+    return 0.5 if bar == "chance" else cell.reference[seed]
+
+
+def _half_width(cell: Cell, bar: str) -> float:
+    """Half the width of the interval of a cell's difference to the bar, item level included; 0 where there is none."""
+    found = cell.estimate(MEASURE) if bar == "chance" else against_reference(cell)
+    return (found.high - found.low) / 2 if math.isfinite(found.low) else 0.0
 
 
 def paths(family: Family, kind: str | None, objective: str) -> list[Path]:
     """The paths of an objective's arms along one kind (None: under every condition), betas ascending.
 
-    Arms without any finished run are left out.
+    Arms without any outcome are left out.
     """
     conditions = family.conditions if kind is None else family.along(kind)
     found = []
@@ -56,11 +95,11 @@ def paths(family: Family, kind: str | None, objective: str) -> list[Path]:
 def best_path(found: Sequence[Path]) -> Path:
     """The arm with the highest mean ranking accuracy over the tested rates, the lower beta among equals."""
     tested = max(len(path.points) for path in found)
-    return max(found, key=lambda path: (len(path.points) == tested, path.mean))
+    return max(found, key=lambda path: (len(path.points) == tested, path.height))
 
 
 def over_conditions(family: Family, arm: str) -> Mapping[int, float]:
-    """Mean ranking accuracy by seed over every condition of the family, for seeds that finished all of them."""
+    """Mean ranking accuracy by seed over every condition of the family, for seeds with an outcome under all of them."""
     cells = [cell for condition in family.conditions if (cell := family.cell(arm, condition)) is not None]
     values = [cell.values(MEASURE) for cell in cells]
     seeds = set.intersection(*map(set, values)) if values else set()
@@ -68,33 +107,6 @@ def over_conditions(family: Family, arm: str) -> Mapping[int, float]:
 
 
 def against_reference(cell: Cell) -> Estimate:
-    """Ranking accuracy minus the untrained reference's, paired by seed."""
-    return paired_difference(cell.values(MEASURE), cell.fact_values("reference_accuracy"))
-
-
-def beats_reference(cell: Cell) -> bool | None:
-    """Whether the paired interval of the difference to the reference lies above 0; None without an interval."""
-    low = against_reference(cell).low
-    return low > 0 if math.isfinite(low) else None
-
-
-def above_chance(cell: Cell) -> bool | None:
-    """Whether the interval of ranking accuracy lies above one half; None without an interval."""
-    low = cell.estimate(MEASURE).low
-    return low > 0.5 if math.isfinite(low) else None
-
-
-def survived(path: Path, clears: Callable[[Cell], bool | None]) -> tuple[float | None, bool]:
-    """(largest rate up to which, as at all lower ones, the arm clears the bar; whether those are all tested rates).
-
-    The rate is None where it never does; NaN where no interval exists at the first point.
-    """
-    reached: float | None = None
-    for condition, cell in path.points:
-        cleared = clears(cell)
-        if cleared is None:
-            return (math.nan if reached is None else reached), False
-        if not cleared:
-            return reached, False
-        reached = condition.rate
-    return reached, True
+    """Ranking accuracy minus the untrained reference's, paired by seed and by pair."""
+    both = {run.seed: facts.kept_right for run, facts in cell.recorded}
+    return paired_share_difference(cell.values(MEASURE), cell.reference, cell.items(), both)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from harness.palette import Look
@@ -66,7 +65,11 @@ def _picture(m: Material, kind: str) -> Picture | None:
             labels = sorted(found, key=lambda label: list(m.looks).index(label.split(",")[0]))
             figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8)
 
-    size = (1.6 * columns + 0.4, 1.6 * rows + 0.4) if crowded else (3.0 * columns + 0.5, 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // 3))
+    size = (
+        (1.6 * columns + 0.4, 1.6 * rows + 0.4)
+        if crowded
+        else (3.0 * columns + 0.5, 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // 3))
+    )
     return picture(
         "survival-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
         f"Survival under {visible(kind)}",
@@ -118,8 +121,6 @@ def _beta(path: Path) -> str:
 
 
 def _reference(lines: dict[str, Path]) -> float | None:
-    values: Sequence[float] = [
-        cell.fact_estimate("reference_accuracy").mean for path in lines.values() for _, cell in path.points
-    ]
+    values = [cell.reference_accuracy().mean for path in lines.values() for _, cell in path.points]
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else None

@@ -5,22 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from harness.measure.robustness import Breakdown
+from harness.measure.statistics import lost_rate
 from harness.report.answer import spread
 from harness.report.blocks import Field, Section, Table, fields
 from harness.report.cells import Cell
 from harness.report.costs import cost, quantity_of
 from harness.report.families import Family
 from harness.report.material import Material, measured
-from harness.report.robustness import (
-    MEASURE,
-    Path,
-    above_chance,
-    against_reference,
-    beats_reference,
-    best_path,
-    paths,
-    survived,
-)
+from harness.report.robustness import BARS, MEASURE, Path, against_reference, best_path, paths
 from harness.report.signs import signs_short
 from harness.report.text import DASH, number, plain, shown, visible
 
@@ -34,7 +27,7 @@ MANY_KINDS = 4
 BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
 KL_FAR = 2.0  # nats a response
 HEADER = (
-    *("Objective", "Beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
+    *("Objective", "Breakdown: beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
     *("Loss behaviour at its worst beta", "Stability", "Cost a run", "Flags"),
 )
 
@@ -45,7 +38,8 @@ def verdicts(m: Material) -> Section:
     others = [table for family in m.families if family is not m.family for table in _tables(m, family)]
     return Section(
         "Verdict",
-        "Best beta: the highest mean ranking accuracy over the tested rates, an oracle's choice. Worst beta: the lowest"
+        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it falls to the"
+        " untrained reference, with a confidence set that holds for all rates at once. Worst beta: the lowest"
         " under clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although"
         " the policy ranks them wrong.",
         tuple(shown_tables),
@@ -100,15 +94,22 @@ def _breakdown(best: Path, kind: str | None) -> Field:
         beaten = [c.damage for c, cell in best.points if against_reference(cell).low > 0]
         lost = [c.damage for c, cell in best.points if not against_reference(cell).low > 0]
         return Field(f"{len(beaten)} of {len(best.points)} conditions", "not " + ", ".join(lost) if lost else "")
-    rate, everything = survived(best, beats_reference)
-    chance = f"above chance up to {_rate(*survived(best, above_chance))}"
-    return Field(_rate(rate, everything), chance)
+    reference, chance = (_rate(best.breakdown(bar), best.points[-1][0].rate) for bar in BARS)
+    return Field(reference, f"above chance up to {chance}; area {number(best.area.mean)}")
 
 
-def _rate(rate: float | None, everything: bool) -> str:
-    if rate is None:
-        return "none"
-    return DASH if math.isnan(rate) else f"{rate:.3g}" + (" (all tested)" if everything else "")
+def _rate(found: Breakdown | None, last: float) -> str:
+    """`0.31 [0.22, 0.4]`: the breakdown point with its confidence set; `beyond 0.4` where nothing breaks it."""
+    if found is None:
+        return DASH
+    low = "none" if math.isnan(found.low) else f"{found.low:.2g}"
+    if found.beats_all:
+        sure = "" if found.low >= last else f" (shown up to {low})" if found.n > 1 else " (one seed)"
+        return f"beyond {last:.2g}{sure}"
+    if found.beats_none:
+        return "never"
+    high = f"beyond {last:.2g}" if math.isnan(found.high) else f"{found.high:.2g}"
+    return f"{found.rate:.2g}" + (f" [{low}, {high}]" if found.n > 1 else "")
 
 
 def _fidelity(best: Path, worst: Cell) -> Field:
@@ -122,7 +123,7 @@ def _fidelity(best: Path, worst: Cell) -> Field:
 
 def _loss(worst: Cell) -> Field:
     wrong, found = worst.fact_estimate("fell_while_wrong"), signs_short(worst)
-    first, last = (number(worst.estimate(f"train_loss_{end}").mean) for end in ("first", "last"))
+    first, last = (number(worst.described(f"train_loss_{end}").mean) for end in ("first", "last"))
     told = f"{shown(wrong)} fell while wrong" if wrong.n else "no per-pair records"
     beta = "" if worst.first.beta is None else f"beta {plain(worst.first.beta)}: "
     return Field("; ".join(filter(None, [found, told])), f"{beta}loss {first} \u2192 {last}")
@@ -133,7 +134,9 @@ def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
     told = f"sd over seeds {number(sd)}" if math.isfinite(sd) else "one seed: no spread"
     states = [run.status for cell in cells for run in cell.runs]
     lost = [f"{states.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending") if word in states]
-    return Field(told, f"{', '.join(lost)} of {len(states)} runs" if lost else f"all {len(states)} runs finished")
+    rate = lost_rate(dict(enumerate(states)))
+    sure = f" (lost: {shown(rate)})" if rate.mean > 0 else ""
+    return Field(told, f"{', '.join(lost)} of {len(states)} runs{sure}" if lost else f"all {len(states)} runs finished")
 
 
 def _flags(best: Path, cells: Sequence[Cell]) -> list[str]:
@@ -143,7 +146,7 @@ def _flags(best: Path, cells: Sequence[Cell]) -> list[str]:
     by_beta = [cell.estimate(MEASURE).mean for cell in clean]
     if by_beta and max(by_beta) - min(by_beta) >= BETA_MATTERS:
         found.append(f"beta matters: {number(max(by_beta) - min(by_beta), 2)} between best and worst")
-    chosen = best.first.estimate("chosen_displacement")
+    chosen = best.first.described("chosen_displacement")
     if chosen.n and chosen.mean < -1:
         found.append(f"chosen falls by {number(-chosen.mean, 1)} nats")
     kl = best.first.estimate("kl")
