@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#9C9C9C"),
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#555555"),
     *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#C8C8C8"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")

@@ -25,7 +25,7 @@ WORTH_TELLING = 0.05
 
 def answer(m: Material) -> tuple[str, ...]:
     """One or two sentences; the second is left out where nothing is finished or there is nothing to pick from."""
-    if not any(cell.values("ranking_accuracy") for cell in m.cells):
+    if not m.sweep.count("done"):
         return (_nothing(m),)
     first = damage_sentence(damages(m.families), m.baseline) or _what_fails(m)
     second = pick_sentence(m)
@@ -122,8 +122,8 @@ def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
     starts = f"; it starts at {falling[0].damage}" if len(path) > 1 and falling else ""
     return (
         f"{with_condition(condition)}, {cell.named} brings its training loss from"
-        f" {number(cell.described('train_loss_first').mean)} down to {shown(cell.described('train_loss_last'))} while the"
-        f" share of held-out pairs that it ranks right falls from the reference's"
+        f" {number(cell.described('train_loss_first').mean)} down to {shown(cell.described('train_loss_last'))} while"
+        f" the share of held-out pairs that it ranks right falls from the reference's"
         f" {number(cell.reference_accuracy().mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
         f" change of {shown(against_reference(cell))} ({signs_text(cell)}{seeds(cell)}; the deepest such fall of"
         f" {visible(m.baseline)}{starts})."

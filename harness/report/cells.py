@@ -22,8 +22,8 @@ CELL_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned")
 class Cell:
     """The runs that differ in their seed only, in the order of the seeds, and their facts by run key.
 
-    `extra` names the hyperparameters beyond beta that vary within the objective: `eps 0.2`. `reference` is the untrained
-    reference's ranking accuracy by seed, the same for every cell of a setting.
+    `extra` names the hyperparameters beyond beta that vary within the objective: `eps 0.2`. `reference` is the
+    untrained reference's ranking accuracy by seed, the same for every cell of a setting.
     """
 
     runs: tuple[Run, ...]
@@ -226,7 +226,7 @@ def identity(cell: Cell) -> dict[str, Any]:
 
 
 def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
-    """`cells.csv`: a row per cell and measure with an outcome; `planned` counts the seeds asked for, `n` those that ended.
+    """`cells.csv`: a row per cell and measure with an outcome; `planned` counts seeds asked for, `n` those that ended.
 
     Diverged and failed runs count in `n` at the measure's worst; where it has none, no mean is honest and it is empty.
     A cell without any finished run keeps one row for `ranking_accuracy` with n = 0, so that nothing planned is lost.

@@ -64,10 +64,11 @@ class Facts:
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
     ranks them wrong. `kept_right`: share that both reference and policy rank right. `theory`: closed forms beside what
-    was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says (None
-    without any). `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the first 50
-    training probe pairs, and how many those are (None where the true labels are not known). `ids` and, beside them,
-    `delta_ref`, `delta` are `(n,)` in the order of the ids. `missing`: columns that the records lack.
+    was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the
+    policy ranks as the wrong label says (None without any). `groups` maps a pair's group to (pairs, ranking accuracy).
+    `audited`: wrong labels among the first 50 training probe pairs, and how many those are (None where the true labels
+    are not known). `ids` and, beside them, `delta_ref`, `delta` are `(n,)` in the order of the ids. `types`: divergence
+    types shown. `missing`: columns that the records lack.
     """
 
     items: int

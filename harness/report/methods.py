@@ -152,8 +152,8 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
         lines.append(
             f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
             f" rank, {quantity(contrasts[0].family, 'comparison')} in the family; intervals by Bonferroni, p-values by"
-            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05; \u201cbetter\u201d also needs a difference of at"
-            f" least {margin:g} in a share. Losses are never compared across objectives."
+            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05; \u201cbetter\u201d also needs a"
+            f" difference of at least {margin:g} in a share. Losses are never compared across objectives."
         )
     if detectable:
         lines.append(
@@ -163,9 +163,9 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
         )
     counts = ", ".join(f"{sweep.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending"))
     lines.append(
-        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Diverged and failed runs count as the worst a share"
-        " can be; measures without a worst value (rewards, nats) then have no mean. Stopped and pending runs are neither"
-        " counted nor imputed: their cells are marked incomplete and get no verdict."
+        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Diverged and failed runs count as the worst a"
+        " share can be; measures without a worst value (rewards, nats) then have no mean. Stopped and pending runs are"
+        " neither counted nor imputed: their cells are marked incomplete and get no verdict."
     )
     return tuple(lines)
 

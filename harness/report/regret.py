@@ -29,8 +29,8 @@ def regret(m: Material) -> Section | None:
         return None
     header = ("Chosen among", "Rule", "ranked right (test half)", "behind the oracle", "regret", "Picks by seed")
     note = (
-        "Rules choose setting and checkpoint on one half of the held-out pairs and are judged on the other. Regret: the best"
-        " test accuracy of any candidate minus that of the pick; the best is known in hindsight only, so compare rules."
+        "Rules choose setting and checkpoint on one half of the held-out pairs and are judged on the other. Regret: the"
+        " best test accuracy of any candidate minus that of the pick; the best is hindsight, so compare rules."
     )
     return Section(
         "What does choosing on noisy labels cost?",

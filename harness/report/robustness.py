@@ -57,7 +57,7 @@ class Path:
         return math.fsum(cell.estimate(MEASURE).mean for _, cell in self.points) / len(self.points)
 
     def breakdown(self, bar: str) -> Breakdown | None:
-        """The rate at which the arm falls to the `bar`: the untrained `reference`, or `chance`; None below two rates."""
+        """The rate at which the arm falls to the untrained `reference` or to `chance`; None below two rates."""
         rates = [condition.rate for condition, _ in self.points]
         seeds = [seed for seed in self.seeds if bar == "chance" or all(seed in c.reference for _, c in self.points)]
         if len(rates) < 2 or sorted(set(rates)) != rates or not seeds:

@@ -24,9 +24,9 @@ def theory(m: Material) -> Section | None:
         return None
     return Section(
         "Does theory predict it?",
-        "One pair alone has its optimum at delta_ref + gap / beta, with the gap that noisy labels leave; pairs below 0 are"
-        " ranked wrong even there. One minus that share is the idealised ranking accuracy. A shared model after finite"
-        " training need not reach it: the distance is what training, not the objective, adds or loses.",
+        "One pair alone has its optimum at delta_ref + gap / beta, with the gap that noisy labels leave; pairs below 0"
+        " are ranked wrong even there. One minus that share is the idealised ranking accuracy. A shared model after"
+        " finite training need not reach it: the distance is what training, not the objective, adds or loses.",
         given(_picture(m, conditions), _table(m, conditions[0])),
         tuple(_table(m, condition) for condition in conditions[1:]),
         "The other conditions",

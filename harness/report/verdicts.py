@@ -38,10 +38,10 @@ def verdicts(m: Material) -> Section:
     others = [table for family in m.families if family is not m.family for table in _tables(m, family)]
     return Section(
         "Verdict",
-        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it falls to the"
-        " untrained reference, with a confidence set that holds for all rates at once. Worst beta: the lowest"
-        " under clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although"
-        " the policy ranks them wrong.",
+        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it falls"
+        " to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under clean"
+        " labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the policy ranks"
+        " them wrong.",
         tuple(shown_tables),
         tuple(others),
         "The other settings",

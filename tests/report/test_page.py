@@ -138,7 +138,8 @@ def test_the_second_sentence_says_what_to_pick_and_that_three_seeds_show_nothing
 def test_the_page_names_what_is_missing(reported: Path) -> None:
     page = check(reported)
     assert text_of(page, "status").startswith("81 runs: 79 done, 1 diverged, 1 pending")
-    assert "incomplete: 2 of 3 seeds (1 pending)" in page and "incomplete: 2 of 3 seeds (1 diverged)" in page
+    assert "incomplete: 2 of 3 seeds done (1 pending)" in page and "2 of 3 seeds done (1 diverged)" in page
+    assert "1 run diverged or failed: counted as worst" in page
     assert "2 rows dropped: empty" in page and "fewer than 6 seeds" in page
     assert "not in this sweep" in page
 
@@ -214,7 +215,7 @@ def test_sections_stand_in_the_order_of_the_registry_and_only_where_there_is_dat
     order = [row.name for row in SECTIONS]
     full = anchors((reported / "report" / "index.html").read_text())
     assert full == [name for name in order if name in full]
-    assert set(order) - set(full) == {"damage", "misspecified"}
+    assert set(order) - set(full) == {"damage", "misspecified", "replicas"}
     runs = grid(objectives=("dpo",), betas=1, dials=None, rates=(0.0,), seeds=1)
     bare = anchors(check(write_sweep(tmp_path / "bare", runs, samples=False)))
     assert bare == [name for name in full if name not in ("survival", "densities", "behaviour", "quality", "theory")]
