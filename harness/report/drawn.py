@@ -9,6 +9,7 @@ import numpy as np
 from harness.measure.records import Array, Bools, Columns, flags, numbers, size
 from harness.measure.samples import EVALUATION_SPLITS
 from harness.report.cells import Cell
+from harness.report.reading import Run
 from harness.tracking.store import read_table
 
 # What goes wrong in an answer, by its column in `samples.parquet`: name, and the question type that invites it.
@@ -34,6 +35,16 @@ def read_samples(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Array]], tu
             damaged.append(run.key[:8])
     told = (f"samples of {len(damaged)} runs cannot be read ({', '.join(damaged[:3])}); `harness verify` names them",)
     return found, told if damaged else ()
+
+
+def read_worst(run: Run) -> list[dict[str, str]]:
+    """Rows of `worst.parquet` as texts, in their order; none where the run kept none. OSError where it is damaged."""
+    path = None if run.folder is None else run.folder / "worst.parquet"
+    if path is None or not path.is_file():
+        return []
+    table = read_table(path)
+    names = ("split", "id", "prompt", "chosen", "rejected")
+    return [dict(zip(names, map(str, row), strict=True)) for row in zip(*(table[n] for n in names), strict=True)]
 
 
 def split_of(samples: Columns, name: str) -> Bools:

@@ -25,6 +25,7 @@ DEFAULTS: Mapping[str, Any] = {
     "clean_label": 1,
     "gold_margin": math.nan,
     "group": "",
+    "corruption_kind": "",
 }
 COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier")
 TRACKED = (
@@ -49,13 +50,22 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Training probe pairs at the last step, in the order of their ids: `margin` (n,) is the policy's, in nats, in the
-    direction of the label the optimiser saw; `wrong` (n,) where that label is not the true one. `reference`: share of
-    the wrongly labelled pairs that the reference already ranks as their label says, NaN without any."""
+    """Training probe pairs at the last step, arrays `(n,)` in the order of their `ids`.
 
+    `margin` and `before` are the policy's and the reference's, in nats, in the direction of the label the optimiser
+    saw; `wrong` where that label is not the true one; `kinds` the corruption that touched the pair, "" for none.
+    """
+
+    ids: NDArray[np.object_]
     margin: NDArray[np.float32]
+    before: NDArray[np.float32]
     wrong: NDArray[np.bool_]
-    reference: float
+    kinds: NDArray[np.object_]
+
+    @property
+    def reference(self) -> float:
+        """Share of the wrongly labelled pairs that the reference already ranks as their label says, NaN without any."""
+        return float(np.mean(self.before[self.wrong] > 0)) if self.wrong.any() else math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +77,8 @@ class Facts:
     was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the
     policy ranks as the wrong label says (None without any). `groups` maps a pair's group to (pairs, ranking accuracy).
     `audited`: wrong labels among the first 50 training probe pairs, and how many those are (None where the true labels
-    are not known). `ids` and, beside them, `delta_ref`, `delta` are `(n,)` in the order of the ids. `types`: divergence
-    types shown. `missing`: columns that the records lack.
+    are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown) are `(n,)`. `types`:
+    divergence types shown. `missing`: columns that the records lack.
     """
 
     items: int
@@ -83,6 +93,7 @@ class Facts:
     ids: NDArray[np.object_]
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
+    gap: NDArray[np.float32]
     heldout: Track
     train: Track
     probe: Probe | None
@@ -125,9 +136,10 @@ def read_facts(run: Run) -> Facts | None:
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
         groups=_by_group(last, moved),
         audited=_audited(train[max(train)]) if train else None,
-        ids=last["id"],
+        ids=last["id"].copy(),  # not a view: it would keep the whole table alive
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
+        gap=records.numbers(last, "gold_margin").astype(np.float32),
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),
         probe=probe,
@@ -171,9 +183,9 @@ def _track(blocks: Mapping[int, records.Columns], tie_tol: float) -> Track:
 
 
 def _probe(rows: records.Columns) -> Probe:
-    wrong = np.asarray(rows["clean_label"]) < 0
-    before = float(np.mean(delta_ref(rows)[wrong] > 0)) if wrong.any() else math.nan
-    return Probe(delta(rows).astype(np.float32), wrong, before)
+    wrong, kinds = np.asarray(rows["clean_label"]) < 0, rows["corruption_kind"].copy()
+    margins = delta(rows).astype(np.float32), delta_ref(rows).astype(np.float32)
+    return Probe(rows["id"].copy(), *margins, wrong, kinds)
 
 
 def _audited(probe: records.Columns) -> tuple[int, int] | None:

@@ -26,6 +26,7 @@ from harness.report.survival import survival
 from harness.report.theory import theory
 from harness.report.trajectories import trajectories
 from harness.report.verdicts import verdicts
+from harness.report.worst import worst
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ SECTIONS: tuple[Row, ...] = (
     Row("displacement", "Displacement", displacement),
     Row("densities", "Memorised noise", densities),
     Row("pairs", "Pairs", pairs),
+    Row("worst", "Worst pairs", worst),
     Row("behaviour", "Answers", behaviour),
     Row("quality", "Quality", quality),
     Row("claims", "Claims", claims),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,17 +37,27 @@ class Path:
         return tuple(sorted(set.intersection(*found)))
 
     @cached_property
+    def rates(self) -> list[float] | None:
+        """The corruption rates, where the points are one curve of several rates."""
+        found = [condition.rate for condition, _ in self.points]
+        return found if len(found) > 1 and sorted(set(found)) == found else None
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """By seed with an outcome at every point: mean ranking accuracy over the tested rates, by trapezoids (the plain
+        mean over conditions, where those are no rates)."""
+        found = {}
+        for seed in self.seeds:
+            values = [cell.values(MEASURE)[seed] for _, cell in self.points]
+            area = area_under_curve(self.rates, [[v] for v in values]).mean if self.rates else None
+            found[seed] = math.fsum(values) / len(values) if area is None else area
+        return found
+
+    @cached_property
     def area(self) -> Estimate:
-        """Mean ranking accuracy over the tested rates, by trapezoids (over conditions, where those are no rates)."""
-        rates = [condition.rate for condition, _ in self.points]
-        if not self.seeds:
-            return NOTHING
-        values = [[cell.values(MEASURE)[seed] for seed in self.seeds] for _, cell in self.points]
-        items = min((n for _, cell in self.points for n in cell.items() or ()), default=None)
-        if len(rates) > 1 and sorted(set(rates)) == rates:
-            return area_under_curve(rates, values, items)
-        means = [math.fsum(column) / len(column) for column in zip(*values, strict=True)]
-        return cell_estimate(means, items, share=True)
+        """Mean of `by_seed` with its interval."""
+        items = [n for _, cell in self.points for n in cell.items() or ()]
+        return cell_estimate(list(self.by_seed.values()), items or None, share=True) if self.by_seed else NOTHING
 
     @property
     def height(self) -> float:
@@ -58,13 +68,12 @@ class Path:
 
     def breakdown(self, bar: str) -> Breakdown | None:
         """The rate at which the arm falls to the untrained `reference` or to `chance`; None below two rates."""
-        rates = [condition.rate for condition, _ in self.points]
         seeds = [seed for seed in self.seeds if bar == "chance" or all(seed in c.reference for _, c in self.points)]
-        if len(rates) < 2 or sorted(set(rates)) != rates or not seeds:
+        if self.rates is None or not seeds:
             return None
         table = [[cell.values(MEASURE)[seed] - _bar(cell, bar, seed) for seed in seeds] for _, cell in self.points]
         floor = [_half_width(cell, bar) for _, cell in self.points]
-        return breakdown_point(rates, table, floor=floor)
+        return breakdown_point(self.rates, table, floor=floor)
 
 
 def _bar(cell: Cell, bar: str, seed: int) -> float:
@@ -96,14 +105,6 @@ def best_path(found: Sequence[Path]) -> Path:
     """The arm with the highest mean ranking accuracy over the tested rates, the lower beta among equals."""
     tested = max(len(path.points) for path in found)
     return max(found, key=lambda path: (len(path.points) == tested, path.height))
-
-
-def over_conditions(family: Family, arm: str) -> Mapping[int, float]:
-    """Mean ranking accuracy by seed over every condition of the family, for seeds with an outcome under all of them."""
-    cells = [cell for condition in family.conditions if (cell := family.cell(arm, condition)) is not None]
-    values = [cell.values(MEASURE) for cell in cells]
-    seeds = set.intersection(*map(set, values)) if values else set()
-    return {seed: math.fsum(one[seed] for one in values) / len(values) for seed in sorted(seeds)}
 
 
 def against_reference(cell: Cell) -> Estimate:

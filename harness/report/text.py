@@ -68,8 +68,8 @@ def plain(value: float | None) -> str:
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """`[low, high]`, or the empty string where there is no interval."""
-    return f"[{number(low, digits)}, {number(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    """`[low, high]`, never broken over two lines, or the empty string where there is no interval."""
+    return f"[{number(low, digits)},\u00a0{number(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def estimate(mean: float, low: float, high: float, digits: int = 3) -> str:

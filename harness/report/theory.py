@@ -60,7 +60,7 @@ def _picture(m: Material, conditions: list[Condition]) -> Picture | None:
                 panel.errorbar(places, [e.mean for e in found], yerr=ends, capsize=3, label=label, **style)
             panel.set_xticks(list(places), [plain(cell.first.beta) for cell in cells])
             panel.set_xlabel("beta")
-            panel.set_title(ascii_visible(title.replace(", ", "\n", 1)), fontsize=8.5)
+            panel.set_title("\n".join(map(ascii_visible, title.split(", "))), fontsize=8.5)
             panel.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel("share ranked wrong")
         axes[0, 0].legend(fontsize=8)

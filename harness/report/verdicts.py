@@ -38,10 +38,10 @@ def verdicts(m: Material) -> Section:
     others = [table for family in m.families if family is not m.family for table in _tables(m, family)]
     return Section(
         "Verdict",
-        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it falls"
-        " to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under clean"
-        " labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the policy ranks"
-        " them wrong.",
+        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it"
+        " falls to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under"
+        " clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the"
+        " policy ranks them wrong.",
         tuple(shown_tables),
         tuple(others),
         "The other settings",
@@ -95,7 +95,7 @@ def _breakdown(best: Path, kind: str | None) -> Field:
         lost = [c.damage for c, cell in best.points if not against_reference(cell).low > 0]
         return Field(f"{len(beaten)} of {len(best.points)} conditions", "not " + ", ".join(lost) if lost else "")
     reference, chance = (_rate(best.breakdown(bar), best.points[-1][0].rate) for bar in BARS)
-    return Field(reference, f"above chance up to {chance}; area {number(best.area.mean)}")
+    return Field(reference, f"above chance: {chance}; area {number(best.area.mean)}")
 
 
 def _rate(found: Breakdown | None, last: float) -> str:

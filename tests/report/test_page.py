@@ -218,7 +218,9 @@ def test_sections_stand_in_the_order_of_the_registry_and_only_where_there_is_dat
     assert set(order) - set(full) == {"damage", "misspecified", "replicas"}
     runs = grid(objectives=("dpo",), betas=1, dials=None, rates=(0.0,), seeds=1)
     bare = anchors(check(write_sweep(tmp_path / "bare", runs, samples=False)))
-    assert bare == [name for name in full if name not in ("survival", "densities", "behaviour", "quality", "theory")]
+    assert bare == [
+        name for name in full if name not in ("survival", "densities", "worst", "behaviour", "quality", "theory")
+    ]
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -258,7 +260,7 @@ def test_missing_damaged_and_older_records_are_told_first_and_the_rest_is_drawn(
     records = sorted(folder.glob("*/examples.parquet"))
     records[0].unlink()
     records[1].write_bytes(records[1].read_bytes()[:-40])
-    table = pd.read_parquet(records[2]).drop(columns=["gold_margin", "group", "loss"])
+    table = pd.read_parquet(records[2]).drop(columns=["gold_margin", "group", "corruption_kind"])
     table.to_parquet(records[2])
     pd.read_parquet(records[3]).drop(columns="policy_chosen").to_parquet(records[3])
     (folder / records[4].parent.name / "samples.parquet").write_bytes(b"no parquet")
@@ -267,7 +269,7 @@ def test_missing_damaged_and_older_records_are_told_first_and_the_rest_is_drawn(
     assert f"no per-example records of 1 of 16 finished runs ({records[0].parent.name[:8]})" in told
     damaged = sorted([records[1].parent.name[:8], records[3].parent.name[:8]])
     assert "records of 2 of 16 finished runs" in told and all(key in told for key in damaged)
-    assert "records of 1 runs are of an earlier format without gold_margin, group, loss" in told
+    assert "records of 1 runs are of an earlier format without corruption_kind, gold_margin, group" in told
     assert {"verdict", "survival", "trajectories", "plane"} <= set(anchors(page))
 
 
