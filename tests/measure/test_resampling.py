@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from harness.measure import statistics as s
-from tests.measure.simulate_coverage import coverage
+from tests.measure.simulate_coverage import KINDS, SIZES, coverage
 
 METHODS = ("studentised", "bca", "percentile")
 
@@ -180,3 +181,12 @@ def test_two_level_order_and_misuse():
         s.two_level_interval(table, "crossed")
     with pytest.raises(ValueError, match="2 seeds and 2 items"):
         s.two_level_interval(table[:1])
+
+
+def test_the_coverage_in_the_documentation_is_what_the_simulation_gives():
+    """The t columns; the bootstrap's take a minute and are printed by the same command."""
+    page = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text("utf-8")
+    for kind in KINDS:
+        (row,) = (line for line in page.splitlines() if line.startswith(f"| {kind} |"))
+        stated = [float(cell) for cell in row.split("|")[2:5]]
+        assert stated == pytest.approx([coverage("t", kind, n) for n in SIZES], abs=0.0006)
