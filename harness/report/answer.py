@@ -111,7 +111,7 @@ def _gap_sentence(m: Material, cell: Cell, own: Sequence[Cell]) -> str:
         f"{with_condition(m.headline)}, {cell.named} brings its training loss from {first} down to"
         f" {last} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
         f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
-        f" undesirable zone ({signs_text(cell)}{seeds(cell)}{widest}{starts})."
+        f" undesirable zone ({signs_text(cell, m.types)}{seeds(cell)}{widest}{starts})."
     )
 
 
@@ -119,14 +119,15 @@ def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
     family = next(f for f in m.families if condition in f.conditions)
     path = [c for k in family.kinds.values() if condition in k for c in k]
     falling = [c for c in path if (one := family.cell(cell.first.arm, c)) is not None and falls_below_reference(one)]
+    first, last = number(cell.described("train_loss_first").mean), shown(cell.described("train_loss_last"))
     starts = f"; it starts at {falling[0].damage}" if len(path) > 1 and falling else ""
     return (
         f"{with_condition(condition)}, {cell.named} brings its training loss from"
-        f" {number(cell.described('train_loss_first').mean)} down to {shown(cell.described('train_loss_last'))} while"
+        f" {first} down to {last} while"
         f" the share of held-out pairs that it ranks right falls from the reference's"
         f" {number(cell.reference_accuracy().mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
-        f" change of {shown(against_reference(cell))} ({signs_text(cell)}{seeds(cell)}; the deepest such fall of"
-        f" {visible(m.baseline)}{starts})."
+        f" change of {shown(against_reference(cell))} ({signs_text(cell, m.types)}{seeds(cell)}; the deepest such fall"
+        f" of {visible(m.baseline)}{starts})."
     )
 
 

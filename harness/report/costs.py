@@ -93,6 +93,9 @@ def _picture(m: Material, cells: Sequence[Cell]) -> Picture | None:
                     place = {"xytext": (5, 3), "textcoords": "offset points", "fontsize": 7, "color": "#444444"}
                     panel.annotate(plain(cell.first.beta), (at, one.mean), **place)
             panel.set_xscale("log")
+            ticks = _ticks([value for cell in cells if (value := cost(cell, "flops"))])
+            panel.set_xticks(ticks, [quantity_of(tick, "") for tick in ticks])
+            panel.set_xticks([], minor=True)
             panel.set_xlabel("training FLOPs a run (log)")
             panel.set_ylabel(label)
         handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -108,6 +111,15 @@ def _picture(m: Material, cells: Sequence[Cell]) -> Picture | None:
         (3.6 * len(shown) + 1.4, 3.2),
         paint,
     )
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """The cheapest and every value well above the one before: a factor of 5 has no decades to name."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        if not kept or value > 1.5 * kept[-1]:
+            kept.append(value)
+    return kept
 
 
 def _end(length: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.measure.records import Array, Bools, Columns, flags, numbers, size
 from harness.measure.samples import EVALUATION_SPLITS
+from harness.measure.sentinel import watch
 from harness.report.cells import Cell
 from harness.report.reading import Run
 from harness.tracking.store import read_table
@@ -45,6 +46,13 @@ def read_worst(run: Run) -> list[dict[str, str]]:
     table = read_table(path)
     names = ("split", "id", "prompt", "chosen", "rejected")
     return [dict(zip(names, map(str, row), strict=True)) for row in zip(*(table[n] for n in names), strict=True)]
+
+
+def faults_of(samples: Mapping[str, Columns], cell: Cell) -> list[str]:
+    """The sentinel's flags that fire in more than half of a cell's sampled runs: worse than the reference's answers."""
+    found = [watch(samples[run.key]).flags for run in cell.runs if run.key in samples]
+    names = sorted({name for flags_ in found for name in flags_})
+    return [f"{name} in {n}/{len(found)}" for name in names if 2 * (n := sum(name in f for f in found)) > len(found)]
 
 
 def split_of(samples: Columns, name: str) -> Bools:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.measure import records
+from harness.measure.diagnosis import READ, Diagnosis, diagnose
 from harness.measure.margins import RATES, TIE_TOL, chosen_shift, delta, delta_ref, margins, rejected_shift
 from harness.measure.theory import Theory, theory
 from harness.report.reading import Run
@@ -23,11 +24,12 @@ DEFAULTS: Mapping[str, Any] = {
     "loss": math.nan,
     "base_loss": math.nan,
     "clean_label": 1,
+    "corrupted": False,
     "gold_margin": math.nan,
     "group": "",
     "corruption_kind": "",
 }
-COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier")
+COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier", "grad_w", "grad_l", "prompt_id")
 TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
@@ -77,8 +79,8 @@ class Facts:
     was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the
     policy ranks as the wrong label says (None without any). `groups` maps a pair's group to (pairs, ranking accuracy).
     `audited`: wrong labels among the first 50 training probe pairs, and how many those are (None where the true labels
-    are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown) are `(n,)`. `types`:
-    divergence types shown. `missing`: columns that the records lack.
+    are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown) are `(n,)`. `diagnosis`
+    compares the first and the last checkpoint. `missing`: columns that the records lack.
     """
 
     items: int
@@ -97,7 +99,7 @@ class Facts:
     heldout: Track
     train: Track
     probe: Probe | None
-    types: tuple[str, ...] = ()
+    diagnosis: Diagnosis
     missing: tuple[str, ...] = ()
 
 
@@ -140,6 +142,7 @@ def read_facts(run: Run) -> Facts | None:
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
         gap=records.numbers(last, "gold_margin").astype(np.float32),
+        diagnosis=_diagnosis(run, blocks, tie_tol),
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),
         probe=probe,
@@ -160,6 +163,14 @@ def _blocks(table: records.Columns) -> dict[tuple[str, int], dict[str, records.A
         for a, b in zip(starts, ends, strict=True)
         if b > a
     }
+
+
+def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_tol: float) -> Diagnosis:
+    """Of the first and last checkpoint alone: what happened between them is drawn, not tested."""
+    ends = {min(step for _, step in blocks), max(step for _, step in blocks)}
+    parts = [rows for (split, step), rows in blocks.items() if step in ends and split != "ood"]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in READ}
+    return diagnose(columns, None, run.objective, run.hyperparameters, tie_tol)
 
 
 def _ranks(texts: records.Array) -> NDArray[np.int64]:

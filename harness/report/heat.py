@@ -9,19 +9,21 @@ from harness.report.material import Material
 from harness.report.reading import STATUSES
 from harness.report.text import DASH, interval, number, plain, visible
 
+LONG = 40  # rows shown; longer tables stand behind the fold
 WIDE = 8  # columns; a family with more corruptions than this has them in rows
 
 
 def heat(m: Material) -> Section | None:
     """A table per setting: objective and beta down, corruption across (or the other way round where that is wider)."""
     tables = [_table(m, family) for family in (m.family, *(f for f in m.families if f is not m.family))]
+    open_ = 2 if sum(len(table.rows) for table in tables[:2]) <= LONG else 1 if len(tables[0].rows) <= LONG else 0
     return Section(
         "Which beta, at which rate?",
         "Share of clean held-out pairs ranked right, mean and 95 % interval over seeds. Blue: above one half (chance);"
         " orange: below; the darker, the further away.",
-        tuple(tables[:2]),
-        tuple(tables[2:]),
-        "The other settings",
+        tuple(tables[:open_]),
+        tuple(tables[open_:]),
+        "The other settings" if open_ else "All objectives and betas",
     )
 
 

@@ -17,6 +17,7 @@ from harness.report.facts import read_all
 from harness.report.families import Family, build_families
 from harness.report.reading import Sweep, read_sweep
 from harness.report.series import telling_cells
+from harness.report.signs import Types, fired
 
 PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
 
@@ -24,7 +25,8 @@ PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: m
 @dataclass(frozen=True, eq=False)
 class Material:
     """`headline` is the condition that the answer speaks of, `family` the setting it belongs to. `problems` are
-    sentences about records that could not be read. `looks` are the objectives' colours, markers and lines. `samples`
+    sentences about records that could not be read. `looks` are the objectives' colours, markers and lines.
+    `types` are the divergence types by run key. `samples`
     are the free-running samples of the cells `sampled`, by run key."""
 
     sweep: Sweep
@@ -35,6 +37,7 @@ class Material:
     baseline: str
     problems: tuple[str, ...]
     looks: Mapping[str, Look]
+    types: Types
     sampled: tuple[Cell, ...]
     samples: Mapping[str, Columns]
 
@@ -64,11 +67,22 @@ def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Material:
     first = [c for c in conditions if c.cells[0].first.replica == conditions[0].cells[0].first.replica]
     headline, families = telling(first), build_families(first)
     base = baseline(sweep)
-    sampled = tuple(telling_cells(headline, base)[0])
+    sampled = _sampled(headline, base)
     samples, more = read_samples(sampled)
     names = looks(run.objective for run in sweep.runs)
     told = (*problems, *more)
-    return Material(sweep, cells, conditions, families, headline, base, told, names, sampled, samples)
+    return Material(sweep, cells, conditions, families, headline, base, told, names, fired(facts), sampled, samples)
+
+
+def _sampled(headline: Condition, base: str) -> tuple[Cell, ...]:
+    """The cells of the figures, and each of their objectives' best beta."""
+    shown = telling_cells(headline, base)[0]
+    names = dict.fromkeys(cell.first.objective for cell in shown)
+    best = []
+    for name in names:
+        own = [c for c in headline.by_objective[name] if c.recorded and c.estimate("ranking_accuracy").n]
+        best += [max(own, key=lambda cell: cell.estimate("ranking_accuracy").mean)] if own else []
+    return tuple(cell for cell in headline.cells if cell in shown or cell in best)
 
 
 def measured(cells: Sequence[Cell], measure: str = "ranking_accuracy") -> list[Cell]:

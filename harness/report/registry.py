@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.report.behaviour import behaviour
+from harness.report.betas import betas
 from harness.report.blocks import Section
 from harness.report.claims import claims
 from harness.report.costs import costs
@@ -43,6 +44,7 @@ SECTIONS: tuple[Row, ...] = (
     Row("damage", "Damage", damage),
     Row("survival", "Survival", survival),
     Row("heat", "Beta x rate", heat),
+    Row("betas", "Beta", betas),
     Row("misspecified", "Assumed flip rate", misspecified),
     Row("trajectories", "Loss and ranking", trajectories),
     Row("plane", "Plane and zones", plane),

@@ -4,29 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from harness.measure.selection import READINGS, RULES, Candidate, RuleResult, candidates_of, compare_rules
-from harness.report.blocks import Field, Section, Table
+from harness.measure.selection import READINGS, Candidate, RuleResult, candidates_of, compare_rules
+from harness.report.blocks import Field, Section, Table, fields
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
 from harness.report.densities import noisiest
 from harness.report.material import Material
-from harness.report.text import quantity, shown, visible
+from harness.report.text import DASH, quantity, shown, visible
 from harness.tracking.store import read_table
 from harness.types import InputError
 
+LACKING = "These records lack noisy validation labels, so only the oracle can choose. "
 COLUMNS = ("step", "split", "id", "policy_chosen", "policy_rejected", "validation_label")
 
 
 def regret(m: Material) -> Section | None:
     """Every rule on the noisiest condition of the headline's setting, where noisy validation labels differ most."""
-    condition = (noisiest(m.family) or m.headline) if m.recorded else None
+    condition = noisiest(m.family) if m.recorded else None
     if condition is None:
-        return None
+        return None  # where labels are clean, what a practitioner sees is what the oracle sees
     found = _candidates(condition)
     pools = {"all objectives": condition.cells, visible(m.baseline): condition.by_objective.get(m.baseline, ())}
     rows = [row for name, cells in pools.items() for row in _rows(name, cells, found)]
     if not rows:
         return None
+    lacks = "" if len(rows) > len(pools) else LACKING
     header = ("Chosen among", "Rule", "ranked right (test half)", "behind the oracle", "regret", "Picks by seed")
     note = (
         "Rules choose setting and checkpoint on one half of the held-out pairs and are judged on the other. Regret: the"
@@ -35,7 +37,7 @@ def regret(m: Material) -> Section | None:
     return Section(
         "What does choosing on noisy labels cost?",
         f"Under {condition.title}: " + "; ".join(f"{name}: {text}" for name, text in READINGS.items()) + ".",
-        (Table(f"Selection rules, {condition.title}", header, tuple(rows), note, "stack"),),
+        (Table(f"Selection rules, {condition.title}", header, tuple(rows), lacks + note, "stack"),),
     )
 
 
@@ -60,19 +62,19 @@ def _rows(name: str, cells: Iterable[Cell], found: dict[str, list[Candidate]]) -
     by_seed = {seed: own for seed, own in by_seed.items() if own}
     if not by_seed:
         return []
-    rows = []
-    for rule in RULES:
-        try:
-            (result,) = compare_rules(by_seed, [rule])
-        except InputError as lacking:
-            rows.append((Field(name), Field(rule), Field(str(lacking).split(";")[0]), *[Field("\u2013")] * 3))
-            continue
-        behind = shown(result.behind) if rule != "oracle" else "\u2013"
-        picks = _picks(result)
-        rows.append(
-            (Field(name), Field(rule), Field(shown(result.test)), Field(behind), Field(shown(result.regret)), picks)
-        )
-    return rows
+    try:
+        results = compare_rules(by_seed)
+    except InputError:  # records older than the noisy validation labels: the rules that need them are left out
+        results = compare_rules(by_seed, ["oracle"])
+    return [_row(name, result) for result in results]
+
+
+def _row(name: str, result: RuleResult) -> tuple[Field, ...]:
+    behind = shown(result.behind) if result.rule != "oracle" else DASH
+    return (
+        *fields(name, result.rule, shown(result.test), behind, shown(result.regret)),
+        _picks(result),
+    )
 
 
 def _picks(result: RuleResult) -> Field:

@@ -51,17 +51,24 @@ def worst(cells: Sequence[Cell]) -> Cell | None:
     return min(found, key=lambda cell: cell.estimate("ranking_accuracy").mean, default=None)
 
 
+def spaced(cells: Sequence[Cell], count: int) -> list[Cell]:
+    """At most `count` of the cells (at least 2 where there are as many), the ends among them, evenly spread."""
+    if len(cells) <= count:
+        return list(cells)
+    return [cells[round(i * (len(cells) - 1) / (count - 1))] for i in range(count)]
+
+
 def telling_cells(condition: Condition, baseline: str, room: int = ROOM) -> tuple[list[Cell], str]:
     """The baseline's cells and every other objective's worst beta, in the order of the cells, with what was left out.
 
-    Where there is no room for all, the baseline keeps its lowest and highest beta, and of the others those stay that
-    rank worst and best, turn by turn.
+    Where there is no room for all, the baseline keeps its lowest and highest beta and as many between, and of the
+    others those stay that rank worst and best, turn by turn.
     """
     own = [cell for cell in condition.by_objective.get(baseline, ()) if cell.recorded]
     others = [w for name, cells in condition.by_objective.items() if name != baseline and (w := worst(cells))]
     total = len(own) + len(others)
     if total > room and len(own) > 2:
-        own = [own[0], own[-1]]
+        own = spaced(own, max(2, room - len(others)))
     ranked = sorted(others, key=lambda cell: cell.estimate("ranking_accuracy").mean)
     kept: list[Cell] = []
     while ranked and len(kept) < room - len(own):

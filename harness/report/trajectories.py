@@ -9,9 +9,11 @@ from typing import Any
 from harness.report.blocks import Section
 from harness.report.cells import Cell
 from harness.report.material import Material
-from harness.report.series import means, over_seeds, telling_cells
+from harness.report.series import means, over_seeds, spaced, telling_cells
 from harness.report.style import Picture, legend, log_steps, panels, picture, shades, shape_of
 from harness.report.text import ascii_visible, plain
+
+LINES = 4  # betas in a panel, evenly spread over those swept
 
 Path = tuple[Cell, Mapping[int, float], Mapping[int, float]]
 
@@ -36,7 +38,7 @@ def _objectives(m: Material) -> tuple[dict[str, list[Path]], str]:
     names = dict.fromkeys(cell.first.objective for cell in cells)
     found: dict[str, list[Path]] = {}
     for name in names:
-        for cell in m.headline.by_objective[name]:
+        for cell in spaced(m.headline.by_objective[name], LINES):
             loss, ranking = over_seeds(cell, "train", "loss"), over_seeds(cell, "heldout", "ranking_accuracy")
             if loss and ranking:
                 one = {step: value.mean for step, value in loss.items()}

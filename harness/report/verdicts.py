@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.measure.robustness import Breakdown
 from harness.measure.statistics import lost_rate
@@ -11,6 +12,7 @@ from harness.report.answer import spread
 from harness.report.blocks import Field, Section, Table, fields
 from harness.report.cells import Cell
 from harness.report.costs import cost, quantity_of
+from harness.report.drawn import faults_of
 from harness.report.families import Family
 from harness.report.material import Material, measured
 from harness.report.robustness import BARS, MEASURE, Path, against_reference, best_path, paths
@@ -25,6 +27,8 @@ FAMILY_NAMES = {
 }
 MANY_KINDS = 4
 BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
+SOME = 4  # kinds named in one field
+FIRST = 12  # rows; a sweep of more objectives has the rest behind the fold
 KL_FAR = 2.0  # nats a response
 HEADER = (
     *("Objective", "Breakdown: beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
@@ -34,17 +38,23 @@ HEADER = (
 
 def verdicts(m: Material) -> Section:
     """The headline's setting first; the other settings behind a fold."""
-    shown_tables = _tables(m, m.family)
+    whole = _tables(m, m.family)
+    shown_tables = [replace(table, rows=table.rows[:FIRST]) for table in whole]
+    rest = [
+        replace(table, caption=f"{table.caption}: the other objectives", rows=table.rows[FIRST:])
+        for table in whole
+        if len(table.rows) > FIRST
+    ]
     others = [table for family in m.families if family is not m.family for table in _tables(m, family)]
     return Section(
         "Verdict",
         "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it"
         " falls to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under"
         " clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the"
-        " policy ranks them wrong.",
+        " policy ranks them wrong. D1: satisfied too early; D2: reversal; D3: memorised noise. Best first.",
         tuple(shown_tables),
-        tuple(others),
-        "The other settings",
+        (*rest, *others),
+        "The other objectives and settings" if rest else "The other settings",
     )
 
 
@@ -52,11 +62,12 @@ def _tables(m: Material, family: Family) -> list[Table]:
     where = f", {family.title}" if family.title else ""
     if 0 < len(family.kinds) < MANY_KINDS:
         return [_table(m, family, kind, f"Under {visible(kind)}{where}") for kind in family.kinds]
-    return [_table(m, family, None, f"Under {len(family.kinds) or 'no'} kinds of corruption{where}")]
+    what = f"Under {len(family.kinds)} kinds of corruption" if family.kinds else "On clean labels"
+    return [_table(m, family, None, f"{what}{where}")]
 
 
 def _table(m: Material, family: Family, kind: str | None, caption: str) -> Table:
-    rows = [_row(m, family, kind, name) for name in family.objectives]
+    rows = [_row(m, family, kind, name) for name in _ranked(family, kind)]
     if not set(family.objectives) & set(RLHF) and family is m.family:
         rows.append((Field("RLHF", ", ".join(RLHF[:3]) + ", \u2026"), *fields("not in this sweep", *[DASH] * 6)))
     header, kept = list(HEADER), [tuple(row) for row in rows]
@@ -64,6 +75,12 @@ def _table(m: Material, family: Family, kind: str | None, caption: str) -> Table
         del header[1]
         kept = [(row[0], *row[2:]) for row in kept]
     return Table(caption, tuple(header), tuple(kept), look="stack")
+
+
+def _ranked(family: Family, kind: str | None) -> list[str]:
+    """Objectives by the height of their best beta, the best first; those without any outcome last."""
+    best = {name: best_path(found).height for name in family.objectives if (found := paths(family, kind, name))}
+    return sorted(family.objectives, key=lambda name: (-best.get(name, -1.0), name))
 
 
 def _row(m: Material, family: Family, kind: str | None, name: str) -> tuple[Field, ...]:
@@ -82,10 +99,10 @@ def _row(m: Material, family: Family, kind: str | None, name: str) -> tuple[Fiel
         _breakdown(best, kind),
         Field(plain(best.first.first.beta), best.first.extra),
         _fidelity(best, worst),
-        _loss(worst),
+        _loss(m, worst),
         _stability(cells, worst),
         Field(quantity_of(cost(best.first, "seconds"), "s"), quantity_of(cost(best.first, "flops"), "FLOPs")),
-        Field("; ".join(_flags(best, cells)) or DASH),
+        Field("; ".join(_flags(m, best, cells)) or DASH),
     )
 
 
@@ -93,7 +110,10 @@ def _breakdown(best: Path, kind: str | None) -> Field:
     if kind is None:
         beaten = [c.damage for c, cell in best.points if against_reference(cell).low > 0]
         lost = [c.damage for c, cell in best.points if not against_reference(cell).low > 0]
-        return Field(f"{len(beaten)} of {len(best.points)} conditions", "not " + ", ".join(lost) if lost else "")
+        cut = ", \u2026" if len(lost) > SOME else ""
+        return Field(
+            f"{len(beaten)} of {len(best.points)} conditions", f"not {', '.join(lost[:SOME])}{cut}" if lost else ""
+        )
     reference, chance = (_rate(best.breakdown(bar), best.points[-1][0].rate) for bar in BARS)
     return Field(reference, f"above chance: {chance}; area {number(best.area.mean)}")
 
@@ -104,7 +124,8 @@ def _rate(found: Breakdown | None, last: float) -> str:
         return DASH
     low = "none" if math.isnan(found.low) else f"{found.low:.2g}"
     if found.beats_all:
-        sure = "" if found.low >= last else f" (shown up to {low})" if found.n > 1 else " (one seed)"
+        shown_to = "not shown" if math.isnan(found.low) else f"shown up to {low}"
+        sure = "" if found.low >= last else f" ({shown_to})" if found.n > 1 else " (one seed)"
         return f"beyond {last:.2g}{sure}"
     if found.beats_none:
         return "never"
@@ -121,8 +142,8 @@ def _fidelity(best: Path, worst: Cell) -> Field:
     return Field(shown(first[1].estimate(MEASURE)), beside)
 
 
-def _loss(worst: Cell) -> Field:
-    wrong, found = worst.fact_estimate("fell_while_wrong"), signs_short(worst)
+def _loss(m: Material, worst: Cell) -> Field:
+    wrong, found = worst.fact_estimate("fell_while_wrong"), signs_short(worst, m.types)
     first, last = (number(worst.described(f"train_loss_{end}").mean) for end in ("first", "last"))
     told = f"{shown(wrong)} fell while wrong" if wrong.n else "no per-pair records"
     beta = "" if worst.first.beta is None else f"beta {plain(worst.first.beta)}: "
@@ -139,7 +160,7 @@ def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
     return Field(told, f"{', '.join(lost)} of {len(states)} runs{sure}" if lost else f"all {len(states)} runs finished")
 
 
-def _flags(best: Path, cells: Sequence[Cell]) -> list[str]:
+def _flags(m: Material, best: Path, cells: Sequence[Cell]) -> list[str]:
     """What should make a reader hesitate before picking this row."""
     found = []
     clean = [cell for cell in measured(cells) if cell.first.condition == best.first.first.condition]
@@ -149,6 +170,7 @@ def _flags(best: Path, cells: Sequence[Cell]) -> list[str]:
     chosen = best.first.described("chosen_displacement")
     if chosen.n and chosen.mean < -1:
         found.append(f"chosen falls by {number(-chosen.mean, 1)} nats")
+    found += faults_of(m.samples, best.first)
     kl = best.first.estimate("kl")
     if kl.n and kl.mean >= KL_FAR:
         found.append(f"KL {number(kl.mean, 1)} nats")
