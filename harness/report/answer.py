@@ -8,19 +8,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.measure.statistics import MIN_SEEDS, Estimate, paired_difference
+from harness.measure.statistics import MIN_SEEDS
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
-from harness.report.contrasts import Contrast, baseline_pairs
+from harness.report.contrasts import Contrast
 from harness.report.damage import damage_sentence, damages
 from harness.report.material import Material
 from harness.report.pick import pick_sentence
 from harness.report.robustness import against_reference
 from harness.report.signs import signs_text
+from harness.report.story import falls_below_reference, headline_story, splits
 from harness.report.text import number, plain, quantity, shown, visible
-
-# A gap between the two accuracies below this is not worth a headline, whatever its interval.
-WORTH_TELLING = 0.05
 
 
 def answer(m: Material) -> tuple[str, ...]:
@@ -43,27 +41,14 @@ def with_condition(condition: Condition) -> str:
     return "With " + condition.title.replace(", ", " and ")
 
 
-def gap(cell: Cell) -> Estimate:
-    """Reward accuracy minus ranking accuracy, paired by seed."""
-    return paired_difference(cell.values("reward_accuracy"), cell.values("ranking_accuracy"))
-
-
-def gap_size(cell: Cell) -> float:
-    """`gap`'s mean, minus infinity where it is unknown: a sort key."""
-    mean = gap(cell).mean
-    return mean if math.isfinite(mean) else -math.inf
-
-
 def _what_fails(m: Material) -> str:
     """The widest gap of the baseline under the headline, or its deepest fall under any condition, or a difference."""
-    own = [c for c in m.headline.by_objective.get(m.baseline, ()) if c.values("ranking_accuracy")]
-    splitting = max((c for c in own if _splits(c)), key=gap_size, default=None)
-    falls = [(c, k) for k in m.conditions for c in k.by_objective.get(m.baseline, ()) if falls_below_reference(c)]
-    deepest = min(falls, key=lambda pair: against_reference(pair[0]).mean, default=None)
-    if deepest and (splitting is None or -against_reference(deepest[0]).mean > gap_size(splitting)):
-        return _fall_sentence(m, *deepest)
-    if splitting is not None:
-        return _gap_sentence(m, splitting, own)
+    story = headline_story([c for f in m.families for c in f.conditions], m.baseline)
+    if story is not None and story.falls:
+        return _fall_sentence(m, story.cell, story.condition)
+    if story is not None:
+        own = [c for c in story.condition.by_objective[m.baseline] if c.values("ranking_accuracy")]
+        return _gap_sentence(m, story.cell, own)
     here = [c for c in m.contrasts if c.cell in m.headline.cells]
     if here:
         return _difference_sentence(m.headline, here, m.baseline)
@@ -83,28 +68,10 @@ def _state_sentence(m: Material) -> str:
     )
 
 
-def _splits(cell: Cell) -> bool:
-    """Loss down, pairs moved the right way, and yet clearly fewer are ranked right."""
-    found, fell = gap(cell), _loss_change(cell)
-    return found.mean >= WORTH_TELLING and fell.mean < 0 and (found.n == 1 or (found.low > 0 and fell.high < 0))
-
-
-def falls_below_reference(cell: Cell) -> bool:
-    """Loss down while clearly fewer pairs are ranked right than by the untrained reference."""
-    change, fell = against_reference(cell), _loss_change(cell)
-    if not (change.n and fell.n):
-        return False
-    return change.mean <= -WORTH_TELLING and fell.mean < 0 and (change.n == 1 or (change.high < 0 and fell.high < 0))
-
-
-def _loss_change(cell: Cell) -> Estimate:
-    return paired_difference(cell.finished("train_loss_last"), cell.finished("train_loss_first"))
-
-
 def _gap_sentence(m: Material, cell: Cell, own: Sequence[Cell]) -> str:
     value = {name: shown(cell.estimate(name)) for name in ("reward_accuracy", "ranking_accuracy", "undesirable_zone")}
     first, last = number(cell.described("train_loss_first").mean), shown(cell.described("train_loss_last"))
-    betas = [c for c in own if c.first.beta is not None and _splits(c)]
+    betas = [c for c in own if c.first.beta is not None and splits(c)]
     starts = f"; it starts at beta {plain(betas[0].first.beta)}" if len(own) > 1 and betas else ""
     widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
     return (
@@ -129,13 +96,6 @@ def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
         f" change of {shown(against_reference(cell))} ({signs_text(cell, m.types)}{seeds(cell)}; the deepest such fall"
         f" of {visible(m.baseline)}{starts})."
     )
-
-
-def rivals(condition: Condition, cell: Cell, cells: Sequence[Cell], baseline: str) -> list[Cell]:
-    """Finished cells of other objectives that are compared with this baseline cell; all of them where none is."""
-    finished = [c for c in condition.cells if c.first.objective != baseline and c.values("ranking_accuracy")]
-    partners = {id(c): base for c, base in baseline_pairs(cells, baseline)}
-    return [c for c in finished if partners.get(id(c)) is cell] or finished
 
 
 def _difference_sentence(condition: Condition, here: Sequence[Contrast], baseline: str) -> str:

@@ -10,7 +10,6 @@ import numpy as np
 from harness.report.blocks import Field, Section, Table
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
-from harness.report.families import Family
 from harness.report.material import Material
 from harness.report.robustness import MEASURE
 from harness.report.series import telling_cells
@@ -22,7 +21,7 @@ BINS = 30
 
 def densities(m: Material) -> Section | None:
     """Margins in the direction of the observed label, in the noisiest condition of the headline's setting."""
-    condition = noisiest(m.family)
+    condition = noisiest(m)
     if condition is None:
         return None
     cells, note = telling_cells(condition, m.baseline)
@@ -37,10 +36,13 @@ def densities(m: Material) -> Section | None:
     )
 
 
-def noisiest(family: Family) -> Condition | None:
-    """The condition with the most wrong labels that left records; None without any."""
-    found = [c for c in family.conditions if not c.clean and any(_margins(cell) is not None for cell in c.cells)]
-    return max(found, key=_wrong_share, default=None)
+def noisiest(m: Material) -> Condition | None:
+    """The headline where its labels are corrupted, else the condition of its setting with the most wrong labels.
+
+    None where no such condition left records.
+    """
+    found = [c for c in m.family.conditions if not c.clean and any(_margins(cell) is not None for cell in c.cells)]
+    return m.headline if m.headline in found else max(found, key=_wrong_share, default=None)
 
 
 def _wrong_share(condition: Condition) -> float:

@@ -18,6 +18,7 @@ from harness.report.families import Family, build_families
 from harness.report.reading import Sweep, read_sweep
 from harness.report.series import telling_cells
 from harness.report.signs import Types, fired
+from harness.report.story import headline_story
 
 PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
 
@@ -65,8 +66,9 @@ def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Material:
     conditions = build_conditions(cells, sweep.axes)
     # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
     first = [c for c in conditions if c.cells[0].first.replica == conditions[0].cells[0].first.replica]
-    headline, families = telling(first), build_families(first)
-    base = baseline(sweep)
+    base, families = baseline(sweep), build_families(first)
+    story = headline_story(first, base)
+    headline = telling(first) if story is None else story.condition
     sampled = _sampled(headline, base)
     samples, more = read_samples(sampled)
     names = looks(run.objective for run in sweep.runs)

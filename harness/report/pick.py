@@ -53,8 +53,9 @@ def _lead(one: Path, other: Path, family: int) -> tuple[Estimate, int]:
 
 def _baseline_first(told: str, best: Path, second: Path, count: int) -> str:
     lead, n = _lead(best, second, count - 1)
+    name = visible(best.first.first.objective)
     return (
-        f"Nothing tested is shown to beat it: {told}; {second.first.named} comes next, {shown(lead)} ahead of it"
+        f"Nothing tested is shown to beat {name}: {told}, {shown(lead)} more than the next, {second.first.named}"
         f" ({quantity(n, 'seed')}, paired)."
     )
 

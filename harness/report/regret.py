@@ -20,7 +20,7 @@ COLUMNS = ("step", "split", "id", "policy_chosen", "policy_rejected", "validatio
 
 def regret(m: Material) -> Section | None:
     """Every rule on the noisiest condition of the headline's setting, where noisy validation labels differ most."""
-    condition = noisiest(m.family) if m.recorded else None
+    condition = noisiest(m) if m.recorded else None
     if condition is None:
         return None  # where labels are clean, what a practitioner sees is what the oracle sees
     found = _candidates(condition)

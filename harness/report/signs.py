@@ -36,9 +36,3 @@ def signs_text(cell: Cell, types: Types) -> str:
     """`premature satisfaction, D1, in 4 of 4 seeds; `, or nothing."""
     total = len(cell.recorded)
     return "".join(f"{NAMES[kind]}, {kind}, in {n} of {total} seeds; " for kind, n in signs(cell, types).items())
-
-
-def signs_short(cell: Cell, types: Types) -> str:
-    """`D1 in 4/4`, or nothing."""
-    total = len(cell.recorded)
-    return ", ".join(f"{kind} in {count}/{total}" for kind, count in signs(cell, types).items())

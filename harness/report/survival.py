@@ -52,6 +52,10 @@ def _picture(m: Material, kind: str) -> Picture | None:
         where = ""
     rows, columns = shape_of(len(jobs), 6 if crowded else 3)
 
+    width = 1.6 * columns + 0.4 if crowded else max(3.0 * columns + 0.5, 5.0)
+    across = int(width / 1.7)  # legend entries side by side
+    height = 1.6 * rows + 0.4 if crowded else 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // across)
+
     def paint(figure: Any, axes: Any) -> None:
         for panel, (title, lines, highlight) in zip(panels(axes, len(jobs)), jobs, strict=True):
             _panel(panel, lines, m, highlight)
@@ -63,13 +67,10 @@ def _picture(m: Material, kind: str) -> Picture | None:
         if not crowded:
             found = {label: h for p in axes.flat for h, label in zip(*p.get_legend_handles_labels(), strict=True)}
             labels = sorted(found, key=lambda label: list(m.looks).index(label.split(",")[0]))
-            figure.legend([found[label] for label in labels], labels, loc="outside lower center", ncols=3, fontsize=8)
+            figure.legend(
+                [found[label] for label in labels], labels, loc="outside lower center", ncols=across, fontsize=8
+            )
 
-    size = (
-        (1.6 * columns + 0.4, 1.6 * rows + 0.4)
-        if crowded
-        else (3.0 * columns + 0.5, 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // 3))
-    )
     return picture(
         "survival-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
         f"Survival under {visible(kind)}",
@@ -78,7 +79,7 @@ def _picture(m: Material, kind: str) -> Picture | None:
         + (" Each panel shows one objective before all others." if crowded else ""),
         f"Ranking accuracy against the rate of {visible(kind)}, a line per objective at its best beta.",
         (rows, columns),
-        size,
+        (width, height),
         paint,
         sharex=True,
         sharey=True,

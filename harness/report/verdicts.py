@@ -16,7 +16,7 @@ from harness.report.drawn import faults_of
 from harness.report.families import Family
 from harness.report.material import Material, measured
 from harness.report.robustness import BARS, MEASURE, Path, against_reference, best_path, paths
-from harness.report.signs import signs_short
+from harness.report.signs import NAMES, signs
 from harness.report.text import DASH, number, plain, shown, visible
 
 RLHF = ("ppo", "rloo", "grpo", "reinforce", "best_of_n", "online_dpo")
@@ -99,7 +99,7 @@ def _row(m: Material, family: Family, kind: str | None, name: str) -> tuple[Fiel
         _breakdown(best, kind),
         Field(plain(best.first.first.beta), best.first.extra),
         _fidelity(best, worst),
-        _loss(m, worst),
+        _loss(m, worst, [cell for path in found for _, cell in path.points]),
         _stability(cells, worst),
         Field(quantity_of(cost(best.first, "seconds"), "s"), quantity_of(cost(best.first, "flops"), "FLOPs")),
         Field("; ".join(_flags(m, best, cells)) or DASH),
@@ -142,12 +142,26 @@ def _fidelity(best: Path, worst: Cell) -> Field:
     return Field(shown(first[1].estimate(MEASURE)), beside)
 
 
-def _loss(m: Material, worst: Cell) -> Field:
-    wrong, found = worst.fact_estimate("fell_while_wrong"), signs_short(worst, m.types)
+def _loss(m: Material, worst: Cell, cells: Sequence[Cell]) -> Field:
+    """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
+    wrong = worst.fact_estimate("fell_while_wrong")
     first, last = (number(worst.described(f"train_loss_{end}").mean) for end in ("first", "last"))
     told = f"{shown(wrong)} fell while wrong" if wrong.n else "no per-pair records"
     beta = "" if worst.first.beta is None else f"beta {plain(worst.first.beta)}: "
-    return Field("; ".join(filter(None, [found, told])), f"{beta}loss {first} \u2192 {last}")
+    return Field("; ".join([*_types(m, cells), told]), f"{beta}loss {first} \u2192 {last}")
+
+
+def _types(m: Material, cells: Sequence[Cell]) -> list[str]:
+    found = []
+    for kind in NAMES:
+        counts = [(signs(cell, m.types).get(kind, 0), -i) for i, cell in enumerate(cells)]
+        count, place = max(counts, default=(0, 0))
+        if count:
+            cell = cells[-place]
+            beta = "" if cell.first.beta is None else f"beta {plain(cell.first.beta)}, "
+            where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
+            found.append(f"{kind} in {count}/{len(cell.recorded)} ({beta}{where})")
+    return found
 
 
 def _stability(cells: Sequence[Cell], worst: Cell) -> Field:

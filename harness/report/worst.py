@@ -21,7 +21,7 @@ SHOWN = 5
 def worst(m: Material) -> Section | None:
     """Held-out pairs that the baseline ranks most wrongly under the headline; wrong labels it follows most strongly."""
     held = _table(m, _cell(m.headline.by_objective.get(m.baseline, m.headline.cells)), "eval_clean")
-    noisy = noisiest(m.family)
+    noisy = noisiest(m)
     train = None if noisy is None else _table(
         m, _cell(noisy.by_objective.get(m.baseline, noisy.cells)), "train_observed"
     )  # fmt: skip
