@@ -38,6 +38,7 @@ from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
+from harness.sweep.worst import worst_pairs
 from harness.tracking import store
 from harness.tracking.journal import Journal
 from harness.training.loop import Training, checkpoint_steps
@@ -247,6 +248,9 @@ def _commit(
     for name in ("chosen_len", "rejected_len"):
         examples[name] = examples[name].astype(np.int32)
     store.write_table(job.folder / "examples.parquet", examples)
+    texts = {"eval_clean": job.prepared.setting.evals["eval_clean"], "train_observed": job.data.pairs}
+    by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
+    store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
     if drawn is not None:
         store.write_table(job.folder / "samples.parquet", drawn)
     if job.data.ledger is not None:
