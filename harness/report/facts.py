@@ -45,6 +45,7 @@ TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
 )
+REWARD_MODEL = "reward_model"  # a run that scores responses and has no policy
 AUDITED = 50  # pairs a person would check by hand
 
 Series = NDArray[np.float64]
@@ -124,8 +125,6 @@ def read_facts(run: Run) -> Facts | None:
     if path is None or run.status != "done" or not path.is_file():
         return None
     table = read_table(path, COLUMNS)
-    if "policy_chosen" not in table and "chosen_reward" in table:
-        return None  # a reward model: it scores responses and has no policy
     for name in NEEDED:
         records.column(table, name)
     learnt = "loss" not in table  # by reinforcement: such a policy has no loss of given pairs
@@ -249,7 +248,7 @@ def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[s
 
     Above `limit` runs no per-example record is read at all.
     """
-    done = [run for run in runs if run.status == "done"]
+    done = [run for run in runs if run.status == "done" and run.objective != REWARD_MODEL]
     if len(runs) > limit:
         return {}, (
             f"{len(runs)} runs: above {limit} the report reads no per-example records; what needs them is left out and"
