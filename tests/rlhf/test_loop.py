@@ -130,7 +130,7 @@ def test_the_density_ratio_of_best_of_n_in_a_finite_world():
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16])
 def test_the_divergence_of_answers_is_the_bound_on_average(n):
-    """Over the ranks of answers among 9 samples (beta-binomial with Beta(n, 1)), k1 and k3 both average to it."""
+    """Over the ranks of answers among 9 samples (beta-binomial, F from Beta(n, 1)) k1 and k3 average to it."""
     count = np.arange(10)
     weight = np.array(
         [math.comb(9, c) * n * math.gamma(c + n) * math.gamma(10 - c) / math.gamma(10 + n) for c in count]
