@@ -29,11 +29,13 @@ DEFAULTS: Mapping[str, Any] = {
     "group": "",
     "corruption_kind": "",
 }
+LOSSES = ("loss", "base_loss")  # a policy learnt by reinforcement has no loss of given pairs
 COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier", "grad_w", "grad_l", "prompt_id")
 TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
 )
+REWARD_MODEL = "reward_model"
 AUDITED = 50  # pairs a person would check by hand
 
 Series = NDArray[np.float64]
@@ -75,19 +77,20 @@ class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
-    ranks them wrong. `kept_right`: share that both reference and policy rank right. `theory`: closed forms beside what
-    was measured (None without gold margins). `memorised`: share of wrongly labelled training probe pairs that the
-    policy ranks as the wrong label says (None without any). `groups` maps a pair's group to (pairs, ranking accuracy).
-    `audited`: wrong labels among the first 50 training probe pairs, and how many those are (None where the true labels
-    are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown) are `(n,)`. `diagnosis`
-    compares the first and the last checkpoint. `missing`: columns that the records lack.
+    ranks them wrong (None where pairs have no loss). `kept_right`: share that both reference and policy rank right.
+    `theory`: closed forms beside what was measured (None without gold margins). `memorised`: share of wrongly labelled
+    training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
+    to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
+    are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
+    unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint. `missing`: columns that the records
+    lack.
     """
 
     items: int
     ood_items: int
     reference_accuracy: float
     kept_right: float
-    fell_while_wrong: float
+    fell_while_wrong: float | None
     theory: Theory | None
     memorised: float | None
     groups: Mapping[str, tuple[int, float]]
@@ -114,8 +117,9 @@ def read_facts(run: Run) -> Facts | None:
     table = read_table(path, COLUMNS)
     for name in NEEDED:
         records.column(table, name)
-    missing = tuple(name for name in DEFAULTS if name not in table)
-    table |= {name: np.full(records.size(table), DEFAULTS[name]) for name in missing}
+    lacking = [name for name in DEFAULTS if name not in table]
+    table |= {name: np.full(records.size(table), DEFAULTS[name]) for name in lacking}
+    missing = tuple(name for name in lacking if name not in LOSSES)
     blocks = _blocks(table)
     heldout = {step: rows for (split, step), rows in blocks.items() if split == "eval_clean"}
     train = {step: rows for (split, step), rows in blocks.items() if split == "train_observed"}
@@ -126,14 +130,15 @@ def read_facts(run: Run) -> Facts | None:
     last = heldout[max(heldout)]
     before, after = records.by_id(heldout[min(heldout)], last)
     moved, reference = delta(last), delta_ref(last)
-    fell = records.numbers(after, "base_loss") < records.numbers(before, "base_loss")
+    loss_before, loss_after = (records.numbers(rows, "base_loss") for rows in (before, after))
+    fell = loss_after < loss_before
     probe = _probe(train[max(train)]) if train else None
     return Facts(
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
         kept_right=float(np.mean((reference > 0) & (moved > 0))),
-        fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))),
+        fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))) if np.isfinite(loss_after).all() else None,
         theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
         groups=_by_group(last, moved),
@@ -218,7 +223,10 @@ def _theory(run: Run, rows: records.Columns) -> Theory | None:
     """Closed forms need known labels: the clean set's, or uniform flips of them at a planned rate."""
     if run.labels is None or run.corruption not in ("none", "uniform_flip"):
         return None
-    return theory(rows, run.objective, run.hyperparameters, min(run.rate or 0.0, 0.5), run.labels)
+    own = run.hyperparameters
+    if own.get("reward") == "model" or own.get("reward_scale"):
+        own = own | {"beta": None}  # beta weighs another reward than the true gap
+    return theory(rows, run.objective, own, min(run.rate or 0.0, 0.5), run.labels)
 
 
 def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[str, ...]]:
@@ -226,7 +234,8 @@ def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[s
 
     Above `limit` runs no per-example record is read at all.
     """
-    done = [run for run in runs if run.status == "done"]
+    # A reward model scores responses and has no policy: its numbers stand in its result.
+    done = [run for run in runs if run.status == "done" and run.objective != REWARD_MODEL]
     if len(runs) > limit:
         return {}, (
             f"{len(runs)} runs: above {limit} the report reads no per-example records; what needs them is left out and"

@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def arm(self) -> str:
         """The objective with all its hyperparameters, as one text: what is compared across corruptions."""
-        return canonical_json(self.config["objective"])
+        return canonical_json([self.config["objective"], self.config.get("reward_model")])
 
     @cached_property
     def setting(self) -> str:
@@ -116,8 +116,9 @@ class Run:
 
     @property
     def planned_steps(self) -> int:
-        """Optimizer steps asked for."""
-        return int(self.config["training"]["steps"])
+        """Optimizer steps asked for; iterations of an RL objective."""
+        own = self.hyperparameters
+        return int(own.get("iterations") or own.get("steps") or self.config["training"]["steps"])
 
     def measured(self, column: str) -> float | None:
         """A measured column of `results.csv`; None where it was not measured or does not apply."""
@@ -130,7 +131,7 @@ class Run:
         return canonical_json(self._shared())
 
     def _shared(self) -> dict[str, Any]:
-        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device")}
+        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device", "reward_model")}
         if rest.get("data"):
             rest["data"] = {k: v for k, v in rest["data"].items() if k != "path"}
         return rest
@@ -138,7 +139,7 @@ class Run:
     @cached_property
     def cell(self) -> str:
         """Everything but the seed, as one text."""
-        return canonical_json([self.config["objective"], self.condition])
+        return canonical_json([self.config["objective"], self.config.get("reward_model"), self.condition])
 
     def settings(self) -> dict[str, Any]:
         """Every further leaf of the config that a sweep might vary, by the name of its column."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from harness.measure import METRICS
 from harness.measure.diagnosis import Diagnosis, diagnose
 from harness.tracking.store import read_table
-from tests.sweep.test_end_to_end import harness, write
+from tests.sweep.test_end_to_end import write
 
 SPEC = {
     "name": "diagnosed",
@@ -34,7 +36,8 @@ SPEC = {
 def found(tmp_path_factory) -> dict[tuple[float, float], tuple[Path, Diagnosis]]:
     """Folder and diagnosis by (misaligned, beta)."""
     root = tmp_path_factory.mktemp("diagnosed")
-    done = harness("sweep", write(root, SPEC), "--out", root / "runs")
+    command = [sys.executable, "-m", "harness", "sweep", str(write(root, SPEC)), "--out", str(root / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     out = {}
     for path in (root / "runs" / "diagnosed").glob("*/result.json"):
