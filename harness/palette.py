@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#555555"),
-    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#C8C8C8"),
+    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#9E9E9E"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
 # Who gets which colour first, whatever else a sweep holds: the objectives that most sweeps compare.
 FIRST = (
-    *("dpo", "cpo_smooth", "ipo", "robust_dpo", "ppo", "hypo", "simpo", "rloo"),
+    *("dpo", "cpo_smooth", "ipo", "robust_dpo", "ppo", "rloo", "simpo", "hypo"),
     *("cdpo", "kto", "cpo_clip", "dr_dpo", "grpo", "hinge", "orpo", "best_of_n"),
 )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.measure.statistics import LOST, NOTHING, WAITING, Estimate, Treated, cell_estimate, t_interval
-from harness.report.facts import Facts
+from harness.report.facts import REWARD_MODEL, Facts
 from harness.report.outcomes import treated
 from harness.report.reading import Run, Sweep, ordered
 from harness.report.tables import MEASURES, csv_bytes, result_row
@@ -207,7 +207,7 @@ def _own(cell: Cell) -> tuple[Any, ...]:
 
 def baseline(sweep: Sweep) -> str:
     """The objective that others are compared with: dpo, or the first of the spec where the sweep has no dpo."""
-    names = [run.objective for run in sweep.runs]
+    names = [run.objective for run in sweep.runs if run.objective != REWARD_MODEL] or [sweep.runs[0].objective]
     return BASELINE if BASELINE in names else names[0]
 
 

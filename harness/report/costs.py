@@ -25,14 +25,17 @@ def costs(m: Material) -> Section | None:
     return Section(
         "What does it cost?",
         "Means per finished run. Runs train in packs that share the machine, so seconds are a run's share of its pack's"
-        " time and peak memory is the whole process's. The reference is trained once per seed and not counted here.",
+        " time and peak memory is the whole process's. The reference is trained once per seed and not counted;"
+        " FLOPs of RLHF hold those of its reward model and of sampling.",
         given(_table(m, cells), _picture(m, cells) if differs else None),
     )
 
 
 def cost(cell: Cell, name: str) -> float | None:
-    """Mean of a cost column over finished runs; None where none states it."""
-    values = [float(run.costs[name]) for run in cell.runs if run.status == "done" and run.costs.get(name) is not None]
+    """Mean of a cost column over finished runs, FLOPs with those of the reward model; None where none states it."""
+    done = [run.costs for run in cell.runs if run.status == "done" and run.costs.get(name) is not None]
+    shared = "reward_flops" if name == "flops" else ""
+    values = [float(found[name]) + float(found.get(shared) or 0.0) for found in done]
     return math.fsum(values) / len(values) if values else None
 
 

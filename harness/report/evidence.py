@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.measure.statistics import paired_differences
+from harness.measure.statistics import SHARE_MARGIN, paired_differences
 from harness.report.cells import Cell
 from harness.report.families import Family
 from harness.report.material import Material, measured
@@ -18,9 +18,10 @@ from harness.report.text import plain
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the named cells say: `values` by seed of a quantity (named by `what`) that the claim puts above `margin`.
+    """What the named cells say: `values` by seed of a quantity (named by `what`) that the claim puts above 0.
 
-    The claim holds where the corrected interval lies above the margin, fails where it lies below 0.
+    The claim holds where the corrected interval lies above 0 and the mean reaches the margin (for shares one point), and
+    fails where the interval lies below 0.
     """
 
     cells: str
@@ -95,7 +96,7 @@ def grows_with_beta(m: Material) -> Evidence | None:
         return None
     values = _differences(betas[-1], betas[0], "undesirable_zone")
     what = f"undesirable zone at beta {plain(betas[-1].first.beta)} minus at {plain(betas[0].first.beta)}"
-    return Evidence(_place(betas[-1]), what, values)
+    return Evidence(_place(betas[-1]), what, values, SHARE_MARGIN)
 
 
 def accuracy_drops(m: Material) -> Evidence | None:
@@ -118,7 +119,7 @@ def accuracy_drops_under_noise(m: Material) -> Evidence | None:
 def _drop(cell: Cell) -> Evidence:
     reference, own = cell.reference, cell.values(MEASURE)
     values = {seed: reference[seed] - own[seed] for seed in sorted(reference.keys() & own.keys())}
-    return Evidence(_place(cell), "the reference's ranking accuracy minus the policy's", values)
+    return Evidence(_place(cell), "the reference's ranking accuracy minus the policy's", values, SHARE_MARGIN)
 
 
 def chosen_falls(m: Material) -> Evidence | None:
@@ -147,7 +148,7 @@ def _versus(m: Material, name: str, base: str) -> Evidence | None:
     if one is None or other is None:
         return None
     what = f"ranking accuracy minus that of {other.named}"
-    return Evidence(_place(one), what, _differences(one, other))
+    return Evidence(_place(one), what, _differences(one, other), SHARE_MARGIN)
 
 
 def _at_most_noise(m: Material, name: str) -> Evidence | None:
@@ -160,7 +161,8 @@ def _at_most_noise(m: Material, name: str) -> Evidence | None:
     one, other = _top(worst.by_objective.get(name, ())), _top(worst.by_objective.get("dpo", ()))
     if one is None or other is None:
         return None
-    return Evidence(_place(one), f"ranking accuracy minus that of {other.named}", _differences(one, other))
+    what = f"ranking accuracy minus that of {other.named}"
+    return Evidence(_place(one), what, _differences(one, other), SHARE_MARGIN)
 
 
 def robust(name: str) -> Callable[[Material], Evidence | None]:
@@ -183,9 +185,8 @@ def constrained_enforces_noise(m: Material) -> Evidence | None:
         losses[name] = _differences(clean, noisy)
     values = {s: losses["cpo_smooth"][s] - v for s, v in losses["dpo"].items() if s in losses["cpo_smooth"]}
     cell = _top(worst.by_objective["cpo_smooth"])
-    return Evidence(
-        "" if cell is None else _place(cell), "ranking accuracy lost to flips, minus what dpo loses", values
-    )
+    what = "ranking accuracy lost to flips, minus what dpo loses"
+    return Evidence("" if cell is None else _place(cell), what, values, SHARE_MARGIN)
 
 
 def constrained_pays_kl(m: Material) -> Evidence | None:
@@ -222,4 +223,4 @@ def stalls_within_budget(m: Material) -> Evidence | None:
     cells = max(several, key=lambda one: one[max(one)].first.beta or 0.0)
     most, fewest = cells[max(cells)], cells[min(cells)]
     what = f"ranking accuracy after {max(cells)} steps minus after {min(cells)}"
-    return Evidence(_place(most), what, _differences(most, fewest))
+    return Evidence(_place(most), what, _differences(most, fewest), SHARE_MARGIN)

@@ -13,7 +13,7 @@ from harness.report.cells import Cell, baseline, build_cells
 from harness.report.conditions import Condition, build_conditions, telling
 from harness.report.contrasts import Contrast, build_contrasts
 from harness.report.drawn import read_samples
-from harness.report.facts import read_all
+from harness.report.facts import REWARD_MODEL, read_all
 from harness.report.families import Family, build_families
 from harness.report.reading import Sweep, read_sweep
 from harness.report.series import telling_cells
@@ -63,7 +63,8 @@ def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Material:
     sweep = read_sweep(folder)
     facts, problems = read_all(sweep.runs, limit)
     cells = build_cells(sweep, facts)
-    conditions = build_conditions(cells, sweep.axes)
+    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
+    conditions = build_conditions(policies or cells, sweep.axes)
     # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
     first = [c for c in conditions if c.cells[0].first.replica == conditions[0].cells[0].first.replica]
     base, families = baseline(sweep), build_families(first)

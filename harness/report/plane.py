@@ -104,7 +104,7 @@ def _occupancy(panel: Any, cell: Cell) -> None:
     found = {name: over_seeds(cell, "heldout", name) for name, _, _ in ZONES}
     steps = list(found["zone_z1"])
     shares = [means(found[name])[1] for name, _, _ in ZONES]
-    if steps:
+    if len(steps) > 1:  # best-of-n has no training to follow
         colours, labels = [colour for _, _, colour in ZONES], [label for _, label, _ in ZONES]
         panel.stackplot(steps, *shares, colors=colours, labels=labels, linewidth=0.4, edgecolor="white")
         log_steps(panel, steps)

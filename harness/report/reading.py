@@ -96,7 +96,7 @@ class Run:
     @cached_property
     def arm(self) -> str:
         """The objective with all its hyperparameters, as one text: what is compared across corruptions."""
-        return canonical_json(self.config["objective"])
+        return canonical_json([self.config["objective"], self.config.get("reward_model")])
 
     @cached_property
     def setting(self) -> str:

@@ -137,7 +137,7 @@ def _fidelity(best: Path, worst: Cell) -> Field:
     first, last = best.points[0], min(best.points, key=lambda point: point[1].estimate(MEASURE).mean)
     beside = f"{last[0].damage}: {shown(last[1].estimate(MEASURE))}" if last is not first else ""
     if worst.first.arm != best.arm:
-        low = f"worst beta {plain(worst.first.beta)}: {number(worst.estimate(MEASURE).mean)}"
+        low = f"worst, {_knob(worst)}: {number(worst.estimate(MEASURE).mean)}"
         beside = "; ".join(filter(None, [beside, low]))
     return Field(shown(first[1].estimate(MEASURE)), beside)
 
@@ -145,10 +145,16 @@ def _fidelity(best: Path, worst: Cell) -> Field:
 def _loss(m: Material, worst: Cell, cells: Sequence[Cell]) -> Field:
     """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
     wrong = worst.fact_estimate("fell_while_wrong")
-    first, last = (number(worst.described(f"train_loss_{end}").mean) for end in ("first", "last"))
-    told = f"{shown(wrong)} fell while wrong" if wrong.n else "no per-pair records"
-    beta = "" if worst.first.beta is None else f"beta {plain(worst.first.beta)}: "
-    return Field("; ".join([*_types(m, cells), told]), f"{beta}loss {first} \u2192 {last}")
+    ends = [worst.described(f"train_loss_{end}") for end in ("first", "last")]
+    told = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss of given pairs"
+    loss = f"loss {number(ends[0].mean)} \u2192 {number(ends[1].mean)}" if ends[0].n else ""
+    return Field("; ".join([*_types(m, cells), told]), ": ".join(filter(None, [_knob(worst), loss])))
+
+
+def _knob(cell: Cell) -> str:
+    """`beta 5`, or what else tells the objective's arms apart."""
+    beta = "" if cell.first.beta is None else f"beta {plain(cell.first.beta)}"
+    return ", ".join(filter(None, [beta, cell.extra]))
 
 
 def _types(m: Material, cells: Sequence[Cell]) -> list[str]:
@@ -158,9 +164,9 @@ def _types(m: Material, cells: Sequence[Cell]) -> list[str]:
         count, place = max(counts, default=(0, 0))
         if count:
             cell = cells[-place]
-            beta = "" if cell.first.beta is None else f"beta {plain(cell.first.beta)}, "
             where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
-            found.append(f"{kind} in {count}/{len(cell.recorded)} ({beta}{where})")
+            told = ", ".join(filter(None, [_knob(cell), where]))
+            found.append(f"{kind} in {count}/{len(cell.recorded)} ({told})")
     return found
 
 
