@@ -20,8 +20,8 @@ from harness.report.text import plain
 class Evidence:
     """What the named cells say: `values` by seed of a quantity (named by `what`) that the claim puts above 0.
 
-    The claim holds where the corrected interval lies above 0 and the mean reaches the margin (for shares one point), and
-    fails where the interval lies below 0.
+    The claim holds where the corrected interval lies above 0 and the mean reaches the margin (one point for shares),
+    and fails where the interval lies below 0.
     """
 
     cells: str
