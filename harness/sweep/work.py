@@ -187,9 +187,10 @@ def _commit(
     for name in ("chosen_len", "rejected_len"):
         examples[name] = examples[name].astype(np.int32)
     store.write_table(job.folder / "examples.parquet", examples)
-    texts = {"eval_clean": job.prepared.setting.evals["eval_clean"], "train_observed": job.data.pairs}
-    by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
-    store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
+    if not job.scores:  # a reward model ranks by scores, and has no margin of a policy to be wrong by
+        texts = {"eval_clean": job.prepared.setting.evals["eval_clean"], "train_observed": job.data.pairs}
+        by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
+        store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
     if drawn is not None:
         store.write_table(job.folder / "samples.parquet", drawn)
     if job.data.ledger is not None:
