@@ -96,7 +96,7 @@ def report(folder: Folder) -> None:
 
 @app.command()
 def dashboard(out: Out = RUNS) -> None:
-    """Serve the tracking store on this machine. Prints the address of the comparison view."""
+    """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
     _folder(out)
     from harness.tracking.mlflow_server import serve
 
