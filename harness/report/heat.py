@@ -10,13 +10,15 @@ from harness.report.reading import STATUSES
 from harness.report.text import DASH, interval, number, plain, visible
 
 LONG = 40  # rows shown; longer tables stand behind the fold
+TALL = 12  # rows shown of tables with a single condition: beyond that they are a column of numbers, not a map
 WIDE = 8  # columns; a family with more corruptions than this has them in rows
 
 
 def heat(m: Material) -> Section | None:
     """A table per setting: objective and beta down, corruption across (or the other way round where that is wider)."""
     tables = [_table(m, family) for family in (m.family, *(f for f in m.families if f is not m.family))]
-    open_ = 2 if sum(len(table.rows) for table in tables[:2]) <= LONG else 1 if len(tables[0].rows) <= LONG else 0
+    long = TALL if all(len(family.conditions) == 1 for family in m.families) else LONG
+    open_ = 2 if sum(len(table.rows) for table in tables[:2]) <= long else 1 if len(tables[0].rows) <= long else 0
     return Section(
         "Which beta, at which rate?",
         "Share of clean held-out pairs ranked right, mean and 95 % interval over seeds. Blue: above one half (chance);"
