@@ -115,7 +115,8 @@ RL_ROWS = (
                                  doc="over all tokens (DAPO), per response (the paper), over the limit (Dr. GRPO)"),
         },
         "arXiv 2402.03300; Dr. GRPO: arXiv 2503.20783", "reward relative to the prompt's group, with the KL as a loss",
-        "dividing by the group's sd moves the optimum off that of beta; averages by length favour long wrong answers",
+        "k3 as a loss is the KL the other way round, and the group's sd takes rewards out of their units: neither has"
+        " the optimum of beta (kl_in: reward, scale_rewards: none has); averages by length favour long wrong answers",
     ),
     Objective(
         "best_of_n", RLHF + "best_of_n:select", "rl", "sum", True,
@@ -147,7 +148,7 @@ RL_ROWS = (
             "pairs": Parameter(64, kind="int", low=1, high=65_536, doc="training pairs held to it beside each rollout"),
         },
         "KKT form of arXiv 2605.20834", "expected reward less beta KL under pi_w >= e^m pi_l on the training pairs",
-        "wrong labels become wrong constraints; the multiplier lags behind a moving policy",
+        "wrong labels become wrong constraints; a short run overshoots: it holds delta >= m at more KL than it needs",
         state={"multiplier": StateField("pair", 0.0)},
     ),
 )  # fmt: skip

@@ -29,13 +29,23 @@ DEFAULTS: Mapping[str, Any] = {
     "group": "",
     "corruption_kind": "",
 }
-LOSSES = ("loss", "base_loss")  # a policy learnt by reinforcement has no loss of given pairs
-COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier", "grad_w", "grad_l", "prompt_id")
+LOSSES = ("loss", "base_loss")
+COLUMNS = (
+    *NEEDED,
+    *DEFAULTS,
+    "chosen_reward",
+    "chosen_len",
+    "rejected_len",
+    "multiplier",
+    "grad_w",
+    "grad_l",
+    "prompt_id",
+)
 TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
 )
-REWARD_MODEL = "reward_model"
+REWARD_MODEL = "reward_model"  # a run that scores responses and has no policy
 AUDITED = 50  # pairs a person would check by hand
 
 Series = NDArray[np.float64]
@@ -117,9 +127,10 @@ def read_facts(run: Run) -> Facts | None:
     table = read_table(path, COLUMNS)
     for name in NEEDED:
         records.column(table, name)
-    lacking = [name for name in DEFAULTS if name not in table]
-    table |= {name: np.full(records.size(table), DEFAULTS[name]) for name in lacking}
-    missing = tuple(name for name in lacking if name not in LOSSES)
+    learnt = "loss" not in table  # by reinforcement: such a policy has no loss of given pairs
+    absent = [name for name in DEFAULTS if name not in table]
+    missing = tuple(name for name in absent if name not in LOSSES)
+    table |= {name: np.full(records.size(table), DEFAULTS[name]) for name in absent}
     blocks = _blocks(table)
     heldout = {step: rows for (split, step), rows in blocks.items() if split == "eval_clean"}
     train = {step: rows for (split, step), rows in blocks.items() if split == "train_observed"}
@@ -130,15 +141,14 @@ def read_facts(run: Run) -> Facts | None:
     last = heldout[max(heldout)]
     before, after = records.by_id(heldout[min(heldout)], last)
     moved, reference = delta(last), delta_ref(last)
-    loss_before, loss_after = (records.numbers(rows, "base_loss") for rows in (before, after))
-    fell = loss_after < loss_before
+    fell = records.numbers(after, "base_loss") < records.numbers(before, "base_loss")
     probe = _probe(train[max(train)]) if train else None
     return Facts(
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
         kept_right=float(np.mean((reference > 0) & (moved > 0))),
-        fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))) if np.isfinite(loss_after).all() else None,
+        fell_while_wrong=None if learnt else float(np.mean(fell & (delta(after) <= 0))),
         theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
         groups=_by_group(last, moved),
@@ -147,7 +157,7 @@ def read_facts(run: Run) -> Facts | None:
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
         gap=records.numbers(last, "gold_margin").astype(np.float32),
-        diagnosis=_diagnosis(run, blocks, tie_tol),
+        diagnosis=_diagnosis(run, blocks, tie_tol, learnt),
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),
         probe=probe,
@@ -170,11 +180,12 @@ def _blocks(table: records.Columns) -> dict[tuple[str, int], dict[str, records.A
     }
 
 
-def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_tol: float) -> Diagnosis:
+def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_tol: float, learnt: bool) -> Diagnosis:
     """Of the first and last checkpoint alone: what happened between them is drawn, not tested."""
     ends = {min(step for _, step in blocks), max(step for _, step in blocks)}
     parts = [rows for (split, step), rows in blocks.items() if step in ends and split != "ood"]
-    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in READ}
+    names = [name for name in parts[0] if name in READ and not (learnt and name in LOSSES)]
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in names}
     return diagnose(columns, None, run.objective, run.hyperparameters, tie_tol)
 
 
@@ -220,13 +231,16 @@ def _by_group(rows: records.Columns, moved: Series) -> dict[str, tuple[int, floa
 
 
 def _theory(run: Run, rows: records.Columns) -> Theory | None:
-    """Closed forms need known labels: the clean set's, or uniform flips of them at a planned rate."""
-    if run.labels is None or run.corruption not in ("none", "uniform_flip"):
-        return None
+    """Closed forms need known labels: the clean set's, or uniform flips of them at a planned rate.
+
+    Of an RL run only where beta weighs the true reward: where that is what it learns from, undivided.
+    """
     own = run.hyperparameters
     if own.get("reward") == "model" or own.get("reward_scale"):
-        own = own | {"beta": None}  # beta weighs another reward than the true gap
-    return theory(rows, run.objective, own, min(run.rate or 0.0, 0.5), run.labels)
+        return None
+    if run.labels is None or run.corruption not in ("none", "uniform_flip"):
+        return None
+    return theory(rows, run.objective, run.hyperparameters, min(run.rate or 0.0, 0.5), run.labels)
 
 
 def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[str, ...]]:
@@ -234,7 +248,6 @@ def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[s
 
     Above `limit` runs no per-example record is read at all.
     """
-    # A reward model scores responses and has no policy: its numbers stand in its result.
     done = [run for run in runs if run.status == "done" and run.objective != REWARD_MODEL]
     if len(runs) > limit:
         return {}, (

@@ -21,6 +21,7 @@ def gae(
     A_t = sum_j (gamma lam)^j td_(t+j), td_t = R_t + gamma V_(t+1) - V_t, V = 0 past the last token;
     returns = A + V. `values` `(K, n, T)` are V before each token.
     """
+    # With values and rewards at 0 there, padding adds nothing to what is carried back.
     values = torch.where(mask, values.detach(), 0.0)
     rewards = torch.where(mask, rewards.detach(), 0.0)
     following = torch.zeros_like(values[..., 0])
@@ -28,7 +29,7 @@ def gae(
     columns: list[Tensor] = []
     for t in range(values.shape[-1] - 1, -1, -1):
         surprise = rewards[..., t] + gamma * following - values[..., t]
-        carried = torch.where(mask[..., t], surprise + gamma * lam * carried, 0.0)
+        carried = surprise + gamma * lam * carried
         following = values[..., t]
         columns.append(carried)
     advantages = torch.stack(columns[::-1], dim=-1)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from harness.objectives.terms import EXPONENT_LIMIT, Number
+from harness.types import PairLogps
 
 
 def constraint_scale(reference_chosen: Tensor, reference_rejected: Tensor, margin: Number = 0.0) -> Tensor:
@@ -59,3 +60,24 @@ def multiplier_step(multiplier: Tensor, violated: Tensor, eta: Number) -> Tensor
     contracts for eta < 2 beta / (1 + e^m) on the unscaled constraint (d delta / d multiplier = (1 + e^m) / beta).
     """
     return (multiplier + eta * violated.detach()).clamp(min=0.0)
+
+
+def visit(
+    policy: PairLogps,
+    reference: PairLogps,
+    multiplier: Tensor,
+    *,
+    beta: Number,
+    margin: Number = 0.0,
+    eta: Number | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One visit to training pairs: the loss `(K, B)` that joins the RLHF loss, and the multipliers `(K, B)` to keep.
+
+    The multiplier moves first, so that a pair violated on its first visit already pulls; `eta` None is beta / 2.
+    Constraints are scaled by `constraint_scale` of the reference. Where a budget gives each pair few visits, delta
+    passes m before its multiplier is back at 0: the constraint holds, at more KL than it needs.
+    """
+    step = 0.5 * beta if eta is None else eta
+    raised = multiplier_step(multiplier, violation(policy.chosen, policy.rejected, margin), step)
+    scale = constraint_scale(reference.chosen, reference.rejected, margin)
+    return lagrangian_loss(policy.chosen, policy.rejected, raised, margin, scale), raised

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
 
+from harness.objectives import OBJECTIVES
+from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.best_of_n import best_of_n_distribution, kl_bound, select, shares
 from harness.rlhf.online_pairs import fresh_pairs
 from harness.types import InputError
-from tests.rlhf.worlds import REFERENCE, REWARDS, several_prompts
+from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, optimum, several_prompts
 
 
 def t(values):
@@ -115,36 +116,32 @@ def test_fresh_pairs_of_neighbours_use_every_sample_once():
         fresh_pairs(t([[0.0, 2.0]]), 2, "all")
 
 
-def test_online_dpo_on_fresh_pairs_climbs_the_reward():
-    """Pairs of the policy's own samples, ordered by the reward, dpo's own loss: it ends far above the reference.
+def online(flat, beta, k, iterations, pairing="best_worst", seed=0):
+    """online_dpo's own targets and loss on samples, plain gradient steps: the policy (P, m)."""
+    algorithm, draw = OBJECTIVES["online_dpo"].implementation(), torch.Generator().manual_seed(seed)
+    logits = flat.reference.log()[None].clone()
+    for _ in range(iterations):
+        rollout, responses = flat.rollout(logits, k, draw)
+        targets = algorithm.targets(rollout, beta, pairing=pairing)
+        batch = minibatch(rollout, targets, torch.arange(rollout.scores.shape[1])[None])
+        point = logits.clone().requires_grad_()
+        loss = algorithm.loss(Forward(flat.logps(point, responses)), batch, k=k, beta=beta, pairing=pairing).loss
+        logits = logits - torch.autograd.grad(loss.sum(), point)[0]
+    return logits.softmax(-1)[0]
 
-    The labels are hard, so where it ends is not pi*: only the order of the rewards is learnt.
-    """
-    from harness.objectives import OBJECTIVES
-    from harness.types import PairLogps
-    from tests.rlhf.worlds import Flat, distance, optimum
 
-    flat, beta = Flat(REFERENCE.flip(-1), REWARDS), 0.5  # the reference gives the best response least
-    draw, logits = torch.Generator().manual_seed(0), flat.reference.log()[None].clone()
-    ends = []
-    for rewards in (flat.rewards, 10 * flat.rewards):
-        logits = flat.reference.log()[None].clone()
-        for _ in range(400):
-            rollout, responses = Flat(flat.reference, rewards).rollout(logits, 8, draw)
-            fresh = fresh_pairs(rollout.scores, 8)
-            point = logits.clone().requires_grad_()
+@pytest.mark.parametrize("pairing", ["best_worst", "adjacent"])
+def test_online_dpo_climbs_the_reward_and_loses_its_size(pairing):
+    """It ends far above the reference. Labels are hard, so only the order of the rewards is learnt: ten times the
+    reward gives the same policy to the bit, where pi* moves a long way."""
+    flat = Flat(REFERENCE.flip(-1), REWARDS)  # the reference gives the best response least
+    larger = Flat(flat.reference, 10 * flat.rewards)
+    ends = [online(world, 0.5, 8, 400, pairing) for world in (flat, larger)]
+    assert float((ends[0] * REWARDS).sum()) > float((flat.reference * REWARDS).sum()) + 0.5
+    assert torch.equal(*ends)
+    assert distance(*(optimum(world.reference, world.rewards, 0.5) for world in (flat, larger))) > 0.05
 
-            def side(logps, rows):
-                return logps[..., 0].gather(1, rows)
 
-            now, ones = flat.logps(point, responses), torch.ones(1, 1, dtype=torch.float64)
-            policy, reference = (
-                PairLogps(side(x, fresh.chosen), side(x, fresh.rejected), ones, ones) for x in (now, rollout.reference)
-            )
-            loss = torch.where(fresh.valid, OBJECTIVES["dpo"].loss(policy, reference, beta=beta).loss, 0.0)
-            logits = logits - torch.autograd.grad(loss.sum(), point)[0]
-        ends.append(logits.softmax(-1)[0])
-    assert all(float((p * REWARDS).sum()) > float((flat.reference * REWARDS).sum()) + 0.5 for p in ends)
-    targets = [optimum(flat.reference, r, beta) for r in (flat.rewards, 10 * flat.rewards)]
-    assert distance(*ends) < 0.05 < distance(*targets)
-    assert math.isfinite(float(logits.sum()))
+def test_equal_rewards_teach_online_dpo_nothing():
+    flat = Flat(REFERENCE, torch.zeros_like(REWARDS))
+    torch.testing.assert_close(online(flat, 0.5, 4, 50), REFERENCE, rtol=0, atol=1e-12)

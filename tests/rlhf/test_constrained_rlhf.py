@@ -7,10 +7,13 @@ import math
 import pytest
 import torch
 
-from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation
+from harness.objectives import OBJECTIVES
+from harness.rlhf.algorithms import Forward, minibatch
+from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
 from harness.rlhf.kl import sequence_kl
 from harness.rlhf.policy_loss import sequence_reinforce
 from harness.rlhf.shaping import sequence_rewards
+from harness.types import PairLogps
 from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, objective, optimum
 
 
@@ -25,7 +28,7 @@ def expected_loss(flat, point, beta):
     return sequence_reinforce(flat.logps(point, everything), rewards, rollout.mask)
 
 
-def solve(flat, beta, margin=0.0, scaled=False, eta=0.02, rate=1.0, steps=1500):
+def solve(flat, beta, margin=0.0, scaled=False, eta=0.02, rate=1.0, steps=1000):
     """Gradient steps on the Lagrangian and dual steps in turn: policy (P, m) and multipliers (P,).
 
     The pair of every prompt is its first response, preferred, against its last.
@@ -163,7 +166,7 @@ def test_ascent_on_reward_plus_lambda_delta_runs_away():
     paths = {"delta": [], "linear": []}
     for name, path in paths.items():
         logits = flat.reference.log()[None].clone()
-        for _ in range(2000):
+        for _ in range(1000):
             point = logits.clone().requires_grad_()
             now = point.log_softmax(-1)
             gap = now[..., 0] - now[..., 1]
@@ -174,34 +177,53 @@ def test_ascent_on_reward_plus_lambda_delta_runs_away():
             logits = logits - slope
             path.append(gap.item())
     away = paths["delta"]
-    assert away[999] > 500 and away[1999] - away[999] == pytest.approx(1000 * 2 * lam, rel=1e-3)
+    assert away[499] > 250 and away[999] - away[499] == pytest.approx(500 * 2 * lam, rel=1e-3)
     assert paths["linear"][-1] == pytest.approx(-4 + (1 + 2 * lam) / beta, abs=1e-6)
 
 
-def test_sampled_rollouts_with_dual_steps_hold_the_constraint():
-    """RLOO on samples for the reward, the pair's own log-probs for the constraint: delta comes to m = 0."""
-    from harness.objectives import OBJECTIVES
-    from harness.rlhf.algorithms import Forward, minibatch
+def test_a_visit_by_hand():
+    """Policy (-4, -2), reference (-5, -3), m = .5, beta = .4, so eta = .2. delta = -2, violated by 2.5: the multiplier
+    .1 becomes .6. Scale log(e^-5 + e^(.5 - 3)); the loss is -.6 (e^-4 - e^(.5 - 2)) / (e^-5 + e^-2.5).
 
+    The second pair holds by 1.5: its multiplier .1 - .2 x 1.5 is cut at 0, and so is its pull.
+    """
+    ones = torch.ones(1, 2, dtype=torch.float64)
+
+    def pair(chosen, rejected):
+        return PairLogps(*(torch.tensor([x], dtype=torch.float64) for x in (chosen, rejected)), ones, ones)
+
+    start = torch.full((1, 2), 0.1, dtype=torch.float64)
+    loss, kept = visit(pair([-4.0, -2.0], [-2.0, -4.0]), pair([-5.0, -5.0], [-3.0, -3.0]), start, beta=0.4, margin=0.5)
+    expected = -0.6 * (math.exp(-4) - math.exp(-1.5)) / (math.exp(-5) + math.exp(-2.5))
+    torch.testing.assert_close(kept, torch.tensor([[0.6, 0.0]], dtype=torch.float64))
+    torch.testing.assert_close(loss, torch.tensor([[expected, 0.0]], dtype=torch.float64))
+    slower = visit(pair([-4.0, -2.0], [-2.0, -4.0]), pair([-5.0, -5.0], [-3.0, -3.0]), start, beta=0.4, eta=0.05)[1]
+    torch.testing.assert_close(slower, torch.tensor([[0.2, 0.0]], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("eta", [None, 0.02])
+def test_sampled_rollouts_with_dual_steps_hold_the_constraint(eta):
+    """RLOO on samples for the reward, the pair's own log-probs for the constraint: delta comes to m = 0."""
     flat = Flat(REFERENCE.flip(-1), REWARDS.flip(-1).mul(0.2))  # the reference likes the last response, its reward too
     algorithm, beta = OBJECTIVES["rloo"].implementation(), 0.5
     draw = torch.Generator().manual_seed(0)
-    logits = flat.reference.log().expand(3, 1, -1).clone()  # three replicates
-    multiplier = torch.zeros(3, 1, dtype=torch.float64)
+    start = flat.reference.log().expand(3, 1, -1)  # three replicates
+    logits, multiplier, ones = start.clone(), torch.zeros(3, 1, dtype=torch.float64), torch.ones(3, 1)
     for _ in range(1200):
         rollout, responses = flat.rollout(logits, 16, draw)
         targets = algorithm.targets(rollout, beta)
         batch = minibatch(rollout, targets, torch.arange(16).expand(3, -1))
         point = logits.clone().requires_grad_()
-        now = point.log_softmax(-1)
-        loss = algorithm.loss(Forward(flat.logps(point, responses)), batch).loss
-        loss = loss + lagrangian_loss(now[..., 0], now[..., -1], multiplier).sum(-1)
-        (slope,) = torch.autograd.grad(loss.sum(), point)
-        logits = logits - 0.2 * slope
-        multiplier = multiplier_step(multiplier, violation(now[..., 0], now[..., -1]), 0.02)
+        policy, reference = (
+            PairLogps(x[..., 0], x[..., -1], ones, ones) for x in (point.log_softmax(-1), start.log_softmax(-1))
+        )
+        extra, multiplier = visit(policy, reference, multiplier, beta=beta, eta=eta)
+        loss = algorithm.loss(Forward(flat.logps(point, responses)), batch).loss + extra.sum(-1)
+        logits = logits - 0.2 * torch.autograd.grad(loss.sum(), point)[0]
     policy = logits.softmax(-1)[:, 0]
-    wanted = max(0.0, (beta * -math.log(0.2 / 0.5) - (-0.1 - 0.2)) / 2)
+    # delta_ref = log(.2/.5), gap -.1 - .2: lambda = (beta (0 - delta_ref) - gap)/2, times pi_ref(w) + pi_ref(l) = .7.
+    wanted = (beta * math.log(0.5 / 0.2) + 0.3) / 2
     assert bool(((policy[:, 0] / policy[:, -1]).log().abs() < 0.1).all())
-    torch.testing.assert_close(multiplier, torch.full_like(multiplier, wanted), rtol=0, atol=0.05)
+    torch.testing.assert_close(multiplier, torch.full_like(multiplier, 0.7 * wanted), rtol=0, atol=0.05)
     bonus = torch.tensor([wanted, 0.0, -wanted], dtype=torch.float64)
     assert distance(policy, optimum(flat.reference, flat.rewards + bonus, beta)) < 0.02

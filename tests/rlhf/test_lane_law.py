@@ -13,10 +13,11 @@ import torch
 
 from harness.objectives import OBJECTIVES
 from harness.rlhf import advantage, kl, policy_loss, shaping, value_loss
-from harness.rlhf.algorithms import Forward, Minibatch, Rollout, minibatch
+from harness.rlhf.algorithms import Algorithm, Forward, Minibatch, Rollout, minibatch
 from harness.rlhf.best_of_n import select, shares
-from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation
+from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
 from harness.rlhf.online_pairs import fresh_pairs
+from harness.types import PairLogps
 from tests.objectives.cases import RL_NAMES
 
 K, N, T, SAMPLES = 3, 12, 7, 4
@@ -35,7 +36,8 @@ def drawn(dtype=torch.float32):
         "scores": normal(K, N), "values": normal(K, N, T), "returns": normal(K, N, T), "tokens": normal(K, N, T),
         "responses": normal(K, N), "column": normal(K, 1).abs() + 0.1,
         "share": torch.rand(K, 1, generator=draw).to(dtype),
-        "rows": torch.stack([torch.randperm(N, generator=draw)[:8] for _ in range(K)]),
+        # two of the three prompts, in an order of the lane's own
+        "rows": torch.tensor([[8, 9, 10, 11, 0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11], [0, 1, 2, 3, 4, 5, 6, 7]]),
     }  # fmt: skip
 
 
@@ -90,13 +92,21 @@ FUNCTIONS = {
     ),
     "violation": lambda d: violation(d["scores"], d["responses"], d["column"]),
     "multiplier_step": lambda d: multiplier_step(d["scores"].abs(), d["responses"], d["column"]),
+    "visit": lambda d: visit(
+        PairLogps(-d["scores"].abs(), -d["responses"].abs(), d["scores"], d["scores"]),
+        PairLogps(-d["responses"].abs(), -d["scores"].abs() - 1, d["scores"], d["scores"]),
+        d["scores"].abs(), beta=d["column"], margin=d["share"],
+    ),
     "select": lambda d: select(d["scores"], SAMPLES),
     "shares": lambda d: shares(d["scores"].round(), SAMPLES),
     "best and worst": lambda d: fresh_pairs(d["scores"].round(), SAMPLES),
     "neighbours": lambda d: fresh_pairs(d["scores"].round(), SAMPLES, "adjacent"),
 }  # fmt: skip
-ROUNDED = {"token_kl k3", "sequence_kl k3", "constraint", "constraint_scale", "lagrangian", "clipped",
-           "sequence_clipped", "grpo loss, token", "grpo loss, sequence", "grpo loss, constant"}  # fmt: skip
+# These take an exponential.
+ROUNDED = {
+    "token_kl k3", "sequence_kl k3", "constraint", "constraint_scale", "lagrangian", "visit", "clipped",
+    "sequence_clipped", "grpo loss, token", "grpo loss, sequence", "grpo loss, constant",
+}  # fmt: skip
 
 
 def leaves(found):
@@ -139,10 +149,11 @@ def test_a_lane_that_diverged_leaves_the_others_alone(name):
         assert torch.equal(clean[1:], other[1:])
 
 
-ALGORITHMS = [name for name in RL_NAMES if OBJECTIVES[name].function.startswith("harness.rlhf.algorithms:")]
+ALGORITHMS = [name for name in RL_NAMES if isinstance(OBJECTIVES[name].implementation(), Algorithm)]
 CHOICES = {
     "reinforce": [{"baseline": "batch"}, {"baseline": "running"}, {"baseline": "none", "whiten": True}],
     "grpo": [{"kl_in": "loss"}, {"kl_in": "reward", "scale_rewards": "none", "average": "constant"}],
+    "online_dpo": [{"pairing": "best_worst"}, {"pairing": "adjacent"}],
     "ppo": [{"whiten": True}, {"whiten": False, "kl_estimator": "k3"}],
 }
 
@@ -160,7 +171,7 @@ def test_whole_algorithms_lane_by_lane(name, choice):
     def whole(d):
         hp = {key: p.default for key, p in row.hyperparameters.items() if key != "beta"} | choice
         hp |= dict.fromkeys(numbers, d["share"] * 0.9 + 0.01)
-        state = {"baseline": d["column"]} if row.state else None
+        state = {"baseline": d["column"]} if "baseline" in row.state else None
         values = d["values"] if row.implementation().needs_values else None
         rollout = Rollout(d["old"], d["reference"], d["mask"], d["scores"], SAMPLES, values)
         targets = row.implementation().targets(rollout, d["column"], state, **hp)
@@ -168,7 +179,7 @@ def test_whole_algorithms_lane_by_lane(name, choice):
         assert isinstance(batch, Minibatch)
         policy = d["logps"].gather(1, d["rows"][..., None].expand(-1, -1, T)).clone().requires_grad_()
         now = Forward(policy, d["returns"][:, :8], d["tokens"][:, :8].abs())
-        found = row.implementation().loss(now, batch, beta=d["column"], **hp)
+        found = row.implementation().loss(now, batch, beta=d["column"], k=SAMPLES, **hp)
         (slope,) = torch.autograd.grad(found.loss.sum(), policy)
         kept = {key: value.detach() for key, value in found.statistics.items()}
         return [targets, batch, found.loss.detach(), kept, slope]

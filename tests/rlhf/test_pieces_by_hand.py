@@ -8,6 +8,18 @@ import pytest
 import torch
 
 from harness.rlhf import advantage, kl, policy_loss, shaping, value_loss
+from harness.rlhf.algorithms import (
+    Forward,
+    Minibatch,
+    Rollout,
+    Targets,
+    grpo_targets,
+    minibatch,
+    ppo_loss,
+    ppo_targets,
+    reinforce_targets,
+    rloo_targets,
+)
 from harness.types import InputError
 
 
@@ -277,3 +289,43 @@ def test_losses_stay_finite_for_any_log_probs(name):
     assert all(bool(torch.isfinite(x).all()) for x in found.statistics.values())
     (slope,) = torch.autograd.grad(found.loss.sum(), logps)
     assert bool(torch.isfinite(slope[mask]).all())
+
+
+def test_a_minibatch_picks_the_lanes_own_rows():
+    rollout = Rollout(POLICY, REFERENCE, MASK, t([[3.0, -1.0]]), 2, values=POLICY + 1)
+    targets = Targets(t([[2.0, -1.0]]), t([[0.0, 0.0]]), returns=POLICY + 2)
+    batch = minibatch(rollout, targets, torch.tensor([[1]]))
+    assert torch.equal(batch.mask, MASK[:, 1:]) and batch.advantages.tolist() == [[-1.0]]
+    assert torch.equal(batch.old, POLICY[:, 1:]) and torch.equal(batch.reference, REFERENCE[:, 1:])
+    assert torch.equal(batch.old_values, POLICY[:, 1:] + 1) and torch.equal(batch.returns, POLICY[:, 1:] + 2)
+
+
+def test_ppo_adds_its_three_terms():
+    """On policy the clipped loss is -mean A. A = (1, 1, -2 | 0, 0): 0. Values .5 off their returns: half of .25 is
+    .125, times .4 is .05. Entropies all 2, times .01. So 0 + .05 - .02 = .03."""
+    a = t([[[1.0, 1.0, -2.0], [0.0, 0.0, 9.0]]])
+    batch = Minibatch(POLICY, REFERENCE, MASK, a, torch.zeros_like(a), torch.full_like(a, 0.5))
+    now = Forward(POLICY, torch.zeros_like(a), torch.full_like(a, 2.0))
+    found = ppo_loss(now, batch, vf_coef=t([[0.4]]), entropy_coef=t([[0.01]]))
+    close(found.loss, [0.03])
+    close(found.statistics["value_loss"], [0.125])
+    close(found.statistics["entropy"], [2.0])
+    with pytest.raises(ValueError, match="values"):
+        ppo_loss(Forward(POLICY), batch)
+    with pytest.raises(ValueError, match="values"):
+        ppo_targets(Rollout(POLICY, REFERENCE, MASK, t([[3.0, -1.0]]), 2), 0.1)
+
+
+def test_targets_put_the_kl_where_the_row_says():
+    """Scores (3, -1), sequence k1 (-.5, -1), beta .2: rewards 3.1 and -.8. rloo with k = 2: +-3.9; grpo with the KL in
+    the loss compares the scores alone, 4 apart: +-2; REINFORCE against a running baseline of 1: then 1.015.
+    """
+    rollout = Rollout(POLICY, REFERENCE, MASK, t([[3.0, -1.0]]), 2)
+    close(rloo_targets(rollout, t([[0.2]])).advantages, [[3.9, -3.9]])
+    close(rloo_targets(rollout, 0.2).kl, [[-0.5, -1.0]])
+    close(grpo_targets(rollout, 0.2, scale_rewards="none").advantages, [[2.0, -2.0]])
+    close(grpo_targets(rollout, 0.2, scale_rewards="none", kl_in="reward").advantages, [[1.95, -1.95]])
+    found = reinforce_targets(rollout, 0.2, {"baseline": t([[1.0]])}, baseline="running")
+    close(found.advantages, [[2.1, -1.8]])
+    close(found.state["baseline"], [[1.015]])
+    close(reinforce_targets(rollout, 0.2, baseline="batch").advantages, [[1.95, -1.95]])

@@ -99,7 +99,7 @@ def mean_slope(worlds, logits, beta, k=2, name="grpo", **given):
     return torch.autograd.grad(total, point)[0]
 
 
-def settled(beta, world=CASE_A, rate=2.0, **given):
+def settled(beta, world=CASE_A, rate=4.0, **given):
     """Where the policy (1, m) of one prompt ends."""
     logits = world.reference[0].log().clone()
     for _ in range(2000):

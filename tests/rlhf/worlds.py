@@ -69,7 +69,7 @@ def several_prompts() -> Flat:
 
 @dataclass(frozen=True)
 class Tree:
-    """Responses `.`, `a.`, `ab`, `b.`, `bb`-like: a first token 0 ends at once, 1 and 2 are followed by one of two.
+    """Five responses: a first token 0 ends at once, 1 and 2 are each followed by one of two tokens.
 
     Logits `(K, 7)`: three for the first token, two after token 1, two after token 2. `rewards` `(5,)` in the order
     0, 10, 11, 20, 21.
