@@ -15,6 +15,7 @@ from harness.report.contrasts import Contrast
 from harness.report.damage import damage_sentence, damages
 from harness.report.material import Material
 from harness.report.pick import pick_sentence
+from harness.report.replicas import replica_sentence
 from harness.report.robustness import against_reference
 from harness.report.signs import signs_text
 from harness.report.story import falls_below_reference, headline_story, splits
@@ -25,6 +26,8 @@ def answer(m: Material) -> tuple[str, ...]:
     """One or two sentences; the second is left out where nothing is finished or there is nothing to pick from."""
     if not m.sweep.count("done"):
         return (_nothing(m),)
+    if alone := replica_sentence(m):
+        return (alone,)
     first = damage_sentence(damages(m.families), m.baseline) or _what_fails(m)
     second = pick_sentence(m)
     return (first, second) if second else (first,)

@@ -137,6 +137,11 @@ class Run:
         return rest
 
     @cached_property
+    def cell_but_replica(self) -> str:
+        """Everything but seed and replica, as one text: runs that differ in nothing that is compared."""
+        return canonical_json({k: v for k, v in self.config.items() if k not in ("seed", "replica", "device")})
+
+    @cached_property
     def cell(self) -> str:
         """Everything but the seed, as one text."""
         return canonical_json([self.config["objective"], self.config.get("reward_model"), self.condition])

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from harness.measure.aa import AACounts, aa_check, spread_of_replicas
 from harness.measure.statistics import MIN_SEEDS, practical_margin
-from harness.names import canonical_json
 from harness.report.blocks import Field, Section, Table
 from harness.report.contrasts import DIRECTIONS
 from harness.report.material import Material
@@ -34,8 +33,7 @@ def aa_rows(sweep: Sweep) -> tuple[AARow, ...]:
     """Every cell with two finished replicas or more on at least 6 seeds, on every measure it has; in plan order."""
     groups: dict[str, list[Run]] = {}
     for run in sweep.runs:
-        rest = {name: value for name, value in run.config.items() if name not in ("seed", "replica", "device")}
-        groups.setdefault(canonical_json(rest), []).append(run)
+        groups.setdefault(run.cell_but_replica, []).append(run)
     out = []
     for runs in groups.values():
         for measure, share in MEASURES.items():
@@ -69,6 +67,23 @@ def replicas(m: Material) -> Section | None:
         "A/A check: is a difference seen where there is none?",
         "Replicas of one cell, compared as if they were two objectives.",
         (Table("False alarms among drawn comparisons of replicas", header, rows, note, "stack"),),
+    )
+
+
+def replica_sentence(m: Material) -> str | None:
+    """The answer of a sweep that compares nothing but replicas of one cell; None where it compares anything else."""
+    found = aa_rows(m.sweep)
+    if not found or len({run.cell_but_replica for run in m.sweep.runs}) > 1:
+        return None
+    worst = max(found, key=lambda row: row.reported.share)
+    n, ranking = worst.reported, [row.reported.share for row in found if row.measure == "ranking_accuracy"]
+    kept = "at most the 5 % that chance allows" if n.passed else "more than the 5 % that chance allows"
+    return (
+        f"Of {n.comparisons:,} drawn comparisons of replicas ({n.n} seeds, {n.stored} runs), none of which differ in"
+        f" anything but the order of the data, the report's rule calls a difference in {n.share:.1%} on the measure"
+        f" where it errs most, {visible(worst.measure)}: {kept}"
+        + "".join(f"; in ranking accuracy in {share:.1%}" for share in ranking)
+        + "."
     )
 
 

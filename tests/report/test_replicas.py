@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.report.page import write_report
 from harness.report.reading import read_sweep
 from harness.report.replicas import aa_rows
 from harness.report.tables import write_results
@@ -27,6 +28,15 @@ def test_a_sweep_of_replicas_has_a_check_and_a_column(tmp_path: Path) -> None:
     for row in rows.values():
         assert row.interval.comparisons == 1000 and row.interval.stored == 18 and row.spread == 0.0
         assert row.interval.share == row.reported.share == 0.0 and row.interval.passed
+
+
+def test_a_sweep_of_replicas_alone_answers_how_often_it_errs(tmp_path: Path) -> None:
+    base = [run for run in grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), rates=(0.0,), seeds=6)]
+    alone = [replace(run, replica=replica) for run in base if run.objective.name == "dpo" for replica in (0, 1)]
+    both = [replace(run, replica=replica) for run in base for replica in (0, 1)]
+    pages = [write_report(write_sweep(tmp_path / name, runs)).read_text() for name, runs in (("a", alone), ("b", both))]
+    assert "Of 1,000 drawn comparisons of replicas (6 seeds, 12 runs)" in pages[0]
+    assert "drawn comparisons of replicas (" not in pages[1], "two objectives are compared there"
 
 
 def test_few_seeds_and_no_replicas_have_none(tmp_path: Path) -> None:
