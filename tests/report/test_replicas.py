@@ -31,7 +31,7 @@ def test_a_sweep_of_replicas_has_a_check_and_a_column(tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_replicas_alone_answers_how_often_it_errs(tmp_path: Path) -> None:
-    base = [run for run in grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), rates=(0.0,), seeds=6)]
+    base = grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), rates=(0.0,), seeds=6)
     alone = [replace(run, replica=replica) for run in base if run.objective.name == "dpo" for replica in (0, 1)]
     both = [replace(run, replica=replica) for run in base for replica in (0, 1)]
     pages = [write_report(write_sweep(tmp_path / name, runs)).read_text() for name, runs in (("a", alone), ("b", both))]
