@@ -82,7 +82,7 @@ def test_a_measure_is_the_registry_row_over_each_run_step_and_split(folder: Path
 def test_samples_and_measures_that_need_a_setting(folder: Path) -> None:
     sweep = load(folder)
     drawn = sweep.measure("gold_reward")
-    assert (len(drawn), set(drawn.split.astype(str)), drawn.step.max()) == (23, {"eval"}, 200)
+    assert (len(drawn), set(drawn.split.astype(str)), drawn.step.max()) == (46, {"eval_clean", "ood"}, 200)
     key = drawn.run_key[0]
     assert drawn.value[0] == pytest.approx(sweep.samples(key).gold_reward.astype(float).mean())
     assert set(sweep.measure("memorised_flip_rate").split.astype(str)) == {"train_observed"}
