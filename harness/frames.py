@@ -144,7 +144,13 @@ def values(run: Run, row: Metric, table: Mapping[str, Array]) -> Iterator[dict[s
     gamma = run.hyperparameters.get("gamma")
     for (step, split), places in groups.items():
         if row.splits == "S" or LETTERS.get(split, "") in row.splits:
-            value = row.compute({name: column[places] for name, column in table.items()}, beta=run.beta, gamma=gamma)
+            value = row.compute(
+                {name: column[places] for name, column in table.items()},
+                beta=run.beta,
+                gamma=gamma,
+                objective=run.objective,
+                hyperparameters=run.hyperparameters,
+            )
             yield {"step": int(step), "split": split, "value": value}
 
 
