@@ -100,8 +100,14 @@ def test_results_row_refuses_what_it_cannot_read():
         results_row({name: values[:0] for name, values in table().items()}, None, BETA)
     with pytest.raises(InputError, match="found: train"):
         results_row(table(), samples(split=np.array(["train"] * 3)), BETA)
-    with pytest.raises(InputError, match="'loss' is missing"):
-        results_row({name: values for name, values in table().items() if name != "loss"}, None, BETA)
+    with pytest.raises(InputError, match="'policy_chosen' is missing"):
+        results_row({name: values for name, values in table().items() if name != "policy_chosen"}, None, BETA)
+
+
+def test_a_policy_learnt_by_reinforcement_has_no_loss_of_given_pairs():
+    whole = results_row(table(), None, BETA)
+    row = results_row({name: values for name, values in table().items() if name != "loss"}, None, BETA)
+    assert row == whole | {"train_loss_first": None, "train_loss_last": None}
 
 
 def test_checkpoint_points_by_hand():
