@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PureWindowsPath  # splits at both kinds of slash
 from typing import Any
 
 from harness.names import content_hash
@@ -23,9 +24,15 @@ def provenance(m: Material) -> Section:
     if spec.is_file():
         lines = spec.read_text(encoding="utf-8").splitlines()
         cut = [f"\u2026 {len(lines) - LONGEST_SPEC} more lines in sweep.yaml"] if len(lines) > LONGEST_SPEC else []
-        text = [visible_indented(line) for line in lines[:LONGEST_SPEC]] + cut
+        text = [visible_indented(_file_name(line)) for line in lines[:LONGEST_SPEC]] + cut
         more.append(Lines(tuple(text), "sweep.yaml, resolved"))
     return Section("Provenance", "", (Lines(_lines(m.sweep)),), tuple(more), "Notes and spec")
+
+
+def _file_name(line: str) -> str:
+    """A `path:` line with the file's name alone: where a file lay is no part of what was asked."""
+    head, found, path = line.partition("path: ")
+    return head + found + PureWindowsPath(path).name if found and not head.strip(" -") else line
 
 
 def visible_indented(line: str) -> str:
