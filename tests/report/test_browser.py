@@ -35,7 +35,7 @@ def test_no_sideways_scroll_and_the_answer_above_the_fold(pristine: Path, tmp_pa
         wrapper = folder / f"wrapper{width}.html"
         wrapper.write_text(WRAPPER.format(width=width), encoding="utf-8")
         command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / f'profile{width}'}", wrapper.as_uri()]
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
         measured = re.search(r"MEASURED (\d+) (\d+) (\d+) ([\d.]+)", shown)
         assert measured is not None, "the wrapper could not read the page"
         content, window, scrolling, bottom = (float(value) for value in measured.groups())
@@ -54,7 +54,7 @@ def test_prints_with_no_word_on_the_console(pristine: Path, tmp_path: Path) -> N
     flags = [flag for flag in FLAGS if flag not in ("--dump-dom", "--allow-file-access-from-files")]
     more = [f"--print-to-pdf={printed}", "--no-pdf-header-footer", "--enable-logging=stderr", "--log-level=0"]
     command = [str(BROWSER), *flags, *more, f"--user-data-dir={tmp_path / 'profile'}", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True)
     assert "CONSOLE" not in done.stderr, "nothing is refused by the page's own policy, nothing fails to load"
     sheets = len(re.findall(rb"/Type\s*/Page\b", printed.read_bytes()))
     assert 4 <= sheets <= 16, f"{sheets} sheets"
@@ -75,7 +75,7 @@ def test_no_figure_is_wider_than_a_sheet(pristine: Path, tmp_path: Path) -> None
     )
     wrapper.write_text(script, encoding="utf-8")
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", wrapper.as_uri()]
-    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
     measured = re.search(r"MEASURED (\d+) (\d+) (\d+)", shown)
     assert measured is not None, "the wrapper could not read the page"
     assert int(measured[3]) == 0, "no figure is cut"
