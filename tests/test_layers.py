@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 from tests.layers import (
     BRINGS_TORCH,
@@ -117,3 +119,9 @@ def test_unsafe_rule_catches() -> None:
         assert unsafe_problems({"harness.x": line}), line
     for line in ("model.eval()", "np.load(p)", "torch.load(p, weights_only=True)", "f(p, trust_remote_code=False)"):
         assert not unsafe_problems({"harness.x": line}), line
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """Without packages pytest knows a test module by its bare name: two of one name, and the second is not run."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert not [name for name, count in Counter(names).items() if count > 1]
