@@ -94,6 +94,8 @@ def views(plan: Plan) -> tuple[View, ...]:
     not fit is whole replicates, never an objective.
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
+    if plan.tags:
+        return study_views(plan, runs)
     varying = [name for name in AXES if len({own.get(name) for own in plan.params.values()}) > 1]
     whole = View("comparison", "All runs", runs, comparison(varying or ["seed"]))
     by_objective = ("objective.name",)
@@ -113,6 +115,25 @@ def views(plan: Plan) -> tuple[View, ...]:
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
         View("all", f"All conditions, first {PAGE} runs by seed", runs, whole.charts),
     )
+
+
+def study_views(plan: Plan, runs: str) -> tuple[View, ...]:
+    """The views of a study: all complete trials, each objective's own, and the winners on fresh seeds."""
+    searched = ("objective.log10_beta", "train.learning_rate")
+    axes = [name for name in searched if len({own.get(name) for own in plan.params.values()}) > 1] or ["seed"]
+    charts = (
+        *(_scatter(name, "final/ranking_accuracy", OUTCOME) for name in axes),
+        _parallel(axes, ("final/ranking_accuracy",), OUTCOME),
+        _line("geometry/ranking_accuracy", COURSE),
+    )
+    trials = f"{runs} and tags.`harness.role` = 'search' and tags.`optuna.state` = 'COMPLETE'"
+    studies = dict.fromkeys(tags["optuna.study"] for tags in plan.tags.values())
+    return (
+        View("comparison", "Complete trials", trials, charts),
+        View("averages", "Winners on fresh seeds", f"{runs} and tags.`harness.role` = 'fresh'", AVERAGES,
+             ("objective.name",)),
+        *(View(f"only-{slug(name)}", name, f"{trials} and tags.`optuna.study` = '{name}'", charts) for name in studies),
+    )  # fmt: skip
 
 
 def _of(plan: Plan, condition: str, runs: str) -> View:
