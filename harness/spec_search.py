@@ -61,7 +61,9 @@ def read_axis(node: Node, parameter: Parameter | None, path: str, problems: list
     """The axis that a value asks for; None where it is a plain (fixed) value or cannot be used (`problems` says)."""
     integer = parameter is not None and parameter.kind == "int"
     if node.value == SEARCH and isinstance(node.value, str) and not (parameter and parameter.kind == "choice"):
-        if parameter is None or parameter.search is None:
+        if parameter is None:
+            return None  # no such setting: said where the values are checked
+        if parameter.search is None:
             problems.append(f"{node.where} {path}: no range is known for it; expected {EXPECTED.rpartition(',')[0]}")
             return None
         return Range(*parameter.search, parameter.prior == "log", integer)

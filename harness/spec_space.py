@@ -11,7 +11,7 @@ from harness.names import suggestion
 from harness.objectives.table import OBJECTIVES
 from harness.spec_block import Block
 from harness.spec_models import FIELDS, shown
-from harness.spec_search import Axis, default_axis, ends, read_axis, training_parameter
+from harness.spec_search import SEARCH, Axis, default_axis, ends, read_axis, training_parameter
 from harness.types import Parameter
 from harness.yaml_strict import Node, plain
 
@@ -77,7 +77,7 @@ def _training(node: Node | None, shared: Mapping[str, Node], axes: dict[str, Axi
         if axis is not None:
             axes[f"training.{key}"] = axis
             given[key] = _as_list(child, axis)
-        elif isinstance(child.value, dict):  # a range that cannot be used: named already
+        elif _refused(child, training_parameter(key)):  # named already
             given = {name: value for name, value in given.items() if name != key}
     return Node(given, node.where if node is not None else "")
 
@@ -108,10 +108,16 @@ def _entry(
         if axis is not None:
             axes[f"{path}.{key}"] = axis
             child = _as_list(child, axis)
-        elif not structure and isinstance(child.value, dict):
+        elif not structure and key != "name" and _refused(child, parameters.get(key)):
             continue
         out[key] = child
     return Node(out, node.where)
+
+
+def _refused(node: Node, parameter: Parameter | None) -> bool:
+    """Whether a value that gave no axis was meant as one: `read_axis` has said why, and no second check should."""
+    word = node.value == SEARCH and parameter is not None and parameter.kind != "choice"
+    return isinstance(node.value, dict) or word
 
 
 def _as_list(node: Node, axis: Axis) -> Node:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -110,7 +111,7 @@ def slices(study: Study) -> Picture | None:
     def paint(_: Any, axes: Any) -> None:
         for place, arm in enumerate(arms):
             done, winner = _complete(study, arm), study.winner(arm)
-            spaces = sorted(_numeric(study, arm).items(), key=lambda item: -_share(study, arm, item[0]))[:width]
+            spaces = list(_numeric(study, arm).items())[:width]
             for column, panel in enumerate(axes[place]):
                 if column >= len(spaces):
                     panel.set_axis_off()
@@ -121,7 +122,7 @@ def slices(study: Study) -> Picture | None:
                 if winner is not None:
                     panel.plot([winner.params[name]], [winner.values[0]], "o", mfc="none", mec="#000000", ms=10)
                 if axis["log"]:
-                    panel.set_xscale("log")
+                    _log_scale(panel, axis)
                 panel.set_xlabel(SHORT.get(name, name))
             axes[place][0].set_ylabel(arm)
 
@@ -136,8 +137,15 @@ def slices(study: Study) -> Picture | None:
     )  # fmt: skip
 
 
-def _share(study: Study, arm: str, name: str) -> float:
-    return float(study.about["importance"].get(arm, {}).get(name, 0.0))
+def _log_scale(panel: Any, axis: Mapping[str, Any]) -> None:
+    """A log axis over the searched range, its decades as plain numbers."""
+    low, high = float(axis["low"]), float(axis["high"])
+    decades = [10.0**k for k in range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)]
+    ticks = decades if len(decades) > 1 else [low, high]
+    panel.set_xscale("log")
+    panel.set_xlim(low / 1.2, high * 1.2)
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_xticks([], minor=True)
 
 
 def contour(study: Study) -> Picture | None:
@@ -168,7 +176,7 @@ def contour(study: Study) -> Picture | None:
             panel.set_xlabel("log10 beta" if space[BETA]["log"] else "beta")
             panel.set_ylabel("log10 learning rate" if space[RATE]["log"] else "learning rate")
             panel.grid(False)
-        figure.colorbar(shades, ax=panels, label=_label(study))
+        figure.colorbar(shades, ax=panels, label=_label(study), format="%.3f")
 
     rows, columns = _grid(len(found))
     return _picture(

@@ -18,6 +18,7 @@ from harness.measure.statistics import (
     verdict,
 )
 from harness.report.study_reading import Study, StudyTrial
+from harness.report.text import estimate, quantity
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 
@@ -133,11 +134,14 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
     sign = 1.0 if study.maximize else -1.0
     named = next((d for d in differences if d.other == "cpo_smooth"), None)
     chosen = named or min(differences, key=lambda d: sign * d.plain.mean)
-    shown = _difference(chosen)
-    budget = f"{study.about['trials']} trials of {len(study.about['seeds'])} seeds each"
+    shown = f"{_difference(chosen)} in {study.measure.replace('_', ' ')}"
+    given = sorted({len(study.of(arm)) for arm in (chosen.one, chosen.other)})
+    seeds = len(study.about["seeds"])
+    equal = "equal budgets" if len(given) == 1 else "unequal budgets"
+    budget = f"{' and '.join(map(str, given))} trials of {quantity(seeds, 'seed')} each"
     head = (
-        f"Tuned {chosen.one} minus tuned {chosen.other}: {shown} {study.measure} on {chosen.plain.n} fresh seeds, "
-        f"after equal budgets of {budget}."
+        f"Tuned {chosen.one} minus tuned {chosen.other}: {shown} on {chosen.plain.n} fresh seeds, "
+        f"after {equal} of {budget}."
     )
     tails = {
         "worse": f" Tuning does not rescue {chosen.one} here: tuned {chosen.other} is better still.",
@@ -149,6 +153,4 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
 
 
 def _difference(found: TunedDifference) -> str:
-    from harness.report.text import estimate
-
     return estimate(found.corrected.mean, found.corrected.low, found.corrected.high)

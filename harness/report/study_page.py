@@ -123,7 +123,7 @@ def winners_table(study: Study) -> StudyTable:
         ("objective", "settings", f"search score ({split})", f"fresh seeds ({split})", "fall",
          f"fresh seeds ({test})", "fresh seeds"),
         tuple(rows),
-        "The search score is the best of many and so is partly luck; the re-run on fresh seeds is not. `fall` is how "
+        "The search score is the best of many and so is partly luck; the re-run on fresh seeds is not. The fall is how "
         "much of it did not come back. Compare objectives by the last interval only.",
     )  # fmt: skip
 
@@ -156,7 +156,7 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> St
         ),
         rows,
         f"Paired by seed. The verdict says what tuned {study.baseline} is; it needs 6 seeds and the corrected "
-        "interval away from 0. `detectable` is the difference found with power 0.8.",
+        "interval away from 0. Detectable is the difference found with power 0.8.",
     )
 
 

@@ -125,7 +125,7 @@ def write_study(
         for arm in spec.arms
         for trial in ledger.of(arm.label)
     ]
-    settings = {k: spec.resolved[k] for k in ("seeds", "fresh_seeds", "trials", "round", "sampler", "pruner", "budget")}
+    settings = {name: spec.resolved[name] for name in ("seeds", "fresh_seeds", "round", "sampler", "pruner", "budget")}
     store.write_json(
         folder / STUDY,
         {

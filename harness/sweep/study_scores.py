@@ -123,10 +123,10 @@ def observable(run: RunSpec) -> str:
         return why
     pairs = held_out_pairs(run)
     rows = {"id": np.array([pair.id for pair in pairs], dtype=object)}
-    zeros = np.zeros(len(pairs))
+    ones = np.ones(len(pairs))
     columns = ("reference_chosen", "reference_rejected", "chosen_len", "rejected_len")
     try:
-        HeldOut(run, pairs).flipped({**rows, **dict.fromkeys(columns, zeros)})
+        HeldOut(run, pairs).flipped({**rows, **dict.fromkeys(columns, ones)})
     except InputError as error:
         return "; ".join(error.problems)
     return ""
