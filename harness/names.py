@@ -16,6 +16,9 @@ from harness.types import InputError, RunSpec
 # Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
 RECIPE_VERSION = 1
 
+# Fields younger than stored runs: (section, field, the value that means what the code before it did).
+LATER_FIELDS = (("evaluation", "gradient_probe", 0),)
+
 T = TypeVar("T")
 
 
@@ -43,9 +46,13 @@ def content_hash(value: Any) -> str:
 def run_key(run: RunSpec) -> str:
     """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
 
-    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind).
+    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind). A field that
+    came later enters only where it is set, so that what was made before it keeps its key.
     """
     config = plain(run)
+    for part, name, absent in LATER_FIELDS:
+        if config[part] is not None and config[part][name] == absent:
+            del config[part][name]
     del config["device"]
     if config["data"] is not None:
         del config["data"]["path"]

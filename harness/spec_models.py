@@ -96,6 +96,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "probe": _int(1, 1_000_000),
         "ood": _int(0, 1_000_000),
         "samples": _int(0, 1_000_000),
+        "gradient_probe": _int(0, 100_000),
     },
 }
 # Keys that belong to the design and are not built yet: refused by name rather than called unknown.

@@ -205,13 +205,18 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last."""
+    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last.
+
+    `samples`: free-running samples of held-out prompts at the end, and a quarter as many of OOD prompts.
+    `gradient_probe`: training probe pairs whose log-prob gradients are compared at the first and the last step.
+    """
 
     checkpoints: int = 6
     heldout: int = 256
     probe: int = 256
     ood: int = 128
     samples: int = 256
+    gradient_probe: int = 0
 
 
 @dataclass(frozen=True, slots=True)

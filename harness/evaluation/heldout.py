@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -83,7 +84,7 @@ def _score(
 def _in_batches(
     group: LaneGroup, policy: PairLogps, reference: PairLogps, index: Tensor, pack: Pack
 ) -> dict[str, Tensor]:
-    """Losses and rewards `(k, n)`; a batch-level objective sees batches of the training size, split by split."""
+    """Losses, rewards and pulls `(k, n)`; a batch-level objective sees batches of the training size, split by split."""
     parts = []
     width = pack.lanes[0].training.batch_size
     edges = [0]
@@ -94,12 +95,24 @@ def _in_batches(
     for low, high in pairwise(edges):
         size = width if group.row.family == "batch" else max(high - low, 1)  # a split may be empty
         parts += [slice(i, min(i + size, high)) for i in range(low, high, size)]
-    outputs = [
-        group.loss(columns(policy, part), columns(reference, part), index[:, part], update=False) for part in parts
-    ]
-    measured = {
-        name: torch.cat([getattr(output, name) for output in outputs], dim=1)
-        for name in ("loss", "base_loss", "chosen_reward", "rejected_reward")
-    }
+    found = [_loss(group, columns(policy, part), columns(reference, part), index[:, part]) for part in parts]
+    measured = {name: torch.cat([one[name] for one in found], dim=1) for name in found[0]}
     kept = {name: kind for name, kind in group.row.state.items() if kind.scope == "pair"}
     return measured | {name: group.state[name].gather(1, index) for name in kept}
+
+
+def _loss(group: LaneGroup, policy: PairLogps, reference: PairLogps, index: Tensor) -> dict[str, Tensor]:
+    """Losses and rewards `(k, B)`, and what `base_loss` pulls at: grad_w = -d/d chosen, grad_l = d/d rejected, 1/nat.
+
+    Extras are held fixed, but for `*_head`, the part of a summed log-prob that moves with it. An objective that does
+    not read a side does not pull at it (0).
+    """
+    with torch.enable_grad():
+        sides = {name: getattr(policy, name).detach().requires_grad_() for name in ("chosen", "rejected")}
+        heads = {f"{name}_head": side - side.detach() for name, side in sides.items()}
+        extra = {name: value + heads[name] if name in heads else value for name, value in policy.extra.items()}
+        output = group.loss(replace(policy, **sides, extra=extra), reference, index, update=False)
+        pulls = torch.autograd.grad(output.base_loss.sum(), tuple(sides.values()), allow_unused=True)
+    chosen, rejected = (torch.zeros_like(policy.chosen) if pull is None else pull for pull in pulls)
+    names = ("loss", "base_loss", "chosen_reward", "rejected_reward")
+    return {name: getattr(output, name).detach() for name in names} | {"grad_w": -chosen, "grad_l": rejected}

@@ -24,9 +24,14 @@ SIDES = (
     ("reference_chosen", "reference_rejected"),
     ("chosen_len", "rejected_len"),
     ("chosen_reward", "rejected_reward"),
+    ("ches", "ches_turned"),
+    ("ln_ches", "ln_ches_turned"),
 )
 # What a swap of the two sides negates.
 SIGNED = ("observed_label", "clean_label", "gold_margin")
+# What belongs to the orientation a loss was computed in.
+OWN = ("loss", "base_loss", "grad_w", "grad_l")
+SPLITS = ("train_observed", "train_clean", "eval_clean", "ood")
 
 
 def size(columns: Columns) -> int:
@@ -75,9 +80,9 @@ def steps(columns: Columns, split: str | None = None) -> list[int]:
 def turned(columns: Columns, mask: Array) -> dict[str, Array]:
     """The same rows, chosen and rejected swapped where `mask` is true; labels and gold margin change sign there.
 
-    `loss` and `base_loss` are dropped: they belong to the orientation they were computed in.
+    Losses and pulls (`OWN`) are dropped: they belong to the orientation they were computed in.
     """
-    out = {name: np.asarray(values) for name, values in columns.items() if name not in ("loss", "base_loss")}
+    out = {name: np.asarray(values) for name, values in columns.items() if name not in OWN}
     for left, right in SIDES:
         if left in out and right in out:
             out[left], out[right] = np.where(mask, out[right], out[left]), np.where(mask, out[left], out[right])
@@ -93,6 +98,21 @@ def cleaned(columns: Columns) -> dict[str, Array]:
     Right for corruptions that only relabel; where the text was changed the clean responses have their own log-probs.
     """
     return turned(columns, np.asarray(column(columns, "clean_label")) < 0)
+
+
+def rows(examples: Columns, split: str, step: int | None = None, corrupted: bool | None = None) -> dict[str, Array]:
+    """The rows of one of `SPLITS` (at one step): the one way by which every measure is had on every split.
+
+    `train_clean` are the stored clean responses where a corruption changed text, else `train_observed` in its clean
+    orientation (`cleaned`). `corrupted` keeps the touched pairs alone, or the untouched. No rows where the split has
+    none; an InputError for an unknown split.
+    """
+    if split not in SPLITS:
+        raise InputError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
+    found = where(examples, step, split)
+    if split == "train_clean" and not size(where(examples, split=split)):
+        found = cleaned(where(examples, step, "train_observed"))
+    return found if corrupted is None else select(found, flags(found, "corrupted") == corrupted)
 
 
 def by_id(first: Columns, second: Columns) -> tuple[dict[str, Array], dict[str, Array]]:

@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 
 from harness.measure.margins import TIE_TOL
-from harness.measure.records import Columns, size, steps, where
+from harness.measure.records import Columns, rows, size, steps, where
 from harness.measure.samples import of_evaluation
 from harness.measure.table import METRICS
 from harness.types import InputError
+
+# Further measures of samples; those whose columns a source does not have (flags of real data) are left out.
+SAMPLED = (
+    "correct", "malformed", "over_refusal", "sycophancy", "harmful", "mean_length", "entropy", "reference_gold_reward"
+)  # fmt: skip
+
+
+def _known(name: str, samples: Columns) -> bool:
+    return all(column in samples for column in METRICS[name].needs)
 
 
 def results_row(
@@ -17,8 +26,9 @@ def results_row(
     """The measured columns of `results.csv` from a run's whole example table and its samples (None: not drawn).
 
     First and last step are those of the whole table; what was not measured there, or is not finite, is None. Losses
-    are means of `loss` over the training probe set, `ood_` is split `ood`, the rest is held-out clean; gold reward and
-    KL come from samples of evaluation prompts. Raises InputError on an empty table or samples without such prompts.
+    are means of `loss` over the training probe set, `ood_` is split `ood`, the rest is held-out clean; gold reward, KL
+    and `SAMPLED` come from samples of evaluation prompts, `ood_gold_reward` from those of OOD prompts.
+    Raises InputError on an empty table or samples without evaluation prompts.
     """
     if size(examples) == 0:
         raise InputError("examples: no rows; a run without records has no results")
@@ -37,8 +47,13 @@ def results_row(
         "gold_reward": math.nan,
         "kl": math.nan,
         "ood_ranking_accuracy": compute("ranking_accuracy", other),
+        "ref_accuracy": compute("ref_accuracy", held_out),
+        "train_ranking_accuracy": compute("ranking_accuracy", rows(examples, "train_observed", last)),
+        "train_clean_ranking_accuracy": compute("ranking_accuracy", rows(examples, "train_clean", last)),
     }
     if samples is not None:
-        drawn = of_evaluation(samples)
+        drawn, elsewhere = of_evaluation(samples), where(samples, split="ood")
         row |= {name: compute(name, drawn) for name in ("gold_reward", "kl")}
+        row |= {name: compute(name, drawn) for name in SAMPLED if _known(name, drawn)}
+        row["ood_gold_reward"] = compute("gold_reward", elsewhere)
     return {name: value if math.isfinite(value) else None for name, value in row.items()}

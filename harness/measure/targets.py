@@ -18,7 +18,9 @@ from harness.measure.records import Bools, Columns, Floats, numbers
 Hyperparameters = Mapping[str, Any]
 Target = Callable[[Columns, Hyperparameters], Floats]
 
-MEAN_OBJECTIVES = frozenset({"ln_dpo", "cpo_clip", "cpo_eq17", "ecpo_released", "simpo"})
+MEAN_OBJECTIVES = frozenset({
+    "ln_dpo", "cpo_clip", "cpo_eq17", "ecpo_released", "simpo", "alphapo", "orpo", "nll",
+})  # fmt: skip
 
 
 def _softplus(x: Floats) -> Floats:

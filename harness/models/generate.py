@@ -19,13 +19,15 @@ CHUNK = 64
 class Samples:
     """`tokens` `(K, n, L)` (pad after the end), `lengths` `(K, n)` with end-of-sequence, `logps` `(K, n)` summed nats.
 
-    `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens.
+    `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens. `entropy` `(K, n)`: the policy's next-token
+    entropy summed over the sampled tokens, nats.
     """
 
     tokens: Tensor
     lengths: Tensor
     logps: Tensor
     ended: Tensor
+    entropy: Tensor
 
 
 def pad_prompts(prompts: Sequence[np.ndarray], width: int, pad: int = 0) -> tuple[Tensor, Tensor]:
@@ -50,7 +52,7 @@ def sample(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, *,
         _sample(model, *(value[:, i : i + CHUNK] for value in (prompts, real, uniforms)), eos=eos, pad=pad)
         for i in range(0, prompts.shape[1], CHUNK)
     ]
-    fields = ("tokens", "lengths", "logps", "ended")
+    fields = ("tokens", "lengths", "logps", "ended", "entropy")
     return Samples(*(torch.cat([getattr(p, f) for p in parts], 1)[:, :count] for f in fields))
 
 
@@ -72,10 +74,13 @@ def _sample(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, *
     ids, mask = prompts.reshape(-1, width), causal_mask(seen, width)
     alive = torch.ones(lanes * count, dtype=torch.bool, device=prompts.device)
     tokens, logps = [], torch.zeros(lanes * count, device=prompts.device)
+    entropy = torch.zeros_like(logps)
     for step in range(depth):
         hidden = model.hidden(ids, mask, position, cache)[:, -1]
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
-        drawn = (logp.exp().cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
+        share = logp.exp()
+        entropy = entropy + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
+        drawn = (share.cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
         logps = logps + torch.where(alive, logp.gather(-1, drawn[:, None])[:, 0], 0.0)
         token = torch.where(alive, drawn, pad)
         tokens.append(token)
@@ -86,7 +91,7 @@ def _sample(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, *
     stacked = torch.stack(tokens, -1).view(lanes, count, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
-    return Samples(stacked, lengths, logps.view(lanes, count), ended)
+    return Samples(stacked, lengths, logps.view(lanes, count), ended, entropy.view(lanes, count))
 
 
 def causal_mask(real: Tensor, width: int) -> Tensor:

@@ -81,18 +81,30 @@ def attention_mask(segment: Tensor) -> Tensor:
     return torch.zeros(visible.shape, device=segment.device).masked_fill_(~visible, float("-inf"))[:, None]
 
 
+def response_hidden(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Last hidden states `(n, R, d)` at the positions that predict a response token, with `target`, `side` `(n, R)`.
+
+    `index` `(K, B)` names corpus rows; n = K * B. Only these positions go further: prompts and padding cost nothing.
+    """
+    flat = index.reshape(-1)
+    source, target, side = corpus.source[flat], corpus.target[flat], corpus.side[flat]
+    mask = attention_mask(corpus.segment[flat])
+    return model.hidden_at(corpus.ids[flat], mask, corpus.position[flat], source), target, side
+
+
+def next_token_logps(model: LaneModel, hidden: Tensor) -> Tensor:
+    """Next-token log-probs `(n, R, V)` of hidden states `(n, R, d)`."""
+    # log_softmax works row by row, so a row's bits do not depend on the rows around it (logsumexp's do).
+    return model.head(hidden).log_softmax(-1)
+
+
 def response_distributions(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Next-token log-probs `(n, R, V)` at the positions that predict a response token, with `target`, `side` `(n, R)`.
 
     `index` `(K, B)` names corpus rows; n = K * B.
     """
-    flat = index.reshape(-1)
-    segment = corpus.segment[flat]
-    source, target, side = corpus.source[flat], corpus.target[flat], corpus.side[flat]
-    # Only positions that predict a response token reach the head: prompts and padding cost nothing there.
-    logits = model.head(model.hidden_at(corpus.ids[flat], attention_mask(segment), corpus.position[flat], source))
-    # log_softmax works row by row, so a row's bits do not depend on the rows around it (logsumexp's do).
-    return logits.log_softmax(-1), target, side
+    hidden, target, side = response_hidden(model, corpus, index)
+    return next_token_logps(model, hidden), target, side
 
 
 def response_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from harness.data.rows import TokenisedPair, pack_rows
+from harness.data.rows import CHOSEN, TokenisedPair, pack_rows
 from harness.models.load import Architecture, skeleton
-from harness.models.logps import build_corpus, response_logps
+from harness.models.logps import build_corpus, next_token_logps, response_hidden
 from harness.models.pack import LaneModel, build_lanes
 
 # Rows a forward, in key order: a constant, so a stored value does not depend on what was scored beside it.
@@ -24,17 +24,29 @@ CHUNK = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceTable:
-    """Per-token reference log-probs (nats, fp32) by response key; `offsets[i]:offsets[i + 1]` are key i's tokens."""
+    """Per-token reference log-probs (nats, fp32) by response key; `offsets[i]:offsets[i + 1]` are key i's tokens.
+
+    `pairs` `(M, 2)` int64 are the scored pairs as positions in `keys`, `products` `(M, 3)` fp32 of their summed hidden
+    states H (the last layer's at the positions that predict the response): <H_w, H_l>, |H_w|^2, |H_l|^2.
+    """
 
     keys: tuple[str, ...]
     offsets: np.ndarray
     values: np.ndarray
+    pairs: np.ndarray
+    products: np.ndarray
 
     def sums(self, keys: Sequence[str]) -> np.ndarray:
         """Summed log-probs `(n,)` float32. Raises KeyError for a response that was never scored (never 0.0)."""
         totals = np.add.reduceat(self.values, self.offsets[:-1], dtype=np.float64) if self.keys else np.zeros(0)
         table = dict(zip(self.keys, totals.tolist(), strict=True))
         return np.array([table[key] for key in keys], dtype=np.float32)
+
+    def hidden_products(self, chosen: Sequence[str], rejected: Sequence[str]) -> np.ndarray:
+        """The products `(n, 3)` float32 of these pairs. Raises KeyError for a pair that was never scored together."""
+        place = {(self.keys[one], self.keys[two]): row for row, (one, two) in enumerate(self.pairs.tolist())}
+        rows = [place[pair] for pair in zip(chosen, rejected, strict=True)]
+        return self.products[np.array(rows, dtype=np.int64)]
 
 
 def response_key(prompt: np.ndarray, response: np.ndarray) -> str:
@@ -55,7 +67,7 @@ def pair_keys(pairs: Iterable[TokenisedPair]) -> tuple[list[str], list[str]]:
 def score_responses(
     architecture: Architecture, weights: torch.Tensor, pairs: Sequence[TokenisedPair], device: torch.device
 ) -> ReferenceTable:
-    """Score every distinct response of `pairs` once under the weights `(P,)`.
+    """Score every distinct response of `pairs` once under the weights `(P,)`; hidden products come of the same pass.
 
     The widths of the scored rows are the longest prompt and response of `pairs`; each row is one response.
     """
@@ -67,13 +79,31 @@ def score_responses(
             wanted.setdefault(key, TokenisedPair(key, pair.prompt, response, nothing))
     keys = tuple(sorted(wanted))
     model = build_lanes(skeleton(architecture), [weights], device)
-    values = list(_token_logps(model, [wanted[key] for key in keys], device))
+    scored = list(_scored(model, [wanted[key] for key in keys], device))
+    values = [logps for logps, _ in scored]
     offsets = np.cumsum([0, *map(len, values)]).astype(np.int64)
-    return ReferenceTable(keys, offsets, np.concatenate(values) if values else np.zeros(0, np.float32))
+    place = {key: row for row, key in enumerate(keys)}
+    together = sorted({(place[one], place[two]) for one, two in zip(*pair_keys(pairs), strict=True)})
+    index = np.array(together, dtype=np.int64).reshape(-1, 2)
+    hidden = np.array([state for _, state in scored], dtype=np.float64).reshape(len(keys), -1)
+    chosen, rejected = hidden[index[:, 0]], hidden[index[:, 1]]
+    products = [(chosen * rejected).sum(-1), (chosen * chosen).sum(-1), (rejected * rejected).sum(-1)]
+    return ReferenceTable(
+        keys,
+        offsets,
+        np.concatenate(values) if values else np.zeros(0, np.float32),
+        index,
+        np.stack(products, -1).astype(np.float32),
+    )
 
 
-def _token_logps(model: LaneModel, rows: Sequence[TokenisedPair], device: torch.device) -> Iterable[np.ndarray]:
-    """Per-token log-probs of each row's response, in order. The last chunk is filled up with copies of its last row."""
+def _scored(
+    model: LaneModel, rows: Sequence[TokenisedPair], device: torch.device
+) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    """Per-token log-probs `(n,)` and summed hidden state `(d,)` of each row's response, in order.
+
+    The last chunk is filled up with copies of its last row.
+    """
     tokens = max((len(row.prompt) + len(row.chosen) for row in rows), default=0)
     depth = max((len(row.chosen) for row in rows), default=0)
     for start in range(0, len(rows), CHUNK):
@@ -81,6 +111,9 @@ def _token_logps(model: LaneModel, rows: Sequence[TokenisedPair], device: torch.
         padded = part + [part[-1]] * (CHUNK - len(part))
         corpus = build_corpus([pack_rows(padded, tokens=tokens, responses=depth)], None, device)
         with torch.no_grad():
-            logps, _ = response_logps(model, corpus, torch.arange(CHUNK, device=device)[None])
-        for row, values in zip(part, logps[0].float().cpu().numpy(), strict=False):
-            yield values[: len(row.chosen)].copy()
+            hidden, target, side = response_hidden(model, corpus, torch.arange(CHUNK, device=device)[None])
+            logps = next_token_logps(model, hidden).gather(-1, target[..., None]).squeeze(-1)
+            summed = torch.where(side[..., None] == CHOSEN, hidden.float(), 0.0).sum(1)
+        found = zip(logps.float().cpu().numpy(), summed.cpu().numpy(), strict=True)
+        for row, (values, state) in zip(part, found, strict=False):
+            yield values[: len(row.chosen)].copy(), state

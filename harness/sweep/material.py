@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from harness.data.corrupt.ledger import masked_ids, orientation, origins
+from harness.data.corrupt.ledger import kinds, orientation, origins
 from harness.data.corrupt.steps import apply_spec
 from harness.data.corrupt.table import needs
-from harness.data.order import batch_ids, probe_ids
 from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
-from harness.models.lanes import EvalSet, Lane
 from harness.models.reference import ReferenceTable, pair_keys
 from harness.names import stream_seed
 from harness.sweep.setting import Setting
-from harness.types import CorruptionSpec, InputError, PreferencePair, RunSpec
+from harness.types import CorruptionSpec, InputError, PreferencePair
 
 if TYPE_CHECKING:
     import pandas
@@ -29,21 +26,29 @@ Scorer = Callable[[Setting, Sequence[TokenisedPair]], ReferenceTable]
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """Some pair rows with their reference log-probs `(n,)`, chosen and rejected."""
+    """Some pair rows with their reference log-probs `(n,)`, chosen and rejected.
+
+    `products` `(n, 3)`: <H_w, H_l>, |H_w|^2, |H_l|^2 of the reference's summed hidden states; empty where unknown.
+    """
 
     rows: PairRows
     reference: tuple[np.ndarray, np.ndarray]
+    products: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A setting as rows: train pairs first (`train_rows[id]`), then the evaluation splits (`evals[split]`)."""
+    """A setting as rows: train pairs first (`train_rows[id]`), then the evaluation splits (`evals[split]`).
+
+    `answers` keeps what the reference itself answers to a split's prompts, drawn when it is first asked for.
+    """
 
     setting: Setting
     block: Block
     labelled: tuple[PreferencePair, ...]  # train pairs as the source labels them
     train_rows: dict[str, int]
     evals: dict[str, range]
+    answers: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +56,8 @@ class TrainingSet:
     """A corrupted training set: pair i is row `rows[i]` of its block (`extra` where that is set), flipped or not.
 
     `clean_label` +1/-1: whether the observed orientation is the true one; `gold_margin` stands in the observed
-    orientation (NaN where unknown); `corrupted`: whether the ledger touched it.
+    orientation (NaN where unknown); `corrupted`: whether the ledger touched it; `kinds`: the corruption that
+    touched it last, "" for none.
     """
 
     ids: tuple[str, ...]
@@ -61,6 +67,7 @@ class TrainingSet:
     clean_label: np.ndarray
     gold_margin: np.ndarray
     corrupted: np.ndarray
+    kinds: tuple[str, ...]
     pairs: tuple[PreferencePair, ...]
     extra: Block | None
     ledger: pandas.DataFrame | None
@@ -100,7 +107,7 @@ def _block(setting: Setting, tokenised: Sequence[TokenisedPair], score: Scorer) 
     table = score(setting, tokenised)
     chosen, rejected = pair_keys(tokenised)
     rows = pack_rows(tokenised, tokens=setting.tokens, responses=setting.responses)
-    return Block(rows, (table.sums(chosen), table.sums(rejected)))
+    return Block(rows, (table.sums(chosen), table.sums(rejected)), table.hidden_products(chosen, rejected))
 
 
 def with_mismatches(blocks: Sequence[Block]) -> tuple[list[Block], np.ndarray]:
@@ -162,7 +169,7 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
         if new:
             changed.append(pair)
     extra = _block(prepared.setting, [prepared.setting.encode(p) for p in changed], score) if changed else None
-    touched = frozenset[str]() if ledger is None else masked_ids(ledger)
+    touched = {} if ledger is None else kinds(ledger)
     return TrainingSet(
         ids=tuple(pair.id for pair in pairs),
         rows=np.array(rows, dtype=np.int64),
@@ -171,6 +178,7 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
         clean_label=np.array(labels, dtype=np.int8),
         gold_margin=np.array(margins, dtype=np.float32),
         corrupted=np.array([pair.id in touched for pair in pairs], dtype=bool),
+        kinds=tuple(touched.get(pair.id, "") for pair in pairs),
         pairs=tuple(pairs),
         extra=extra,
         ledger=ledger,
@@ -211,85 +219,3 @@ def _facts(prepared: Prepared) -> pandas.DataFrame:
     if all(pair.gold_margin is not None for pair in prepared.labelled):
         facts["gold_margin"] = [pair.gold_margin for pair in prepared.labelled]
     return facts
-
-
-def build_lane(
-    key: str, run: RunSpec, prepared: Prepared, data: TrainingSet, base: int, extra: int
-) -> tuple[Lane, dict[str, np.ndarray]]:
-    """The lane of a run, and the fixed columns of its records by split-and-position (see `record_columns`).
-
-    `base` and `extra` are the corpus offsets of the setting's block and of the training set's extra block.
-    """
-    rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
-    flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(
-        batch_ids(data.ids, stream_seed(run.seed, "order"), run.training.steps, run.training.batch_size)
-    )
-    evals, columns = _eval_sets(run, prepared, data, rows, flipped, base)
-    lane = Lane(
-        key=key,
-        objective=run.objective,
-        training=run.training,
-        weights=prepared.setting.weights,
-        batches=rows[order],
-        flipped=flipped[order],
-        evals=evals,
-    )
-    return lane, columns
-
-
-@dataclass(frozen=True, eq=False)
-class _Split:
-    """One evaluation set before it becomes tensors; arrays are `(n,)`."""
-
-    name: str
-    pairs: list[PreferencePair]
-    rows: torch.Tensor
-    flipped: torch.Tensor
-    clean_label: np.ndarray
-    gold_margin: np.ndarray
-    corrupted: np.ndarray
-
-
-def _untouched(name: str, pairs: list[PreferencePair], rows: torch.Tensor, corrupted: np.ndarray) -> _Split:
-    """A split in the clean orientation."""
-    gold = np.array([np.nan if p.gold_margin is None else p.gold_margin for p in pairs], np.float32)
-    turned = torch.zeros(len(pairs), dtype=torch.bool)
-    return _Split(name, pairs, rows, turned, np.ones(len(pairs), np.int8), gold, corrupted)
-
-
-def _eval_sets(
-    run: RunSpec, prepared: Prepared, data: TrainingSet, rows: torch.Tensor, flipped: torch.Tensor, base: int
-) -> tuple[tuple[EvalSet, ...], dict[str, np.ndarray]]:
-    """The probe of training pairs as observed (and as they were, where text changed), then the untouched splits."""
-    place = {identity: i for i, identity in enumerate(data.ids)}
-    probe = [place[identity] for identity in probe_ids(data.ids, run.evaluation.probe)]
-    observed = [data.pairs[i] for i in probe]
-    splits = [
-        _Split(
-            "train_observed",
-            observed,
-            rows[probe],
-            flipped[probe],
-            data.clean_label[probe],
-            data.gold_margin[probe],
-            data.corrupted[probe],
-        )
-    ]
-    if data.in_extra.any():
-        known = [i for i in probe if data.ids[i] in prepared.train_rows]
-        clean = {pair.id: pair for pair in prepared.setting.train}
-        at = torch.tensor([prepared.train_rows[data.ids[i]] + base for i in known], dtype=torch.int64)
-        splits.append(_untouched("train_clean", [clean[data.ids[i]] for i in known], at, data.corrupted[known]))
-    for name, span in prepared.evals.items():
-        pairs = list(prepared.setting.evals[name])
-        splits.append(_untouched(name, pairs, torch.arange(span.start, span.stop) + base, np.zeros(len(pairs), bool)))
-    evals = tuple(EvalSet(s.name, tuple(p.id for p in s.pairs), s.rows, s.flipped) for s in splits)
-    columns = {
-        "observed_label": np.concatenate([np.ones(len(s.pairs), np.int8) for s in splits]),
-        "clean_label": np.concatenate([s.clean_label for s in splits]),
-        "corrupted": np.concatenate([s.corrupted for s in splits]),
-        "gold_margin": np.concatenate([s.gold_margin for s in splits]),
-        "group": np.array([str(p.meta.get("group", "")) for s in splits for p in s.pairs], dtype=object),
-    }
-    return evals, columns

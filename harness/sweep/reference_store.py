@@ -15,24 +15,28 @@ from harness.names import content_hash
 from harness.sweep.setting import Setting
 from harness.tracking.store import load_arrays, once, save_arrays
 
+NUMBERS = ("offsets", "values", "pairs", "products")  # the arrays of a table, in the order of its fields
+
 
 def scorer(cache: Path, device: torch.device) -> Callable[[Setting, Sequence[TokenisedPair]], ReferenceTable]:
-    """A scorer that looks in the store first. What is stored is keyed by model, responses, widths and dtype."""
+    """A scorer that looks in the store first. What is stored is keyed by model, pairs of responses and dtype."""
 
     def score(setting: Setting, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
         chosen, rejected = pair_keys(pairs)
         model = hashlib.sha256(setting.weights.numpy().tobytes()).hexdigest()
-        key = content_hash(["reference", model, sorted({*chosen, *rejected}), "float32", torch.__version__])
+        wanted = sorted({*zip(chosen, rejected, strict=True)})
+        key = content_hash(["reference", model, wanted, "float32", torch.__version__])
         path = cache / "reference" / f"{key[:32]}.safetensors"
 
         def build() -> dict[str, np.ndarray]:
             table = score_responses(setting.architecture, setting.weights, pairs, device)
             names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
-            return {"keys": names, "offsets": table.offsets, "values": table.values}
+            numbers = {name: getattr(table, name) for name in NUMBERS}
+            return {"keys": names, **numbers}
 
         arrays = once(path, lambda: load_arrays(path, key), lambda: save_arrays(path, build(), {"key": key}))
         text = arrays["keys"].tobytes().decode("ascii")
         names = tuple(text[i : i + 32] for i in range(0, len(text), 32))
-        return ReferenceTable(names, arrays["offsets"], arrays["values"])
+        return ReferenceTable(names, *(arrays[name] for name in NUMBERS))
 
     return score

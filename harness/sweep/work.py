@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes
 from harness.measure.geometry import checkpoint_metrics, constraint_metrics
 from harness.measure.results import results_row
 from harness.models.extras import MISMATCHED
 from harness.models.lanes import Lane, Pack
 from harness.models.logps import build_corpus
-from harness.names import plain, run_key, stream_seed
+from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
-from harness.sweep.material import Block, Prepared, TrainingSet, build_lane, corrupted_set, prepare, with_mismatches
+from harness.sweep.lane_sets import build_lane
+from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask
+from harness.sweep.probing import gradient_probe, probe_table
 from harness.sweep.provenance import provenance
 from harness.sweep.reference_store import scorer
+from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
 from harness.tracking import store
 from harness.tracking.journal import Journal
-from harness.training.loop import Training, checkpoint_steps, start, train
+from harness.training.loop import checkpoint_steps, start, train
 from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
@@ -70,6 +72,8 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
     run = start(pack, shop.device)
+    probed = jobs[0].run.evaluation.gradient_probe
+    probes = [gradient_probe(run, pack.lanes, probed, 0)]
     by_key = {job.key: job for job in jobs}
     step = -1
     for record in train(run):
@@ -85,13 +89,17 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             if record.split == "train_observed" and "multiplier" in columns:
                 points |= constraint_metrics(columns, float(dict(job.run.objective.hyperparameters)["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
-    samples = _sample(jobs, pack, run)
+    probes.append(gradient_probe(run, pack.lanes, probed, step))
+    samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model)
     diverged = run.diverged_at[:, 0].tolist()
     seconds = time.monotonic() - began
     for lane, job in enumerate(jobs):
         status = "done" if diverged[lane] < 0 else "diverged"
         costs = _costs(job, pack, seconds / len(jobs), task.number, lane)
-        _commit(job, samples.get(job.key), status, diverged[lane], costs, t0_ms)
+        if probed:
+            table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
+            store.write_table(job.folder / "probes.parquet", table)
+        _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
         yield Message("done", task.number, key=job.key, status=status)
 
 
@@ -100,7 +108,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     score = scorer(shop.cache, shop.device)
     blocks: list[Block] = []
     offsets: dict[int, int] = {}
-    sets: dict[tuple[str, object], TrainingSet] = {}
+    sets: dict[tuple[int, object], TrainingSet] = {}
 
     def place(block: Block) -> int:
         if id(block) not in offsets:
@@ -111,7 +119,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     parts = []
     for run in task.runs:
         prepared = _prepared(run, shop)
-        source = (prepared.setting.name, run.corruption)
+        source = (id(prepared), run.corruption)
         if source not in sets:
             sets[source] = corrupted_set(prepared, run.corruption, run.seed, score)
         data = sets[source]
@@ -158,29 +166,6 @@ def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
     return {**record.columns, **{name: values[rows] for name, values in job.columns.items()}}
 
 
-def _sample(jobs: Sequence[_Job], pack: Pack, run: Training) -> dict[str, tuple[Mapping[str, Any], LaneSamples]]:
-    """Free-running samples at the end on held-out prompts: lanes of a replicate share prompts and random numbers."""
-    count = jobs[0].run.evaluation.samples
-    if count == 0:
-        return {}
-    plans, texts = [], []
-    for job in jobs:
-        setting = job.prepared.setting
-        pairs = setting.evals["eval_clean"][:count]
-        rng = np.random.Generator(np.random.Philox(stream_seed(job.run.seed, "samples")))
-        prompts = [setting.encode(pair).prompt for pair in pairs]
-        plans.append(SamplePlan(prompts, rng.random((len(pairs), setting.max_new_tokens))))
-        texts.append([pair.prompt for pair in pairs])
-    setting = jobs[0].prepared.setting
-    weights = [job.lane.weights for job in jobs]
-    drawn = sample_lanes(pack.architecture, run.model, weights, plans, setting.eos, setting.prompt_width)
-    out: dict[str, tuple[Mapping[str, Any], LaneSamples]] = {}
-    for job, lane_samples, prompts_of in zip(jobs, drawn, texts, strict=True):
-        judged = job.prepared.setting.judge(prompts_of, lane_samples.responses)
-        out[job.key] = ({"prompt": np.array(prompts_of, dtype=object), **judged}, lane_samples)
-    return out
-
-
 def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dict[str, Any]:
     """What the run cost: its share of the pack's time; tokens and flops (6 a parameter and token) of training alone."""
     settings = job.run.training
@@ -201,7 +186,7 @@ def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dic
 
 def _commit(
     job: _Job,
-    samples: tuple[Mapping[str, Any], LaneSamples] | None,
+    drawn: Mapping[str, np.ndarray] | None,
     status: str,
     diverged_at: int,
     costs: Mapping[str, Any],
@@ -221,12 +206,7 @@ def _commit(
     for name in ("chosen_len", "rejected_len"):
         examples[name] = examples[name].astype(np.int32)
     store.write_table(job.folder / "examples.parquet", examples)
-    drawn = None
-    if samples is not None:
-        judged, lane = samples
-        count = len(lane.length)
-        split = np.array(["eval_clean"] * count, dtype=object)
-        drawn = {**judged, "split": split, "k1": lane.k1, "k3": lane.k3, "length": lane.length, "ended": lane.ended}
+    if drawn is not None:
         store.write_table(job.folder / "samples.parquet", drawn)
     if job.data.ledger is not None:
         from harness.data.corrupt.ledger import write_ledger

@@ -30,9 +30,11 @@ def sampled(n=6, **extra):
     flags = {name: np.arange(n) % 3 == 0 for name in ("correct", "malformed", "sycophantic", "over_refusal", "harmful")}
     rest = {
         "gold_reward": np.linspace(-1, 1, n),
+        "reference_gold_reward": np.linspace(-2, 1, n),
         "k1": np.linspace(-1, 2, n),
         "k3": np.linspace(0, 2, n),
         "length": np.arange(n),
+        "entropy": np.linspace(0, 1, n),
         "response": np.array(["a b c"] * n),
         "split": np.array(["eval"] * n),
         "group": np.array(["what"] * n),

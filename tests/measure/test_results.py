@@ -53,8 +53,11 @@ def test_results_row_by_hand():
     row = results_row(table(), samples(), BETA)
     assert list(row) == [
         "train_loss_first", "train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone",
-        "chosen_displacement", "rejected_displacement", "gold_reward", "kl", "ood_ranking_accuracy",
+        "chosen_displacement", "rejected_displacement", "gold_reward", "kl", "ood_ranking_accuracy", "ref_accuracy",
+        "train_ranking_accuracy", "train_clean_ranking_accuracy", "correct", "mean_length", "ood_gold_reward",
     ]  # fmt: skip
+    assert row["train_ranking_accuracy"] == 0.5 and row["train_clean_ranking_accuracy"] == 0.5  # + - - - on + - + -
+    assert row["ref_accuracy"] == 0.75 and row["correct"] == 0.5 and row["ood_gold_reward"] == -5.0
     assert row["train_loss_first"] == pytest.approx(math.log(2))
     gains = np.array(END) - np.array(REFERENCE)
     assert row["train_loss_last"] == pytest.approx(np.log1p(np.exp(-BETA * gains)).mean())
@@ -196,3 +199,30 @@ def test_measures_import_no_torch_pandas_or_scipy():
     code += "print(sorted({'torch', 'pandas', 'scipy', 'mlflow', 'pydantic'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+def test_every_split_has_its_rows_and_the_clean_training_pairs_follow_from_the_observed():
+    examples = table()
+    observed, clean = (r.rows(examples, split, 8) for split in ("train_observed", "train_clean"))
+    assert (r.numbers(clean, "clean_label") == 1).all() and "base_loss" not in clean
+    wrong = r.numbers(observed, "clean_label") < 0
+    assert wrong.sum() == 2 and np.array_equal(clean["policy_chosen"][wrong], observed["policy_rejected"][wrong])
+    assert METRICS["ranking_accuracy"].compute(clean) == METRICS["clean_ranking_accuracy"].compute(observed)
+    for split in ("eval_clean", "ood"):
+        assert r.size(r.rows(examples, split, 8)) == r.size(r.where(examples, 8, split)) > 0
+    with pytest.raises(InputError, match="unknown split 'eval'"):
+        r.rows(examples, "eval")
+
+
+def test_stored_clean_responses_stand_for_themselves():
+    """Where text was changed the clean responses have rows of their own, and turning observed ones would be wrong."""
+    stored = full("train_clean", 8, records([7.0], [0.0]), BETA)
+    examples = stack(table(), stored)
+    assert r.rows(examples, "train_clean", 8)["policy_chosen"] == stored["policy_chosen"]
+    assert r.size(r.rows(examples, "train_clean", 0)) == 0
+
+
+def test_rows_are_cut_by_what_the_ledger_touched():
+    examples = table() | {"corrupted": np.arange(r.size(table())) % 2 == 0}
+    touched, rest = (r.rows(examples, "eval_clean", 8, corrupted=flag) for flag in (True, False))
+    assert r.size(touched) == r.size(rest) == 2 and touched["corrupted"].all() and not rest["corrupted"].any()

@@ -29,7 +29,7 @@ TINY = {
     "corruptions": [{"kind": "none"}, {"kind": "uniform_flip", "rate": 0.4}],
     "seeds": 2,
     "training": {"steps": 8, "batch_size": 8},
-    "evaluation": {"checkpoints": 3, "heldout": 32, "probe": 32, "ood": 16, "samples": 16},
+    "evaluation": {"checkpoints": 3, "heldout": 32, "probe": 32, "ood": 16, "samples": 16, "gradient_probe": 3},
     "device": "cpu",
 }  # fmt: skip
 
@@ -77,6 +77,36 @@ def test_results_follow_from_the_records(swept):
         assert row.undesirable_zone == pytest.approx(((delta < 0) & (gain > 1e-4)).mean(), abs=1e-12)
         first = examples[(examples.step == 0) & (examples.split == "train_observed")]
         assert row.train_loss_first == pytest.approx(first.loss.mean(), rel=1e-6)
+
+
+def test_samples_stand_beside_the_references_own(swept):
+    """One row a prompt with both answers; the reference's are the same in every run of a replicate and dial."""
+    results = pd.read_csv(swept / "results.csv").set_index("run_key")
+    answers: dict[tuple[float, int], list[pd.DataFrame]] = {}
+    for path in swept.glob("*/samples.parquet"):
+        row = results.loc[json.loads((path.parent / "result.json").read_text())["run_key"]]
+        table = pd.DataFrame(read_table(path))
+        assert table.split.value_counts().to_dict() == {"eval_clean": 16, "ood": 4}
+        own = table[[name for name in table if str(name).startswith("reference_")]]
+        answers.setdefault((row.misaligned, row.seed), []).append(own)
+        evaluation = table[table.split == "eval_clean"]
+        assert row.reference_gold_reward == pytest.approx(evaluation.reference_gold_reward.mean())
+        assert row.entropy == pytest.approx(evaluation.entropy.mean()) and (table.entropy > 0).all()
+        assert row.ood_gold_reward == pytest.approx(table[table.split == "ood"].gold_reward.mean())
+        assert (table.hedged == table.response.str.split().map(lambda words: "maybe" in words)).all()
+    assert len(answers) == 4
+    assert all(own[0].equals(other) for own in answers.values() for other in own[1:])
+    assert not answers[0.0, 0][0].equals(answers[0.75, 0][0])
+
+
+def test_the_gradient_probe_is_stored_for_both_ends(swept):
+    for path in swept.glob("*/probes.parquet"):
+        probes, examples = pd.DataFrame(read_table(path)), pd.DataFrame(read_table(path.parent / "examples.parquet"))
+        assert probes.groupby("step").id.apply(list).map(len).to_dict() == {0: 3, 8: 3}
+        observed = examples[(examples.split == "train_observed") & (examples.step == 0)]
+        assert probes[probes.step == 0].id.tolist() == observed.id.tolist()[:3]
+        assert probes.grad_cos.between(-1, 1).all() and (probes[["grad_norm_w", "grad_norm_l"]] > 0).all().all()
+    assert len(list(swept.glob("*/probes.parquet"))) == 24
 
 
 def test_a_flip_turns_records_and_nothing_else(swept):

@@ -13,7 +13,8 @@ from harness.models.load import initial_weights
 from harness.models.reference import pair_keys, score_responses
 from harness.names import run_key
 from harness.objectives.table import resolve
-from harness.sweep.material import build_lane, corrupted_set, prepare
+from harness.sweep.lane_sets import build_lane
+from harness.sweep.material import corrupted_set, prepare
 from harness.sweep.setting import mythworld_architecture, mythworld_setting
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 from tests.training.worlds import CPU
@@ -62,6 +63,30 @@ def test_a_flip_costs_no_forward_pass(prepared):
         data = corrupted_set(prepared, resolve_corruption(given), 0, score)
         assert score.forwards == 0 and data.extra is None, given
         assert data.corrupted.any() or len(data.ids) < 96, given
+
+
+def test_fixed_columns_follow_the_orientation(prepared):
+    """A flipped pair has the CHES of its exchanged sides, the kind that flipped it, and the prompt it always had."""
+    clean, flips = (
+        corrupted_set(prepared, resolve_corruption(given), 0, Counter())
+        for given in ({"kind": "none"}, {"kind": "uniform_flip", "rate": 0.4})
+    )
+    before, after = (build_lane("x", RUN, prepared, data, 0, 0)[1] for data in (clean, flips))
+    turned = after["clean_label"] == -1
+    assert turned.any() and not turned[32:].any()
+    assert np.array_equal(after["ches"], np.where(turned, before["ches_turned"], before["ches"]))
+    assert np.array_equal(after["ln_ches_turned"], np.where(turned, before["ln_ches"], before["ln_ches_turned"]))
+    assert np.array_equal(after["corruption_kind"] == "uniform_flip", turned) and set(before["corruption_kind"]) == {""}
+    assert np.array_equal(after["prompt_id"], before["prompt_id"]) and not after["vacuous"].any()
+
+
+def test_identical_texts_are_marked(prepared):
+    data = corrupted_set(prepared, resolve_corruption({"kind": "identical", "rate": 0.5}), 0, Counter())
+    columns = build_lane("x", RUN, prepared, data, 0, 1000)[1]
+    vacuous, touched = columns["vacuous"], columns["corruption_kind"] == "identical"
+    assert vacuous[:32].any() and np.array_equal(vacuous[:32], touched[:32])
+    assert np.array_equal(touched[32:64], touched[:32]) and not vacuous[32:].any()  # the clean twins of the same pairs
+    assert (columns["ches"][columns["vacuous"]] == 0).all()
 
 
 def test_changed_text_is_scored_and_only_that(prepared):

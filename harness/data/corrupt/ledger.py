@@ -85,22 +85,25 @@ def masked_ids(ledger: pd.DataFrame) -> frozenset[str]:
 
     The ledger names an appended row by its source; here it stands under its own id, and its source does not count.
     """
+    return frozenset(kinds(ledger))
+
+
+def kinds(ledger: pd.DataFrame) -> dict[str, str]:
+    """The kind that touched each of `masked_ids` last."""
     hit = ledger[ledger["action"] != "relabel_same"]
-    return frozenset(hit["new_id"].where(hit["action"] == "append", hit["id"]))
+    names = hit["new_id"].where(hit["action"] == "append", hit["id"])
+    return dict(zip(names, hit["kind"], strict=True))
 
 
 def mask_table(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> pd.DataFrame:
     """The full mask: one row per pair with `id`, `corrupted` (bool) and `kind` (the last that touched it, or null)."""
-    masked = masked_ids(ledger)
-    hit = ledger[ledger["action"] != "relabel_same"]
-    names = hit["new_id"].where(hit["action"] == "append", hit["id"])
-    kinds = dict(zip(names, hit["kind"], strict=True))
+    touched = kinds(ledger)
     ids = [pair.id for pair in pairs]
     return pd.DataFrame(
         {
             "id": pd.Series(ids, dtype="str"),
-            "corrupted": pd.Series([i in masked for i in ids], dtype="bool"),
-            "kind": pd.Series([kinds.get(i) for i in ids], dtype="str"),
+            "corrupted": pd.Series([i in touched for i in ids], dtype="bool"),
+            "kind": pd.Series([touched.get(i) for i in ids], dtype="str"),
         }
     )
 
