@@ -6,6 +6,7 @@ scaled by beta, measures of training pairs, measures that the evaluation does no
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -21,6 +22,8 @@ from harness.yaml_strict import Node, plain
 
 CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
 LOSSES = ("loss", "base_loss")
+# Measures of the pairs or of the reference alone: no setting of a trial moves them.
+CONSTANT = re.compile(r"(ln_)?(ref_accuracy|violation_proxy|delta_ref_.*)|reference_.*|vacuous_rate")
 DIRECTIONS = {"up": "maximize", "down": "minimize", "maximize": "maximize", "minimize": "minimize"}
 
 
@@ -208,6 +211,8 @@ def refusal(measure: str, split: str, context: Context) -> str:
         return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`"
     if not row.beta_neutral and name not in LOSSES:
         return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
+    if CONSTANT.fullmatch(measure):
+        return f"'{measure}' is the reference's or the pairs' own, the same for every trial: nothing to tune by"
     if not set(row.splits) & set("EDS"):
         return f"'{measure}' is measured on training pairs; expected a held-out measure"
     return _unproduced(measure, split, context)
@@ -221,13 +226,13 @@ def _unproduced(measure: str, split: str, context: Context) -> str:
             return f"'{measure}' needs free-running samples, and evaluation.samples is 0; the evaluation produces none"
         if measure == "gold_reward" and not context.world:
             return "'gold_reward' is known in the embedded world only; the evaluation does not produce it"
-        if split in (OBSERVED, OOD):
-            return f"split {split}: '{measure}' is measured on samples of held-out prompts, which carry no labels"
-        return ""
+        if split == OBSERVED:
+            return f"split {split}: '{measure}' is measured on samples, which carry no labels"
+        return _ood_refusal(context) if split == OOD else ""
     if wanted not in row.splits:
         return f"split {split}: '{measure}' is not measured there"
-    if split == OOD and (context.evaluation.ood == 0 or not context.world):
-        return "split ood: the evaluation produces no such pairs (evaluation.ood is 0, or the data has no such split)"
+    if split == OOD and _ood_refusal(context):
+        return _ood_refusal(context)
     if "gold_margin" in row.needs and not context.world:
         return f"'{measure}' needs true rewards; the evaluation does not produce it on this data"
     produced = {"loss", "base_loss", "gold_margin", "chosen_len", "rejected_len"}
@@ -235,6 +240,12 @@ def _unproduced(measure: str, split: str, context: Context) -> str:
     if lacking or "gamma" in row.settings:
         return f"'{measure}' needs {', '.join(lacking) or 'gamma'}, which the evaluation does not produce"
     return observed_refusal(measure, context.corruption) if split == OBSERVED else ""
+
+
+def _ood_refusal(context: Context) -> str:
+    if context.world and context.evaluation.ood:
+        return ""
+    return "split ood: the evaluation produces no such pairs (evaluation.ood is 0, or the data has no such split)"
 
 
 def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:

@@ -36,7 +36,7 @@ from harness.types import InputError, RunSpec
 
 
 class NothingTrained(Exception):  # noqa: N818 - says what happened
-    """No run could even start, as where a reference cannot be built: no trial is to blame, so none is told."""
+    """Every run failed, as where a reference cannot be built: no trial is to blame, so none is told."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
@@ -70,7 +70,7 @@ class _Engine:
                 break
             failed = execute(sweep, self.out, self.folder, names, left, self.workers, self.console)
             self.failures |= {line[:8]: line for line in failed}
-            if failed and not any(_committed(self.folder, run_key(run)) for run in left):
+            if failed and not any(done(self.folder, run_key(run)) for run in left):
                 raise NothingTrained(failed)
 
 

@@ -169,7 +169,8 @@ class Scorer:
         if sampled and drawn.exists():
             samples = read_table(drawn)
             validation = np.array([in_validation(str(prompt)) for prompt in samples["prompt"]], dtype=bool)
-            for split, mask in ((CLEAN, validation), (TEST, ~validation)):
+            held = np.asarray(samples["split"] == "eval_clean", dtype=bool)
+            for split, mask in ((CLEAN, held & validation), (TEST, held & ~validation), (OOD, ~held)):
                 for name in sampled:
                     rows = records.select(samples, mask)
                     yield self._score(key, run, run.training.steps, split, name, rows)

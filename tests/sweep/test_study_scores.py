@@ -47,7 +47,12 @@ def committed(folder: Path, run: RunSpec, status: str = "done", **changes: np.nd
     store.write_table(place / "examples.parquet", {**rows(run), **changes})
     pairs = held_out_pairs(run)
     rewards = np.array([1.0 if in_validation(pair.prompt) else 3.0 for pair in pairs])
-    samples = {"prompt": np.array([pair.prompt for pair in pairs], dtype=object), "gold_reward": rewards}
+    where = np.array(["eval_clean"] * len(pairs), dtype=object)
+    samples = {
+        "split": where,
+        "prompt": np.array([pair.prompt for pair in pairs], dtype=object),
+        "gold_reward": rewards,
+    }
     store.write_table(place / "samples.parquet", samples)
     result = {"run_key": key, "status": status, "steps": 8, "results": {}, "costs": {}, "name": "a run", "t0_ms": 0}
     store.commit(place, {**result, "config": plain(run)})

@@ -91,7 +91,10 @@ MISTAKES: list[tuple[dict[str, object], str, list[str]]] = [
     (target("clean_ranking_accuracy"), "targets.0.measure", ["training pairs"]),
     (target("lm_eval/task/acc"), "targets.0.measure", ["does not produce"]),
     (target("clamp_rate"), "targets.0.measure", ["training pairs"]),
-    (target("vacuous_rate"), "targets.0.measure", ["vacuous", "does not produce"]),
+    (target("bridge_pass_rate"), "targets.0.measure", ["bridge_pass", "does not produce"]),
+    (target("ref_accuracy", direction="maximize"), "targets.0.measure", ["the same for every trial"]),
+    (target("reference_gold_reward"), "targets.0.measure", ["the same for every trial"]),
+    (target("vacuous_rate", direction="minimize"), "targets.0.measure", ["the same for every trial"]),
     (target("ranking_acuracy"), "targets.0.measure", ["unknown measure", "did you mean 'ranking_accuracy'?"]),
     (target("ranking_accuracy", direction="minimize"), "targets.0.direction", ["better up", "expected maximize"]),
     (target("ranking_accuracy", direction="sideways"), "targets.0.direction", ["'sideways'", "maximize or minimize"]),
@@ -257,7 +260,7 @@ def test_what_may_steer(tmp_path):
             except InputError as error:
                 assert len(error.problems) == 1
     assert accepted["ranking_accuracy"] == {"validation_clean", "validation_observed", "ood", "test"}
-    assert accepted["gold_reward"] == accepted["kl"] == {"validation_clean", "test"}
+    assert accepted["gold_reward"] == accepted["kl"] == {"validation_clean", "ood", "test"}
     assert {"undesirable_zone", "chosen_displacement", "correct"} <= set(accepted)
     assert all(METRICS[name].beta_neutral for name in accepted)
     assert not accepted.keys() & {"loss", "base_loss", "implicit_margin_mean", "memorised_flip_rate", "ece"}
