@@ -16,7 +16,7 @@ _SECTIONS = ("world", "data", "model", "training", "evaluation")
 
 
 def readable_name(run: RunSpec) -> str:
-    """Objective, beta, what differs from its defaults, corruption, `phi` (misaligned), label kind, seed.
+    """Objective, beta, what differs from its defaults, corruption, `phi` (misaligned), label kind, replica, seed.
 
     Settings shared by a sweep (steps, sizes, ...) are left out, so two runs may share a name: see `readable_names`.
     """
@@ -25,6 +25,8 @@ def readable_name(run: RunSpec) -> str:
         parts.append(f"phi={_text(run.world.misaligned)}")
         if run.world.labels != "hard":
             parts.append(run.world.labels)
+    if run.replica:
+        parts.append(f"r{run.replica}")
     return " ".join([*parts, f"s{run.seed}"])
 
 

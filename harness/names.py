@@ -54,6 +54,8 @@ def run_key(run: RunSpec) -> str:
         if config[part] is not None and config[part][name] == absent:
             del config[part][name]
     del config["device"]
+    if not run.replica:  # younger than stored runs, which are all replica 0
+        del config["replica"]
     if config["data"] is not None:
         del config["data"]["path"]
     return content_hash({"recipe": RECIPE_VERSION, **config})
@@ -62,6 +64,11 @@ def run_key(run: RunSpec) -> str:
 def stream_seed(root: int, purpose: str, *names: object) -> int:
     """A 63-bit seed for one purpose of one replicate, from names only: objective and beta never enter."""
     return int(content_hash([root, purpose, *map(str, names)])[:16], 16) >> 1
+
+
+def run_stream(run: RunSpec, purpose: str) -> int:
+    """The seed of a stream that belongs to one run of a replicate, not to its data: replicas of a run differ in it."""
+    return stream_seed(run.seed, purpose, *(("replica", run.replica) if run.replica else ()))
 
 
 def uniform(seed: int, kind: str, identity: str) -> float:

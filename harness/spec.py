@@ -2,7 +2,7 @@
 
 Order of runs: the main grid, then each `also:` entry in turn. Within a grid, outermost first: fields of `world` (or
 `data`, `model`), `training`, `evaluation` in the order of their dataclasses; corruptions; objectives; their
-hyperparameters in the order written; seeds. Of equal runs (one run key) the first stays. Imports no torch.
+hyperparameters in the order written; seeds; replicas. Of equal runs (one run key) the first stays. Imports no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ MAX_RUNS = 10_000
 # For the size of a grid that is refused: measured for the embedded world's default settings on one core.
 SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 
-GRID_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "training", "evaluation", "device")
+CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
+GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
 TOP_KEYS = ("name", "question", *GRID_KEYS, "also")
 STUDY_KEYS = (
     *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),

@@ -40,6 +40,7 @@ class Block:
     corruptions: tuple[Entry, ...]
     seeds: range | tuple[int, ...]
     device: str
+    replicas: range | tuple[int, ...] = (0,)
 
     @property
     def world(self) -> bool:
@@ -50,10 +51,10 @@ class Block:
         """Number of runs before equal ones are merged; nothing is made."""
         grid = math.prod(len(values) for axes in self.sections.values() for values in axes.values())
         cells = sum(e.count() for e in self.corruptions) * sum(e.count() for e in self.objectives)
-        return grid * cells * len(self.seeds)
+        return grid * cells * len(self.seeds) * len(self.replicas)
 
     def runs(self) -> Iterator[RunSpec]:
-        """Every run: section axes outermost, then corruption, objective, hyperparameters, seed innermost.
+        """Every run: section axes outermost, then corruption, objective, hyperparameters, seed, replica innermost.
 
         Raises InputError where a combination of values, each allowed alone, cannot be used.
         """
@@ -66,8 +67,11 @@ class Block:
     def _under(
         self, common: dict[str, Any], corruptions: list[CorruptionSpec], objectives: list[ObjectiveSpec]
     ) -> Iterator[RunSpec]:
-        for corruption, objective, seed in itertools.product(corruptions, objectives, self.seeds):
-            yield RunSpec(objective=objective, corruption=corruption, seed=seed, device=self.device, **common)
+        for cell in itertools.product(corruptions, objectives, self.seeds, self.replicas):
+            corruption, objective, seed, replica = cell
+            yield RunSpec(
+                objective=objective, corruption=corruption, seed=seed, device=self.device, replica=replica, **common
+            )
 
 
 def read_block(
@@ -109,8 +113,9 @@ def read_block(
         corruptions=_entries(
             "corruptions", "kind", keys, prefixes, where, problems, corruption_entry, resolve_corruption
         ),
-        seeds=_seeds(keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems),
+        seeds=_numbers("seed", keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems),
         device=_device(keys.get("device"), prefixes.get("device", "") + "device", problems),
+        replicas=_numbers("replica", keys.get("replica"), prefixes.get("replica", "") + "replica", problems),
     )
     return block, problems
 
@@ -156,8 +161,8 @@ def _entries(
     return tuple(entries)
 
 
-def _seeds(node: Node | None, path: str, problems: list[str]) -> range | tuple[int, ...]:
-    """`5` means 0 to 4, a list is taken as it is; without the key the one seed is 0."""
+def _numbers(what: str, node: Node | None, path: str, problems: list[str]) -> range | tuple[int, ...]:
+    """Seeds or replicas: `5` means 0 to 4, a list is taken as it is; without the key there is one, 0."""
     if node is None:
         return (0,)
     value = plain(node)
@@ -165,19 +170,19 @@ def _seeds(node: Node | None, path: str, problems: list[str]) -> range | tuple[i
         return range(value)
     wanted = f"a count from 1 to {MAX_SEED}, or a list of different integers in [0, {MAX_SEED}]"
     if not isinstance(node.value, tuple) or not node.value:
-        what = "an empty list gives 0 runs" if value == [] else shown(value)
-        problems.append(f"{node.where} {path}: {what}; expected {wanted}")
+        given = "an empty list gives 0 runs" if value == [] else shown(value)
+        problems.append(f"{node.where} {path}: {given}; expected {wanted}")
         return (0,)
-    seeds: list[int] = []
+    found: list[int] = []
     for index, child in enumerate(node.value):
-        seed = child.value
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        number = child.value
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= MAX_SEED:
             problems.append(f"{child.where} {path}.{index}: {shown(plain(child))}; expected {wanted}")
-        elif seed in seeds:
-            problems.append(f"{child.where} {path}.{index}: seed {seed} is given twice; keep one")
+        elif number in found:
+            problems.append(f"{child.where} {path}.{index}: {what} {number} is given twice; keep one")
         else:
-            seeds.append(seed)
-    return tuple(seeds) or (0,)
+            found.append(number)
+    return tuple(found) or (0,)
 
 
 def _device(node: Node | None, path: str, problems: list[str]) -> str:

@@ -24,6 +24,8 @@ def _block(block: Block) -> dict[str, Any]:
     out["objectives"] = [cell for entry in block.objectives for cell in _objective(entry, block.world)]
     out["corruptions"] = [cell for entry in block.corruptions for cell in _corruption(entry)]
     out["seeds"] = list(block.seeds)
+    if tuple(block.replicas) != (0,):
+        out["replica"] = list(block.replicas)
     out["device"] = block.device
     return out
 

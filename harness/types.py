@@ -221,7 +221,10 @@ class EvaluationSpec:
 
 @dataclass(frozen=True, slots=True)
 class RunSpec:
-    """One training run, fully resolved. `world` or (`data`, `model`) is set, never both."""
+    """One training run, fully resolved. `world` or (`data`, `model`) is set, never both.
+
+    `replica` repeats a run: it changes the order of the training data, never world, split, labels or reference.
+    """
 
     objective: ObjectiveSpec
     corruption: CorruptionSpec
@@ -232,6 +235,7 @@ class RunSpec:
     data: DataSpec | None = None
     model: ModelSpec | None = None
     device: str = "auto"
+    replica: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.data.mythworld import reference_key
 from harness.labels import readable_name, readable_names
-from harness.names import run_key
+from harness.names import run_key, run_stream, stream_seed
 from harness.spec import load_sweep
 from harness.spec_models import FIELDS, SECTIONS
+from harness.sweep.packs import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
 from harness.yaml_strict import parse_yaml, plain
@@ -357,3 +359,59 @@ def test_loading_and_planning_import_no_heavy_library():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_plan_says_what_the_sweep_could_find(tmp_path):
+    """10 comparisons over 10 seeds: 1.48 sd of the paired difference; in points where earlier runs tell the sd."""
+    objectives = "objectives:\n  - {name: dpo, beta: 1}\n  - {name: ipo, beta: [0.1, 0.2, 0.3, 0.4, 0.5]}\n"
+    text = (
+        BASE.partition("objectives")[0] + objectives + "corruptions: [{kind: none}, {kind: uniform_flip, rate: 0.2}]\n"
+    )
+    sweep = load(tmp_path, text + "seeds: 10\n")
+    plan = describe(sweep, tmp_path / "runs")
+    found = plan["detectable"]
+    assert (found["comparisons"], found["baseline"], found["sd"]) == (10, "dpo", None)
+    assert found["rows"] == [{"seeds": 10, "contrasts": 10, "sd_units": pytest.approx(1.48, abs=0.005), "points": None}]
+    assert found["item_points"] == pytest.approx(100 * (2.807034 + 0.841621) ** 2 / 256, abs=0.01)
+    assert "1.48 sd of the paired difference" in render(plan) and json.loads(json.dumps(plan)) == plan
+    folder = tmp_path / "runs" / "t"
+    folder.mkdir(parents=True)
+    rows = ["status,objective,beta,corruption,rate,seed,ranking_accuracy"]
+    rows += [f"done,dpo,1.0,none,0.0,{seed},0.5" for seed in range(4)]
+    rows += [f"done,ipo,0.1,none,0.0,{seed},{value}" for seed, value in enumerate((0.5, 0.52, 0.54, 0.56))]
+    rows += ["diverged,ipo,0.1,none,0.0,4,", "done,ipo,0.2,none,0.0,0,0.9"]  # neither has a spread
+    (folder / "results.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    found = describe(sweep, tmp_path / "runs")["detectable"]
+    assert found["sd"] == pytest.approx(0.0258199, abs=1e-6) and found["rows"][0]["points"] == pytest.approx(
+        3.8, abs=0.05
+    )
+
+
+def test_plan_of_one_objective_or_one_seed_finds_nothing(tmp_path):
+    alone = describe(load(tmp_path, f"{BASE}seeds: 10\n"), tmp_path / "runs")
+    assert alone["detectable"]["comparisons"] == 0 and "no objective is compared" in render(alone)
+    text = BASE.replace("name: dpo, beta: 1", "name: [dpo, hinge], beta: 1")
+    one = describe(load(tmp_path, text), tmp_path / "runs")
+    assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 1, "sd_units": None, "points": None}]
+    assert "one seed has no interval" in render(one)
+
+
+def test_replica_is_the_innermost_axis_and_leaves_every_other_key_alone(tmp_path):
+    """Stored runs are replica 0: their keys were made before the field existed."""
+    alone = load(tmp_path, f"{BASE}seeds: 2\n").runs
+    repeated = load(tmp_path, f"{BASE}seeds: 2\nreplica: 3\n")
+    assert [(run.seed, run.replica) for run in repeated.runs] == [(s, r) for s in (0, 1) for r in (0, 1, 2)]
+    assert [run_key(run) for run in repeated.runs if run.replica == 0] == [run_key(run) for run in alone]
+    assert len({run_key(run) for run in repeated.runs}) == 6
+    assert repeated.resolved["replica"] == [0, 1, 2] and "replica" not in load(tmp_path, BASE).resolved
+    assert [run.replica for run in load(tmp_path, f"{BASE}replica: [7, 2]\n").runs] == [7, 2]
+    assert describe(repeated, tmp_path)["axes"]["replica"] == [0, 1, 2]
+    with pytest.raises(InputError, match="replica 2 is given twice"):
+        load(tmp_path, f"{BASE}replica: [2, 2]\n")
+
+
+def test_a_replica_changes_the_order_stream_and_nothing_else(tmp_path):
+    first, second = load(tmp_path, f"{BASE}replica: 2\n").runs
+    assert run_stream(first, "order") == stream_seed(first.seed, "order") != run_stream(second, "order")
+    assert reference_key(first.world, first.seed) == reference_key(second.world, second.seed)
+    assert pack_key(first) == pack_key(second)

@@ -28,7 +28,7 @@ SIDES = (
     ("ln_ches", "ln_ches_turned"),
 )
 # What a swap of the two sides negates.
-SIGNED = ("observed_label", "clean_label", "gold_margin")
+SIGNED = ("observed_label", "clean_label", "validation_label", "gold_margin")
 # What belongs to the orientation a loss was computed in.
 OWN = ("loss", "base_loss", "grad_w", "grad_l")
 SPLITS = ("train_observed", "train_clean", "eval_clean", "ood")

@@ -39,6 +39,11 @@ class Run:
         return int(self.config["seed"])
 
     @property
+    def replica(self) -> int:
+        """Which repetition of one seed: another order of the same training data."""
+        return int(self.config.get("replica") or 0)
+
+    @property
     def objective(self) -> str:
         """Name of the objective."""
         return str(self.config["objective"]["name"])
@@ -113,7 +118,8 @@ class Run:
 
     def settings(self) -> dict[str, Any]:
         """Every further leaf of the config that a sweep might vary, by the name of its column."""
-        out = {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
+        out: dict[str, Any] = {"replica": self.replica}
+        out |= {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
         out |= {f"corruption.{k}": leaf(v) for k, v in dict(self.config["corruption"].get("params") or ()).items()}
         for part in ("world", "data", "model", "training", "evaluation"):
             for name, value in (self.config.get(part) or {}).items():

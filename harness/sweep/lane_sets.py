@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ import torch
 from harness.data.order import batch_ids, probe_ids
 from harness.measure.displacement import ches_columns
 from harness.models.lanes import EvalSet, Lane
-from harness.names import content_hash, stream_seed
+from harness.names import content_hash, run_stream
 from harness.sweep.material import Block, Prepared, TrainingSet
+from harness.sweep.observed import VALIDATION
 from harness.types import PreferencePair, RunSpec
 
 
@@ -24,9 +25,7 @@ def build_lane(
     """
     rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
     flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(
-        batch_ids(data.ids, stream_seed(run.seed, "order"), run.training.steps, run.training.batch_size)
-    )
+    order = torch.from_numpy(batch_ids(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size))
     splits = _splits(run, prepared, data)
     offset = {id(prepared.block): base, id(data.extra): extra}
     lane = Lane(
@@ -62,6 +61,7 @@ class _Split:
     gold_margin: np.ndarray
     corrupted: np.ndarray
     kinds: list[str]
+    validation_label: np.ndarray | None = None  # None: no noisy labels for this split
 
 
 def _splits(run: RunSpec, prepared: Prepared, data: TrainingSet) -> list[_Split]:
@@ -90,7 +90,8 @@ def _splits(run: RunSpec, prepared: Prepared, data: TrainingSet) -> list[_Split]
     for name, span in prepared.evals.items():
         pairs = list(prepared.setting.evals[name])
         nothing = np.zeros(len(pairs), bool)
-        splits.append(_untouched(name, pairs, prepared.block, list(span), nothing, [""] * len(pairs)))
+        split = _untouched(name, pairs, prepared.block, list(span), nothing, [""] * len(pairs))
+        splits.append(replace(split, validation_label=data.validation_label) if name == VALIDATION else split)
     return splits
 
 
@@ -112,9 +113,11 @@ def _columns(split: _Split) -> dict[str, np.ndarray]:
     ).reshape(-1, 2)
     products = np.where(split.flipped[:, None], products[:, [0, 2, 1]], products)
     lengths = np.where(split.flipped[:, None], lengths[:, ::-1], lengths)
+    noisy = np.zeros(len(pairs), np.int8) if split.validation_label is None else split.validation_label
     return {
         "observed_label": np.ones(len(pairs), np.int8),
         "clean_label": split.clean_label,
+        "validation_label": noisy,
         "corrupted": split.corrupted,
         "corruption_kind": np.array(split.kinds, dtype=object),
         "gold_margin": split.gold_margin,

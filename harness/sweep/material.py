@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +14,7 @@ from harness.data.corrupt.table import needs
 from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
 from harness.models.reference import ReferenceTable, pair_keys
 from harness.names import stream_seed
+from harness.sweep.observed import facts_table, swap, validation_labels
 from harness.sweep.setting import Setting
 from harness.types import CorruptionSpec, InputError, PreferencePair
 
@@ -57,7 +58,7 @@ class TrainingSet:
 
     `clean_label` +1/-1: whether the observed orientation is the true one; `gold_margin` stands in the observed
     orientation (NaN where unknown); `corrupted`: whether the ledger touched it; `kinds`: the corruption that
-    touched it last, "" for none.
+    touched it last, "" for none. `validation_label` `(m,)`: how the same noise labels the held-out pairs.
     """
 
     ids: tuple[str, ...]
@@ -71,6 +72,7 @@ class TrainingSet:
     pairs: tuple[PreferencePair, ...]
     extra: Block | None
     ledger: pandas.DataFrame | None
+    validation_label: np.ndarray
 
 
 def prepare(setting: Setting, score: Scorer) -> Prepared:
@@ -78,7 +80,7 @@ def prepare(setting: Setting, score: Scorer) -> Prepared:
     splits = {"train": setting.train, **setting.evals}
     tokenised = [setting.encode(pair) for split in splits.values() for pair in split]
     labelled = tuple(
-        _swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
+        swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
     )
     evals, start = {}, 0
     for name, pairs in splits.items():
@@ -92,15 +94,6 @@ def prepare(setting: Setting, score: Scorer) -> Prepared:
         {pair.id: row for pair, row in zip(setting.train, train, strict=True)},
         evals,
     )
-
-
-def _swap(pair: PreferencePair) -> PreferencePair:
-    """The same comparison labelled the other way round, scores included."""
-    meta = dict(pair.meta)
-    if "score_chosen" in meta and "score_rejected" in meta:
-        meta["score_chosen"], meta["score_rejected"] = meta["score_rejected"], meta["score_chosen"]
-    margin = None if pair.gold_margin is None else -pair.gold_margin
-    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, gold_margin=margin, meta=meta)
 
 
 def _block(setting: Setting, tokenised: Sequence[TokenisedPair], score: Scorer) -> Block:
@@ -147,7 +140,8 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
     """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
     pairs, ledger = list(prepared.labelled), None
     if spec.kind != "none":
-        facts = _facts(prepared) if needs(spec) else None
+        flips = prepared.setting.label_flips
+        facts = facts_table(prepared.labelled, flips, prepared.block, 0) if needs(spec) else None
         pairs, ledger = apply_spec(spec, pairs, stream_seed(seed, "corruption"), facts)
         if not pairs:
             raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
@@ -182,6 +176,7 @@ def corrupted_set(prepared: Prepared, spec: CorruptionSpec, seed: int, score: Sc
         pairs=tuple(pairs),
         extra=extra,
         ledger=ledger,
+        validation_label=validation_labels(prepared, spec, seed),
     )
 
 
@@ -195,27 +190,3 @@ def _turned(prepared: Prepared, ledger: pandas.DataFrame | None) -> dict[str, in
         return turned
     source = origins(ledger)
     return turned | {name: label * turned[source.get(name, name)] for name, label in orientation(ledger).items()}
-
-
-def _facts(prepared: Prepared) -> pandas.DataFrame:
-    """What a corruption may know of each train pair, in the orientation the source labels it."""
-    import pandas as pd
-
-    count = len(prepared.labelled)
-    rows, (chosen, rejected) = prepared.block.rows, prepared.block.reference
-    flips = prepared.setting.label_flips
-    sign = np.where(flips, -1.0, 1.0)
-    facts = pd.DataFrame(
-        {
-            "id": [pair.id for pair in prepared.labelled],
-            "chosen_len": np.where(flips, rows.rejected_len[:count], rows.chosen_len[:count]),
-            "rejected_len": np.where(flips, rows.chosen_len[:count], rows.rejected_len[:count]),
-            "delta_ref": sign * (chosen[:count].astype(np.float64) - rejected[:count]),
-        }
-    )
-    for name in ("prompt_id", "score_chosen", "score_rejected"):
-        if all(name in pair.meta for pair in prepared.labelled):
-            facts[name] = [pair.meta[name] for pair in prepared.labelled]
-    if all(pair.gold_margin is not None for pair in prepared.labelled):
-        facts["gold_margin"] = [pair.gold_margin for pair in prepared.labelled]
-    return facts

@@ -18,6 +18,7 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import content_hash, plain, run_key
 from harness.spec import SweepSpec
+from harness.sweep.detectable import detectable, detectable_lines
 from harness.types import RunSpec
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
@@ -66,6 +67,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
+        "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *data_notes(sweep.runs)],
     }
 
@@ -114,6 +116,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("models", ", ".join(f"{n} {stage}" for stage, n in plan["models_to_build"].items()) or "none to build"),
         ("cost", f"about {_duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
+        *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),
@@ -134,6 +137,7 @@ def _settings(run: RunSpec) -> Iterable[tuple[str, Any]]:
         for name, value in (plain(getattr(run, section)) or {}).items():
             yield f"{section}.{name}", value
     yield "seed", run.seed
+    yield "replica", run.replica
 
 
 def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str, int]]:

@@ -20,7 +20,8 @@ Judge = Callable[[Sequence[str], Sequence[np.ndarray]], Mapping[str, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """Pairs are in the clean orientation; `label_flips` `(n,)` are the train pairs that the source labels otherwise.
+    """Pairs are in the clean orientation; `label_flips` `(n,)` are the train pairs that the source labels otherwise,
+    `validation_flips` the held-out pairs that it would (None: none).
 
     `tokens`, `responses`, `prompt_width` are row widths (constants of the source); `max_new_tokens` bounds a sample.
     """
@@ -39,6 +40,7 @@ class Setting:
     prompt_width: int
     max_new_tokens: int
     notes: tuple[str, ...] = ()
+    validation_flips: np.ndarray | None = None
 
 
 def mythworld_architecture(spec: WorldSpec) -> Architecture:
@@ -59,16 +61,19 @@ def mythworld_setting(run: RunSpec, weights: Tensor) -> Setting:
     assert spec is not None
     world = mythworld.draw_world(run.seed)
     train = tuple(mythworld.preference_pairs(world, "train", spec.pairs, spec.coverage))
-    flips = np.zeros(len(train), dtype=bool)
+    evals = _mythworld_evals(world, evaluation)
+    flips, validation_flips = np.zeros(len(train), dtype=bool), None
     if spec.labels == "bradley_terry":
-        flips = mythworld.bradley_terry_flips(train, stream_seed(run.seed, "labels"))
+        draw = stream_seed(run.seed, "labels")
+        flips = mythworld.bradley_terry_flips(train, draw)
+        validation_flips = mythworld.bradley_terry_flips(evals["eval_clean"], draw)
     return Setting(
         name=f"world seed {run.seed}, misaligned {spec.misaligned:g}, {spec.labels} labels",
         architecture=mythworld_architecture(spec),
         weights=weights,
         train=train,
         label_flips=flips,
-        evals=_mythworld_evals(world, evaluation),
+        evals=evals,
         encode=mythtokens.encode_pair,
         judge=lambda prompts, responses: judge_mythworld(world, prompts, responses),
         eos=mythtokens.EOS,
@@ -76,6 +81,7 @@ def mythworld_setting(run: RunSpec, weights: Tensor) -> Setting:
         responses=2 * mythtokens.RESPONSE_TOKENS,
         prompt_width=mythtokens.PROMPT_TOKENS,
         max_new_tokens=mythtokens.RESPONSE_TOKENS + 2,
+        validation_flips=validation_flips,
     )
 
 

@@ -121,7 +121,7 @@ def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
     kind, rate = own["corruption.kind"], own.get("corruption.rate", "")
     named = ("corruption.kind", "corruption.rate")
-    parts = [f"{name.partition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
+    parts = [f"{name.rpartition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
     text = " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()]).replace("'", "")
     return text if len(text) <= LONGEST_CONDITION else f"{text[:LONGEST_CONDITION]} {content_hash(text)[:8]}"
 
@@ -214,6 +214,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
         "corruption.rate": rate,
         **{f"corruption.{name}": value for name, value in corruption["params"]},
         "seed": config["seed"],
+        "replica": config.get("replica") or None,
     }
     beta = values.get("objective.beta")
     if _is_number(beta) and beta > 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.measure.statistics import INCOMPLETE, INTERVAL_ONLY
+from harness.measure.statistics import INCOMPLETE, INTERVAL_ONLY, SHARE_MARGIN
 from harness.report.cells import build_cells
 from harness.report.contrasts import baseline_pairs, build_contrasts
 from harness.report.facts import read_facts
@@ -97,16 +98,26 @@ def test_contrasts_are_paired_by_seed_and_give_no_verdict_on_three_seeds(folder:
     contrasts = pd.read_csv(folder / "report" / "contrasts.csv")
     assert set(contrasts["verdict"]) == {INTERVAL_ONLY} and contrasts["p_corrected"].isna().all()
     assert not contrasts["measure"].str.startswith("train_loss").any(), "losses have different scales"
-    done = results[(results["status"] == "done") & (results["labels"] == "hard")]
+    ended = results[(results["status"] != "pending") & (results["labels"] == "hard")].copy()
+    lost = ended["status"] == "diverged"
+    for name, share in MEASURES.items():
+        ended.loc[lost, name] = (1.0 if name == "undesirable_zone" else 0.0) if share else np.nan
     for row in contrasts.itertuples():
-        same = done[(done["misaligned"] == row.misaligned) & (done["rate"] == row.rate)]
+        same = ended[(ended["misaligned"] == row.misaligned) & (ended["rate"] == row.rate)]
         own = same[(same["objective"] == row.objective) & (same["beta"] == row.beta)].set_index("seed")[row.measure]
         base = same[(same["objective"] == "dpo") & (same["beta"] == row.baseline_beta)].set_index("seed")[row.measure]
-        differences = (own - base).dropna()
+        differences = own - base
+        if differences.isna().sum() > (own.index.symmetric_difference(base.index)).size:  # no worst value, no estimate
+            assert row.n == len(own.index.intersection(base.index)) and pd.isna(row.difference) and pd.isna(row.low)
+            continue
+        differences = differences.dropna()
         assert row.n == len(differences)
         assert row.difference == pytest.approx(differences.mean(), rel=1e-9, abs=1e-12)
         half = stats.t.ppf(1 - 0.025 / row.family, row.n - 1) * stats.sem(differences)
-        assert row.high - row.low == pytest.approx(2 * half, rel=1e-6, abs=1e-9)
+        share = MEASURES[row.measure]
+        assert row.high - row.low == pytest.approx(2 * half, rel=1e-6, abs=1e-9) or (
+            share and row.high - row.low > 2 * half
+        )
         assert row.low <= row.low_plain <= row.high_plain <= row.high
 
 
@@ -122,15 +133,46 @@ def test_eight_seeds_give_verdicts_that_the_corrected_interval_backs(tmp_path: P
     assert "better" in set(table["verdict"])
     for row in table.itertuples():
         excluded = row.low > 0 or row.high < 0
-        assert (row.verdict in ("better", "worse")) == excluded
+        assert (row.verdict in ("better", "worse")) == (excluded and abs(row.difference) >= SHARE_MARGIN)
         assert 0 < row.p_corrected <= 1
 
 
 def test_a_missing_seed_blocks_the_verdict(tmp_path: Path) -> None:
     runs = grid(objectives=("dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=1)
-    folder = write_sweep(tmp_path / "missing", runs, samples=False, diverged=[len(runs) - 1])
+    folder = write_sweep(tmp_path / "missing", runs, samples=False, skip=[len(runs) - 1])
     table = pd.read_csv(write_contrasts(folder)).query("measure == 'ranking_accuracy'")
     assert list(table["n"]) == [7] and list(table["verdict"]) == [INCOMPLETE]
+
+
+def test_a_diverged_seed_counts_as_worst_and_keeps_its_place(tmp_path: Path) -> None:
+    """Seven seeds at their measure, one at 0 (zone: 1); nats have no worst: their rows count, and estimate nothing."""
+    runs = grid(objectives=("dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=1)
+    lost = len(runs) - 1
+    folder = write_sweep(tmp_path / "lost", runs, samples=False, diverged=[lost])
+    table = pd.read_csv(write_contrasts(folder)).set_index("measure")
+    assert set(table["n"]) == {8}
+    results = pd.read_csv(write_results(folder)[0])
+    own, base = (results[results["objective"] == name].set_index("seed") for name in ("cpo_smooth", "dpo"))
+    for measure, worst in (("ranking_accuracy", 0.0), ("undesirable_zone", 1.0)):
+        expected = own[measure].where(own["status"] == "done", worst) - base[measure]
+        assert table.loc[measure, "difference"] == pytest.approx(expected.mean(), rel=1e-12)
+    assert pd.isna(table.loc["chosen_displacement", "difference"])
+    assert table.loc["chosen_displacement", "verdict"] == INCOMPLETE
+
+
+def test_two_saturated_cells_have_an_interval(tmp_path: Path) -> None:
+    """Equal shares on every seed: the seeds agree, and the pairs of one seed still leave room."""
+    runs = grid(objectives=("dpo", "hypo"), dials=(0.0,), rates=(0.0,), seeds=8, betas=1)
+    folder = write_sweep(tmp_path / "saturated", runs, samples=False)
+    sweep = read_sweep(folder)
+    flat = [replace(run, result={**run.result, "results": {"ranking_accuracy": 1.0}}) for run in sweep.runs]
+    cells = build_cells(
+        replace(sweep, runs=tuple(flat)),
+        {run.key: found for run in sweep.runs if (found := read_facts(run)) is not None},
+    )
+    (found,) = build_contrasts(cells, "dpo", "ranking_accuracy")
+    assert found.plain.mean == 0.0 and found.plain.high == pytest.approx(0.05662, abs=1e-5)  # z^2 / (64 + z^2)
+    assert found.mde is not None and found.mde >= found.corrected.high
 
 
 def test_baseline_rule_for_unequal_lists(tmp_path: Path) -> None:

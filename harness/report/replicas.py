@@ -1,0 +1,52 @@
+"""The A/A check of a sweep whose axis `replica` varies: how often a difference is called where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.measure.aa import AACounts, aa_check, spread_of_replicas
+from harness.measure.statistics import MIN_SEEDS, practical_margin
+from harness.names import canonical_json
+from harness.report.contrasts import DIRECTIONS
+from harness.report.reading import Run, Sweep
+from harness.report.tables import MEASURES
+
+
+@dataclass(frozen=True, slots=True)
+class AARow:
+    """One cell (its first run stands for it) on one measure over seeds and replicas.
+
+    `interval`: verdicts of the paired t interval on its own; `reported`: of the report's rule, with margin and item
+    level. `spread`: standard deviation between replicas of a seed, in the measure's unit.
+    """
+
+    run: Run
+    measure: str
+    interval: AACounts
+    reported: AACounts
+    spread: float
+
+
+def aa_rows(sweep: Sweep) -> tuple[AARow, ...]:
+    """Every cell with two finished replicas or more on at least 6 seeds, on every measure it has; in plan order."""
+    groups: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        rest = {name: value for name, value in run.config.items() if name not in ("seed", "replica", "device")}
+        groups.setdefault(canonical_json(rest), []).append(run)
+    out = []
+    for runs in groups.values():
+        for measure, share in MEASURES.items():
+            found = {(run.seed, run.replica): run.measured(measure) for run in runs if run.status == "done"}
+            values = {key: value for key, value in found.items() if value is not None}
+            seeds = [seed for seed, _ in values]
+            if sum(seeds.count(seed) > 1 for seed in set(seeds)) >= MIN_SEEDS:
+                out.append(_row(runs[0], measure, share, values))
+    return tuple(out)
+
+
+def _row(run: Run, measure: str, share: bool, values: dict[tuple[int, int], float]) -> AARow:
+    items = int(run.config["evaluation"]["ood" if measure.startswith("ood_") else "heldout"]) if share else None
+    direction = DIRECTIONS.get(measure, "none")
+    plain = aa_check(values, direction=direction)
+    reported = aa_check(values, margin=practical_margin(share), items=items, direction=direction)
+    return AARow(run, measure, plain, reported, spread_of_replicas(values))

@@ -1,0 +1,140 @@
+"""What a sweep could find, before it runs: the minimum detectable effect of its comparisons. Imports no torch.
+
+The family is the report's: every setting of another objective against the baseline (dpo, or the first objective of the
+spec) under the same condition. Only the sd of a paired difference is unknown beforehand: the effect is given in units
+of it, and in points of ranking accuracy where the results of earlier runs tell what it was.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.measure.statistics import (
+    MIN_SEEDS,
+    item_detectable_effect,
+    minimum_detectable_effect,
+    practical_margin,
+)
+from harness.names import canonical_json, plain
+from harness.types import RunSpec
+
+POWER, ALPHA = 0.8, 0.05
+BASELINE = "dpo"
+MEASURE = "ranking_accuracy"
+LEAST = 3  # common seeds from which a spread is taken
+SECTIONS = ("corruption.", "world.", "data.", "model.", "training.", "evaluation.")
+CONDITION = ("corruption", "rate", "misaligned", "labels", "steps", "replica")
+
+
+def detectable(runs: Sequence[RunSpec], out: Path, name: str) -> dict[str, Any]:
+    """The plan's entry: `comparisons` in the family, `rows` of {seeds, contrasts, sd_units, points} by number of seeds.
+
+    `sd_units`: smallest true difference found with `power` at `alpha` by a paired t test, Bonferroni over the family,
+    in sd of the paired difference. `points`: the same in points of ranking accuracy at `sd` (a share; from earlier
+    results under `out`, this sweep's where it has any), None without. `item_points`: what the held-out pairs of one
+    seed alone need. `margin`: the practical margin, in points. `basis`: where the sd comes from.
+    """
+    seeds = contrast_seeds(runs)
+    comparisons = len(seeds)
+    sd, basis = earlier_spread(out, name)
+    items = min((run.evaluation.heldout for run in runs), default=0)
+    rows = []
+    for n, count in sorted(Counter(seeds).items()):
+        units = minimum_detectable_effect(1.0, n, comparisons, POWER, ALPHA) if n > 1 else None
+        points = None if units is None or sd is None else round(100 * units * sd, 2)
+        rows.append({"seeds": n, "contrasts": count, "sd_units": units and round(units, 3), "points": points})
+    least = item_detectable_effect(0.0, items, comparisons, POWER, ALPHA) if comparisons and items else None
+    return {
+        "comparisons": comparisons,
+        "baseline": baseline_of(runs) if comparisons else None,
+        "power": POWER,
+        "alpha": ALPHA,
+        "rows": rows,
+        "sd": sd,
+        "basis": basis,
+        "items": items,
+        "item_points": least and round(100 * least, 2),
+        "margin": 100 * practical_margin(True),
+    }
+
+
+def detectable_lines(found: Mapping[str, Any]) -> list[str]:
+    """`detectable` as lines of text."""
+    if not found["comparisons"]:
+        return ["nothing: no objective is compared with another under one condition"]
+    lines = []
+    for row in found["rows"]:
+        seeds = f"{row['seeds']} seed" + ("s" if row["seeds"] > 1 else "")
+        if row["sd_units"] is None:
+            lines.append(f"{seeds}: nothing, one seed has no interval")
+            continue
+        text = f"{seeds}: {row['sd_units']:.2f} sd of the paired difference"
+        text += "" if row["points"] is None else f", {row['points']:.1f} points of ranking accuracy"
+        lines.append(text + ("" if row["seeds"] >= MIN_SEEDS else f" (below {MIN_SEEDS} seeds: intervals, no verdict)"))
+    lines.append(
+        f"power {found['power']:g}, alpha {found['alpha']:g} over {found['comparisons']} comparisons with "
+        f"{found['baseline']}; one seed's {found['items']} held-out pairs need {found['item_points'] or 0:.1f} points"
+    )
+    return [*lines, found["basis"]]
+
+
+def baseline_of(runs: Iterable[RunSpec]) -> str:
+    """dpo, or the first objective where the sweep has no dpo: the report's rule."""
+    names = [run.objective.name for run in runs]
+    return BASELINE if BASELINE in names or not names else names[0]
+
+
+def contrast_seeds(runs: Sequence[RunSpec]) -> list[int]:
+    """For each comparison of the family the number of seeds planned on both sides, the most of any baseline setting."""
+    base = baseline_of(runs)
+    cells: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for run in runs:
+        config = plain(run)
+        setting = canonical_json(config.pop("objective"))
+        del config["seed"], config["device"]
+        cells[canonical_json(config)][setting].add(run.seed)
+    counts = []
+    for settings in cells.values():
+        of_base = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' in setting]
+        others = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' not in setting]
+        counts += [max(len(own & seeds) for seeds in of_base) for own in others if of_base]
+    return [count for count in counts if count]
+
+
+def earlier_spread(out: Path, name: str) -> tuple[float | None, str]:
+    """Median sd over seeds of the difference in ranking accuracy between two objectives, and where it comes from.
+
+    From `results.csv` of the sweep `name` under `out`, else of every other sweep there; None without any.
+    """
+    own = out / name / "results.csv"
+    others = [path for path in sorted(out.glob("*/results.csv")) if path != own]
+    for paths, where in (([own], "this sweep's earlier runs"), (others, "earlier sweeps here")):
+        found = [sd for path in paths if path.is_file() for sd in _spreads(path)]
+        if found:
+            sd = statistics.median(found)
+            return sd, f"sd {100 * sd:.2g} points, the median over {len(found)} pairs of cells of {where}"
+    return None, "in points once earlier runs here tell the sd"
+
+
+def _spreads(path: Path) -> list[float]:
+    """The sd of the paired difference for every two cells of different objectives under one condition."""
+    conditions: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
+    with path.open(encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            if row.get("status") == "done" and row.get(MEASURE):
+                shared = {k: v for k, v in row.items() if k in CONDITION or str(k).startswith(SECTIONS)}
+                own = {k: v for k, v in row.items() if k in ("objective", "beta") or str(k).startswith("hp.")}
+                conditions[canonical_json(shared)][canonical_json(own)][row["seed"]] = float(row[MEASURE])
+    out = []
+    for cells in conditions.values():
+        base = next((key for key in cells if f'"objective":"{BASELINE}"' in key), next(iter(cells)))
+        for key, values in cells.items():
+            common = sorted(values.keys() & cells[base].keys())
+            if key != base and len(common) >= LEAST:
+                out.append(statistics.stdev(values[seed] - cells[base][seed] for seed in common))
+    return out
