@@ -151,8 +151,8 @@ def report_split(spec: StudySpec) -> str:
 
 def write_scores(folder: Path, runs: Sequence[Planned], scorer: Scorer) -> None:
     """`scores.parquet`: run key, step, split, measure, value (NaN where not finite), items behind it."""
-    once = {item.key: item.run for item in runs}
-    rows = [score for key, run in once.items() for score in scorer.scores(key, run)]
+    once = {item.key: item.run.objective.beta for item in runs}
+    rows = [score for key, beta in once.items() for score in scorer.scores(key, beta)]
     columns = {
         "run_key": np.array([row.run_key for row in rows], dtype=object),
         "step": np.array([row.step for row in rows], dtype=np.int32),

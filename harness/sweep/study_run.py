@@ -16,7 +16,7 @@ from rich.console import Console
 from harness.names import run_key
 from harness.spec import SweepSpec
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target
+from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
 from harness.sweep.messages import DONE
 from harness.sweep.study_files import (
     Planned,
@@ -28,7 +28,7 @@ from harness.sweep.study_files import (
     write_study_plan,
 )
 from harness.sweep.study_ledger import Ledger
-from harness.sweep.study_scores import Scorer, observable
+from harness.sweep.study_scores import Scorer
 from harness.sweep.study_search import Bench, search
 from harness.sweep.study_storage import shown, storage_problem, storage_url, write_storage
 from harness.tracking import store
@@ -149,15 +149,13 @@ def _scorer(spec: StudySpec, folder: Path) -> Scorer:
     splits = [CLEAN, TEST]
     if spec.template.world is not None and spec.template.evaluation.ood:
         splits.append(OOD)
-    wanted = any(item.split == OBSERVED for item in spec.wanted)
-    why = observable(spec.template)
-    if wanted and why:
-        raise InputError(f"{spec.path} targets: {why}")
-    return Scorer(folder, measures, splits if why else [*splits, OBSERVED])
+    if not observed_refusal("", spec.template.corruption):
+        splits.append(OBSERVED)
+    return Scorer(folder, measures, splits)
 
 
 def _value(scorer: Scorer, item: Planned, target: Target | Constraint) -> float | None:
-    return scorer.last(item.key, item.run, target.measure, target.split)
+    return scorer.last(item.key, item.run.objective.beta, target.measure, target.split)
 
 
 def _finish(
@@ -171,7 +169,7 @@ def _finish(
     runs = all_runs(spec, ledger)
     write_study_plan(folder, spec, runs)
     shares = {arm.label: importance(spec, arm, ledger.told(arm.label)) for arm in spec.arms}
-    write_study(folder, spec, ledger, runs, shares, observable(spec.template))
+    write_study(folder, spec, ledger, runs, shares, observed_refusal("", spec.template.corruption))
     write_scores(folder, runs, scorer)
     page = write_study_report(folder)
     for arm in spec.arms:

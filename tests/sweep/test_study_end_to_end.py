@@ -15,7 +15,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.names import run_key
+from harness.spec_study import load_study
 from harness.sweep.study import stored
+from harness.sweep.study_ledger import Ledger
+from harness.sweep.study_scores import Scorer
 from harness.tracking.mlflow_rows import read_plan
 from harness.tracking.mlflow_views import views
 from harness.tracking.store import verify
@@ -54,7 +58,7 @@ def files(study: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(root), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(root), capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "tiny"
 
@@ -74,19 +78,13 @@ def test_every_trial_is_told_and_every_file_is_whole(studied):
 
 
 def test_trials_score_what_their_records_say(studied):
-    from harness.spec_study import load_study
-    from harness.sweep.study_ledger import Ledger
-    from harness.sweep.study_scores import Scorer
-
     spec = load_study(studied.parent.parent / "study.yaml")
     scorer = Scorer(studied, ["ranking_accuracy", "kl"], ["validation_clean"])
     for trial in Ledger(studied, spec.key).of("dpo"):
         runs = [spec.run(spec.arms[0], trial.params, seed) for seed in spec.seeds]
-        from harness.names import run_key
-
-        values = [scorer.last(run_key(run), run, "ranking_accuracy", "validation_clean") for run in runs]
+        values = [scorer.last(run_key(run), run.objective.beta, "ranking_accuracy", "validation_clean") for run in runs]
         assert trial.values[0] == pytest.approx(sum(values) / 2)
-        bounds = [scorer.last(run_key(run), run, "kl", "validation_clean") for run in runs]
+        bounds = [scorer.last(run_key(run), run.objective.beta, "kl", "validation_clean") for run in runs]
         assert trial.constraints[0] == pytest.approx(sum(bounds) / 2 - 50)
 
 
@@ -122,7 +120,7 @@ def test_the_report_stands_alone_and_escapes(studied):
 def test_repeating_the_command_trains_nothing(studied):
     before = {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")}
     kept = files(studied)
-    done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0 and "8 trials already told" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
     assert files(studied) == kept
@@ -136,7 +134,7 @@ def test_killed_and_repeated_the_study_is_the_same(studied, tmp_path):
         time.sleep(moments.uniform(6.0, 25.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     again = tmp_path / "runs" / "tiny"
     assert files(again) == files(studied)
