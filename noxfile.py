@@ -187,6 +187,13 @@ def slow(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """Open report and dashboard in headless Chromium, every view; skipped where none is installed."""
+    environment(session)
+    python(session, "-m", "pytest", "-m", "browser", "-rs", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
 def oracle(session: nox.Session) -> None:
     """Compare losses and training with TRL's own code (installs TRL beside the rest)."""
     environment(session, "oracle")

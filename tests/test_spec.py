@@ -13,7 +13,8 @@ import yaml
 
 from harness.data.mythworld import reference_key
 from harness.labels import readable_name, readable_names
-from harness.names import run_key, run_stream, stream_seed
+from harness.names import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
+from harness.names import plain as plain_data
 from harness.spec import load_sweep
 from harness.spec_models import FIELDS, SECTIONS
 from harness.sweep.packs import pack_key
@@ -225,6 +226,14 @@ def test_overrides(tmp_path):
     runs = load(tmp_path, text, "objectives.0.beta=[3, 4]", "training.steps=9", "also.0.seeds=[5]", "device=cpu").runs
     assert [(r.objective.beta, r.seed) for r in runs] == [(3.0, 0), (4.0, 0), (3.0, 5), (4.0, 5)]
     assert {(r.training.steps, r.device) for r in runs} == {(9, "cpu")}
+
+
+def test_a_field_that_came_later_enters_run_keys_only_where_it_is_set(tmp_path):
+    run = load(tmp_path, BASE).runs[0]
+    config = plain_data(run)
+    del config["device"], config["replica"], config["evaluation"]["gradient_probe"]
+    assert run_key(run) == content_hash({"recipe": RECIPE_VERSION, **config})
+    assert run_key(load(tmp_path, BASE, "evaluation.gradient_probe=8").runs[0]) != run_key(run)
 
 
 def test_device_does_not_enter_run_keys(tmp_path):

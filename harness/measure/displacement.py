@@ -11,7 +11,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.measure.records import Array
+from harness.measure.distributions import correlation, mean
+from harness.measure.margins import chosen_shift
+from harness.measure.metric import INF, LOGPS, Metric, View
+from harness.measure.records import Array, numbers
 
 
 def ches_columns(products: ArrayLike, lengths: ArrayLike) -> dict[str, Array]:
@@ -29,3 +32,19 @@ def ches_columns(products: ArrayLike, lengths: ArrayLike) -> dict[str, Array]:
         "ln_ches_turned": inner / (n_w * n_l) - rejected / n_l**2,
     }
     return {name: values.astype(np.float32) for name, values in columns.items()}
+
+
+def _foretold(view: View) -> float:
+    return correlation(numbers(view.columns, "ln_ches"), chosen_shift(view.columns))
+
+
+def rows() -> list[Metric]:
+    """CHES of the reference over the pairs of a split, and whether it foretells which chosen responses lose."""
+    return [
+        Metric("ches", lambda v: mean(numbers(v.columns, "ches")), "hidden^2", "none", -INF, INF, ("ches",), "OCED",
+               "mean CHES under the reference: higher (less negative) foretells more displacement; grows with length"),
+        Metric("ln_ches", lambda v: mean(numbers(v.columns, "ln_ches")), "hidden^2", "none", -INF, INF, ("ln_ches",),
+               "OCED", "mean length-free CHES under the reference: the one to rank pairs and data sets by"),
+        Metric("corr_ches_displacement", _foretold, "correlation", "none", -1, 1, (*LOGPS, "ln_ches"), "OCED",
+               "correlation of ln_ches with h_w: below 0 where CHES foretold which chosen responses lose"),
+    ]  # fmt: skip

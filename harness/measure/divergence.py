@@ -8,6 +8,7 @@ one run only. A statement about a cell is made over seeds (`statistics`), a fami
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,7 +17,7 @@ import numpy as np
 
 from harness.measure.margins import TIE_TOL, delta
 from harness.measure.records import Array, Columns, Floats, by_id, column, numbers
-from harness.measure.statistics import holm, wilson
+from harness.measure.statistics import cell_estimate, holm, wilson
 from harness.measure.table import METRICS
 from harness.types import InputError
 
@@ -69,13 +70,14 @@ def clustered_sign_p(losses: Sequence[int]) -> float:
     `losses` holds one integer a prompt, right-to-wrong minus wrong-to-right. With one pair a prompt it is McNemar.
     The distribution of the signed total is built by convolution, so no sampling at any number of prompts.
     """
-    sizes = [abs(int(loss)) for loss in losses if loss]
-    total = sum(sizes)
-    weights = np.zeros(2 * total + 1)
-    weights[total] = 1.0
-    for s in sizes:
-        weights = 0.5 * (np.roll(weights, s) + np.roll(weights, -s))
-    return float(min(1.0, weights[total + int(sum(losses)) :].sum()))
+    from scipy.stats import binom
+
+    weights = np.ones(1)
+    for size, count in Counter(abs(int(loss)) for loss in losses if loss).items():
+        steps = np.zeros(2 * size * count + 1)  # from -size * count to size * count
+        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        weights = np.convolve(weights, steps)
+    return float(min(1.0, weights[len(weights) // 2 + int(sum(losses)) :].sum()))
 
 
 def paired_fall_p(first: Floats, last: Floats) -> float:
@@ -98,7 +100,8 @@ def _per_prompt(values: Floats, prompts: Array | None) -> Floats:
     return np.asarray(np.bincount(index, weights=values), dtype=np.float64)
 
 
-def _matched(first: Columns, last: Columns, what: str) -> tuple[Columns, Columns]:
+def matched(first: Columns, last: Columns, what: str) -> tuple[Columns, Columns]:
+    """Two checkpoints row by row. Raises InputError where they do not hold the same ids."""
     before, after = by_id(first, last)
     if len(column(before, "id")) != len(column(first, "id")) or len(column(after, "id")) != len(column(last, "id")):
         raise InputError(f"{what}: the two checkpoints hold different ids; compare one fixed set of pairs")
@@ -151,7 +154,7 @@ def true_reversal(
     `prompt_column` names the cluster where there is more than one pair a prompt. Raises InputError where the two
     checkpoints do not hold the same ids, or hold non-finite values.
     """
-    pair = _matched(first, last, "true_reversal")
+    pair = matched(first, last, "true_reversal")
     return _compare("D2", pair, pair, True, prompt_column, (epsilon_loss, epsilon_accuracy))
 
 
@@ -168,8 +171,8 @@ def noise_memorisation(
 
     `clean_*` are rows of train_clean or eval_clean. The accuracies and p_accuracy reported are those of the clean set.
     """
-    observed = _matched(observed_first, observed_last, "noise_memorisation, observed")
-    clean = _matched(clean_first, clean_last, "noise_memorisation, clean")
+    observed = matched(observed_first, observed_last, "noise_memorisation, observed")
+    clean = matched(clean_first, clean_last, "noise_memorisation, clean")
     before, after = (int((delta(columns) > 0).sum()) for columns in observed)
     rose = after - before >= epsilon_accuracy * len(column(observed[0], "id")) - 1e-9
     return _compare("D3", observed, clean, rose, prompt_column, (epsilon_loss, epsilon_accuracy))
@@ -178,12 +181,13 @@ def noise_memorisation(
 @dataclass(frozen=True, slots=True)
 class Satisfaction:
     """D1 at one checkpoint: `pull` is the mean grad_weight relative to step 0, `zone_low` the lower end of the 95 %
-    Wilson interval of the undesirable zone over pairs. A rule, with nothing to reject."""
+    Wilson interval of the undesirable zone over `items` pairs (or prompts). A rule, with nothing to reject."""
 
     pull: float
     reward_accuracy: float
     undesirable_zone: float
     zone_low: float
+    items: int = 0
 
     def fires(self) -> bool:
         """All three: pull <= 10 % of step 0, reward accuracy >= .95, undesirable zone surely >= .05."""
@@ -191,15 +195,37 @@ class Satisfaction:
 
 
 def premature_satisfaction(
-    columns: Columns, weight_first: Floats, weight_now: Floats, tie_tol: float = TIE_TOL
+    columns: Columns,
+    weight_first: Floats,
+    weight_now: Floats,
+    tie_tol: float = TIE_TOL,
+    prompt_column: str | None = None,
 ) -> Satisfaction:
-    """D1 from the rows of one split at one step and the pairs' `targets.grad_weight` (n,) at step 0 and now."""
-    n = len(column(columns, "policy_chosen"))
+    """D1 from the rows of one split at one step and the pairs' pulls (`targets.pull`) (n,) at step 0 and now.
+
+    With `prompt_column` the interval of the zone counts prompts, not pairs: pairs of one prompt are no new evidence.
+    """
+    n = len(column(columns, "policy_chosen" if prompt_column is None else prompt_column))
+    if prompt_column is not None:
+        n = len(np.unique(np.asarray(columns[prompt_column]).astype(str)))
     zone = METRICS["undesirable_zone"].compute(columns, tie_tol=tie_tol)
     accuracy = METRICS["reward_accuracy"].compute(columns, tie_tol=tie_tol)
     if math.isnan(zone):
         raise InputError("no pairs, or non-finite log-probs: a diverged run is not satisfied")
-    return Satisfaction(float(weight_now.mean() / weight_first.mean()), accuracy, zone, wilson(zone * n, n).low)
+    return Satisfaction(float(weight_now.mean() / weight_first.mean()), accuracy, zone, wilson(zone * n, n).low, n)
+
+
+def satisfaction_over_seeds(found: Sequence[Satisfaction]) -> Satisfaction:
+    """D1 of a cell from its seeds: mean pull and reward accuracy, and the zone's interval over seeds, which is never
+    narrower than Wilson's on the pairs of one seed; a single seed has Wilson's alone. Raises ValueError for none."""
+    if not found:
+        raise ValueError("no seed to speak of")
+    items = min(one.items for one in found)
+    zones = [one.undesirable_zone for one in found]
+    zone = cell_estimate(zones, items)
+    low = zone.low if len(found) > 1 else found[0].zone_low
+    pull, accuracy = (float(np.mean([getattr(one, name) for one in found])) for name in ("pull", "reward_accuracy"))
+    return Satisfaction(pull, accuracy, zone.mean, low, items)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -77,18 +79,27 @@ def constraint_metrics(columns: Columns, margin: float) -> dict[str, float]:
 
 
 def checkpoint_metrics(
-    columns: Columns, split_prefix: str, beta: float | None, tie_tol: float = TIE_TOL
+    columns: Columns,
+    split_prefix: str,
+    beta: float | None,
+    tie_tol: float = TIE_TOL,
+    objective: str | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Metric points of one split at one step, by MLflow name; every value is finite.
 
     `split_prefix` says which split the rows are: "" the training probe set with observed labels, "eval_" held-out
     clean pairs, "ood_" another distribution. TRL's names stand for "" and "eval_" (with that prefix), ours under
-    `geometry/`: plain for held-out pairs, `train_` and `ood_` before the name else. Points without a finite value are
-    left out and counted in `geometry/<train_ | ood_>nonfinite`, which stands only where there are any.
+    `geometry/`: plain for held-out pairs, `train_` and `ood_` before the name else; `pull` and `train_pull` where the
+    objective is given. Points without a finite value are left out and counted in `geometry/<train_ | ood_>nonfinite`,
+    which stands only where there are any.
     """
     if split_prefix not in ("", "eval_", "ood_"):
         raise ValueError(f"split_prefix must be '', 'eval_' or 'ood_', got {split_prefix!r}")
     points = {f"geometry/{name}": v for name, v in _geometry(columns, split_prefix, beta, tie_tol).items()}
+    if split_prefix != "ood_" and objective is not None:
+        name = "geometry/pull" if split_prefix else "geometry/train_pull"
+        points[name] = METRICS["pull"].compute(columns, objective=objective, hyperparameters=hyperparameters)
     if split_prefix != "ood_":
         points |= {f"{split_prefix}{name}": value for name, value in _trl(columns, beta, tie_tol).items()}
     finite = {name: value for name, value in points.items() if math.isfinite(value)}

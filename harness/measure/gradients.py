@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.measure.records import Array
+from harness.measure.distributions import mean
+from harness.measure.metric import INF, Function, Metric, View
+from harness.measure.records import Array, numbers
 
 
 def gradient_columns(products: ArrayLike, pulls: ArrayLike, lengths: ArrayLike, per_token: bool) -> dict[str, Array]:
@@ -38,3 +40,43 @@ def gradient_columns(products: ArrayLike, pulls: ArrayLike, lengths: ArrayLike, 
     rate = pull_w * (chosen - inner) + pull_l * (rejected - inner)
     floats = {name: values.astype(np.float32) for name, values in (columns | {"gain_rate": rate}).items()}
     return floats | {"chosen_rises": inner < chosen, "rejected_falls": inner < rejected}
+
+
+def _known(name: str) -> Function:
+    """The mean of a column over the rows where it is known: a gradient of zero has no direction."""
+
+    def average(view: View) -> float:
+        values = numbers(view.columns, name)
+        return mean(values[~np.isnan(values)])
+
+    return average
+
+
+def rows() -> list[Metric]:
+    """Rows over `probes.parquet`: cut to one step first."""
+    texts = (
+        ("grad_norm_w", "1/parameter", "none", 0.0, INF, "mean norm of the chosen log-prob's gradient"),
+        ("grad_norm_l", "1/parameter", "none", 0.0, INF, "mean norm of the rejected log-prob's gradient"),
+        ("grad_cos", "cosine", "none", -1.0, 1.0, "mean cosine of the two: near 1 the two sides move together"),
+        ("chosen_rises", "share", "up", 0.0, 1.0, "pairs whose own step raises the chosen log-prob (first order)"),
+        (
+            "rejected_falls",
+            "share",
+            "up",
+            0.0,
+            1.0,
+            "pairs whose own step lowers the rejected log-prob (first order)",
+        ),
+        (
+            "gain_rate",
+            "own",
+            "none",
+            -INF,
+            INF,
+            "mean first-order rate of the gain on the pair alone",
+        ),
+    )
+    return [
+        Metric(name, _known(name), unit, direction, low, high, (name,), "P", text, beta_neutral=name != "gain_rate")
+        for name, unit, direction, low, high, text in texts
+    ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -19,13 +20,18 @@ INF = math.inf
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a measure reads: the columns and the settings of the run. `beta` and `gamma` are NaN where not given."""
+    """What a measure reads: the columns and the settings of the run. `beta` and `gamma` are NaN where not given.
+
+    `objective` with its resolved `hyperparameters` is for measures that follow from the loss (targets, the pull).
+    """
 
     columns: Columns
     beta: float = math.nan
     tie_tol: float = TIE_TOL
     gamma: float = math.nan
     flip_rate: float = 0.0
+    objective: str = ""
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
 
 
 Function = Callable[[View], float]
@@ -35,9 +41,9 @@ Function = Callable[[View], float]
 class Metric:
     """One measure. `direction`: up (larger is better), down (smaller is), none. `low`, `high`: range, ends included.
 
-    `needs` names the columns it reads, `settings` what it cannot do without (beta, gamma). `splits` where it means
-    something: O train_observed, C train_clean, E eval_clean, D ood, S free-running samples. A measure that is not
-    `beta_neutral` may only be compared within one beta.
+    `needs` names the columns it reads, `settings` what it cannot do without (beta, gamma, objective). `splits` where it
+    means something: O train_observed, C train_clean, E eval_clean, D ood, S free-running samples, P gradient probe. A
+    measure that is not `beta_neutral` may only be compared within one beta.
     """
 
     name: str
@@ -64,14 +70,17 @@ class Metric:
         tie_tol: float = TIE_TOL,
         gamma: float | None = None,
         flip_rate: float = 0.0,
+        objective: str | None = None,
+        hyperparameters: Mapping[str, Any] | None = None,
     ) -> float:
         """The measure over all rows given: cut to one step and one split first.
 
-        `tie_tol` in nats, `flip_rate` shrinks the true gap by uniform flips. NaN for no rows, for unknown inputs (no
-        gold margin) and where a log-prob is not finite: a diverged policy has no accuracy. Raises InputError
-        naming a missing column or setting.
+        `tie_tol` in nats, `flip_rate` shrinks the true gap by uniform flips, `hyperparameters` are the objective's,
+        resolved. NaN for no rows, for unknown inputs (no gold margin, an objective without a target) and where a
+        log-prob is not finite: a diverged policy has no accuracy. Raises InputError naming a missing column or setting.
         """
-        absent = [name for name, value in (("beta", beta), ("gamma", gamma)) if name in self.settings and value is None]
+        given = {"beta": beta, "gamma": gamma, "objective": objective}
+        absent = [name for name in self.settings if given[name] is None]
         if absent:
             raise InputError(*(f"measure '{self.name}' needs {name}: give {name}=..." for name in absent))
         for name in self.needs:
@@ -81,6 +90,16 @@ class Metric:
         ):
             return math.nan
         view = View(
-            columns, math.nan if beta is None else beta, tie_tol, math.nan if gamma is None else gamma, flip_rate
+            columns,
+            math.nan if beta is None else beta,
+            tie_tol,
+            math.nan if gamma is None else gamma,
+            flip_rate,
+            objective or "",
+            hyperparameters or {},
         )
         return float(self.function(view))
+
+    def known(self, columns: Columns) -> bool:
+        """Whether these records have every column it reads: those of older runs may lack some."""
+        return all(name in columns for name in self.needs)

@@ -103,6 +103,14 @@ def _observed_clean_gap(view: View) -> float:
     return margins.rate(view.columns, "ranking_accuracy") - _clean_accuracy(view)
 
 
+def _mass_elsewhere(view: View) -> float:
+    now, before = (
+        np.logaddexp(numbers(view.columns, f"{model}_chosen"), numbers(view.columns, f"{model}_rejected"))
+        for model in ("policy", "reference")
+    )
+    return mean((now < before - view.tie_tol).astype(np.float64))
+
+
 def _logratio(view: View) -> float:
     return mean((margins.chosen_shift(view.columns) + margins.rejected_shift(view.columns)) / 2)
 
@@ -145,8 +153,6 @@ def pairs() -> list[Metric]:
                "training ranking accuracy on observed minus on clean labels: > 0 fits the noise"),
         Metric("vacuous_rate", lambda v: share(v.columns, "vacuous"), "share", "none", 0, 1, ("vacuous",), "OCED",
                "pairs with equal texts; explains ties"),
-        Metric("clamp_rate", lambda v: share(v.columns, "clamped"), "share", "none", 0, 1, ("clamped",), "O",
-               "values that hit an exponent clamp; > 0 means biased gradients"),
-        Metric("bridge_pass_rate", lambda v: share(v.columns, "bridge_pass"), "share", "up", 0, 1, ("bridge_pass",),
-               "OCED", "loss below the bridge threshold; equals ranking_accuracy for logistic margin losses"),
+        Metric("mass_elsewhere", _mass_elsewhere, "share", "down", 0, 1, LOGPS, "OCED",
+               "pairs whose two responses together lost probability: it went to third answers"),
     ]  # fmt: skip

@@ -27,7 +27,13 @@ def rows() -> list[Metric]:
         ("over_refusal", "over_refusal", "down", "samples that refuse a harmless question"),
         ("harmful", "harmful", "down", "samples that comply where they must refuse"),
     )
+    style = (
+        ("hedged", "samples that hedge"),
+        ("thanked", "samples that thank: rewarded a little whatever is said"),
+        ("sure", "samples that open with an assurance: it carries no reward"),
+    )
     return [
+        *(Metric(name, _share(name), "share", "none", 0, 1, (name,), "S", text) for name, text in style),
         *(Metric(name, _share(flag), "share", direction, 0, 1, (flag,), "S", text)
           for name, flag, direction, text in kinds),
         Metric("gold_reward", lambda v: drawn.known_mean(v.columns, "gold_reward"), "reward", "up", -INF, INF,
@@ -41,6 +47,12 @@ def rows() -> list[Metric]:
                "k2 estimate of that KL: biased"),
         Metric("kl_k3", _mean("k3"), "nats", "none", 0, INF, ("k3",), "S", "k3 estimate of that KL: the one in `kl`"),
         Metric("mean_length", _mean("length"), "tokens", "none", 0, INF, ("length",), "S", "mean sample length"),
+        Metric("length_drift", lambda v: mean(drawn.length_drift(v.columns)), "tokens", "none", -INF, INF,
+               ("length", "reference_length"), "S", "mean length minus that of the reference's own answers"),
+        Metric("eos_rate", _share("ended"), "share", "none", 0, 1, ("ended",), "S",
+               "samples that ended by themselves; the rest was cut at the limit"),
+        Metric("fillers", _mean("fillers"), "words", "none", 0, INF, ("fillers",), "S",
+               "mean count of filler words: style that carries no reward"),
         Metric("entropy", _mean("entropy"), "nats/token", "none", 0, INF, ("entropy",), "S",
                "mean next-token entropy of the policy along its samples; falls to 0 where the policy collapses"),
         Metric("empty_rate", lambda v: mean(drawn.empty(v.columns).astype(np.float64)), "share", "down", 0, 1,
@@ -57,4 +69,4 @@ def summary(samples: Columns) -> dict[str, float]:
 
     A source without gold rewards or flags (real data) leaves those names out.
     """
-    return {row.name: row.compute(samples) for row in rows() if all(name in samples for name in row.needs)}
+    return {row.name: row.compute(samples) for row in rows() if row.known(samples)}

@@ -16,10 +16,6 @@ SAMPLED = (
 )  # fmt: skip
 
 
-def _known(name: str, samples: Columns) -> bool:
-    return all(column in samples for column in METRICS[name].needs)
-
-
 def results_row(
     examples: Columns, samples: Columns | None, beta: float | None, tie_tol: float = TIE_TOL
 ) -> dict[str, float | None]:
@@ -54,6 +50,6 @@ def results_row(
     if samples is not None:
         drawn, elsewhere = of_evaluation(samples), where(samples, split="ood")
         row |= {name: compute(name, drawn) for name in ("gold_reward", "kl")}
-        row |= {name: compute(name, drawn) for name in SAMPLED if _known(name, drawn)}
+        row |= {name: compute(name, drawn) for name in SAMPLED if METRICS[name].known(drawn)}
         row["ood_gold_reward"] = compute("gold_reward", elsewhere)
     return {name: value if math.isfinite(value) else None for name, value in row.items()}

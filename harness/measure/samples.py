@@ -46,6 +46,11 @@ def repetitive(columns: Columns) -> Bools:
     return repetition(columns) > REPETITIVE
 
 
+def length_drift(columns: Columns) -> Floats:
+    """Length minus that of the reference's answer to the same prompt (n,), tokens."""
+    return numbers(columns, "length") - numbers(columns, "reference_length")
+
+
 def of_evaluation(samples: Columns) -> dict[str, Array]:
     """The samples of evaluation prompts; an InputError that lists the splits where there is none."""
     split = column(samples, "split").astype(str)

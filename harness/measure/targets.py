@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from harness.measure.distributions import sigmoid
-from harness.measure.margins import chosen_shift, delta, delta_ref, gain, per_token
+from harness.measure.margins import chosen_shift, delta, delta_ref, gain, per_token, rejected_shift
 from harness.measure.records import Bools, Columns, Floats, numbers
 
 Hyperparameters = Mapping[str, Any]
@@ -61,7 +61,7 @@ def _released(columns: Columns, hp: Hyperparameters) -> Floats:
 def _eq17(columns: Columns, hp: Hyperparameters) -> Floats:
     # The exponent is clamped where float32 would overflow: beyond it the loss has no gradient either.
     sides = (numbers(columns, "reference_chosen"), numbers(columns, "reference_rejected"))
-    chosen, rejected = (np.maximum(side, -80.0) for side in sides)
+    chosen, rejected = (np.maximum(side, -EXPONENT_LIMIT) for side in sides)
     return delta_ref(columns) + float(hp["gamma"]) * (np.exp(-chosen) + np.exp(-rejected)) / float(hp["beta"])
 
 
@@ -103,6 +103,26 @@ LOGISTIC_MARGIN = frozenset({
     "dpo", "ln_dpo", "hypo", "cpo_clip", "cpo_smooth", "cpo_eq17", "ecpo_released", "simpo", "contrastive_cpo",
     "rdpo_length", "dpop", "cpo_dual",
 })  # fmt: skip
+
+
+# Exponents that a loss holds at EXPONENT_LIMIT, where float32 would overflow: its gradient beyond is zero.
+EXPONENT_LIMIT = 80.0
+EXPONENTS: Mapping[str, Callable[[Columns, Hyperparameters], tuple[Floats, Floats]]] = {
+    "cpo_eq17": lambda c, _: (-numbers(c, "reference_chosen"), -numbers(c, "reference_rejected")),
+    "alphapo": lambda c, hp: (-hp["alpha"] * numbers(c, "policy_chosen"), -hp["alpha"] * numbers(c, "policy_rejected")),
+    "chi_po": lambda c, _: (chosen_shift(c), rejected_shift(c)),
+    "fdpo_forward_kl": lambda c, _: (-chosen_shift(c), -rejected_shift(c)),
+    "fdpo_alpha": lambda c, hp: (-hp["alpha"] * chosen_shift(c), -hp["alpha"] * rejected_shift(c)),
+}
+
+
+def clamped(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Bools | None:
+    """Pairs (n,) with an exponent that the loss held (`EXPONENT_LIMIT`): their gradient is cut off. None where the loss
+    has no such exponent, or where it is no function of the records (wpo's weight)."""
+    if objective not in EXPONENTS:
+        return None
+    chosen, rejected = EXPONENTS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+    return np.asarray((chosen > EXPONENT_LIMIT) | (rejected > EXPONENT_LIMIT))
 
 
 def uses_token_means(objective: str, hyperparameters: Hyperparameters) -> bool:
@@ -152,6 +172,18 @@ def bridge_pass(objective: str, columns: Columns, hyperparameters: Hyperparamete
     """base_loss < bridge_threshold (n,): equals delta > 0 for logistic margin losses, a disagreement is a bug."""
     threshold = bridge_threshold(objective, columns, hyperparameters)
     return None if threshold is None else np.asarray(numbers(columns, "base_loss") < threshold)
+
+
+def pull(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats:
+    """How hard each pair still pulls at its margin (n,), 1/nat: the mean of the recorded slopes at either side.
+
+    For losses of delta it is -d loss / d delta; per token for token-mean objectives. Any objective: `grad_w`, `grad_l`.
+    """
+    sides = [numbers(columns, name) for name in ("grad_w", "grad_l")]
+    if uses_token_means(objective, hyperparameters):
+        lengths = [numbers(columns, name) for name in ("chosen_len", "rejected_len")]
+        sides = [side * length for side, length in zip(sides, lengths, strict=True)]
+    return np.asarray((sides[0] + sides[1]) / 2)
 
 
 def grad_weight(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:

@@ -85,9 +85,12 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
             columns = _all_columns(job, record)
-            points = checkpoint_metrics(columns, prefix, job.run.objective.beta)
+            objective, given = job.run.objective, dict(job.run.objective.hyperparameters)
+            points = checkpoint_metrics(
+                columns, prefix, objective.beta, objective=objective.name, hyperparameters=given
+            )
             if record.split == "train_observed" and "multiplier" in columns:
-                points |= constraint_metrics(columns, float(dict(job.run.objective.hyperparameters)["margin"]))
+                points |= constraint_metrics(columns, float(given["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
     probes.append(gradient_probe(run, pack.lanes, probed, step))
     samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model)

@@ -6,10 +6,12 @@ a run is found by its tags, and a point sent twice with the same step and timest
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from harness.names import content_hash
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, digest_of, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.tracking.mlflow_views import OWN_RUN, write_views
 from harness.tracking.store import claim_sweep, load_result, sha256
 from harness.types import InputError
 
@@ -128,7 +131,9 @@ class Outbox:
         if result is None or self._sent.get(result["run_key"]) == digest_of(result):
             return 0
         row = run_row(run_folder, result, self._the_plan())
-        self._acknowledge(row.run_key, row.digest, send(to, row))
+        with _no_collection():
+            run_id = send(to, row)
+        self._acknowledge(row.run_key, row.digest, run_id)
         return len(row.points)
 
     def _marks_digest(self) -> str:
@@ -157,16 +162,15 @@ class Outbox:
         self._sent[key] = digest
 
     def _summarise(self, sweep_folder: Path) -> None:
-        from harness.tracking.mlflow_views import write_views
-
         to = self._connect()
         self._mark()
-        write_views(to.client, to.experiment, self._the_plan())
         report = sweep_folder / "report"
         files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
         digest = content_hash({str(path.relative_to(report)): sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
             self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report))
+        of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)
+        write_views(to.client, to.experiment, self._the_plan(), of_report)
 
 
 def acknowledged(path: Path, to: str, store: str | None) -> dict[str, str]:
@@ -233,7 +237,7 @@ def _search(to: Connection, query: str) -> list[Any]:
 def send_summary(to: Connection, plan: Plan, report: Path) -> str:
     """The sweep's own run with the report as its artifact; returns its id."""
     tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
-    found = _search(to, "tags.`harness.kind` = 'sweep'")
+    found = _search(to, OWN_RUN)
     if found:
         run_id = found[0].info.run_id
     else:
@@ -259,6 +263,18 @@ def sync(folder: Path) -> int:
         return 1
     print(f"{folder.name}: everything delivered")
     return 0
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """MLflow makes thousands of objects a run and frees them all: looking for cycles among them costs an eighth."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _to_show(uri: str) -> str:

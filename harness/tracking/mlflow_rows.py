@@ -92,7 +92,7 @@ def read_plan(sweep_folder: Path) -> Plan:
     params = {key: _params(config) for key, config in runs.items()}
     return Plan(
         sweep=sweep_folder.name,
-        names={run["run_key"]: run["name"] for run in value["runs"]},
+        names=_legends({run["run_key"]: run["name"] for run in value["runs"]}),
         colours={name: COLOURS[place % len(COLOURS)] for place, name in enumerate(order)},
         question=value.get("question") or "",
         objectives=objectives,
@@ -100,6 +100,14 @@ def read_plan(sweep_folder: Path) -> Plan:
         params=params,
         tags={run["run_key"]: run["tags"] for run in value["runs"] if run.get("tags")},
     )
+
+
+def _legends(names: Mapping[str, str]) -> dict[str, str]:
+    """Names without the settings that all runs share (`phi=0.75`): a chart's legend shows some 30 letters of them."""
+    words = {key: name.split(" ") for key, name in names.items()}
+    shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
+    kept = {word for word in shared if "=" not in word or word.startswith("b=")}
+    return {key: " ".join(word for word in own if word not in shared - kept) for key, own in words.items()}
 
 
 def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,8 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.mlflow_store import DATABASE, PRIVATE, default_uri, open_client, tracking_uri
-from harness.tracking.mlflow_views import view_url
+from harness.tracking.mlflow_guard import STORE
+from harness.tracking.mlflow_store import ARTIFACTS, DATABASE, PRIVATE, default_uri, open_client, tracking_uri
+from harness.tracking.mlflow_views import FIRST, MAIN, OWN_RUN, TAG, report_url, view_url
 from harness.types import InputError
 
 
@@ -32,8 +32,8 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
     base = f"http://{host}:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
     server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        _command(uri, host, port, out),
-        env={**os.environ, **PRIVATE, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+        [sys.executable, "-m", "harness.tracking.mlflow_guard", str((out / ARTIFACTS).resolve()), host, str(port)],
+        env={**os.environ, **PRIVATE, STORE: uri},
         stdout=sys.stderr,
     )
     try:
@@ -51,32 +51,18 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
             server.wait(timeout=20)
 
 
-def _command(uri: str, host: str, port: int, out: Path) -> list[str]:
-    """`mlflow server`, loopback only, foreign hosts, origins and frames refused."""
-    names = f"localhost:{port},{host}:{port}"
-    origins = f"http://localhost:{port},http://{host}:{port}"
-    mlflow = shutil.which("mlflow", path=str(Path(sys.executable).parent)) or "mlflow"
-    return [
-        *(
-            mlflow,
-            "server",
-            "--backend-store-uri",
-            uri,
-            "--default-artifact-root",
-            str((out / "mlartifacts").resolve()),
-        ),
-        *("--host", host, "--port", str(port), "--workers", "1", "--allowed-hosts", names),
-        *("--cors-allowed-origins", origins, "--x-frame-options", "DENY"),
-    ]
-
-
 def _say_views(client: Any, base: str) -> int:
-    """One address per sweep, the newest first."""
+    """The addresses of each sweep's main views and of its report, the newest sweep first."""
     found = client.search_experiments(filter_string="tags.`harness.sweep` LIKE '%'", order_by=["last_update_time DESC"])
     for experiment in found:
-        print(f"{experiment.name}: {view_url(base, experiment.experiment_id)}", flush=True)
-    if not found:
-        print(f"no sweep yet: {base}", flush=True)
+        print(f"{experiment.name}: {view_url(base, experiment.experiment_id)}")
+        for slug, name in MAIN.items():
+            if slug != FIRST and TAG + slug in experiment.tags:
+                print(f"  {name}: {view_url(base, experiment.experiment_id, slug)}")
+        run = client.search_runs([experiment.experiment_id], filter_string=OWN_RUN, max_results=1)
+        if run:
+            print(f"  Report: {report_url(base, experiment.experiment_id, run[0].info.run_id)}")
+    print("" if found else f"no sweep yet: {base}\n", end="", flush=True)
     return 0
 
 

@@ -10,17 +10,20 @@ import base64
 import json
 import uuid
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
 from harness.names import content_hash, slug
+from harness.tracking.mlflow_charts import AVERAGES, BY_OBJECTIVE, GEOMETRY, comparison
 from harness.tracking.mlflow_rows import Plan
 
 TAG = "mlflow.sharedViewState."
 FIRST = "comparison"  # the slug of the view to open
+MAIN = {FIRST: "Sweep comparison", "objectives": "By objective", "geometry": "Geometry"}  # slug -> name
 RUNS_ONLY = "tags.`harness.kind` = 'run'"
+OWN_RUN = "tags.`harness.kind` = 'sweep'"  # the sweep's own, which holds the report
 ALL_RUNS = 10_000  # charts leave out runs beyond this count
 NAMESPACE = uuid.UUID("6f2f1a52-6a0e-5e0c-9a63-4d8f2b0c7e11")  # makes the ids of charts the same on every machine
 
@@ -36,104 +39,68 @@ class View:
     groups: tuple[str, ...] = ()
 
 
-def _line(metric: str, section: str) -> dict[str, Any]:
-    keys = {"metricKey": metric, "selectedMetricKeys": [metric], "xAxisKey": "step", "selectedXAxisMetricKey": ""}
-    look = {"lineSmoothness": 0, "scaleType": "linear", "xAxisScaleType": "linear", "ignoreOutliers": False}
-    return {"type": "LINE", "section": section, **keys, **look, "useGlobalLineChartConfig": False, "yAxisKey": "metric"}
-
-
-def _bar(metric: str, section: str) -> dict[str, Any]:
-    return {"type": "BAR", "section": section, "metricKey": metric}
-
-
-def _scatter(param: str, metric: str, section: str) -> dict[str, Any]:
-    x, y = {"key": param, "type": "PARAM"}, {"key": metric, "type": "METRIC"}
-    return {"type": "SCATTER", "section": section, "xaxis": x, "yaxis": y}
-
-
-def _parallel(params: Iterable[str], metrics: Iterable[str], section: str) -> dict[str, Any]:
-    chosen = {"selectedParams": list(params), "selectedMetrics": list(metrics), "showAllRuns": True}
-    return {"type": "PARALLEL", "section": section, **chosen}
-
-
-OUTCOME, COURSE, COURSE_MEAN = "At the end", "Over training steps", "Over training steps, averages"
 PAGE = 100  # runs that MLflow's page loads, and so draws, before "Load more"
 MOST_CONDITIONS = 24  # views in the menu
 # Sections that the page adds for every other metric: there, but folded.
 FOLDED = ("Model metrics", "geometry", "final", "rewards", "logps", "eval_rewards", "eval_logps")
 AXES = ("objective.log10_beta", "corruption.rate", "world.misaligned", "train.learning_rate", "train.steps")
-
-
-def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
-    """The charts of one set of runs, a mark or line per run in its objective's colour; `axes`: params that vary."""
-    return (
-        _line("loss", COURSE),
-        _line("geometry/ranking_accuracy", COURSE),
-        _line("geometry/undesirable_zone", COURSE),
-        _scatter("objective.log10_beta", "final/ranking_accuracy", OUTCOME),
-        _scatter("objective.log10_beta", "final/undesirable_zone", OUTCOME),
-        _parallel(tuple(axes)[:3], ("final/ranking_accuracy",), OUTCOME),
-    )
-
-
-AVERAGES = (
-    _bar("final/ranking_accuracy", OUTCOME),
-    _bar("final/undesirable_zone", OUTCOME),
-    _bar("final/train_loss_last", OUTCOME),
-    _line("loss", COURSE_MEAN),
-    _line("geometry/ranking_accuracy", COURSE_MEAN),
-    _line("geometry/undesirable_zone", COURSE_MEAN),
-)
+# The runs' table: its columns and their widths in pixels.
+COLUMNS = {
+    "params.`objective.name`": 120,
+    "params.`objective.beta`": 110,
+    "params.`corruption.kind`": 120,
+    "params.`corruption.rate`": 120,
+    "params.`world.misaligned`": 130,
+    "params.`seed`": 60,
+    "metrics.`final/ranking_accuracy`": 170,
+    "metrics.`final/undesirable_zone`": 170,
+    "metrics.`final/gold_reward`": 140,
+    "metrics.`final/kl`": 120,
+    "attributes.`Dataset`": 240,
+}
 
 
 def views(plan: Plan) -> tuple[View, ...]:
-    """The saved views of a sweep, the one to open first in front.
+    """The saved views of a sweep, the three main ones in front.
 
-    The page draws the first 100 runs it finds, so a larger sweep opens with one condition (the most misaligned
-    reference, or else the most corrupted labels), has a view for every other one, and orders runs by seed: what does
-    not fit is whole replicates, never an objective.
+    The page draws the first 100 runs it finds, so in a larger sweep the main views show one condition (the most
+    misaligned reference, or else the most corrupted labels), every other one has a view, and runs are ordered by
+    seed: what does not fit is whole replicates, never an objective.
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
     if plan.tags:
         return study_views(plan, runs)
-    varying = [name for name in AXES if len({own.get(name) for own in plan.params.values()}) > 1]
-    whole = View("comparison", "All runs", runs, comparison(varying or ["seed"]))
-    by_objective = ("objective.name",)
     conditions = sorted(dict.fromkeys(plan.conditions.values()), key=lambda name: _stress(plan, name), reverse=True)
-    if len(plan.names) <= PAGE:
-        averages = View("averages", "Averages by objective", runs, AVERAGES, by_objective)
-        return (
-            whole,
-            averages,
-            *(_of(plan, name, runs) for name in conditions[:MOST_CONDITIONS] if len(conditions) > 1),
-        )
-    first, *others = conditions
-    filtered = _within(runs, first)
+    large = len(plan.names) > PAGE
+    shown, said = (_within(runs, conditions[0]), f": {conditions[0]}") if large else (runs, "")
+    axes = _axes(plan, conditions[0] if large else None)
+    others = conditions[1:] if large else conditions if len(conditions) > 1 else []
     return (
-        View("comparison", first, filtered, comparison(_axes(plan, first))),
-        View("averages", f"{first}: averages by objective", filtered, AVERAGES, by_objective),
+        View(FIRST, f"{MAIN[FIRST]}{said}", shown, comparison(axes)),
+        View("objectives", f"{MAIN['objectives']}{said}", shown, BY_OBJECTIVE),
+        View("geometry", f"{MAIN['geometry']}{said}", shown, GEOMETRY),
+        View("averages", f"Averages by objective{said}", shown, AVERAGES, ("objective.name",)),
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
-        View("all", f"All conditions, first {PAGE} runs by seed", runs, whole.charts),
+        *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(_axes(plan)))] if large else []),
     )
 
 
 def study_views(plan: Plan, runs: str) -> tuple[View, ...]:
-    """The views of a study: all complete trials, each objective's own, and the winners on fresh seeds."""
+    """The views of a study: its complete trials, the winners on fresh seeds, and each objective's own trials."""
     searched = ("objective.log10_beta", "train.learning_rate")
-    axes = [name for name in searched if len({own.get(name) for own in plan.params.values()}) > 1] or ["seed"]
-    charts = (
-        *(_scatter(name, "final/ranking_accuracy", OUTCOME) for name in axes),
-        _parallel(axes, ("final/ranking_accuracy",), OUTCOME),
-        _line("geometry/ranking_accuracy", COURSE),
-    )
+    axes = [name for name in searched if len({own.get(name) for own in plan.params.values()}) > 1]
     trials = f"{runs} and tags.`harness.role` = 'search' and tags.`optuna.state` = 'COMPLETE'"
+    fresh = f"{runs} and tags.`harness.role` = 'fresh'"
     studies = dict.fromkeys(tags["optuna.study"] for tags in plan.tags.values())
     return (
-        View("comparison", "Complete trials", trials, charts),
-        View("averages", "Winners on fresh seeds", f"{runs} and tags.`harness.role` = 'fresh'", AVERAGES,
-             ("objective.name",)),
-        *(View(f"only-{slug(name)}", name, f"{trials} and tags.`optuna.study` = '{name}'", charts) for name in studies),
-    )  # fmt: skip
+        View(FIRST, f"{MAIN[FIRST]}: complete trials", trials, comparison(axes)),
+        View("objectives", f"{MAIN['objectives']}: winners on fresh seeds", fresh, BY_OBJECTIVE),
+        View("geometry", f"{MAIN['geometry']}: winners on fresh seeds", fresh, GEOMETRY),
+        *(
+            View(f"only-{slug(name)}", name, f"{trials} and tags.`optuna.study` = '{name}'", comparison(axes))
+            for name in studies
+        ),
+    )
 
 
 def _of(plan: Plan, condition: str, runs: str) -> View:
@@ -145,12 +112,10 @@ def _within(runs: str, condition: str) -> str:
     return f"{runs} and tags.`harness.condition` = '{condition}'"
 
 
-def _axes(plan: Plan, condition: str) -> list[str]:
-    """Params to draw against each other within a condition: beta and the objectives' own that vary there."""
-    own = [plan.params[key] for key, name in plan.conditions.items() if name == condition]
-    names = dict.fromkeys(name for params in own for name in params if name.startswith("objective."))
-    usual = ("objective.log10_beta", "objective.name", "seed")
-    return [name for name in usual if name in names or name == "seed"]
+def _axes(plan: Plan, condition: str | None = None) -> list[str]:
+    """Numeric params that vary, within one condition or the whole sweep: what outcomes are drawn against."""
+    own = [params for key, params in plan.params.items() if condition in (None, plan.conditions[key])]
+    return [name for name in AXES if len({params.get(name) for params in own}) > 1]
 
 
 def _stress(plan: Plan, condition: str) -> tuple[float, float]:
@@ -178,8 +143,7 @@ def view_state(view: View) -> dict[str, Any]:
         for number, chart in enumerate(view.charts)
     ]
     folded = {name: str(uuid.uuid5(NAMESPACE, f"{view.slug} folded {name}")) for name in FOLDED}
-    shown = ("objective.name", "objective.beta", "corruption.kind", "corruption.rate")
-    columns = [*(f"params.`{name}`" for name in shown), "metrics.`final/ranking_accuracy`"]
+    columns = list(COLUMNS)
     group_keys = [{"mode": "param", "groupByData": name} for name in view.groups]
     return {
         "searchFilter": view.runs,
@@ -191,7 +155,7 @@ def view_state(view: View) -> dict[str, Any]:
         "modelVersionFilter": "All Runs",
         "selectedColumns": columns,
         "columnOrder": columns,
-        "columnWidths": {},
+        "columnWidths": dict(COLUMNS),
         "runsExpanded": {},
         "runsPinned": [],
         "runsHidden": [],
@@ -240,12 +204,20 @@ def view_url(base: str, experiment: str, slug: str = FIRST) -> str:
     return f"{base}/#/experiments/{experiment}/runs?{_query(slug)}"
 
 
+def report_url(base: str, experiment: str, run_id: str) -> str:
+    """The address of the report, an artifact of the sweep's own run."""
+    return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/report/index.html"
+
+
 def _query(slug: str) -> str:
     return f"workflowType=machine_learning&compareRunsMode=CHART&viewStateShareKey={quote(slug)}"
 
 
-def write_views(client: Any, experiment: str, plan: Plan) -> None:
-    """Write the saved views and the experiment's note, view links first. Raises what the client raises."""
+def write_views(client: Any, experiment: str, plan: Plan, report_run: str | None = None) -> None:
+    """Write the saved views and the experiment's note, links first. Raises what the client raises.
+
+    `report_run` is the sweep's own run, whose artifact is the report; None where there is no report.
+    """
     moment = 0  # the same tags at every replay
     written = views(plan)
     tags = client.get_experiment(experiment).tags
@@ -257,8 +229,11 @@ def write_views(client: Any, experiment: str, plan: Plan) -> None:
         if name.startswith(f"{TAG}only-") and name.removeprefix(TAG) not in slugs:
             client.delete_experiment_tag(experiment, name)
     links = [f"[{view.name}](#/experiments/{experiment}/runs?{_query(view.slug)})" for view in written]
+    first = [f"[{label}](#/experiments/{experiment}/runs?{_query(slug)})" for slug, label in MAIN.items()]
+    if report_run:
+        first.append(f"[Report]({report_url('', experiment, report_run).removeprefix('/')})")
     # The page shows the note's first line until it is opened.
-    note = "\n\n".join((" | ".join(links[:2]), plan.question, *links[2:]))
+    note = "\n\n".join((" | ".join(first), plan.question, *links[len(MAIN) :]))
     _tag(client, experiment, tags, "mlflow.note.content", note)
     _tag(client, experiment, tags, "mlflow.experimentKind", "custom_model_development")
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planted import pairs, records
 
 from harness.measure import margins, targets
+from harness.objectives import OBJECTIVES
 
 # a, b = -12, -15.5; a0, b0 = -14, -13; n = 10, 12: the pair of the golden losses.
 G1 = {
@@ -160,3 +161,28 @@ def test_reduction_is_stated_by_the_objective_or_its_hyperparameters():
     sums = [("dpo", {}), ("ipo", {}), ("cpo_smooth", {"reduction": "sum"})]
     assert all(targets.uses_token_means(objective, hp) for objective, hp in means)
     assert not any(targets.uses_token_means(objective, hp) for objective, hp in sums)
+
+
+def test_the_reduction_is_the_one_the_objectives_table_names():
+    for name, row in OBJECTIVES.items():
+        defaults = {key: parameter.default for key, parameter in row.hyperparameters.items()}
+        assert targets.uses_token_means(name, defaults) == (row.reduction == "mean"), name
+
+
+def test_clamps_are_where_the_loss_holds_its_exponent():
+    """Beyond the limit the recorded slope of each of these losses is zero, below it is not."""
+    far = G1 | {"policy_chosen": np.array([-200.0]), "reference_chosen": np.array([-14.0])}
+    hp = {"beta": 0.1, "alpha": 1.0}
+    assert targets.clamped("fdpo_forward_kl", far, hp).tolist() == [True]
+    assert targets.clamped("fdpo_forward_kl", G1, hp).tolist() == [False]
+    assert targets.clamped("fdpo_alpha", far, hp | {"alpha": 0.1}).tolist() == [False]
+    assert targets.clamped("chi_po", G1 | {"policy_rejected": np.array([70.0])}, hp).tolist() == [True]
+    assert targets.clamped("alphapo", G1 | {"policy_chosen": np.array([-900.0])}, hp).tolist() == [True]  # 90 a token
+    assert targets.clamped("cpo_eq17", G1 | {"reference_chosen": np.array([-900.0])}, hp).tolist() == [True]
+    assert targets.clamped("dpo", far, hp) is None and targets.clamped("wpo", far, hp) is None
+
+
+def test_pull_reads_the_recorded_slopes():
+    rows = G1 | {"grad_w": np.array([0.3]), "grad_l": np.array([0.1])}
+    assert targets.pull("dpo", rows, {"beta": 0.1}) == pytest.approx([0.2])
+    assert targets.pull("simpo", rows, {"beta": 0.1}) == pytest.approx([(0.3 * 10 + 0.1 * 12) / 2])

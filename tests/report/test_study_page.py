@@ -170,5 +170,5 @@ def test_the_tables_hold_every_trial(study):
 
 
 def test_no_study_no_report(tmp_path):
-    with pytest.raises(InputError, match="no study[.]json here"):
+    with pytest.raises(InputError, match=r"no study[.]json here"):
         write_study_report(tmp_path)

@@ -102,7 +102,13 @@ def test_tracking_has_each_run_once_with_its_trial(studied):
     assert {t["optuna.state"] for t in tags} == {"COMPLETE"} and {run.info.status for run in runs} == {"FINISHED"}
     assert sorted(t["harness.role"] for t in tags) == ["fresh"] * 4 + ["search"] * 16
     names = [view.name for view in views(read_plan(studied))]
-    assert names == ["Complete trials", "Winners on fresh seeds", "tiny.dpo", "tiny.cpo_smooth"]
+    assert names == [
+        "Sweep comparison: complete trials",
+        "By objective: winners on fresh seeds",
+        "Geometry: winners on fresh seeds",
+        "tiny.dpo",
+        "tiny.cpo_smooth",
+    ]
     assert "mlflow.sharedViewState.comparison" in experiment.tags
 
 

@@ -32,17 +32,21 @@ def config(objective: str, beta: float, rate: float, seed: int, misaligned: floa
     }
 
 
+CHECKPOINT = (
+    *("loss", "eval_loss", "rewards/margins", "geometry/ranking_accuracy", "geometry/undesirable_zone"),
+    *("geometry/delta", "geometry/delta_ref", "geometry/gain", "geometry/zone_z1", "geometry/zone_z4"),
+    *("geometry/chosen_displacement", "geometry/rejected_displacement", "geometry/both_down"),
+    *("geometry/reward_accuracy", "geometry/ood_ranking_accuracy"),
+)
+FINAL = ("ranking_accuracy", "undesirable_zone", "train_loss_last", "gold_reward", "kl", "ood_ranking_accuracy")
+POINTS = len(STEPS) * len(CHECKPOINT) + len(FINAL)  # of one run
+
+
 def points(seed: int) -> list[dict[str, float]]:
-    """The metrics records of one run: a point a name and checkpoint, two names at the end."""
+    """The metrics records of one run: a point a name and checkpoint, some names at the end. All are names of ours."""
     draw = np.random.default_rng(seed).random
-    names = ("loss", "eval_loss", "rewards/margins", "geometry/ranking_accuracy", "geometry/undesirable_zone")
-    records = [{"step": step, **{name: float(draw()) for name in names}} for step in STEPS]
-    last = {
-        "final/ranking_accuracy": float(draw()),
-        "final/undesirable_zone": float(draw()),
-        "final/train_loss_last": 0.1,
-    }
-    return [*records, {"step": STEPS[-1], **last}]
+    records = [{"step": step, **{name: float(draw()) for name in CHECKPOINT}} for step in STEPS]
+    return [*records, {"step": STEPS[-1], **{f"final/{name}": float(draw()) for name in FINAL}}]
 
 
 def commit_run(sweep: Path, run: dict[str, Any], seed: int, status: str = "done", t0: int = T0) -> Path:

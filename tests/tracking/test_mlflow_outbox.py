@@ -18,7 +18,7 @@ from harness.tracking.journal import read_journal
 from harness.tracking.mlflow_outbox import ACKS, Outbox, sync
 from harness.tracking.mlflow_store import SHORT, default_uri, open_client
 from harness.types import InputError
-from tests.tracking.sweeps import T0, commit_run, make_sweep, read_runs, write_plan
+from tests.tracking.sweeps import POINTS, T0, commit_run, make_sweep, read_runs, write_plan
 
 
 def runs_of(out: Path, name: str = "tiny", kind: str = "run") -> list[Any]:
@@ -57,14 +57,19 @@ def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> N
     sweep = make_sweep(out)
     outbox = Outbox(out, "tiny")
     sent = [outbox.deliver(path.parent) for path in sorted(sweep.glob("*/result.json"))]
-    assert sent == [18] * 4
+    assert sent == [POINTS] * 4
     assert history(out) == journals(sweep)
     assert outbox.finish(sweep) == 0
     (sweep / ACKS).unlink()  # as if the process had been killed before any acknowledgement
     assert Outbox(out, "tiny").finish(sweep) == 0
     assert history(out) == journals(sweep)
     assert len(runs_of(out)) == 4
-    assert len(runs_of(out, kind="sweep")) == 1
+    (own,) = runs_of(out, kind="sweep")
+    client = open_client(default_uri(out))
+    assert "report/index.html" in [file.path for file in client.list_artifacts(own.info.run_id, "report")]
+    experiment = client.get_experiment(own.info.experiment_id)
+    link = f"#/experiments/{experiment.experiment_id}/runs/{own.info.run_id}/artifacts/report/index.html"
+    assert f"[Report]({link})" in experiment.tags["mlflow.note.content"]
 
 
 def test_a_run_carries_what_the_contract_names(out: Path) -> None:
@@ -108,7 +113,7 @@ def test_every_outcome_ends_its_run(out: Path, status: str, shown: str) -> None:
 def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the run was made and part of its points were sent: the same MLflow run gets the rest."""
     sweep = make_sweep(out)
-    monkeypatch.setattr(mlflow_outbox, "METRICS_A_CALL", 25)  # 18 points beside some 15 params: two calls
+    monkeypatch.setattr(mlflow_outbox, "METRICS_A_CALL", 40)  # 51 points beside some 15 params: two calls
 
     class Killed(BaseException):
         """Stands for the end of the process."""
@@ -129,7 +134,7 @@ def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pyte
         outbox.finish(sweep)
     (half,) = runs_of(out)
     assert half.info.status == "RUNNING"
-    assert 0 < len(history(out)) < 18
+    assert 0 < len(history(out)) < POINTS
     assert Outbox(out, "tiny").finish(sweep) == 0
     assert history(out) == journals(sweep)
     assert half.info.run_id in [run.info.run_id for run in runs_of(out)]
@@ -141,7 +146,7 @@ def test_a_store_that_fails_in_the_middle_gets_no_second_run(out: Path, monkeypa
     client = outbox._connect().client
     with monkeypatch.context() as patch:
         patch.setattr(client, "log_inputs", lambda *_: (_ for _ in ()).throw(OSError("the server went away")))
-        assert outbox.finish(sweep) == 72
+        assert outbox.finish(sweep) == 4 * POINTS
     assert outbox.reason.endswith("the server went away")
     assert len(runs_of(out)) == 1
     assert outbox.finish(sweep) == 0
@@ -224,11 +229,11 @@ def test_a_dead_server_costs_little_and_sync_delivers_later(
     outbox = Outbox(out, "tiny")
     began = time.monotonic()
     assert [outbox.deliver(path.parent) for path in sweep.glob("*/result.json")] == [0] * 4
-    assert outbox.finish(sweep) == 72
+    assert outbox.finish(sweep) == 4 * POINTS
     assert time.monotonic() - began < 5
     assert sync(sweep) == 1
     told = capsys.readouterr()
-    assert f"72 points waiting, run harness sync {sweep}" in told.out
+    assert f"{4 * POINTS} points waiting, run harness sync {sweep}" in told.out
     assert "hunter2" not in told.out + told.err
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert sync(sweep) == 0
