@@ -29,8 +29,8 @@ HARMLESS = ("ResizeObserver loop",)
 
 
 def marks(page: Page, expected: int) -> dict[str, int]:
-    """Marks by chart title, once `expected` charts are drawn, or after a minute."""
-    page.wait(f"Object.values(JSON.parse({CARDS})).filter(n => n).length >= {expected}", 60)
+    """Marks by chart title, once `expected` charts are drawn, or when that takes too long."""
+    page.wait(f"Object.values(JSON.parse({CARDS})).filter(n => n).length >= {expected}", 150)
     found: dict[str, int] = json.loads(page.evaluate(CARDS))
     return found
 
