@@ -58,6 +58,8 @@ def run_key(run: RunSpec) -> str:
         del config["replica"]
     if config["data"] is not None:
         del config["data"]["path"]
+    if config["reward_model"] is None:
+        del config["reward_model"]
     return content_hash({"recipe": RECIPE_VERSION, **config})
 
 

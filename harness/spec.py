@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.names import run_key, suggestion
+from harness.objectives.table_budget import budget, family
 from harness.spec_block import Block, read_block
 from harness.spec_models import shown
 from harness.spec_resolved import resolved_spec
@@ -161,12 +162,19 @@ def _too_many(path: Path, count: int, max_runs: int | None) -> str:
 
 
 def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:
-    """The runs of all blocks in order, equal ones merged and counted. Raises InputError for unusable combinations."""
+    """The runs of all blocks in order, equal ones merged and counted. Raises InputError for unusable combinations.
+
+    A reward model that RL runs learn from is a run of its own; where the spec does not list it, it stands before the
+    first run that needs it.
+    """
     runs: dict[str, RunSpec] = {}
     total = 0
     for block in blocks:
         for run in block.runs():
             total += 1
+            if run.reward_model is not None and (key := run_key(reward_run(run))) not in runs:
+                runs[key] = reward_run(run)
+                total += 1
             runs.setdefault(run_key(run), run)
     problems = dict.fromkeys(line for run in runs.values() for line in run_problems(run))
     if problems:
@@ -176,11 +184,29 @@ def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...
     return tuple(runs.values()), (note,) if merged else ()
 
 
+<<<<<<< HEAD
 def run_problems(run: RunSpec) -> list[str]:
+=======
+def reward_run(run: RunSpec) -> RunSpec:
+    """The run that trains the reward model of an RL run: the same source, corruption, seed and training settings."""
+    assert run.reward_model is not None
+    return replace(run, objective=run.reward_model, reward_model=None)
+
+
+def _run_problems(run: RunSpec) -> list[str]:
+>>>>>>> main
     """What only shows in the combination of sections."""
-    if run.world is not None and run.training.batch_size > run.world.pairs:
+    own = dict(run.objective.hyperparameters)
+    if run.world is None and own.get("reward") == "gold":
+        name = run.objective.name
         return [
-            f"training.batch_size {run.training.batch_size} is more than world.pairs {run.world.pairs}; expected "
-            "a batch no larger than the training set"
+            f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"
         ]
-    return []
+    batch = budget(run.objective, run.training).batch_size
+    if run.world is None or batch <= run.world.pairs:
+        return []
+    knob = {"rl": "prompts", "reward": "batch_size"}.get(family(run.objective))
+    what = f"objective '{run.objective.name}': {knob}" if knob else "training.batch_size"
+    return [
+        f"{what} {batch} is more than world.pairs {run.world.pairs}; expected a batch no larger than the training set"
+    ]

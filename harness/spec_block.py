@@ -8,11 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.objectives.table_budget import REWARD_MODEL, learns_from_model
 from harness.spec_cells import (
     Entry,
     check_entry,
@@ -23,7 +24,7 @@ from harness.spec_cells import (
 )
 from harness.spec_data import data_axes
 from harness.spec_models import FIELDS, SECTIONS, section_axes, shown
-from harness.types import CorruptionSpec, ObjectiveSpec, RunSpec
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec
 from harness.yaml_strict import Node, plain
 
 MAX_SEED = 2**32
@@ -60,18 +61,36 @@ class Block:
         """
         corruptions = [resolve_corruption(cell) for entry in self.corruptions for cell in entry.cells()]
         objectives = [resolve_objective(cell, self.world) for entry in self.objectives for cell in entry.cells()]
+        rewards = _reward_model(objectives, self.world)
         for parts in itertools.product(*(_section_cells(name, axes) for name, axes in self.sections.items())):
             common = dict(zip(self.sections, parts, strict=True))
-            yield from self._under(common, corruptions, objectives)
+            yield from self._under(common, corruptions, objectives, rewards)
 
     def _under(
-        self, common: dict[str, Any], corruptions: list[CorruptionSpec], objectives: list[ObjectiveSpec]
+        self,
+        common: dict[str, Any],
+        corruptions: list[CorruptionSpec],
+        objectives: list[ObjectiveSpec],
+        rewards: ObjectiveSpec,
     ) -> Iterator[RunSpec]:
         for cell in itertools.product(corruptions, objectives, self.seeds, self.replicas):
             corruption, objective, seed, replica = cell
-            yield RunSpec(
+            run = RunSpec(
                 objective=objective, corruption=corruption, seed=seed, device=self.device, replica=replica, **common
             )
+            yield replace(run, reward_model=rewards) if learns_from_model(objective) else run
+
+
+def _reward_model(objectives: Iterable[ObjectiveSpec], world: bool) -> ObjectiveSpec:
+    """How the reward models of a grid's RL runs are trained: as its entry `reward_model` says, else by default."""
+    objectives = tuple(objectives)
+    found = {objective: None for objective in objectives if objective.name == REWARD_MODEL}
+    if len(found) > 1 and any(map(learns_from_model, objectives)):
+        raise InputError(
+            f"objective '{REWARD_MODEL}': {len(found)} settings beside RL objectives, which need one to learn from; "
+            "keep one here and put the others under `also:`"
+        )
+    return next(iter(found), resolve_objective({"name": REWARD_MODEL}, world))
 
 
 def read_block(

@@ -236,6 +236,7 @@ class RunSpec:
     model: ModelSpec | None = None
     device: str = "auto"
     replica: int = 0
+    reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
 @dataclass(frozen=True, slots=True)

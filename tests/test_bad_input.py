@@ -146,8 +146,6 @@ ONE_PROBLEM = [
     (objective("{name: cpo}"), "objectives.0.name", ["ambiguous", "contrastive_cpo", "constrained_cpo"]),
     (objective("{name: rdpo}"), "objectives.0.name", ["robust_dpo"]),
     (objective("{name: nll}"), "objectives.0.name", ["build references only"]),
-    (objective("{name: ppo}"), "objectives.0.name", ["ppo", "not supported yet"]),
-    (objective("{name: best_of_n}"), "objectives.0.name", ["not supported yet"]),
     (objective("{name: [dpo, dpp]}"), "objectives.0.name.1", ["dpp"]),
     (objective("{name: []}"), "objectives.0.name", ["0 runs"]),
     (objective("{name: dpo, beta: 0}"), "objectives.0.beta", ["beta", "0"]),

@@ -231,7 +231,7 @@ def test_overrides(tmp_path):
 def test_a_field_that_came_later_enters_run_keys_only_where_it_is_set(tmp_path):
     run = load(tmp_path, BASE).runs[0]
     config = plain_data(run)
-    del config["device"], config["replica"], config["evaluation"]["gradient_probe"]
+    del config["device"], config["replica"], config["reward_model"], config["evaluation"]["gradient_probe"]
     assert run_key(run) == content_hash({"recipe": RECIPE_VERSION, **config})
     assert run_key(load(tmp_path, BASE, "evaluation.gradient_probe=8").runs[0]) != run_key(run)
 
@@ -280,6 +280,8 @@ def test_experiments(tmp_path):
     assert len({run.objective.name for run in quick.runs}) == 6
     assert sum(run.world.labels == "bradley_terry" for run in quick.runs) == 12
     assert len(load_sweep(ROOT / "experiments" / "smoke.yaml").runs) == 5
+    rlhf = load_sweep(ROOT / "experiments" / "rlhf.yaml").runs
+    assert len(rlhf) == 540 and sum(run.objective.name == "reward_model" for run in rlhf) == 36  # 3 dials x 2 sets x 6
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
     assert len(load_sweep(ROOT / "experiments" / "real.yaml", [f"data.path={tmp_path / 'p.jsonl'}"]).runs) >= 12
     with pytest.raises(InputError, match=r"--set data.path=prefs.jsonl.gz"):

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.models.lanes import LaneGroup, Pack, columns, joined, select
-from harness.models.logps import oriented, pair_logps_with
+from harness.models.logps import oriented
 from harness.models.pack import LaneModel
+from harness.models.readout import read_pairs
 from harness.types import PairLogps, Record
 
 # Pairs a lane and forward: a constant, so a lane's numbers never depend on its neighbours or on how many there are.
@@ -24,7 +25,8 @@ def evaluate(
 ) -> Iterator[Record]:
     """One record for every lane and split: log-probs of policy and reference, losses and rewards as labelled there.
 
-    `live` is the frozen reference of objectives that need more of it than stored log-probs.
+    `live` is the frozen reference of objectives that need more of it than stored log-probs. Lanes in no group have no
+    loss of given pairs: their records hold log-probs alone.
     """
     corpus = pack.corpus
     index, flipped = _stacked(pack, corpus.ids.device)
@@ -51,7 +53,7 @@ def evaluate(
             rows = slice(start, start + len(part.ids))
             start = rows.stop
             values = {name: value[number, rows] for name, value in shared.items()}
-            values |= {name: value[rows] for name, value in measured[number].items()}
+            values |= {name: value[rows] for name, value in measured.get(number, {}).items()}
             yield Record(own_lane.key, step, part.split, part.ids, values)
 
 
@@ -75,7 +77,7 @@ def _score(
     """Log-probs of policy and reference in chunks of constant width."""
     needs = frozenset[str]().union(*(group.needs for group in groups))
     parts = [
-        pair_logps_with(model, live, pack.corpus, index[:, i : i + CHUNK], needs)
+        read_pairs(model, live, pack.corpus, index[:, i : i + CHUNK], needs, pack.architecture.score)
         for i in range(0, index.shape[1], CHUNK)
     ]
     return joined([policy for policy, _ in parts]), joined([reference for _, reference in parts])

@@ -28,7 +28,7 @@ OTHER = ("ranking_accuracy", "reward_accuracy", "ref_accuracy", "undesirable_zon
 
 
 def _trl(columns: Columns, beta: float | None, tie_tol: float) -> dict[str, float]:
-    """TRL's seven names, from what the objective itself calls its rewards.
+    """TRL's seven names (`loss` where pairs have one), from what the objective itself calls its rewards.
 
     A reward margin counts as right beyond beta * tie_tol (TRL: beyond 0), so that rounding is no accuracy at step 0.
     """
@@ -36,8 +36,9 @@ def _trl(columns: Columns, beta: float | None, tie_tol: float) -> dict[str, floa
     with np.errstate(invalid="ignore"):
         margin = chosen - rejected
     right = np.where(np.isnan(margin), np.nan, margin > tie_tol * (1.0 if beta is None else beta))
-    return {
-        "loss": mean(numbers(columns, "loss")),
+    # A policy learnt by reinforcement has no loss of given pairs.
+    loss = {"loss": mean(numbers(columns, "loss"))} if "loss" in columns else {}
+    return loss | {
         "rewards/chosen": mean(chosen),
         "rewards/rejected": mean(rejected),
         "rewards/margins": mean(margin),

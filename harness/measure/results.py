@@ -22,8 +22,9 @@ def results_row(
     """The measured columns of `results.csv` from a run's whole example table and its samples (None: not drawn).
 
     First and last step are those of the whole table; what was not measured there, or is not finite, is None. Losses
-    are means of `loss` over the training probe set, `ood_` is split `ood`, the rest is held-out clean; gold reward, KL
-    and `SAMPLED` come from samples of evaluation prompts, `ood_gold_reward` from those of OOD prompts.
+    are means of `loss` over the training probe set (None for RL, which has no loss of given pairs), `ood_` is split
+    `ood`, the rest is held-out clean; gold reward, KL and `SAMPLED` come from samples of evaluation prompts,
+    `ood_gold_reward` from those of OOD prompts.
     Raises InputError on an empty table or samples without evaluation prompts.
     """
     if size(examples) == 0:
@@ -35,10 +36,13 @@ def results_row(
     def compute(name: str, columns: Columns) -> float:
         return METRICS[name].compute(columns, beta=beta, tie_tol=tie_tol)
 
+    def loss(step: int) -> float:
+        return compute("loss", where(examples, step, "train_observed")) if "loss" in examples else math.nan
+
     names = ("reward_accuracy", "ranking_accuracy", "undesirable_zone", "chosen_displacement", "rejected_displacement")
     row = {
-        "train_loss_first": compute("loss", where(examples, first, "train_observed")),
-        "train_loss_last": compute("loss", where(examples, last, "train_observed")),
+        "train_loss_first": loss(first),
+        "train_loss_last": loss(last),
         **{name: compute(name, held_out) for name in names},
         "gold_reward": math.nan,
         "kl": math.nan,

@@ -1,9 +1,12 @@
-"""The only sampler: free-running samples of every lane at once, with key-value cache and pre-drawn uniforms."""
+"""The only sampler: free-running samples of every lane at once, with a static key-value cache and pre-drawn uniforms.
+
+A fixed number of steps, whatever is sampled: nothing in it waits for the device.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -20,7 +23,8 @@ class Samples:
     """`tokens` `(K, n, L)` (pad after the end), `lengths` `(K, n)` with end-of-sequence, `logps` `(K, n)` summed nats.
 
     `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens. `entropy` `(K, n)`: the policy's next-token
-    entropy summed over the sampled tokens, nats.
+    entropy summed over the sampled tokens, nats. `token_logps` `(K, n, L)`: log-prob of each token as it was sampled,
+    0 after the end.
     """
 
     tokens: Tensor
@@ -28,6 +32,36 @@ class Samples:
     logps: Tensor
     ended: Tensor
     entropy: Tensor
+    token_logps: Tensor
+
+
+class StaticCache:
+    """Keys and values of every layer in memory of fixed size: a step writes its own and sees what stands before.
+
+    It does what a decoder layer of transformers asks of a cache (`update`).
+    """
+
+    def __init__(self, layers: int, size: int) -> None:
+        self.size = size
+        self.stored: list[tuple[Tensor, Tensor]] = []
+        self.filled = [0] * layers
+
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Store keys and values `(n, heads, t, width)` of one layer; gives all of that layer so far."""
+        if layer == len(self.stored):
+            shape = (*key.shape[:2], self.size, key.shape[3])
+            self.stored.append((key.new_empty(shape), value.new_empty(shape)))
+        start = self.filled[layer]
+        self.filled[layer] = end = start + key.shape[2]
+        for kept, new in zip(self.stored[layer], (key, value), strict=True):
+            kept[:, :, start:end] = new
+        keys, values = self.stored[layer]
+        return keys[:, :, :end], values[:, :, :end]
+
+    def repeat(self, copies: int) -> None:
+        """Every cached row `copies` times behind each other, row by row."""
+        if copies > 1:
+            self.stored = [(k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)) for k, v in self.stored]
 
 
 def pad_prompts(prompts: Sequence[np.ndarray], width: int, pad: int = 0) -> tuple[Tensor, Tensor]:
@@ -40,58 +74,104 @@ def pad_prompts(prompts: Sequence[np.ndarray], width: int, pad: int = 0) -> tupl
     return ids, real
 
 
-def sample(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, *, eos: int, pad: int = 0) -> Samples:
-    """Sample one response a prompt and lane at temperature 1.
+def sample(
+    model: LaneModel,
+    prompts: Tensor,
+    real: Tensor,
+    uniforms: Tensor,
+    *,
+    eos: int,
+    pad: int = 0,
+    copies: int = 1,
+    greedy: bool = False,
+    entropy: bool = True,
+    chunk: int = CHUNK,
+) -> Samples:
+    """Sample `copies` responses a prompt and lane at temperature 1 (with `greedy` the likeliest token each time).
 
-    `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them; `uniforms` `(K, n, L)` in (0, 1) decide every token by
-    inverse transform, so lanes that share them differ only where their policies do.
+    `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them; `uniforms` `(K, n * copies, L)` in (0, 1) decide every
+    token by inverse transform, so lanes that share them differ only where their policies do. Response i belongs to
+    prompt i // copies: a prompt is read once, however many responses it gets. Without `entropy` it is left at 0.
+    `chunk` responses a lane go through a forward together: a constant of the caller's, as bits may depend on it.
     """
-    count = prompts.shape[1]
-    prompts, real, uniforms = (filled(value) for value in (prompts, real, uniforms))
+    count = prompts.shape[1] * copies
+    width = max(chunk // copies, 1)
+    prompts, real = (filled(value, width) for value in (prompts, real))
+    uniforms = filled(uniforms, width * copies)
     parts = [
-        _sample(model, *(value[:, i : i + CHUNK] for value in (prompts, real, uniforms)), eos=eos, pad=pad)
-        for i in range(0, prompts.shape[1], CHUNK)
+        _sample(
+            model,
+            prompts[:, i : i + width],
+            real[:, i : i + width],
+            uniforms[:, i * copies : (i + width) * copies],
+            eos=eos,
+            pad=pad,
+            copies=copies,
+            greedy=greedy,
+            entropy=entropy,
+        )
+        for i in range(0, prompts.shape[1], width)
     ]
-    fields = ("tokens", "lengths", "logps", "ended", "entropy")
-    return Samples(*(torch.cat([getattr(p, f) for p in parts], 1)[:, :count] for f in fields))
+    return Samples(*(torch.cat([getattr(p, f.name) for p in parts], 1)[:, :count] for f in fields(Samples)))
 
 
-def filled(value: Tensor) -> Tensor:
+def filled(value: Tensor, chunk: int = CHUNK) -> Tensor:
     """`(K, n, ...)` filled up to whole chunks with copies of the last entry, so every forward has one shape."""
-    missing = -value.shape[1] % CHUNK
+    missing = -value.shape[1] % chunk
     return torch.cat([value, value[:, -1:].expand(-1, missing, *value.shape[2:])], 1) if missing else value
 
 
 @torch.no_grad()
-def _sample(model: LaneModel, prompts: Tensor, real: Tensor, uniforms: Tensor, *, eos: int, pad: int) -> Samples:
-    from transformers import DynamicCache
-
+def _sample(
+    model: LaneModel,
+    prompts: Tensor,
+    real: Tensor,
+    uniforms: Tensor,
+    *,
+    eos: int,
+    pad: int,
+    copies: int,
+    greedy: bool,
+    entropy: bool,
+) -> Samples:
     lanes, count, width = prompts.shape
     depth = uniforms.shape[-1]
-    cache = DynamicCache()
+    cache = StaticCache(model.layers, width + depth)
     seen = real.reshape(-1, width)
     position = (seen.long().cumsum(-1) - 1).clamp(min=0)
-    ids, mask = prompts.reshape(-1, width), causal_mask(seen, width)
-    alive = torch.ones(lanes * count, dtype=torch.bool, device=prompts.device)
-    tokens, logps = [], torch.zeros(lanes * count, device=prompts.device)
-    entropy = torch.zeros_like(logps)
+    hidden = model.decode(prompts.reshape(-1, width), causal_mask(seen, width), model.rotary(position), cache)[:, -1]
+    cache.repeat(copies)
+    hidden, seen, last = (value.repeat_interleave(copies, 0) for value in (hidden, seen, position[:, -1:]))
+    rows = lanes * count * copies
+    cosine, sine = (table[0] for table in model.rotary(torch.arange(width + depth, device=last.device)[None]))
+    seen = torch.cat([seen, torch.ones_like(seen[:, :1]).expand(-1, depth)], 1)
+    mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
+    alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
+    tokens, token_logps, logps = [], [], torch.zeros(rows, device=prompts.device)
+    surprise = torch.zeros_like(logps)
     for step in range(depth):
-        hidden = model.hidden(ids, mask, position, cache)[:, -1]
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
         share = logp.exp()
-        entropy = entropy + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
-        drawn = (share.cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
-        logps = logps + torch.where(alive, logp.gather(-1, drawn[:, None])[:, 0], 0.0)
+        if entropy:
+            surprise = surprise + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
+        if greedy:
+            drawn = logp.argmax(-1)
+        else:
+            drawn = (share.cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
+        token_logps.append(torch.where(alive, logp.gather(-1, drawn[:, None])[:, 0], 0.0))
+        logps = logps + token_logps[-1]
         token = torch.where(alive, drawn, pad)
         tokens.append(token)
         alive = alive & (token != eos)
-        seen = torch.cat([seen, torch.ones_like(seen[:, :1])], 1)
-        ids, position = token[:, None], position[:, -1:] + 1
-        mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
-    stacked = torch.stack(tokens, -1).view(lanes, count, depth)
+        if step + 1 < depth:
+            place = last + step + 1
+            rotary = (cosine[place], sine[place])
+            hidden = model.decode(token[:, None], mask[..., : width + step + 1], rotary, cache)[:, -1]
+    stacked = torch.stack(tokens, -1).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
-    return Samples(stacked, lengths, logps.view(lanes, count), ended, entropy.view(lanes, count))
+    each = torch.stack(token_logps, -1).view(lanes, -1, depth)
+    return Samples(stacked, lengths, logps.view(lanes, -1), ended, surprise.view(lanes, -1), each)
 
 
 def causal_mask(real: Tensor, width: int) -> Tensor:

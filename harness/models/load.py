@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.models.pack import flatten
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """Shape of a Llama-type decoder with tied embeddings. `initializer_range` 0.1: 0.02 learns far too slowly here."""
+    """Shape of a Llama-type decoder with tied embeddings. `initializer_range` 0.1: 0.02 learns far too slowly here.
+
+    `score` adds a scalar head on the last hidden state: a reward model's score, or a policy's value estimate. Its
+    weights stand behind all others in a row `(P,)`, so `with_score` turns a decoder's row into one with a head.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -22,6 +26,7 @@ class Architecture:
     intermediate_size: int
     max_positions: int
     initializer_range: float = 0.1
+    score: bool = False
 
 
 def skeleton(architecture: Architecture) -> Any:
@@ -44,7 +49,15 @@ def skeleton(architecture: Architecture) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    if architecture.score:
+        model.score = nn.Linear(architecture.hidden_size, 1, bias=False)
+    return model
+
+
+def with_score(architecture: Architecture, weights: Tensor) -> tuple[Architecture, Tensor]:
+    """The same decoder with a scalar head that starts at zero: every response scores 0, whatever the weights."""
+    return replace(architecture, score=True), torch.cat([weights, weights.new_zeros(architecture.hidden_size)])
 
 
 def initial_weights(architecture: Architecture, seed: int) -> Tensor:

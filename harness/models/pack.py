@@ -78,6 +78,11 @@ class LaneModel:
     def lanes(self) -> int:
         return self.flat.shape[0]
 
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return len(self.model.model.layers)
+
     def hidden(self, ids: Tensor, mask: Tensor | None, position: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
         output = self.model.model(
@@ -109,6 +114,22 @@ class LaneModel:
         hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
+    def decode(self, ids: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+        """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
+
+        `rotary` holds cosines and sines at the positions of `ids` `(K * B, t)`; `mask` `(K * B, 1, t, S)` is additive
+        over the S positions cached so far, these t among them.
+        """
+        decoder = self.model.model
+        hidden = decoder.embed_tokens(ids)
+        for layer in decoder.layers:
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+        return decoder.norm(hidden)  # type: ignore[no-any-return]
+
+    def rotary(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines `(K * B, t, head width)` of positions `(K * B, t)`."""
+        return self.model.model.rotary_emb(self.flat, position)  # type: ignore[no-any-return]
+
     def gradient(self, objective: Tensor) -> Tensor:
         """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient."""
         parts = [part.reshape(self.lanes, -1) for part in torch.autograd.grad(objective, self.parameters)]
@@ -119,6 +140,14 @@ class LaneModel:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
         size = sum(parameter[0].numel() for parameter in self.parameters)
         return self.flat[lane, :size].detach().cpu().clone()
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Scores `(K * B, ...)` in fp32 of hidden states `(K * B, ..., d)`, for an architecture with a scalar head."""
+        # Not a matrix product: with one column the library picks its kernel by the number of lanes.
+        weight = self.model.score.weight
+        rows = hidden.reshape(self.lanes, -1, weight.shape[-1])
+        scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
+        return scores
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from harness.objectives.terms import EXPONENT_LIMIT, ONE, Number, chosen_nll, ell, log1mexp, means, per_pair
 from harness.types import LossOutput, PairLogps
 
@@ -53,6 +55,21 @@ def nll(policy: PairLogps, reference: PairLogps | None) -> LossOutput:  # noqa: 
     return per_pair(chosen_nll(policy), (policy.chosen, policy.rejected))
 
 
-def bt_reward(policy: PairLogps, reference: PairLogps | None, margin: Number) -> LossOutput:  # noqa: ARG001
-    """ell(r_w - r_l - margin) of a reward model, whose scores stand in the place of log-probs."""
-    return per_pair(ell(policy.chosen - policy.rejected - margin), (policy.chosen, policy.rejected))
+def bt_reward(
+    policy: PairLogps,
+    reference: PairLogps | None,  # noqa: ARG001
+    margin: Number,
+    center: Number = 0.0,
+    shrink: Number = 0.0,
+    **_recipe: Any,
+) -> LossOutput:
+    """ell(r_w - r_l - margin) + center (r_w + r_l)^2 + shrink (r_w^2 + r_l^2) / 2: a reward model's loss.
+
+    Its scores stand in the place of log-probs. `center` is TRL's `center_rewards_coefficient`: it fixes the level that
+    the likelihood leaves free. `shrink` bounds the gaps, which hard labels would drive to infinity. `_recipe` is how
+    long and how fast it is trained, which the loss does not read.
+    """
+    chosen, rejected = policy.chosen, policy.rejected
+    likelihood = ell(chosen - rejected - margin)
+    loss = likelihood + center * (chosen + rejected).square() + shrink * (chosen.square() + rejected.square()) / 2
+    return per_pair(loss, (chosen, rejected))

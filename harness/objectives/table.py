@@ -11,12 +11,13 @@ from harness.objectives.table_knobs import REASONS
 from harness.objectives.table_margin import MARGIN_ROWS
 from harness.objectives.table_names import ALIASES, REFUSED, TRL_NAMES
 from harness.objectives.table_pair import PAIR_ROWS
+from harness.objectives.table_rl import RL_ROWS
 from harness.objectives.table_row import Objective, StateField, StepZero
 from harness.types import InputError, ObjectiveSpec, Parameter
 
 __all__ = ["OBJECTIVES", "Objective", "StateField", "StepZero", "resolve"]
 
-OBJECTIVES: dict[str, Objective] = {row.name: row for row in (*PAIR_ROWS, *MARGIN_ROWS, *BATCH_ROWS)}
+OBJECTIVES: dict[str, Objective] = {row.name: row for row in (*PAIR_ROWS, *MARGIN_ROWS, *BATCH_ROWS, *RL_ROWS)}
 
 
 def resolve(name: str, given: Mapping[str, Any]) -> ObjectiveSpec:
@@ -127,7 +128,7 @@ def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float,
     except InputError as error:
         problems += [f"{where}: {line}" for line in error.problems]
         return None
-    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "bt_reward"):
+    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "reward_model"):
         problems.append(
             f"{where}: '{row.name}' cannot be mixed; expected an objective with a loss per pair and no state"
         )

@@ -104,9 +104,17 @@ BATCH_ROWS = (
         "token-mean likelihood of the chosen response", "ignores the rejected response", tier="internal",
     ),
     Objective(
-        "bt_reward", FREE + "bt_reward", "pair", "sum", False,
-        {"margin": Parameter(0.0, low=0, doc="margin asked of the reward gap, reward units")},
-        "Bradley-Terry; margin: arXiv 2307.09288", "log-likelihood of the labels under a reward model",
-        "levels are free per prompt: compare gaps only", tier="internal",
+        "reward_model", FREE + "bt_reward", "pair", "sum", False,
+        {
+            "margin": Parameter(0.0, low=0, doc="margin asked of the reward gap, reward units"),
+            "center": Parameter(0.0, low=0, search=(0, 0.01), doc="weight of (r_w + r_l)^2, which fixes the level"),
+            "shrink": Parameter(1e-3, low=0, search=(0, 0.01), doc="weight of the mean squared reward"),
+            "steps": Parameter(200, kind="int", low=1, high=1_000_000, doc="optimizer steps"),
+            "batch_size": Parameter(32, kind="int", low=1, high=65_536, doc="pairs a step"),
+            "learning_rate": Parameter(1e-3, low=0, high=10, low_open=True, doc="peak rate"),
+            "weight_decay": Parameter(0.01, low=0, high=10, doc="decoupled, of every weight"),
+        },
+        "Bradley-Terry; margin: arXiv 2307.09288", "likelihood of the labels under a scalar head on the reference",
+        "levels are free per prompt: compare gaps only; wrong labels become wrong rewards",
     ),
 )  # fmt: skip

@@ -40,12 +40,13 @@ class StateField:
 class Objective:
     """One objective: what it minimises, what it needs, its knobs.
 
-    `function` is `module:name`. `family`: pair (a loss of its own for every pair), batch (the batch value repeated) or
-    token (per pair, from more than summed log-probs). `reduction`: sum, mean or tokens; objectives with a `reduction`
-    or `length_average` parameter show their default. `needs` are the keys of `PairLogps.extra` that it reads.
-    `target` is `module:name` of the function (objective name, record columns, hyperparameters) -> T, the margin that
-    the loss asks of delta, None where there is none. `step0` is the closed-form loss where policy = reference, None
-    where it depends on the reference's own log-probs or on the batch.
+    `function` is `module:name`. `family`: pair (a loss of its own for every pair), batch (the batch value repeated),
+    token (per pair, from more than summed log-probs) or rl (samples its own responses: no loss of given pairs;
+    `function` is what `harness/rlhf` runs, and `loss` refuses). `reduction`: sum, mean or tokens; objectives with a
+    `reduction` or `length_average` parameter show their default. `needs` are the keys of `PairLogps.extra` that it
+    reads. `target` is `module:name` of the function (objective name, record columns, hyperparameters) -> T, the margin
+    that the loss asks of delta, None where there is none. `step0` is the closed-form loss where policy = reference,
+    None where it depends on the reference's own log-probs or on the batch.
     """
 
     name: str
@@ -75,8 +76,14 @@ class Objective:
 
         `state` maps the row's state names to tensors, `(..., B)` for scope pair and `(..., 1)` for scope lane.
         A hyperparameter is a number or a tensor that broadcasts against `(..., B)`, such as `(K, 1)`. Half-precision
-        log-probs are computed in float32. Raises InputError for an unknown hyperparameter and for missing input.
+        log-probs are computed in float32. Raises InputError for an unknown hyperparameter and for missing input, and
+        for every row of family rl.
         """
+        if self.family == "rl":
+            raise InputError(
+                f"objective '{self.name}' is of family rl: it learns from responses it samples itself and has no loss"
+                " of given pairs; harness/rlhf runs it"
+            )
         problems = [
             f"objective '{self.name}' has no hyperparameter '{key}'{suggestion(key, self.hyperparameters)}"
             for key in hyperparameters
@@ -96,8 +103,13 @@ class Objective:
         policy, reference = _wide(policy), None if reference is None else _wide(reference)
         if self.state:
             full["state"] = self.initial_state(policy.chosen) if state is None else state
-        result: LossOutput = _imported(self.function)(policy, reference, **full)
+        result: LossOutput = self.implementation()(policy, reference, **full)
         return result
+
+    def implementation(self) -> Any:
+        """What `function` names, imported on first use."""
+        module, _, name = self.function.partition(":")
+        return getattr(importlib.import_module(module), name)
 
     def initial_state(self, like: Tensor) -> dict[str, Tensor]:
         """The state before the first step for pairs shaped `like` `(..., B)`."""
@@ -105,12 +117,6 @@ class Objective:
             key: like.new_full(like.shape if kind.scope == "pair" else (*like.shape[:-1], 1), kind.initial)
             for key, kind in self.state.items()
         }
-
-
-def _imported(reference: str) -> Callable[..., Any]:
-    module, _, name = reference.partition(":")
-    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    return function
 
 
 def _wide(logps: PairLogps) -> PairLogps:

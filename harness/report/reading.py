@@ -95,8 +95,9 @@ class Run:
 
     @property
     def planned_steps(self) -> int:
-        """Optimizer steps asked for."""
-        return int(self.config["training"]["steps"])
+        """Optimizer steps asked for; iterations of an RL objective."""
+        own = self.hyperparameters
+        return int(own.get("iterations") or own.get("steps") or self.config["training"]["steps"])
 
     def measured(self, column: str) -> float | None:
         """A measured column of `results.csv`; None where it was not measured or does not apply."""
@@ -106,7 +107,7 @@ class Run:
     @cached_property
     def condition(self) -> str:
         """Everything but objective and seed, as one text: runs with equal conditions may be compared."""
-        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device")}
+        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device", "reward_model")}
         if rest.get("data"):
             rest["data"] = {k: v for k, v in rest["data"].items() if k != "path"}
         return canonical_json(rest)
@@ -114,7 +115,7 @@ class Run:
     @cached_property
     def cell(self) -> str:
         """Everything but the seed, as one text."""
-        return canonical_json([self.config["objective"], self.condition])
+        return canonical_json([self.config["objective"], self.config.get("reward_model"), self.condition])
 
     def settings(self) -> dict[str, Any]:
         """Every further leaf of the config that a sweep might vary, by the name of its column."""

@@ -26,7 +26,10 @@ MEASURES: Mapping[str, bool] = {
     "ood_ranking_accuracy": True,
 }
 IDENTITY = ("run_key", "status", "objective", "beta", "corruption", "rate", "misaligned", "seed", "steps")
-COSTS = ("run_key", "seconds", "tokens", "flops", "peak_memory", "host", "attempt", "pack", "lane")
+COSTS = (
+    "run_key", "seconds", "tokens", "flops", "peak_memory", "host", "attempt", "pack", "lane", "generated_tokens",
+    "reward_flops",
+)  # fmt: skip
 
 
 def write_results(sweep_folder: Path) -> tuple[Path, Path]:

@@ -8,11 +8,15 @@ from itertools import pairwise
 
 from harness.names import content_hash, plain, run_key
 from harness.objectives.table import OBJECTIVES
+from harness.objectives.table_budget import budget, family
 from harness.types import RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
 PACK_SIZE = 8
+# Hyperparameters of RL that lanes of a pack must share: they are shapes, or who is asked for the reward.
+SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
+ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 
 
@@ -32,18 +36,38 @@ def pack_key(run: RunSpec) -> str:
     else:
         # Each replicate of a text sweep trains its own tokenizer, so row widths differ between seeds.
         source = [plain(run.data), plain(run.model), run.seed]
-    training = plain(run.training)
+    training = plain(budget(run.objective, run.training))
     for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
     needs = sorted(OBJECTIVES[run.objective.name].needs)  # what others in a pack need, an objective does not pay for
-    return content_hash([source, training, plain(run.evaluation), run.device, needs])
+    return content_hash([source, training, plain(run.evaluation), run.device, needs, _shape(run)])
 
 
-def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE) -> tuple[PackTask, ...]:
+def _shape(run: RunSpec) -> object:
+    """What a pack's runs must share beyond the steps: the kind of trainer, and for RL the shape of an iteration."""
+    if family(run.objective) != "rl":
+        return family(run.objective)
+    own = dict(run.objective.hyperparameters)
+    return [run.objective.name, *(own.get(name) for name in SHAPE)]
+
+
+def work_of(run: RunSpec) -> float:
+    """The work of a run in trained pairs: what progress and the order of packs go by."""
+    own, training = dict(run.objective.hyperparameters), budget(run.objective, run.training)
+    if family(run.objective) != "rl":
+        return float(training.steps * training.batch_size)
+    if run.objective.name == "best_of_n":
+        return float(run.evaluation.heldout * ROLLOUT * own["estimate"])
+    # A response sampled and scored by two frozen models costs about as much as a pass over it.
+    return float(training.steps * training.batch_size * own["samples"] * ROLLOUT * (1 + own.get("epochs", 1)))
+
+
+def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, first: int = 0) -> tuple[PackTask, ...]:
     """Cut the runs into packs of at most `size`, runs of one replicate and source side by side, the longest first.
 
     A short list is cut finer, so that every worker has a pack.
     A lane's numbers do not depend on its pack, so any cut gives the same results; this one keeps corpora small.
+    Packs are numbered from `first`.
     """
     groups: dict[str, list[RunSpec]] = {}
     for run in runs:
@@ -56,8 +80,8 @@ def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE) -> 
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
         packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]
-    packs.sort(key=lambda pack: -len(pack) * pack[0].training.steps * pack[0].training.batch_size)
-    return tuple(PackTask(number, pack) for number, pack in enumerate(packs))
+    packs.sort(key=lambda pack: -len(pack) * work_of(pack[0]))
+    return tuple(PackTask(number, pack) for number, pack in enumerate(packs, start=first))
 
 
 def lanes_that_fit(run: RunSpec) -> int:

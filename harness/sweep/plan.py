@@ -17,6 +17,7 @@ from harness.data import mythworld
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import content_hash, plain, run_key
+from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.types import RunSpec
@@ -26,6 +27,8 @@ PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
 SFT_SECONDS = 3.0  # 200 steps x 96 of the embedded world
 TRAIN_SECONDS = 0.8  # 200 steps x 16 pairs of the embedded world
 MEASURE_SECONDS = 0.4  # checkpoints and final samples of one run of the embedded world
+ROLLOUT_SECONDS = 1e-4  # a response sampled and scored by reference and reward model in the embedded world
+PASS_SECONDS = 1.7e-4  # a pass of training over it
 TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
 WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
 TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
@@ -46,6 +49,9 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
     measured = measured_seconds(out)
     seconds, models = _build_seconds(todo)
     per_run = [_run_seconds(run) for run in todo]
+    sampling = any(family(run.objective) == "rl" for run in todo)
+    if sampling:  # runs of very different cost: the median of others says little
+        measured = None
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
     return {
@@ -161,7 +167,13 @@ def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str,
 
 def _run_seconds(run: RunSpec) -> float:
     """Assumed one-core seconds of one run, training and measuring."""
-    pairs = run.training.steps * run.training.batch_size
+    training, own = budget(run.objective, run.training), dict(run.objective.hyperparameters)
+    if family(run.objective) == "rl" and run.world is not None:
+        asked = run.evaluation.heldout + run.evaluation.probe + run.evaluation.ood
+        drawn = training.steps * training.batch_size * own.get("samples", 0) + asked * own.get("estimate", 0)
+        passes = own.get("epochs", 1) if training.steps else 0
+        return float(drawn * (ROLLOUT_SECONDS + PASS_SECONDS * passes) + MEASURE_SECONDS) * _size(run) / WORLD_WEIGHTS
+    pairs = training.steps * training.batch_size
     if run.data is not None:
         tokens = (pairs + run.evaluation.checkpoints * run.evaluation.heldout / 3) * 2 * run.data.max_length
         return tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS

@@ -11,6 +11,7 @@ from harness.evaluation.probes import gradient_products
 from harness.measure.gradients import gradient_columns
 from harness.measure.targets import uses_token_means
 from harness.models.lanes import Lane
+from harness.rlhf.lanes import RlTraining
 from harness.training.loop import Training
 from harness.types import Record
 
@@ -18,7 +19,9 @@ from harness.types import Record
 SPLIT = "train_observed"
 
 
-def gradient_probe(run: Training, lanes: Sequence[Lane], count: int, step: int) -> list[dict[str, np.ndarray]]:
+def gradient_probe(
+    run: Training | RlTraining, lanes: Sequence[Lane], count: int, step: int
+) -> list[dict[str, np.ndarray]]:
     """Norms, inner products and ids of the first `count` probe pairs of every lane now; empty for a count of 0."""
     if not count:
         return []

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from harness.sweep.messages import Message
-from harness.sweep.packs import PackTask
+from harness.sweep.packs import PackTask, work_of
 
 PLAIN_SECONDS = 10.0
 
@@ -71,7 +71,7 @@ class Progress:
             self._stage_done += 1
         elif message.kind == "step":
             # Evaluation and sampling at the end cost about a tenth of a pack: it is not done at its last step.
-            self._units[message.pack] = 0.9 * message.step / message.steps * _cost(self.packs[message.pack])
+            self._units[message.pack] = 0.9 * message.step / max(message.steps, 1) * _cost(self.packs[message.pack])
         elif message.kind == "done":
             self.runs_done += 1
             self._fresh += 1
@@ -123,13 +123,12 @@ class Progress:
             if 0 < units < 0.999 * total[number]:
                 runs = self.packs[number].runs
                 bar = ProgressBar(total[number], units, width=30)
-                grid.add_row(bar, f"pack {number}: {len(runs)} runs x {runs[0].training.steps} steps")
+                grid.add_row(bar, f"pack {number}: {len(runs)} runs of {runs[0].objective.name}")
         return grid
 
 
 def _cost(task: PackTask) -> float:
-    first = task.runs[0].training
-    return float(len(task.runs) * first.steps * first.batch_size)
+    return len(task.runs) * work_of(task.runs[0])
 
 
 def duration(seconds: float) -> str:

@@ -19,7 +19,7 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.spec import SweepSpec
+from harness.spec import SweepSpec, reward_run
 from harness.sweep.engines import process
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
@@ -41,7 +41,7 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
     with store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
         write_plan(folder, sweep, names)
-        left = [run for run in sweep.runs if not _finished(folder, run)]
+        left = _left(sweep, out, folder)
         count = worker_count(sweep, workers)
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
@@ -65,6 +65,19 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
     ]
     head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "runs": runs})
+
+
+def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
+    """The runs to make: those without an outcome, and reward models that these need and the cache has lost."""
+    open_runs = {run_key(run): run for run in sweep.runs if not _finished(folder, run)}
+    needed = {run_key(reward_run(run)) for run in open_runs.values() if run.reward_model is not None} - set(open_runs)
+    if needed:
+        from harness.sweep.rewards import load_reward
+
+        for run in sweep.runs:
+            if run_key(run) in needed and load_reward(out / "cache", run) is None:
+                open_runs[run_key(run)] = run
+    return [run for run in sweep.runs if run_key(run) in open_runs]
 
 
 def _finished(folder: Path, run: RunSpec) -> bool:
@@ -126,19 +139,24 @@ def execute(
                     failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
             if failures:
                 return failures
-        packs = plan_packs(left, workers)
+        # RL learns from reward models, which are runs of this sweep: it comes when they stand.
+        learning = [run for run in left if run.reward_model is not None]
+        independent = plan_packs([run for run in left if run.reward_model is None], workers)
+        dependent = plan_packs(learning, workers, first=len(independent))
+        packs = (*independent, *dependent)
         store.write_json(
             folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
         )
         progress.start_runs(packs)
-        for message in _drain([Order("pack", pack.number, pack) for pack in packs], shop, workers):
-            progress.take(message)
-            if message.kind == "done":
-                found = store.find_run(folder, message.key)
-                assert found is not None
-                outbox.deliver(found)
-            elif message.kind == "failed":
-                failures += _mark_failed(folder, names, packs, message)
+        for phase in filter(None, (independent, dependent)):
+            for message in _drain([Order("pack", pack.number, pack) for pack in phase], shop, workers):
+                progress.take(message)
+                if message.kind == "done":
+                    found = store.find_run(folder, message.key)
+                    assert found is not None
+                    outbox.deliver(found)
+                elif message.kind == "failed":
+                    failures += _mark_failed(folder, names, packs, message)
     return failures
 
 

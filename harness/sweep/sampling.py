@@ -6,7 +6,7 @@ and stand in the same row as the policy's, so every comparison with it is paired
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -21,17 +21,27 @@ from harness.types import PreferencePair, RunSpec
 OOD_SHARE = 4  # one prompt of another distribution for every so many of `evaluation.samples`
 
 
-def sample_jobs(jobs: Sequence[tuple[RunSpec, Prepared]], model: LaneModel) -> list[dict[str, np.ndarray]]:
+# How runs answer that are no model to sample from: (split, positions of its pairs) -> samples, lane by lane.
+Answers = Callable[[str, Sequence[int]], list[LaneSamples]]
+
+
+def sample_jobs(
+    jobs: Sequence[tuple[RunSpec, Prepared]], model: LaneModel, answers: Answers | None = None
+) -> list[dict[str, np.ndarray]]:
     """The rows of `samples.parquet` for every lane of a pack; empty where the spec asks for no samples."""
     run, first = jobs[0][0], jobs[0][1].setting
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in jobs]
     for split, count in (("eval_clean", run.evaluation.samples), ("ood", run.evaluation.samples // OOD_SHARE)):
         if not count or not first.evals.get(split):
             continue
-        pairs = [_prompts(prepared.setting, split, count) for _, prepared in jobs]
+        places = _places(len(first.evals[split]), split, count)
+        pairs = [[prepared.setting.evals[split][i] for i in places] for _, prepared in jobs]
         plans = [_plan(one, made.setting, split, own) for (one, made), own in zip(jobs, pairs, strict=True)]
-        weights = [prepared.setting.weights for _, prepared in jobs]
-        drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width)
+        if answers is None:
+            weights = [prepared.setting.weights for _, prepared in jobs]
+            drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width)
+        else:
+            drawn = answers(split, places)
         for lane, ((_, prepared), own, plan) in enumerate(zip(jobs, pairs, plans, strict=True)):
             if split not in prepared.answers:
                 prepared.answers[split] = _answers(prepared.setting, own, plan, model.flat.device)
@@ -46,12 +56,11 @@ def sample_jobs(jobs: Sequence[tuple[RunSpec, Prepared]], model: LaneModel) -> l
     return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in tables if parts]
 
 
-def _prompts(setting: Setting, split: str, count: int) -> list[PreferencePair]:
-    """The first `count` held-out pairs; of another distribution, whose kinds stand in blocks, evenly many."""
-    pairs = setting.evals[split]
-    if split == "eval_clean" or count >= len(pairs):
-        return list(pairs[:count])
-    return [pairs[i * len(pairs) // count] for i in range(count)]
+def _places(pairs: int, split: str, count: int) -> list[int]:
+    """Of so many pairs the first `count`; of another distribution, whose kinds stand in blocks, evenly many."""
+    if split == "eval_clean" or count >= pairs:
+        return list(range(min(count, pairs)))
+    return [i * pairs // count for i in range(count)]
 
 
 def _plan(run: RunSpec, setting: Setting, split: str, pairs: Sequence[PreferencePair]) -> SamplePlan:

@@ -15,11 +15,16 @@ import torch
 
 from harness.measure.geometry import checkpoint_metrics, constraint_metrics
 from harness.measure.results import results_row
+from harness.measure.reward_model import reward_metrics, reward_row
 from harness.models.extras import MISMATCHED
 from harness.models.lanes import Lane, Pack
 from harness.models.logps import build_corpus
 from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
+from harness.objectives.table_budget import family
+from harness.rlhf.best_of_n import kl_bound
+from harness.rlhf.lanes import RlTraining
+from harness.sweep.costs import work_done
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -27,13 +32,15 @@ from harness.sweep.packs import PackTask
 from harness.sweep.probing import gradient_probe, probe_table
 from harness.sweep.provenance import provenance
 from harness.sweep.reference_store import scorer
+from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
+from harness.sweep.trainers import as_trained, begin, own_model
 from harness.tracking import store
 from harness.tracking.journal import Journal
-from harness.training.loop import checkpoint_steps, start, train
+from harness.training.loop import Training, checkpoint_steps
 from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
@@ -65,40 +72,73 @@ class _Job:
     journal: Journal
     records: list[Record] = field(default_factory=list)
 
+    @property
+    def knobs(self) -> dict[str, Any]:
+        """The objective's hyperparameters by name."""
+        return dict(self.run.objective.hyperparameters)
+
+    @property
+    def scores(self) -> bool:
+        """Whether the run is a reward model, whose records hold scores and no log-probs."""
+        return family(self.run.objective) == "reward"
+
+    def points(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
+        """The metric points of one split at one step."""
+        if self.scores:
+            return reward_metrics(columns, prefix)
+        objective = self.run.objective
+        if family(objective) == "rl":  # no loss of given pairs that could pull at them
+            return checkpoint_metrics(columns, prefix, self.gold_beta)
+        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=self.knobs)
+
+    @property
+    def gold_beta(self) -> float | None:
+        """Beta of an RL run where it is a price in units of the true reward, so that theory can speak of it."""
+        own = self.knobs
+        return self.run.objective.beta if own["reward"] == "gold" and not own.get("reward_scale") else None
+
+    def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
+        """The measured columns of `results.csv`."""
+        if self.scores:
+            return reward_row(examples)
+        bound = {"kl_bound": kl_bound(self.knobs["n"])} if self.run.objective.name == "best_of_n" else {}
+        return results_row(examples, samples, self.run.objective.beta) | bound
+
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     """Train one pack and commit every run of it; yields progress, then one `done` a run."""
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
-    run = start(pack, shop.device)
-    probed = jobs[0].run.evaluation.gradient_probe
+    settings = [job.prepared.setting for job in jobs]
+    run, records, answers = begin(pack, task.runs, settings, shop.cache, shop.device)
+    kind = family(task.runs[0].objective)
+    probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
     by_key = {job.key: job for job in jobs}
     step = -1
-    for record in train(run):
+    for record in records:
         job = by_key[record.run_key]
         job.records.append(record)
         if record.step != step:
             step = record.step
-            yield Message("step", task.number, step, task.runs[0].training.steps)
+            yield Message("step", task.number, step, pack.lanes[0].training.steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
             columns = _all_columns(job, record)
-            objective, given = job.run.objective, dict(job.run.objective.hyperparameters)
-            points = checkpoint_metrics(
-                columns, prefix, objective.beta, objective=objective.name, hyperparameters=given
-            )
+            points = {**job.points(columns, prefix), **record.scalars}
             if record.split == "train_observed" and "multiplier" in columns:
-                points |= constraint_metrics(columns, float(given["margin"]))
+                points |= constraint_metrics(columns, float(job.knobs["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
     probes.append(gradient_probe(run, pack.lanes, probed, step))
-    samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model)
+    samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model, answers) if kind != "reward" else []
     diverged = run.diverged_at[:, 0].tolist()
+    if kind == "reward":
+        save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
     seconds = time.monotonic() - began
     for lane, job in enumerate(jobs):
         status = "done" if diverged[lane] < 0 else "diverged"
-        costs = _costs(job, pack, seconds / len(jobs), task.number, lane)
+        costs = _costs(job, run, seconds / len(jobs), task.number, lane)
         if probed:
             table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
             store.write_table(job.folder / "probes.parquet", table)
@@ -130,7 +170,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     jobs = []
     for run, prepared, data, base, extra in parts:
         key = run_key(run)
-        lane, columns = build_lane(key, run, prepared, data, base, extra)
+        lane, columns = build_lane(key, as_trained(run), prepared, data, base, extra)
         folder, attempt = store.open_run(shop.folder, key, shop.names[key])
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
@@ -139,10 +179,10 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
     if MISMATCHED in OBJECTIVES[task.runs[0].objective.name].needs:
         blocks, mismatched = with_mismatches(blocks)
     corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], shop.device, mismatched)
-    first = task.runs[0]
-    steps = checkpoint_steps(first.training.steps, first.evaluation.checkpoints)
-    architecture = jobs[0].prepared.setting.architecture
-    return jobs, Pack(architecture, corpus, tuple(job.lane for job in jobs), steps)
+    steps = checkpoint_steps(jobs[0].lane.training.steps, task.runs[0].evaluation.checkpoints)
+    lanes = [job.lane for job in jobs]
+    architecture, trained = own_model(jobs[0].prepared.setting.architecture, task.runs, lanes)
+    return jobs, Pack(architecture, corpus, trained, steps)
 
 
 def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
@@ -159,27 +199,25 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
 
 
 def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
-    """A record's measured columns with the fixed ones of its split."""
+    """A record's measured columns with the fixed ones of its split; a reward model's without its stand-in log-probs."""
     first = 0
     for part in job.lane.evals:
         if part.split == record.split:
             break
         first += len(part.ids)
     rows = slice(first, first + len(record.ids))
-    return {**record.columns, **{name: values[rows] for name, values in job.columns.items()}}
+    own = {n: v for n, v in record.columns.items() if not (job.scores and n.startswith(("policy_", "reference_")))}
+    return {**own, **{name: values[rows] for name, values in job.columns.items()}}
 
 
-def _costs(job: _Job, pack: Pack, seconds: float, number: int, lane: int) -> dict[str, Any]:
-    """What the run cost: its share of the pack's time; tokens and flops (6 a parameter and token) of training alone."""
-    settings = job.run.training
-    tokens = settings.steps * settings.batch_size * pack.corpus.ids.shape[1]
+def _costs(job: _Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
+    """What the run cost: its share of the pack's time, and the tokens and flops of its training."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if pack.corpus.ids.is_cuda:
+    if run.model.flat.is_cuda:
         peak = torch.cuda.max_memory_allocated()
     return {
         "seconds": seconds,
-        "tokens": tokens,
-        "flops": 6 * len(job.lane.weights) * tokens,
+        **work_done(job.run.objective, job.run.training, job.run.reward_model, run, len(job.lane.weights)),
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,
@@ -215,10 +253,10 @@ def _commit(
         from harness.data.corrupt.ledger import write_ledger
 
         write_ledger(job.data.ledger, job.folder / "ledger.parquet")
-    results = results_row(examples, drawn, job.run.objective.beta)
+    results = job.results(examples, drawn)
     if job.data.ledger is not None and job.run.corruption.rate is None:
         results["rate"] = job.data.ledger.attrs["manifest"]["rate_realised"]
-    steps = job.run.training.steps
+    steps = job.lane.training.steps
     final = {f"final/{name}": value for name, value in results.items() if value is not None}
     job.journal.append({"kind": "metrics", "step": steps, **final})
     end = {"kind": "end", "status": status} | ({"diverged_step": diverged_at} if diverged_at >= 0 else {})

@@ -16,8 +16,9 @@ from harness.evaluation.heldout import evaluate
 from harness.models.extras import LIVE
 from harness.models.lanes import LaneGroup, Pack, lane_groups, select
 from harness.models.load import skeleton
-from harness.models.logps import oriented, pair_logps_with
+from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
+from harness.models.readout import read_pairs
 from harness.training.optim import adam_state, adamw_step, clip, learning_rate
 from harness.types import Record
 
@@ -100,7 +101,7 @@ def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
     """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
     corpus, device = run.pack.corpus, index.device
     needs = frozenset[str]().union(*(group.needs for group in run.groups))
-    scored = pair_logps_with(run.model, run.live, corpus, index, needs)
+    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score)
     policy, reference = (oriented(pairs, flipped) for pairs in scored)
     losses: list[Tensor | None] = [None] * len(run.pack.lanes)
     for group in run.groups:

@@ -7,7 +7,9 @@ import torch
 from harness.objectives import OBJECTIVES
 from harness.types import PairLogps
 
-NAMES = tuple(sorted(OBJECTIVES))
+# Rows with a loss of given pairs; those of family rl sample their own responses and have tests of their own.
+NAMES = tuple(sorted(name for name, row in OBJECTIVES.items() if row.family != "rl"))
+RL_NAMES = tuple(sorted(name for name, row in OBJECTIVES.items() if row.family == "rl"))
 BATCH_LEVEL = tuple(name for name in NAMES if OBJECTIVES[name].family == "batch")
 EXTRA = tuple(sorted({key for row in OBJECTIVES.values() for key in row.needs}))
 

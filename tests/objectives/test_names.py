@@ -9,7 +9,7 @@ import pytest
 
 from harness.objectives import OBJECTIVES, resolve
 from harness.types import InputError
-from tests.objectives.cases import NAMES
+from tests.objectives.cases import NAMES, RL_NAMES
 
 
 def problems(name, given=None) -> tuple[str, ...]:
@@ -46,7 +46,7 @@ def test_refused_names_say_what_to_use(name, words):
 
 def test_hidden_rows_are_not_proposed():
     (line,) = problems("nl")
-    assert "nll" not in line and "bt_reward" not in line
+    assert "nll" not in line
     assert resolve("nll", {}).hyperparameters == ()
 
 
@@ -55,7 +55,7 @@ def test_the_alias_is_recorded_under_the_resolved_name():
     assert resolve("constrained_cpo", {}).name == "cpo_smooth"
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"mixture"}))
+@pytest.mark.parametrize("name", sorted({*NAMES, *RL_NAMES} - {"mixture"}))
 def test_defaults_are_filled_in_and_valid(name):
     spec = resolve(name, {})
     row = OBJECTIVES[name]
@@ -70,7 +70,7 @@ def test_defaults_are_filled_in_and_valid(name):
             assert knob.problem(end) is None, key
     assert ("beta" in row.hyperparameters) == (spec.beta is not None)
     assert row.summary and row.breaks and row.citation
-    assert row.family in ("pair", "batch", "token") and row.reduction in ("sum", "mean", "tokens")
+    assert row.family in ("pair", "batch", "token", "rl") and row.reduction in ("sum", "mean", "tokens")
     assert row.tier in ("A", "B", "C", "internal")
 
 

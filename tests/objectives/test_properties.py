@@ -191,8 +191,8 @@ def test_mixture_is_the_weighted_sum():
     close(loss("mixture", **column), expected)
 
 
-def test_bt_reward_takes_rewards():
+def test_a_reward_model_takes_rewards():
     scores = pairs([2.0, -1.0], [0.5, 3.0], [1, 1], [1, 1])
     expected = [math.log1p(math.exp(-(1.5 - 0.25))), math.log1p(math.exp(4.25))]
-    assert loss("bt_reward", scores, None, margin=0.25).tolist() == pytest.approx(expected)
+    assert loss("reward_model", scores, None, margin=0.25, shrink=0.0).tolist() == pytest.approx(expected)
     assert loss("nll", pairs([-6.0], [0.0], [4], [0]), None).tolist() == [1.5]

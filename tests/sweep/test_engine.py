@@ -84,6 +84,19 @@ def test_pack_keys_part_what_cannot_share_a_step():
         assert pack_key(other) != pack_key(RUN)
 
 
+def test_rl_runs_pack_with_their_like_alone():
+    def rl(name, **given):
+        return pack_key(replace(RUN, objective=resolve(name, given)))
+
+    assert rl("rloo", beta=0.1) == rl("rloo", beta=1.0, reward_scale=True, clip=0.1)
+    others = [
+        rl("rloo", samples=2), rl("rloo", epochs=2), rl("rloo", minibatches=2), rl("rloo", reward="gold"),
+        rl("rloo", iterations=7), rl("rloo", prompts=7), rl("grpo"), rl("best_of_n"), rl("best_of_n", n=8),
+        rl("constrained_rlhf"), rl("constrained_rlhf", pairs=8), rl("reward_model"), pack_key(RUN),
+    ]  # fmt: skip
+    assert len({rl("rloo"), *others}) == 1 + len(others)
+
+
 def test_progress_counts_and_estimates():
     packs = (PackTask(0, tuple(grid(4))), PackTask(1, tuple(grid(2))))
     with Progress(Console(quiet=True), 8, 2) as progress:

@@ -1,0 +1,1 @@
+"""Reinforcement learning from preferences: pure functions on rollouts of K lanes, and the loop that uses them."""

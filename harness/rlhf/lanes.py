@@ -1,0 +1,118 @@
+"""What the RL loop trains: the lanes of a pack with their rewards, and the live state of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.models.lanes import Lane, LaneGroup, Pack, lane_groups
+from harness.models.load import skeleton, with_score
+from harness.models.pack import LaneModel, build_lanes
+from harness.rlhf.algorithms import Algorithm
+from harness.rlhf.rollouts import prompt_table
+
+# The source's own reward: (n prompts, n responses, as token ids) -> rewards (n,), NaN where it knows none.
+Gold = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RlLane:
+    """One RL run of a pack: its lane, whose batches name the pairs that lend their prompts, and its reward.
+
+    `reward` `(P + d,)` are the weights of its reward model; None where `gold` is the reward itself. `scale` divides the
+    reward. `gold` judges samples. `seed` drives the uniforms.
+    `pairs`, `flipped` `(iterations, B)`: the training pairs that constrain each iteration, where the objective is
+    constrained. `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
+    """
+
+    lane: Lane
+    seed: int
+    scale: float
+    reward: Tensor | None
+    gold: Gold
+    broken: bool = False
+    pairs: Tensor | None = None
+    flipped: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Constants of a source: end-of-sequence id, width of a padded prompt, most tokens of a response."""
+
+    eos: int
+    width: int
+    depth: int
+
+
+@dataclass
+class RlTraining:
+    """The live state of an RL pack: what `train` yields records about, and what is left when it ends."""
+
+    pack: Pack
+    own: tuple[RlLane, ...]
+    sampling: Sampling
+    k: int
+    model: LaneModel
+    reference: LaneModel
+    scorer: LaneModel | None
+    groups: tuple[LaneGroup, ...]
+    prompts: tuple[Tensor, Tensor]
+    start_beta: Tensor  # (K, 1)
+    beta: Tensor  # (K, 1), as the KL controller moves it
+    scale: Tensor  # (K, 1)
+    diverged_at: Tensor  # (K, 1), -1 while finite
+    generated: int = 0  # tokens sampled by a lane so far, padding included
+    asked: int = 0  # prompts read for them
+    uniforms: tuple[np.random.Generator, ...] = field(default=())
+
+    @property
+    def alive(self) -> Tensor:
+        """Which lanes are still finite, `(K, 1)` bool."""
+        return self.diverged_at < 0
+
+
+def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.device) -> RlTraining:
+    """Put an RL pack on its device. All lanes share one shape (`pack_key`): samples, epochs, kind of reward."""
+    objectives = [lane.objective for lane in pack.lanes]
+    groups = lane_groups(objectives, pack.corpus.ids.shape[0], device)
+    weights = [lane.weights for lane in pack.lanes]
+    architecture, starts = pack.architecture, weights
+    if any(needs_values(group) for group in groups):
+        architecture = with_score(pack.architecture, weights[0])[0]
+        starts = [with_score(pack.architecture, row)[1] for row in weights]
+    models = [lane.reward for lane in own if lane.reward is not None]
+    scored = with_score(pack.architecture, weights[0])[0]
+    beta = torch.tensor([[objective.beta or 0.0] for objective in objectives], device=device)
+    return RlTraining(
+        pack=pack,
+        own=tuple(own),
+        sampling=sampling,
+        k=int(dict(objectives[0].hyperparameters).get("samples", 1)),
+        model=build_lanes(skeleton(architecture), starts, device),
+        reference=build_lanes(skeleton(pack.architecture), weights, device),
+        scorer=build_lanes(skeleton(scored), models, device) if models else None,
+        groups=groups,
+        prompts=prompt_table(pack.corpus, sampling.width),
+        start_beta=beta,
+        beta=beta,
+        scale=torch.tensor([[lane.scale] for lane in own], device=device),
+        diverged_at=torch.tensor([[0 if lane.broken else -1] for lane in own], device=device),
+        uniforms=tuple(np.random.Generator(np.random.Philox(lane.seed)) for lane in own),
+    )
+
+
+def needs_values(group: LaneGroup) -> bool:
+    """Whether the group's policy carries a value head."""
+    found = group.row.implementation()
+    return isinstance(found, Algorithm) and found.needs_values
+
+
+def algorithm(group: LaneGroup) -> Algorithm:
+    """What the group's row runs."""
+    found = group.row.implementation()
+    assert isinstance(found, Algorithm)
+    return found

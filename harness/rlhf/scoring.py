@@ -1,0 +1,26 @@
+"""What a response is worth: by the lane's reward model, or by the world's own reward."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.rlhf.lanes import RlTraining
+from harness.rlhf.rollouts import Responses, rewards
+
+
+def score(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
+    """Raw rewards `(K, n)` of responses to the prompts of the pairs `rows` `(K, p)`."""
+    return gold(run, responses, rows) if run.scorer is None else rewards(run.scorer, responses)
+
+
+def gold(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
+    """The source's own reward `(K, n)`, NaN where it has none. It is judged on the host: the device waits."""
+    tokens, lengths = responses.flat("tokens").cpu().numpy(), responses.flat("lengths").cpu().numpy()
+    ids, real = (table[rows.repeat_interleave(responses.tokens.shape[2], 1)].cpu().numpy() for table in run.prompts)
+    judged = []
+    for lane, own in enumerate(run.own):
+        asked = [prompt[mask] for prompt, mask in zip(ids[lane], real[lane], strict=True)]
+        judged.append(own.gold(asked, [row[:n] for row, n in zip(tokens[lane], lengths[lane], strict=True)]))
+    return torch.from_numpy(np.stack(judged).astype(np.float32)).to(rows.device)

@@ -1,0 +1,159 @@
+"""Reward models in the one trainer: scores at the last token, gaps that recover the truth, storage, and the spec."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from harness.models.lanes import Pack
+from harness.models.load import skeleton, with_score
+from harness.models.pack import build_lanes
+from harness.models.readout import pair_scores
+from harness.names import run_key
+from harness.objectives.table import resolve
+from harness.objectives.table_budget import budget
+from harness.spec import load_sweep, reward_run
+from harness.sweep.rewards import load_reward, reward_key, save_rewards
+from harness.training.loop import start, train
+from harness.types import InputError, TrainingSpec
+from tests.models.test_models import plain
+from tests.training.worlds import ARCHITECTURE, CPU, PAIRS, corpus, lane, world
+
+SPEC = """
+name: r
+world: {kind: mythworld, misaligned: [0, 0.75], pairs: 64}
+objectives:
+  - {name: dpo}
+  - {name: rloo, beta: [0.2, 0.5], prompts: 8}
+  - {name: best_of_n}
+corruptions:
+  - {kind: none}
+  - {kind: uniform_flip, rate: 0.4}
+seeds: 2
+"""
+
+
+def reward_lane(name, seed=0, **given):
+    spec = resolve("reward_model", {"steps": 40, "batch_size": 16, "learning_rate": 3e-3, **given})
+    training = budget(spec, TrainingSpec(steps=1, batch_size=1, learning_rate=1.0, warmup_steps=3))
+    own = replace(lane(name, "dpo", {}, seed=seed, offset=PAIRS * seed, training=training), objective=spec)
+    return replace(own, weights=with_score(ARCHITECTURE, own.weights)[1])
+
+
+def pack(lanes):
+    return Pack(replace(ARCHITECTURE, score=True), corpus((0, 1)), tuple(lanes), (0, 40))
+
+
+def trained(lanes):
+    run = start(pack(lanes), CPU)
+    return run, list(train(run))
+
+
+def test_a_pair_is_scored_where_each_response_ends():
+    """Both responses share a row; each is read as in a row of its own."""
+    weights = with_score(ARCHITECTURE, world(0)[0])[1]
+    weights[-ARCHITECTURE.hidden_size :] = torch.randn(
+        ARCHITECTURE.hidden_size, generator=torch.Generator().manual_seed(0)
+    )
+    model = build_lanes(skeleton(replace(ARCHITECTURE, score=True)), [weights], CPU)
+    with torch.no_grad():
+        scores = pair_scores(model, corpus((0,)), torch.arange(8)[None])
+        base = plain(0)
+        for i, pair in enumerate(world(0)[1][:8]):
+            for side in ("chosen", "rejected"):
+                row = torch.tensor([[*pair.prompt, *getattr(pair, side)]])
+                expected = base.model(row).last_hidden_state[0, -1] @ weights[-ARCHITECTURE.hidden_size :]
+                assert getattr(scores, side)[0, i].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
+
+
+def test_it_learns_the_labels_in_packs_as_alone():
+    lanes = [reward_lane("a"), reward_lane("b", seed=1, shrink=0.0), reward_lane("c", margin=0.5, center=0.01)]
+    run, records = trained(lanes)
+    first = [record for record in records if record.step == 0]
+    assert all((record.columns["chosen_reward"] == 0).all() for record in first)  # the head starts at zero
+    last = records[-3].columns
+    assert (last["chosen_reward"] > last["rejected_reward"]).mean() > 0.9
+    for position, own in enumerate(lanes):
+        alone, _ = trained([own])
+        assert torch.equal(alone.model.flat[0], run.model.flat[position])
+
+
+def test_on_bradley_terry_labels_its_gaps_are_the_gold_gaps():
+    """One pair in n copies, labelled right in a share sigmoid(gap): the gap is learnt, the level stays free."""
+    gap = 1.2
+    share = 1 / (1 + math.exp(-gap))
+    own = reward_lane("a", steps=300, batch_size=64, learning_rate=1e-2, shrink=0.0, weight_decay=0.0)
+    turned = torch.arange(64) >= round(64 * share)
+    own = replace(own, batches=torch.zeros(300, 64, dtype=torch.int64), flipped=turned.expand(300, -1), evals=())
+    run = start(Pack(replace(ARCHITECTURE, score=True), corpus((0,)), (own,)), CPU)
+    assert list(train(run)) == []
+    with torch.no_grad():
+        scores = pair_scores(run.model, run.pack.corpus, torch.zeros(1, 1, dtype=torch.int64))
+    realised = math.log((64 - turned.sum().item()) / turned.sum().item())
+    assert (scores.chosen - scores.rejected).item() == pytest.approx(realised, abs=0.02)
+    assert realised == pytest.approx(gap, abs=0.1)
+
+
+def test_a_stored_model_is_found_by_its_recipe(tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    runs = [run for run in load_sweep(tmp_path / "spec.yaml").runs if run.objective.name == "reward_model"]
+    own = reward_lane("a")
+    run, _ = trained([own])
+    save_rewards(tmp_path, runs[:1], run.pack, run.model, [False])
+    found = load_reward(tmp_path, runs[0])
+    assert torch.equal(found.weights, run.model.weights(0)) and not found.broken
+    with torch.no_grad():
+        seen = pair_scores(run.model, run.pack.corpus, torch.unique(own.batches)[None])
+    scores = torch.cat([seen.chosen, seen.rejected], 1)
+    assert found.scale == pytest.approx(scores.std(correction=0).item(), rel=1e-5)
+    assert len({reward_key(one) for one in runs}) == len(runs) == 8
+    assert load_reward(tmp_path, runs[1]) is None
+    again = replace(runs[0], evaluation=replace(runs[0].evaluation, heldout=8))
+    assert reward_key(again) == reward_key(runs[0])  # how a model is measured does not change it
+    for path in (tmp_path / "models").glob("*.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+    assert load_reward(tmp_path, runs[0]) is None
+
+
+def test_a_sweep_gains_one_reward_model_for_each_set_of_labels(tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    sweep = load_sweep(tmp_path / "spec.yaml")
+    names = [run.objective.name for run in sweep.runs]
+    assert names.count("reward_model") == 8 and len(names) == 40  # 2 dials x 2 sets x 2 seeds
+    keys = [run_key(run) for run in sweep.runs]
+    for place, run in enumerate(sweep.runs):
+        if run.objective.name in ("rloo", "best_of_n"):
+            assert keys.index(run_key(reward_run(run))) < place
+        else:
+            assert run.reward_model is None
+    assert not any("merged" in note for note in sweep.notes)
+
+
+def test_its_settings_are_an_entry_of_the_objectives(tmp_path):
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC.replace("  - {name: dpo}\n", "  - {name: reward_model, steps: 7, batch_size: 4}\n"))
+    models = [run for run in load_sweep(path).runs if run.objective.name == "reward_model"]
+    assert len(models) == 8 and {dict(run.objective.hyperparameters)["steps"] for run in models} == {7}
+    path.write_text(SPEC.replace("  - {name: dpo}\n", "  - {name: reward_model, steps: [7, 8]}\n"))
+    with pytest.raises(InputError, match=r"reward_model.*2 settings beside RL objectives.*also"):
+        load_sweep(path)
+    path.write_text(SPEC.replace("prompts: 8", "prompts: 100"))
+    with pytest.raises(InputError, match=r"objective 'rloo': prompts 100 is more than world\.pairs 64"):
+        load_sweep(path)
+
+
+def test_a_model_that_breaks_is_stored_as_broken(tmp_path):
+    (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
+    [first, *_] = [run for run in load_sweep(tmp_path / "spec.yaml").runs if run.objective.name == "reward_model"]
+    own = reward_lane("a")
+    own = replace(own, training=replace(own.training, learning_rate=float("inf")))
+    run, _ = trained([own])
+    assert run.diverged_at[0, 0] >= 0
+    save_rewards(tmp_path, [first], run.pack, run.model, [True])
+    found = load_reward(tmp_path, first)
+    assert found.broken and found.scale == 1.0  # what learns from it counts as diverged from the start
