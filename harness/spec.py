@@ -184,17 +184,13 @@ def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...
     return tuple(runs.values()), (note,) if merged else ()
 
 
-<<<<<<< HEAD
-def run_problems(run: RunSpec) -> list[str]:
-=======
 def reward_run(run: RunSpec) -> RunSpec:
     """The run that trains the reward model of an RL run: the same source, corruption, seed and training settings."""
     assert run.reward_model is not None
     return replace(run, objective=run.reward_model, reward_model=None)
 
 
-def _run_problems(run: RunSpec) -> list[str]:
->>>>>>> main
+def run_problems(run: RunSpec) -> list[str]:
     """What only shows in the combination of sections."""
     own = dict(run.objective.hyperparameters)
     if run.world is None and own.get("reward") == "gold":

@@ -9,6 +9,7 @@ from typing import Any
 
 from harness.names import suggestion
 from harness.objectives.table import OBJECTIVES
+from harness.objectives.table_budget import REWARD_MODEL
 from harness.spec_block import Block
 from harness.spec_models import FIELDS, shown
 from harness.spec_search import SEARCH, Axis, default_axis, ends, read_axis, training_parameter
@@ -95,6 +96,11 @@ def _entry(
     name = names.value if names is not None and isinstance(names.value, str) else ""
     row = OBJECTIVES.get(name)
     parameters: Mapping[str, Parameter] = row.hyperparameters if row else {}
+    if name == REWARD_MODEL or (row is not None and row.family == "rl"):
+        problems.append(
+            f"{names.where if names else node.where} {path}.name: '{name}' cannot be tuned in a study: RL runs learn "
+            "from a reward model, which is a run of its own; use a sweep"
+        )
     given = dict(node.value)
     for key in shared:
         if key in parameters:

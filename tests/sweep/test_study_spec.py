@@ -74,6 +74,8 @@ MISTAKES: list[tuple[dict[str, object], str, list[str]]] = [
     ({"search": 5}, "search", ["no mapping"]),
     ({"world": {"kind": "mythworld", "misaligned": [0, 0.5]}}, "world.misaligned", ["a study fixes it"]),
     ({"corruptions": [{"kind": "uniform_flip", "rate": [0.1, 0.3]}]}, "corruptions", ["a study fixes it"]),
+    ({"objectives": [{"name": "ppo"}]}, "objectives.0.name", ["cannot be tuned in a study"]),
+    ({"objectives": [{"name": "reward_model"}, {"name": "dpo"}]}, "objectives.0.name", ["cannot be tuned"]),
     # targets: each refusal has its reason
     ({"targets": None}, "targets", ["at least one", "ranking_accuracy"]),
     ({"targets": []}, "targets", ["at least one"]),
@@ -90,8 +92,7 @@ MISTAKES: list[tuple[dict[str, object], str, list[str]]] = [
     (target("memorised_flip_rate"), "targets.0.measure", ["training pairs"]),
     (target("clean_ranking_accuracy"), "targets.0.measure", ["training pairs"]),
     (target("lm_eval/task/acc"), "targets.0.measure", ["does not produce"]),
-    (target("clamp_rate"), "targets.0.measure", ["training pairs"]),
-    (target("bridge_pass_rate"), "targets.0.measure", ["bridge_pass", "does not produce"]),
+    (target("frac_ref_below_gamma", direction="maximize"), "targets.0.measure", ["gamma", "does not produce"]),
     (target("ref_accuracy", direction="maximize"), "targets.0.measure", ["the same for every trial"]),
     (target("reference_gold_reward"), "targets.0.measure", ["the same for every trial"]),
     (target("vacuous_rate", direction="minimize"), "targets.0.measure", ["the same for every trial"]),
