@@ -24,6 +24,7 @@ from harness.tracking.mlflow_rows import read_plan
 from harness.tracking.mlflow_views import views
 from harness.tracking.store import verify
 
+ROOT = Path(__file__).resolve().parents[2]
 TINY = {
     "name": "tiny",
     "question": "Does tuning <beta> rescue DPO?",
@@ -58,7 +59,7 @@ def files(study: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(root), capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(command(root), capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "tiny"
 
@@ -119,14 +120,16 @@ def test_the_report_stands_alone_and_escapes(studied):
     for words in ("Selection regret", "noisy validation, last step", "Which setting matters", "Budgets"):
         assert words in page
     before = (studied / "report" / "index.html").read_bytes()
-    done = subprocess.run([sys.executable, "-m", "harness", "report", str(studied)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "report", str(studied)], capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0 and (studied / "report" / "index.html").read_bytes() == before
 
 
 def test_repeating_the_command_trains_nothing(studied):
     before = {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")}
     kept = files(studied)
-    done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0 and "8 trials already told" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
     assert files(studied) == kept
@@ -136,11 +139,11 @@ def test_repeating_the_command_trains_nothing(studied):
 def test_killed_and_repeated_the_study_is_the_same(studied, tmp_path):
     moments = random.Random(3)
     for _ in range(3):
-        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
         time.sleep(moments.uniform(6.0, 25.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command(tmp_path), capture_output=True, text=True, timeout=1500)
+    done = subprocess.run(command(tmp_path), capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     again = tmp_path / "runs" / "tiny"
     assert files(again) == files(studied)

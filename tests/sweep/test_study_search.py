@@ -24,6 +24,7 @@ from harness.sweep.study_search import search
 from harness.sweep.study_storage import storage_url, write_storage
 from tests.sweep.study_fake import bench, play, surface
 
+ROOT = Path(__file__).resolve().parents[2]
 SPEC = {
     "name": "known",
     "world": {"kind": "mythworld"},
@@ -212,7 +213,7 @@ def test_killed_at_random_moments_it_ends_with_exactly_its_budget(tmp_path):
     ]
     moments, kills = random.Random(5), 0
     while kills < 5:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
         time.sleep(moments.uniform(1.2, 4.0))
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
@@ -222,7 +223,7 @@ def test_killed_at_random_moments_it_ends_with_exactly_its_budget(tmp_path):
         else:
             break
         process.wait()
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "out" / "known"
     ledger = Ledger(folder, spec.key)
