@@ -166,7 +166,7 @@ def report(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def dashboard(session: nox.Session) -> None:
-    """Serve MLflow on loopback and print the comparison view's address; Ctrl-C ends it."""
+    """Serve MLflow on loopback and print the addresses of its views; Ctrl-C ends it."""
     environment(session)
     python(session, "-m", "harness", "dashboard", *session.posargs)
 

@@ -121,7 +121,7 @@ def dashboard(
     out: Out = RUNS,
     study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="Optuna's own, of one study")] = None,
 ) -> None:
-    """Serve the tracking store on this machine. Prints the address of the comparison view."""
+    """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
     if study is not None:
         _folder(study)
         from harness.sweep.study_storage import serve_study

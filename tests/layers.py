@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module belongs to the first room that has a pattern for it.
 LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"types": ("harness", "harness.types")},
-    {"names": ("harness.names",)},
+    {"names": ("harness.names",), "palette": ("harness.palette",)},
     {
         "measure": ("harness.measure", "harness.measure.*"),
         "objective table": ("harness.objectives", "harness.objectives.table*"),
@@ -46,6 +46,7 @@ EXCEPTIONS = {
 REPORT_SOURCES = (
     "harness.types",
     "harness.names",
+    "harness.palette",
     "harness.measure*",
     "harness.report*",
     "harness.tracking",
@@ -68,8 +69,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "trl": (),
 }
 TORCH_FREE = (
-    *("harness", "harness.frames", "harness.types", "harness.names", "harness.labels", "harness.listing"),
-    *("harness.measure*",),
+    *("harness", "harness.frames", "harness.types", "harness.names", "harness.palette", "harness.labels"),
+    *("harness.listing", "harness.measure*"),
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),

@@ -74,7 +74,8 @@ def diagnose(
 ) -> Diagnosis:
     """The diagnosis of one run from its whole example table and its samples (None: not drawn).
 
-    `hyperparameters` are the objective's, resolved. Raises InputError where checkpoints hold different ids.
+    `hyperparameters` are the objective's, resolved. A policy learnt by reinforcement has no loss of given pairs that
+    could part from its ranking, so no type applies to it. Raises InputError where checkpoints hold different ids.
     """
     examples = {name: examples[name] for name in READ if name in examples}
     every = steps(examples)
@@ -83,8 +84,8 @@ def diagnose(
     ends = {split: (rows(examples, split, first), rows(examples, split, last)) for split in splits}
     finite = all(_finite(columns) for pair in ends.values() for columns in pair)
     drawn = None if samples is None else watch(samples)
-    if not finite:
-        return Diagnosis(first, last, False, {}, {}, {}, drawn)
+    if not finite or "base_loss" not in examples:
+        return Diagnosis(first, last, finite, {}, {}, {}, drawn)
     usable = {split: pair for split, pair in ends.items() if size(pair[0]) and size(pair[1])}
     premature = {
         split: found
@@ -96,7 +97,7 @@ def diagnose(
 
 
 def _finite(columns: Columns) -> bool:
-    return all(np.isfinite(numbers(columns, name)).all() for name in (*LOGPS, "base_loss"))
+    return all(np.isfinite(numbers(columns, n)).all() for n in (*LOGPS, "base_loss") if n in columns or n in LOGPS)
 
 
 def _cluster(*tables: Columns) -> str | None:

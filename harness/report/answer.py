@@ -1,110 +1,112 @@
-"""The answer in one sentence, its form chosen by the data and its numbers taken from the cells."""
+"""The answer in two sentences, their form chosen by the data and their numbers taken from the cells.
+
+The first says what goes wrong and where it starts; the second what survives and whether that is shown.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from harness.measure.statistics import MIN_SEEDS, Estimate, cell_estimate, paired_difference
+from harness.measure.statistics import MIN_SEEDS
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
-from harness.report.contrasts import Contrast, baseline_pairs
-from harness.report.text import estimate, number, plain, quantity, visible
-
-# A gap between the two accuracies below this is not worth a headline, whatever its interval.
-WORTH_TELLING = 0.05
-
-
-def shown(value: Estimate) -> str:
-    """`mean [low, high]`, with a fourth decimal for what is near 0."""
-    return estimate(value.mean, value.low, value.high, 4 if 0 < abs(value.mean) < 0.01 else 3)
+from harness.report.contrasts import Contrast
+from harness.report.damage import damage_sentence, damages
+from harness.report.material import Material
+from harness.report.pick import pick_sentence
+from harness.report.robustness import against_reference
+from harness.report.signs import signs_text
+from harness.report.story import falls_below_reference, headline_story, splits
+from harness.report.text import number, plain, quantity, shown, visible
 
 
-def _with(condition: Condition) -> str:
+def answer(m: Material) -> tuple[str, ...]:
+    """One or two sentences; the second is left out where nothing is finished or there is nothing to pick from."""
+    if not m.sweep.count("done"):
+        return (_nothing(m),)
+    first = damage_sentence(damages(m.families), m.baseline) or _what_fails(m)
+    second = pick_sentence(m)
+    return (first, second) if second else (first,)
+
+
+def _nothing(m: Material) -> str:
+    if any(run.status == "diverged" for run in m.sweep.runs) and not m.sweep.count("pending"):
+        return "Every run diverged or failed, so nothing can be ranked: lower the learning rate or look at the data."
+    return "No run is finished, so there is no answer yet."
+
+
+def with_condition(condition: Condition) -> str:
+    """`With misaligned 0.75 and clean labels`."""
     return "With " + condition.title.replace(", ", " and ")
 
 
-def named(cell: Cell) -> str:
-    """`dpo at beta 5`."""
-    beta = cell.first.beta
-    return visible(cell.first.objective) + ("" if beta is None else f" at beta {plain(beta)}")
-
-
-def gap(cell: Cell) -> Estimate:
-    """Reward accuracy minus ranking accuracy, paired by seed."""
-    return paired_difference(cell.values("reward_accuracy"), cell.values("ranking_accuracy"))
-
-
-def answer(condition: Condition, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> str:
-    """One sentence about `condition`; `contrasts` are those of ranking accuracy over the whole sweep."""
-    own = [cell for cell in condition.by_objective.get(baseline, ()) if cell.values("ranking_accuracy")]
-    widest = max(own, key=gap_size, default=None)
-    if widest is not None and _splits(widest):
-        return _gap_sentence(condition, widest, own, cells, baseline)
-    here = [c for c in contrasts if c.cell in condition.cells]
+def _what_fails(m: Material) -> str:
+    """The widest gap of the baseline under the headline, or its deepest fall under any condition, or a difference."""
+    story = headline_story([c for f in m.families for c in f.conditions], m.baseline)
+    if story is not None and story.falls:
+        return _fall_sentence(m, story.cell, story.condition)
+    if story is not None:
+        own = [c for c in story.condition.by_objective[m.baseline] if c.values("ranking_accuracy")]
+        return _gap_sentence(m, story.cell, own)
+    here = [c for c in m.contrasts if c.cell in m.headline.cells]
     if here:
-        return _difference_sentence(condition, here, baseline)
-    measured = [cell for cell in condition.cells if cell.values("ranking_accuracy")]
+        return _difference_sentence(m.headline, here, m.baseline)
+    return _state_sentence(m)
+
+
+def _state_sentence(m: Material) -> str:
+    measured = [cell for cell in m.headline.cells if cell.values("ranking_accuracy")]
     if not measured:
         return "No run of the headline condition is finished, so there is no answer yet."
     best = max(measured, key=lambda cell: cell.estimate("ranking_accuracy").mean)
+    reference = best.reference_accuracy()
+    beside = f"; the reference ranks {shown(reference)} right" if reference.n else ""
     return (
-        f"{_with(condition)}, {named(best)} ranks {shown(best.estimate('ranking_accuracy'))} of held-out pairs right;"
-        f" the reference ranks {shown(best.fact_estimate('reference_accuracy'))} right ({_seeds(best)})."
+        f"{with_condition(m.headline)}, {best.named} ranks {shown(best.estimate('ranking_accuracy'))} of held-out pairs"
+        f" right{beside} ({seeds(best)})."
     )
 
 
-def gap_size(cell: Cell) -> float:
-    """`gap`'s mean, minus infinity where it is unknown: a sort key."""
-    mean = gap(cell).mean
-    return mean if math.isfinite(mean) else -math.inf
-
-
-def _splits(cell: Cell) -> bool:
-    """Loss down, pairs moved the right way, and yet clearly fewer are ranked right."""
-    found, fell = gap(cell), paired_difference(cell.values("train_loss_last"), cell.values("train_loss_first"))
-    return found.mean >= WORTH_TELLING and fell.mean < 0 and (found.n == 1 or (found.low > 0 and fell.high < 0))
-
-
-def _gap_sentence(condition: Condition, cell: Cell, own: Sequence[Cell], cells: Sequence[Cell], baseline: str) -> str:
-    names = ("train_loss_last", "reward_accuracy", "ranking_accuracy", "undesirable_zone")
-    value = {name: shown(cell.estimate(name)) for name in names}
-    first = number(cell.estimate("train_loss_first").mean)
-    text = (
-        f"{_with(condition)}, {named(cell)} brings its training loss from {first} down to"
-        f" {value['train_loss_last']} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
-        f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
-        " undesirable zone"
-    )
-    others = rivals(condition, cell, cells, baseline)
-    if others:
-        best = max(others, key=lambda c: c.estimate("ranking_accuracy").mean)
-        ranks = best.estimate("ranking_accuracy")
-        if ranks.mean > cell.estimate("ranking_accuracy").mean:
-            text += f"; {named(best)} ranks {shown(ranks)} right"
-            text += f", the most of {len(others)} others" if len(others) > 1 else ""
-        else:
-            text += f"; none of {quantity(len(others), 'other')} ranks more right"
+def _gap_sentence(m: Material, cell: Cell, own: Sequence[Cell]) -> str:
+    value = {name: shown(cell.estimate(name)) for name in ("reward_accuracy", "ranking_accuracy", "undesirable_zone")}
+    first, last = number(cell.described("train_loss_first").mean), shown(cell.described("train_loss_last"))
+    betas = [c for c in own if c.first.beta is not None and splits(c)]
+    starts = f"; it starts at beta {plain(betas[0].first.beta)}" if len(own) > 1 and betas else ""
     widest = f"; the widest such gap of {len(own)} betas" if len(own) > 1 else ""
-    return f"{text} ({_seeds(cell)}{widest})."
+    return (
+        f"{with_condition(m.headline)}, {cell.named} brings its training loss from {first} down to"
+        f" {last} and its reward accuracy to {value['reward_accuracy']}, yet it ranks only"
+        f" {value['ranking_accuracy']} of held-out pairs right, and {value['undesirable_zone']} of them sit in the"
+        f" undesirable zone ({signs_text(cell, m.types)}{seeds(cell)}{widest}{starts})."
+    )
 
 
-def rivals(condition: Condition, cell: Cell, cells: Sequence[Cell], baseline: str) -> list[Cell]:
-    """Finished cells of other objectives that are compared with this baseline cell; all of them where none is."""
-    finished = [c for c in condition.cells if c.first.objective != baseline and c.values("ranking_accuracy")]
-    partners = {id(c): base for c, base in baseline_pairs(cells, baseline)}
-    return [c for c in finished if partners.get(id(c)) is cell] or finished
+def _fall_sentence(m: Material, cell: Cell, condition: Condition) -> str:
+    family = next(f for f in m.families if condition in f.conditions)
+    path = [c for k in family.kinds.values() if condition in k for c in k]
+    falling = [c for c in path if (one := family.cell(cell.first.arm, c)) is not None and falls_below_reference(one)]
+    first, last = number(cell.described("train_loss_first").mean), shown(cell.described("train_loss_last"))
+    starts = f"; it starts at {falling[0].damage}" if len(path) > 1 and falling else ""
+    return (
+        f"{with_condition(condition)}, {cell.named} brings its training loss from"
+        f" {first} down to {last} while"
+        f" the share of held-out pairs that it ranks right falls from the reference's"
+        f" {number(cell.reference_accuracy().mean)} to {shown(cell.estimate('ranking_accuracy'))}, a"
+        f" change of {shown(against_reference(cell))} ({signs_text(cell, m.types)}{seeds(cell)}; the deepest such fall"
+        f" of {visible(m.baseline)}{starts})."
+    )
 
 
 def _difference_sentence(condition: Condition, here: Sequence[Contrast], baseline: str) -> str:
     largest = max(here, key=lambda c: abs(c.plain.mean))
     n, others = largest.plain.n, f"the largest of {len(here)} differences" if len(here) > 1 else "the difference"
     what = (
-        f"{named(largest.cell)} minus {named(largest.base)},"
+        f"{largest.cell.named} minus {largest.base.named},"
         f" {shown(largest.corrected if n >= MIN_SEEDS else largest.plain)} ({quantity(n, 'common seed')}, paired"
     )
     hidden = "" if largest.mde is None else f"; a true difference up to {number(largest.mde)} could stay hidden"
-    where = _with(condition)
+    where = with_condition(condition)
     if largest.word in ("better", "worse"):
         rank = "more" if largest.plain.mean > 0 else "fewer"
         return (
@@ -121,10 +123,12 @@ def _difference_sentence(condition: Condition, here: Sequence[Contrast], baselin
     return f"{where}, no difference to {visible(baseline)} in ranking accuracy is shown: {others} is {what}{hidden})."
 
 
-def _seeds(cell: Cell) -> str:
-    done = len(cell.values("ranking_accuracy"))
-    text = quantity(done, "seed") + (", no interval" if done == 1 else ", 95 % intervals")
-    return text if done == cell.planned else f"incomplete: {done} of {cell.planned} seeds"
+def seeds(cell: Cell) -> str:
+    """`4 seeds, 95 % intervals`; seeds that were lost are counted as worst, and said to be."""
+    ended = len(cell.values("ranking_accuracy"))
+    text = quantity(ended, "seed") + (", no interval" if ended == 1 else ", 95 % intervals")
+    lost = f", {cell.lost} diverged or failed and counted as worst" if cell.lost else ""
+    return f"{text}{lost}" if not cell.waiting else f"incomplete: {ended} of {cell.planned} seeds{lost}"
 
 
 def spread(cell: Cell) -> float:
@@ -134,12 +138,3 @@ def spread(cell: Cell) -> float:
         return math.nan
     mean = math.fsum(values) / len(values)
     return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
-def survives(cell: Cell, against: str) -> bool:
-    """Whether ranking accuracy lies clearly above chance (`half`) or the reference's own, paired (`reference`)."""
-    values = cell.values("ranking_accuracy")
-    if against == "half":
-        found = cell_estimate(list(values.values()), cell.items(), share=True)
-        return found.low > 0.5
-    return paired_difference(values, cell.fact_values("reference_accuracy")).low > 0

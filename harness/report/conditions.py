@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,10 +12,12 @@ from harness.report.text import plain, visible
 
 @dataclass(frozen=True)
 class Condition:
-    """The cells under one condition, baseline objective first, betas ascending, with a title unique in the sweep."""
+    """The cells under one condition, baseline objective first, betas ascending; `title` is unique in the sweep."""
 
     title: str
     cells: tuple[Cell, ...]
+    setting: str = ""  # the title without the corruption
+    damage: str = ""  # the corruption alone
 
     @property
     def clean(self) -> bool:
@@ -54,26 +56,48 @@ def build_conditions(cells: Sequence[Cell], axes: Sequence[str]) -> tuple[Condit
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(cell.first.condition, []).append(cell)
-    titles = {key: _title(group[0]) for key, group in groups.items()}
-    for title in {t for t in titles.values() if list(titles.values()).count(t) > 1}:
-        same = [key for key, found in titles.items() if found == title]
-        settings = {key: axis_values(groups[key][0], [a for a in axes if not a.startswith("hp.")]) for key in same}
-        telling = [a for a in axes if len({repr(settings[key].get(a)) for key in same}) > 1]
+    first = {key: group[0] for key, group in groups.items()}
+    own = [axis for axis in axes if axis.startswith("corruption.")]
+    shared = [axis for axis in axes if not axis.startswith(("corruption.", "hp."))]
+    settings = _told({cell.first.setting: cell for cell in reversed(first.values())}, _setting, shared)
+    damage: dict[str, str] = {}
+    for setting in settings:
+        damage |= _told({key: cell for key, cell in first.items() if cell.first.setting == setting}, _damage, own)
+    parts = {key: (settings[cell.first.setting], damage[key]) for key, cell in first.items()}
+    return tuple(
+        Condition(", ".join(filter(None, parts[key])), tuple(group), *parts[key]) for key, group in groups.items()
+    )
+
+
+def _told(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequence[str]) -> dict[str, str]:
+    """A text for each key; equal ones add the axes, of those given, in which their cells differ."""
+    texts = {key: text(cell) for key, cell in cells.items()}
+    keys_by: dict[str, list[str]] = {}
+    for key, found in texts.items():
+        keys_by.setdefault(found, []).append(key)
+    for same in keys_by.values():
+        values = {key: axis_values(cells[key], axes) for key in same}
+        telling = [axis for axis in axes if len({repr(values[key].get(axis)) for key in same}) > 1]
         for key in same:
-            extra = ", ".join(f"{axis.split('.')[-1]} {visible(settings[key][axis])}" for axis in telling)
-            titles[key] = f"{title} \u00b7 {extra}" if extra else title
-    return tuple(Condition(titles[key], tuple(group)) for key, group in groups.items())
+            extra = [f"{axis.split('.')[-1]} {visible(values[key][axis])}" for axis in telling]
+            texts[key] = ", ".join(filter(None, [texts[key], *extra]))
+    return texts
 
 
-def _title(cell: Cell) -> str:
+def _setting(cell: Cell) -> str:
     first = cell.first
     parts = [] if first.misaligned is None else [f"misaligned {plain(first.misaligned)}"]
     if first.labels == "bradley_terry":
         parts.append("Bradley-Terry labels")
-    rate = "" if cell.rate is None else f" {cell.rate:.3g}"
-    damage = first.corruption_text if first.corruption == "sequence" else f"{first.corruption}{rate}"
-    parts.append("clean labels" if first.corruption == "none" else visible(damage))
     return ", ".join(parts)
+
+
+def _damage(cell: Cell) -> str:
+    first = cell.first
+    if first.corruption == "none":
+        return "clean labels"
+    rate = "" if cell.rate is None else f" {cell.rate:.3g}"
+    return visible(first.corruption_text if first.corruption == "sequence" else f"{first.corruption}{rate}")
 
 
 def telling(conditions: Sequence[Condition]) -> Condition:
@@ -83,12 +107,3 @@ def telling(conditions: Sequence[Condition]) -> Condition:
 
 def _rank(condition: Condition) -> tuple[bool, bool, float]:
     return condition.labels != "bradley_terry", condition.clean, condition.misaligned or 0.0
-
-
-def find(
-    conditions: Sequence[Condition], labels: str | None, misaligned: float | None, corruption: str
-) -> list[Condition]:
-    """The clean condition and those of one corruption kind under one world setting, by rate."""
-    kinds = ("none", corruption)
-    found = [c for c in conditions if (c.labels, c.misaligned) == (labels, misaligned) and c.corruption in kinds]
-    return sorted(found, key=lambda c: (not c.clean, c.rate))

@@ -189,8 +189,11 @@ def _word(pair: _Pair, measure: str, corrected: Estimate) -> str:
 def baseline_pairs(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, Cell]]:
     """Each cell of another objective with its baseline cell under the same condition, by the rule of the module."""
     pairs = []
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        peers = [other for other in cells if other.first.condition == cell.first.condition]
+        groups.setdefault(cell.first.condition, []).append(cell)
+    for cell in cells:
+        peers = groups[cell.first.condition]
         bases = [other for other in peers if other.first.objective == baseline]
         if cell.first.objective != baseline and bases:
             pairs.append((cell, _partner(cell, peers, bases)))

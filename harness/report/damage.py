@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.measure.statistics import Estimate, paired_difference
-from harness.report.answer import named, shown
+from harness.report.blocks import Section
 from harness.report.cells import Cell
-from harness.report.conditions import Condition
-from harness.report.figures import picture
-from harness.report.style import Picture, key
-from harness.report.text import ascii_visible, plain, quantity, visible
+from harness.report.families import Family
+from harness.report.material import Material
+from harness.report.style import Picture, drawn, picture
+from harness.report.text import ascii_visible, quantity, shown
 
 # From this many kinds on a sweep asks which damage hurts, not how much of one kind is survived.
 MANY_KINDS = 4
@@ -28,32 +28,32 @@ class Damage:
     cost: Estimate
 
 
-def damages(conditions: Sequence[Condition]) -> list[Damage]:
+def damages(families: Sequence[Family]) -> list[Damage]:
     """Every corrupted cell that has a clean partner; empty where fewer than `MANY_KINDS` kinds were swept."""
-    if len({c.corruption for c in conditions if not c.clean}) < MANY_KINDS:
+    if len({kind for family in families for kind in family.kinds}) < MANY_KINDS:
         return []
     found = []
-    dials = len({(c.labels, c.misaligned) for c in conditions}) > 1
-    for condition in conditions:
-        setting = (condition.labels, condition.misaligned)
-        clean = [c for c in conditions if c.clean and (c.labels, c.misaligned) == setting]
-        if condition.clean or not clean:
-            continue
-        partners = {(c.first.objective, repr(c.first.hyperparameters)): c for c in clean[0].cells}
-        for cell in condition.cells:
-            partner = partners.get((cell.first.objective, repr(cell.first.hyperparameters)))
-            if partner is None:
-                continue
-            cost = paired_difference(cell.values("ranking_accuracy"), partner.values("ranking_accuracy"))
-            if cost.n:
-                found.append(Damage(_label(condition, dials), cell, cost))
+    for family in families:
+        where = f" ({family.title})" if len([f for f in families if f.kinds]) > 1 else ""
+        for condition in family.conditions:
+            for cell in () if condition.clean else condition.cells:
+                partner = None if family.clean is None else family.cell(cell.first.arm, family.clean)
+                values = {} if partner is None else partner.values("ranking_accuracy")
+                cost = paired_difference(cell.values("ranking_accuracy"), values)
+                if cost.n:
+                    found.append(Damage(f"{condition.damage}{where}", cell, cost))
     return found
 
 
-def _label(condition: Condition, dials: bool) -> str:
-    first = condition.cells[0].first
-    dial = f" (misaligned {plain(first.misaligned)})" if dials and first.misaligned is not None else ""
-    return f"{first.corruption_text}{dial}"
+def damage(m: Material) -> Section | None:
+    """One picture of all kinds, where a sweep is over kinds."""
+    found = damages(m.families)
+    return Section(
+        "Which damage costs what?",
+        "Ranking accuracy on clean held-out pairs after training on the damaged set, minus that after training on the"
+        " clean one. Left of the line: lost.",
+        (damage_picture(m, found),),
+    ) if found else None  # fmt: skip
 
 
 def damage_sentence(found: Sequence[Damage], baseline: str) -> str | None:
@@ -64,34 +64,32 @@ def damage_sentence(found: Sequence[Damage], baseline: str) -> str | None:
     worst = min(own, key=lambda d: d.cost.mean)
     kinds = len({d.label for d in found})
     text = (
-        f"Of {kinds} kinds of damage, {visible(worst.label)} costs {named(worst.cell)} the most ranking accuracy,"
+        f"Of {kinds} kinds of damage, {worst.label} costs {worst.cell.named} the most ranking accuracy,"
         f" {shown(worst.cost)} against clean labels"
     )
     others = [min((d for d in found if d.cell.first.objective == name), key=lambda d: d.cost.mean)
               for name in dict.fromkeys(d.cell.first.objective for d in found) if name != baseline]  # fmt: skip
     if others:
         most = min(others, key=lambda d: d.cost.mean)
-        text += f"; of the others {named(most.cell)} loses most, {shown(most.cost)} to {visible(most.label)}"
+        text += f"; of the others {most.cell.named} loses most, {shown(most.cost)} to {most.label}"
     return f"{text} ({quantity(worst.cost.n, 'seed')}, paired; the extremes of {len(found)} differences)."
 
 
-def damage_picture(found: Sequence[Damage]) -> Picture | None:
+def damage_picture(m: Material, found: Sequence[Damage]) -> Picture:
     """A row a corruption, sorted by its mean cost, a mark an objective and beta."""
-    if not found:
-        return None
     labels = list(dict.fromkeys(d.label for d in found))
     mean = {label: math.fsum(d.cost.mean for d in found if d.label == label) for label in labels}
     labels.sort(key=lambda label: (-mean[label], label))
-    names = list(dict.fromkeys(named(d.cell) for d in found))
+    names = list(dict.fromkeys(d.cell.named for d in found))
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0, 0]
         for i, name in enumerate(names):
-            own = [d for d in found if named(d.cell) == name]
+            own = [d for d in found if d.cell.named == name]
             height = [labels.index(d.label) + (i - (len(names) - 1) / 2) * 0.7 / max(len(names), 1) for d in own]
             centre = [d.cost.mean for d in own]
             ends = [(_end(d.cost.mean - d.cost.low), _end(d.cost.high - d.cost.mean)) for d in own]
-            style = {**key(i), "linestyle": "none", "label": ascii_visible(name)}
+            style = {**drawn(m.looks[own[0].cell.first.objective]), "linestyle": "none", "label": ascii_visible(name)}
             panel.errorbar(centre, height, xerr=tuple(zip(*ends, strict=True)), elinewidth=0.9, **style)
         panel.axvline(0, color="#555555", linewidth=0.8)
         panel.set_yticks(range(len(labels)), [ascii_visible(label) for label in labels])
@@ -102,8 +100,8 @@ def damage_picture(found: Sequence[Damage]) -> Picture | None:
     return picture(
         "damage",
         "What each kind of damage costs",
-        "Ranking accuracy on clean held-out pairs after training on the damaged set, minus that after training on the"
-        " clean one: mean and 95 % interval over seeds, paired. Left of the line: lost.",
+        "Mean and 95 % interval over seeds, paired with the same objective and beta on clean labels; kinds in the order"
+        " of their mean cost.",
         "Cost of each corruption in ranking accuracy, by objective.",
         (1, 1),
         (8.6, 0.34 * len(labels) + 1.1),

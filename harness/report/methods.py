@@ -1,18 +1,18 @@
-"""What a report must state about itself: the axes, the statistics, what is missing, where the numbers come from."""
+"""What a report must state about itself: the axes, what is missing, the statistics, what it does not show."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from harness.measure.statistics import MIN_SEEDS
-from harness.names import content_hash
+from harness.measure.statistics import MIN_SEEDS, practical_margin, wording
+from harness.report.blocks import Lines, Section, Table, Terms, fields, given
 from harness.report.cells import Cell, axis_values
+from harness.report.conditions import Condition
 from harness.report.contrasts import Contrast
-from harness.report.reading import Sweep, ordered
-from harness.report.text import number, plain, quantity, visible
-from harness.tracking.store import read_json
+from harness.report.material import Material
+from harness.report.reading import STATUSES, Sweep, ordered
+from harness.report.text import DASH, interval, number, plain, quantity, shown, visible
 
 DEFINITIONS = (
     (
@@ -58,16 +58,40 @@ def asked(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
     return tuple((name, values) for name, values in out if values)
 
 
+def warnings(m: Material) -> tuple[str, ...]:
+    """What makes a page say less than it should, in its first lines: nothing finished, records or gold missing."""
+    done, total = m.sweep.count("done"), len(m.sweep.runs)
+    out = []
+    if not done:
+        states = ", ".join(f"{m.sweep.count(word)} {word}" for word in STATUSES[1:] if m.sweep.count(word))
+        out.append(f"0 of {quantity(total, 'run')} finished ({states}): there is nothing to compare yet")
+    out += m.problems
+    if done and not any(cell.estimate("gold_reward").n for cell in m.cells):
+        real = all(cell.first.misaligned is None for cell in m.cells)
+        why = "real data have no known true reward" if real else "no run measured it"
+        out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
+    return tuple(visible(text) for text in out)
+
+
+def status_line(sweep: Sweep) -> str:
+    """`444 runs: 440 done, 2 diverged, 2 pending`."""
+    parts = [f"{sweep.count(word)} {word}" for word in STATUSES if sweep.count(word) or word == "done"]
+    return f"{quantity(len(sweep.runs), 'run')}: {', '.join(parts)}"
+
+
 def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
     """What a reader must know before any number: missing seeds, too few seeds."""
     out = []
-    short = [cell for cell in cells if cell.done < cell.planned]
+    short = [cell for cell in cells if cell.waiting]
     if short:
-        least = min(short, key=lambda cell: cell.done / cell.planned)
+        least = min(short, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
         out.append(
-            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has {least.done} of"
-            f" {quantity(least.planned, 'seed')}"
+            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has"
+            f" {least.planned - least.waiting} of {quantity(least.planned, 'seed')}"
         )
+    lost = sweep.count("diverged") + sweep.count("failed")
+    if lost:
+        out.append(f"{quantity(lost, 'run')} diverged or failed: counted as worst")
     if len(sweep.seeds) == 1:
         out.append("one seed: no intervals")
     elif len(sweep.seeds) < MIN_SEEDS:
@@ -75,26 +99,61 @@ def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
     return tuple(out)
 
 
-def methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
+def statistics(m: Material) -> Section:
+    """Differences to the baseline, the statements of method, and what the words mean."""
+    return Section(
+        "Statistics",
+        "",
+        given(_contrast_table(m.contrasts, m.headline), Lines(_methods(m.sweep, m.cells, m.contrasts, m.baseline))),
+        (Terms(DEFINITIONS),),
+        "What the words mean",
+    )
+
+
+def _contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Table | None:
+    """Ranking accuracy against the baseline in the headline condition."""
+    rows = tuple(
+        fields(
+            f"{c.cell.named} \u2212 {c.base.named}",
+            str(c.plain.n),
+            shown(c.plain),
+            interval(c.corrected.low, c.corrected.high) or DASH,
+            DASH if c.p is None else number(c.p),
+            wording(c.word, c.mde),
+        )
+        for c in contrasts
+        if c.cell in condition.cells
+    )
+    if not rows:
+        return None
+    corrected = f"corrected for {contrasts[0].family}"
+    header = ("Difference", "seeds", "ranking accuracy, 95 %", corrected, "p (Holm)", "verdict")
+    note = f"Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no p-value and no verdict is given."
+    return Table(f"Against the baseline, paired by seed, under {condition.title}", header, rows, note)
+
+
+def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
     """The statements of method, each with this sweep's own numbers."""
+    margin = practical_margin(share=True)
     detectable = sorted(c.mde for c in contrasts if c.mde is not None and math.isfinite(c.mde))
     items = sorted({n for cell in cells for n in cell.items() or ()})
+    pairs = " to ".join(dict.fromkeys(map(str, (items[0], items[-1])))) if items else ""
     lines = [
         f"Unit of replication: the seed ({quantity(len(sweep.seeds), 'seed')}). A seed sets world, split, corruption,"
         " starting weights and order of the data and leaves out objective and beta, so every difference is paired.",
         "Intervals: 95 %, Student t over seeds; for accuracies and shares never narrower than Wilson's interval over"
-        f" the pairs of one seed ({' to '.join(dict.fromkeys(map(str, (items[0], items[-1]))))} held-out pairs)."
+        f" the pairs of one seed ({pairs} held-out pairs)."
         if items
         else "Intervals: 95 %, Student t over seeds.",
         "Measures are taken on clean held-out pairs, never on corrupted ones; no checkpoint is selected: the last step"
-        " counts. The headline names the widest gap it found, which is a choice made after seeing the data.",
+        " counts. Headline, best and worst beta are chosen after seeing the data, and said to be.",
     ]
     if contrasts:
-        family = contrasts[0].family
         lines.append(
             f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
-            f" rank, {quantity(family, 'comparison')} in the family; intervals by Bonferroni, p-values by exact sign"
-            f" flips and Holm from {MIN_SEEDS} seeds on, alpha .05. Losses are never compared across objectives."
+            f" rank, {quantity(contrasts[0].family, 'comparison')} in the family; intervals by Bonferroni, p-values by"
+            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05; \u201cbetter\u201d also needs a"
+            f" difference of at least {margin:g} in a share. Losses are never compared across objectives."
         )
     if detectable:
         lines.append(
@@ -104,47 +163,33 @@ def methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], 
         )
     counts = ", ".join(f"{sweep.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending"))
     lines.append(
-        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Nothing is imputed for them: their cells rest"
-        " on the remaining seeds, are marked incomplete, and get no verdict."
+        f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Diverged and failed runs count as the worst a"
+        " share can be; measures without a worst value (rewards, nats) then have no mean. Stopped and pending runs are"
+        " neither counted nor imputed: their cells are marked incomplete and get no verdict."
     )
     return tuple(lines)
 
 
-def run_notes(sweep: Sweep) -> tuple[str, ...]:
-    """Notes that the runs' own provenance makes (dropped or truncated rows), each once, with the number of runs."""
-    counts: dict[str, int] = {}
-    for record in _records(sweep):
-        for note in record.get("notes") or ():
-            counts[str(note)] = counts.get(str(note), 0) + 1
-    return tuple(f"{note} ({quantity(counts[note], 'run')})" for note in sorted(counts))
-
-
-def provenance(sweep: Sweep) -> tuple[str, ...]:
-    """Run keys, one digest over keys, configs and results, versions and commits met."""
-    finished = sorted((run.key, run.status, dict(run.result["results"])) for run in sweep.runs if run.result)
-    keys = sorted(run.key for run in sweep.runs)
-    versions: dict[str, set[str]] = {}
-    commits: set[str] = set()
-    for record in _records(sweep):
-        code = record.get("code") or {}
-        for name, version in (code.get("versions") or {}).items():
-            versions.setdefault(str(name), set()).add(str(version))
-        if code.get("commit"):
-            commits.add(str(code["commit"])[:12] + (" with local changes" if code.get("dirty") else ""))
+def limits(m: Material) -> Section:
+    """What a reader must not take from this page."""
+    world = any(cell.first.misaligned is not None for cell in m.cells)
+    hard = any(cell.first.labels == "hard" for cell in m.cells)
     lines = [
-        f"{quantity(len(set(keys)), 'run key')}; digest of the keys {content_hash(keys)[:16]},"
-        f" of keys, states and results {content_hash(finished)[:16]}"
+        "Losses and reward margins of two objectives, or of two betas, are on different scales and are not compared.",
+        "A best beta is an oracle's choice: it was found on the clean held-out pairs that it is judged by."
+        " On noisy validation labels another might be chosen.",
+        "\u201cNo difference shown\u201d is not \u201cequal\u201d: it may hide differences up to those stated.",
     ]
-    if commits:
-        lines.append(f"code: {visible(', '.join(sorted(commits)))}")
-    if versions:
-        listed = "; ".join(f"{name} {', '.join(sorted(found))}" for name, found in sorted(versions.items()))
-        lines.append(f"versions: {visible(listed)}")
-    lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
-    return tuple(lines)
-
-
-def _records(sweep: Sweep) -> list[Mapping[str, Any]]:
-    """`provenance.json` of every run that left one."""
-    paths = [run.folder / "provenance.json" for run in sweep.runs if run.folder is not None]
-    return [read_json(path) for path in paths if path.is_file()]
+    if world:
+        lines.append(
+            "The embedded world is tiny. What carries over is the geometry, beta x |delta_ref|, not the betas, nor a"
+            " ranking of objectives on a large model."
+        )
+    if hard:
+        lines.append(
+            "With hard labels there is no finite optimum: where DPO stands is how far this budget got, and more steps"
+            " soften it. Only Bradley-Terry labels show the optimum itself."
+        )
+    if len(m.sweep.seeds) < MIN_SEEDS:
+        lines.append(f"{quantity(len(m.sweep.seeds), 'seed')} cannot show that one objective is better than another.")
+    return Section("What this does not show", "", (Lines(tuple(lines)),))

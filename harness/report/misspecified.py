@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.measure.statistics import wilson
-from harness.report.answer import shown
+from harness.report.blocks import Field, Section, Table
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
-from harness.report.sections import Field, Table
-from harness.report.text import DASH, interval, number, plain, visible
+from harness.report.facts import AUDITED
+from harness.report.material import Material
+from harness.report.text import DASH, interval, number, plain, shown, visible
 
-AUDITED = 50  # pairs a person would check by hand
+
+def misspecified(m: Material) -> Section | None:
+    """The table, where some objective was swept over `eps`."""
+    table = misspecified_table(m.conditions)
+    lead = "The flip rate that cdpo and robust_dpo assume (eps), against the rate that the labels really have."
+    return None if table is None else Section("What does a wrong guess of the flip rate cost?", lead, (table,))
 
 
 def misspecified_table(conditions: Sequence[Condition]) -> Table | None:

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from harness.report import figures, sections
-from harness.report.answer import answer, gap_size, rivals
+from harness.report.answer import answer
+from harness.report.blocks import Section
 from harness.report.cells import Cell, baseline, build_cells, cells_csv
-from harness.report.conditions import Condition, build_conditions, telling
-from harness.report.contrasts import build_contrasts, contrasts_csv
-from harness.report.damage import damage_picture, damage_sentence, damages
-from harness.report.facts import Facts, read_facts
-from harness.report.methods import DEFINITIONS, asked, flags, methods, provenance, run_notes
-from harness.report.misspecified import misspecified_table
+from harness.report.contrasts import contrasts_csv
+from harness.report.facts import read_all
+from harness.report.material import PER_EXAMPLE_RUNS, Material, read_material
+from harness.report.methods import asked, flags, status_line, warnings
 from harness.report.reading import Sweep, read_sweep
+from harness.report.registry import Row, sections
 from harness.report.style import Picture
 from harness.report.tables import write_run_tables
 from harness.report.text import markdown, visible
@@ -36,44 +33,33 @@ class Page:
 
     name: str
     question: str
-    answer: str
+    answer: tuple[str, ...]
+    warnings: tuple[str, ...]
     status: str
     flags: tuple[str, ...]
     axes: tuple[tuple[str, str], ...]
-    approaches: sections.Table
-    contrasts: sections.Table | None
-    pictures: tuple[dict[str, Any], ...]
-    heats: tuple[sections.Table, ...]
-    survival: tuple[sections.Table, ...]
-    details: tuple[sections.Table, ...]
-    methods: tuple[str, ...]
-    definitions: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...]
-    provenance: tuple[str, ...]
+    sections: tuple[tuple[Row, Section], ...]
 
 
-def write_report(sweep_folder: Path) -> Path:
+def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Path:
     """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, `cells.csv`, `contrasts.csv`, figures).
 
-    Returns the path of `report/index.html`. Works while runs are missing (they are counted and shown as such).
-    Raises InputError where there is no readable plan.
+    Returns the path of `report/index.html`. Works while runs or their records are missing (the page says which); above
+    `limit` runs no per-example record is read. Raises InputError where there is no readable plan.
     """
-    sweep = read_sweep(Path(sweep_folder))
-    write_run_tables(sweep)
-    facts = {run.key: found for run in sweep.runs if (found := read_facts(run)) is not None}
-    cells = build_cells(sweep, facts)
-    folder = sweep.folder / "report"
+    m = read_material(Path(sweep_folder), limit)
+    write_run_tables(m.sweep)
+    folder = m.sweep.folder / "report"
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "cells.csv", cells_csv(cells, sweep.axes))
-    write_atomic(folder / "contrasts.csv", contrasts_csv(cells, baseline(sweep), sweep.axes))
-    conditions = build_conditions(cells, sweep.axes)
-    pictures = draw_all(conditions)
+    write_atomic(folder / "cells.csv", cells_csv(m.cells, m.sweep.axes))
+    write_atomic(folder / "contrasts.csv", contrasts_csv(m.cells, m.baseline, m.sweep.axes))
+    page = build_page(m)
+    pictures = [picture for _, section in page.sections for picture in section.pictures]
     for old in (folder / "figures").glob("*.svg"):
         if old.stem not in {picture.name for picture in pictures}:
             old.unlink()  # left by an earlier report of this sweep that could draw more
     for picture in pictures:
         write_atomic(folder / "figures" / f"{picture.name}.svg", picture.svg)
-    page = build_page(sweep, cells, conditions, pictures)
     write_atomic(folder / "report.md", render_markdown(page))
     write_atomic(folder / "index.html", render_html(page))
     return folder / "index.html"
@@ -93,7 +79,7 @@ def write_contrasts(sweep_folder: Path) -> Path:
 
 def _cells(sweep_folder: Path) -> tuple[Sweep, tuple[Cell, ...]]:
     sweep = read_sweep(Path(sweep_folder))
-    facts: dict[str, Facts] = {run.key: f for run in sweep.runs if (f := read_facts(run)) is not None}
+    facts, _ = read_all(sweep.runs, PER_EXAMPLE_RUNS)
     return sweep, build_cells(sweep, facts)
 
 
@@ -104,60 +90,28 @@ def _write(sweep: Sweep, name: str, data: bytes) -> Path:
     return path
 
 
-def draw_all(conditions: Sequence[Condition]) -> list[Picture]:
-    """Every figure that the sweep has data for, in the order of the page."""
-    headline = telling(conditions)
-    found = damages(conditions)
-    # With many kinds one picture compares them; a picture a kind is left to those swept over several rates.
-    noise = figures.noise(conditions, rates=3 if found else 2)
-    drawn = [damage_picture(found), figures.curves(headline), figures.plane(headline), *noise]
-    return [p for p in (*drawn, figures.quality(headline), figures.predicted(conditions)) if p is not None]
-
-
-def build_page(
-    sweep: Sweep, cells: Sequence[Cell], conditions: Sequence[Condition], pictures: Sequence[Picture]
-) -> Page:
+def build_page(m: Material) -> Page:
     """All texts of the page."""
-    base, headline = baseline(sweep), telling(conditions)
-    contrasts = build_contrasts(cells, base, "ranking_accuracy")
-    shown = _cells_of_the_answer(headline, cells, base)
-    details = [misspecified_table(conditions)]
-    details += [sections.group_table(shown), sections.sample_table(shown)] if shown else []
     return Page(
-        name=visible(sweep.name),
-        question=visible(sweep.question) or "What does this sweep show?",
-        answer=damage_sentence(damages(conditions), base) or answer(headline, cells, contrasts, base),
-        status=sections.status_line(sweep),
-        flags=flags(sweep, cells),
-        axes=asked(sweep, cells),
-        approaches=sections.approaches(headline, conditions),
-        contrasts=sections.contrast_table(contrasts, headline),
-        pictures=tuple(_embedded(picture) for picture in pictures),
-        heats=tuple(sections.heat(condition, sweep.axes) for condition in conditions),
-        survival=tuple(sections.survival(conditions)),
-        details=tuple(table for table in details if table is not None),
-        methods=methods(sweep, cells, contrasts, base),
-        definitions=DEFINITIONS,
-        notes=tuple(visible(note) for note in (*sweep.notes, *run_notes(sweep))),
-        provenance=provenance(sweep),
+        name=visible(m.sweep.name),
+        question=visible(m.sweep.question) or "What does this sweep show?",
+        answer=answer(m),
+        warnings=warnings(m),
+        status=status_line(m.sweep),
+        flags=flags(m.sweep, m.cells),
+        axes=asked(m.sweep, m.cells),
+        sections=sections(m),
     )
 
 
-def _cells_of_the_answer(headline: Condition, cells: Sequence[Cell], base: str) -> list[Cell]:
-    """The baseline cell with the widest gap and the objective that ranks best beside it."""
-    own = [c for c in headline.by_objective.get(base, ()) if c.values("ranking_accuracy")]
-    if not own:
-        return []
-    first = max(own, key=gap_size)
-    others = rivals(headline, first, cells, base)
-    return [first, *sorted(others, key=lambda c: -c.estimate("ranking_accuracy").mean)[:1]]
+def kind(block: object) -> str:
+    """What a template must do with a block: `table`, `picture`, `lines`, `terms`."""
+    return type(block).__name__.lower()
 
 
-def _embedded(picture: Picture) -> dict[str, Any]:
+def encoded(picture: Picture) -> str:
     """As a data image: its ids and styles stay its own, and no script in it could run."""
-    texts = {"name": picture.name, "title": picture.title, "caption": picture.caption, "alt": picture.alt}
-    size = {"width": picture.width, "height": picture.height}
-    return {**texts, **size, "data": base64.b64encode(picture.svg).decode("ascii")}
+    return base64.b64encode(picture.svg).decode("ascii")
 
 
 def render_html(page: Page) -> bytes:
@@ -169,6 +123,7 @@ def render_html(page: Page) -> bytes:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters |= {"kind": kind, "encoded": encoded}
     # Our own style sheet, not data: escaping it would break its quotes.
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704
     return environment.get_template("index.html").render(page=page, style=style).encode("utf-8")
@@ -185,6 +140,6 @@ def render_markdown(page: Page) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["md"] = markdown
+    environment.filters |= {"md": markdown, "kind": kind}
     text = environment.get_template("report.md").render(page=page)
     return (re.sub(r"\n{3,}", "\n\n", text).strip() + "\n").encode("utf-8")

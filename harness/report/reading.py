@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import canonical_json
-from harness.tracking.store import find_run, load_result
+from harness.tracking.store import load_result, read_json
 from harness.types import InputError
 
 STATUSES = ("done", "diverged", "failed", "stopped", "pending")
@@ -93,6 +93,27 @@ class Run:
         world = self.config.get("world")
         return None if world is None else str(world["labels"])
 
+    @cached_property
+    def arm(self) -> str:
+        """The objective with all its hyperparameters, as one text: what is compared across corruptions."""
+        return canonical_json([self.config["objective"], self.config.get("reward_model")])
+
+    @cached_property
+    def setting(self) -> str:
+        """Everything but objective, corruption and seed, as one text: what a corruption is swept under."""
+        return canonical_json({k: v for k, v in self._shared().items() if k != "corruption"})
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """What `provenance.json` says; empty where the run left none."""
+        path = None if self.folder is None else self.folder / "provenance.json"
+        return read_json(path) if path is not None and path.is_file() else {}
+
+    @property
+    def costs(self) -> Mapping[str, Any]:
+        """Seconds, tokens, flops, peak_memory and the like; empty while the run is pending."""
+        return self.result["costs"] if self.result else {}
+
     @property
     def planned_steps(self) -> int:
         """Optimizer steps asked for; iterations of an RL objective."""
@@ -107,10 +128,13 @@ class Run:
     @cached_property
     def condition(self) -> str:
         """Everything but objective and seed, as one text: runs with equal conditions may be compared."""
+        return canonical_json(self._shared())
+
+    def _shared(self) -> dict[str, Any]:
         rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device", "reward_model")}
         if rest.get("data"):
             rest["data"] = {k: v for k, v in rest["data"].items() if k != "path"}
-        return canonical_json(rest)
+        return rest
 
     @cached_property
     def cell(self) -> str:
@@ -177,7 +201,8 @@ def read_sweep(folder: Path) -> Sweep:
         raise InputError(f"{folder}: no plan.json here; give the folder of one sweep, e.g. runs/<sweep name>")
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
-        runs = tuple(_run(folder, entry["run_key"], entry["config"]) for entry in plan["runs"])
+        folders = _folders(folder)
+        runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
         name, question = str(plan["name"]), str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
     except (ValueError, KeyError, TypeError) as problem:
@@ -187,8 +212,13 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, name, question, notes, runs)
 
 
-def _run(folder: Path, key: str, config: Mapping[str, Any]) -> Run:
-    found = find_run(folder, key)
+def _folders(sweep: Path) -> dict[str, Path]:
+    """Run folders by the first 8 characters of their run key; the sweep's folder is listed once for all runs."""
+    found = [path for path in sorted(sweep.iterdir(), reverse=True) if path.name[8:9] == "-"]
+    return {path.name[:8]: path for path in found}
+
+
+def _run(found: Path | None, key: str, config: Mapping[str, Any]) -> Run:
     result = None if found is None else load_result(found)
     if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
         raise InputError(

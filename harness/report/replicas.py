@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from harness.measure.aa import AACounts, aa_check, spread_of_replicas
 from harness.measure.statistics import MIN_SEEDS, practical_margin
 from harness.names import canonical_json
+from harness.report.blocks import Field, Section, Table
 from harness.report.contrasts import DIRECTIONS
+from harness.report.material import Material
 from harness.report.reading import Run, Sweep
 from harness.report.tables import MEASURES
+from harness.report.text import number, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,31 @@ def aa_rows(sweep: Sweep) -> tuple[AARow, ...]:
             if sum(seeds.count(seed) > 1 for seed in set(seeds)) >= MIN_SEEDS:
                 out.append(_row(runs[0], measure, share, values))
     return tuple(out)
+
+
+def replicas(m: Material) -> Section | None:
+    """The table, where the axis `replica` varies and enough seeds have repetitions."""
+    found = aa_rows(m.sweep)
+    if not found:
+        return None
+    rows = tuple(
+        (
+            Field(visible(f"{row.run.objective}, {row.measure}"), row.run.corruption_text),
+            Field(f"{row.interval.share:.3f}", "passes" if row.interval.passed else "fails"),
+            Field(f"{row.reported.share:.3f}", "passes" if row.reported.passed else "fails"),
+            Field(number(row.spread)),
+            Field(f"{row.interval.comparisons} of {row.interval.n} seeds", f"{row.interval.stored} runs"),
+        )
+        for row in found
+    )
+    header = ("Cell and measure", "called different by the interval alone", "by the report's rule",
+              "sd between replicas", "comparisons")  # fmt: skip
+    note = "At most 5 % may be called different: replicas differ by the order of their data alone."
+    return Section(
+        "A/A check: is a difference seen where there is none?",
+        "Replicas of one cell, compared as if they were two objectives.",
+        (Table("False alarms among drawn comparisons of replicas", header, rows, note, "stack"),),
+    )
 
 
 def _row(run: Run, measure: str, share: bool, values: dict[tuple[int, int], float]) -> AARow:

@@ -1,19 +1,18 @@
 """How figures are drawn and saved: one palette, byte-stable SVG, no state left behind. matplotlib's home, with figures.
 
-Colours: Okabe and Ito 2008, legible to colour-blind readers; marker and line style repeat what the colour says, so a
-grey print loses nothing. Text stays text, with no date and fixed ids: equal numbers give equal bytes.
+An objective's colour, marker and line come from `harness.palette`; its betas are shades of that colour. Text stays
+text, with no date and fixed ids: equal numbers give equal bytes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-LINES = ("-", "--", ":", "-.")
+from harness.palette import LINES, MARKERS, Look
+
 WRONG, RIGHT, SHADE, GRID = "#D55E00", "#0072B2", "#F3D9C8", "#DDDDDD"
 
 _SETTINGS = {
@@ -54,9 +53,73 @@ class Picture:
     height: int
 
 
-def key(i: int) -> dict[str, Any]:
-    """Colour, marker and line style of the i-th series."""
-    return {"color": COLOURS[i % 8], "marker": MARKERS[i % 8], "linestyle": LINES[i % 4]}
+def drawn(look: Look) -> dict[str, Any]:
+    """Colour, marker and line style of an objective, as matplotlib's keywords."""
+    return {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+
+
+def shades(look: Look, count: int) -> list[dict[str, Any]]:
+    """One key per beta of an objective, ascending: paler to full colour, each with a marker and a line of its own."""
+    place = MARKERS.index(look.marker)
+    return [
+        {
+            "color": _mixed(look.colour, 0.55 * (1 - i / (count - 1)) if count > 1 else 0.0),
+            "marker": MARKERS[(place + i) % len(MARKERS)],
+            "linestyle": LINES[(count - 1 - i) % len(LINES)],
+        }
+        for i in range(count)
+    ]
+
+
+def _mixed(colour: str, white: float) -> str:
+    """The colour with a share of white."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(c + (255 - c) * white):02x}" for c in channels)
+
+
+def picture(
+    name: str, title: str, caption: str, alt: str, shape: tuple[int, int], size: tuple[float, float],
+    paint: Callable[[Any, Any], None], **axes: Any,
+) -> Picture:  # fmt: skip
+    """A figure of `shape` panels and `size` inches with its texts."""
+    svg = draw(*shape, size, paint, **axes)
+    return Picture(name, title, caption, alt, svg, round(size[0] * 96), round(size[1] * 96))
+
+
+def legend(panel: Any, **place: Any) -> None:
+    """A legend where the panel holds any line: an objective without a finished run leaves its panel empty."""
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=8, **place)
+
+
+def shape_of(count: int, columns: int = 4) -> tuple[int, int]:
+    """(rows, columns) for so many panels, at most `columns` side by side: wider figures shrink beyond reading.
+
+    One column fewer where that leaves fewer places empty.
+    """
+    wide = min(count, columns)
+    if count > columns > 2 and -count % (columns - 1) < -count % columns:
+        wide = columns - 1
+    return -(-count // wide), wide
+
+
+def panels(axes: Any, count: int) -> list[Any]:
+    """The first `count` panels in reading order; the rest of the grid is switched off."""
+    flat = list(axes.flat)
+    for panel in flat[count:]:
+        panel.set_axis_off()
+    return flat[:count]
+
+
+def log_steps(panel: Any, steps: Sequence[int]) -> None:
+    """Checkpoints are log-spaced and include step 0: a symmetric log axis with few, plain ticks."""
+    positive = [step for step in steps if step > 0]
+    if not positive:
+        return
+    panel.set_xscale("symlog", linthresh=positive[0])
+    ticks = sorted({0, positive[0], positive[len(positive) // 2], positive[-1]})
+    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.set_xticks([], minor=True)
 
 
 def draw(rows: int, columns: int, size: tuple[float, float], paint: Callable[[Any, Any], None], **axes: Any) -> bytes:

@@ -6,6 +6,8 @@ import math
 import re
 import unicodedata
 
+from harness.measure.statistics import Estimate
+
 # Cc, Cf: control and format characters (bidi overrides among them); Cs, Co, Cn: no agreed glyph; Zl, Zp: line breaks.
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _PLAIN = re.compile(r"[A-Za-z0-9_. =,%()+-]*")
@@ -66,14 +68,19 @@ def plain(value: float | None) -> str:
 
 
 def interval(low: float, high: float, digits: int = 3) -> str:
-    """`[low, high]`, or the empty string where there is no interval."""
-    return f"[{number(low, digits)}, {number(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
+    """`[low, high]`, never broken over two lines, or the empty string where there is no interval."""
+    return f"[{number(low, digits)},\u00a0{number(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
 def estimate(mean: float, low: float, high: float, digits: int = 3) -> str:
     """`mean [low, high]`, or the mean alone where there is no interval."""
     bounds = interval(low, high, digits)
     return f"{number(mean, digits)} {bounds}" if bounds else number(mean, digits)
+
+
+def shown(value: Estimate) -> str:
+    """`mean [low, high]`, with a fourth decimal for what is near 0."""
+    return estimate(value.mean, value.low, value.high, 4 if 0 < abs(value.mean) < 0.01 else 3)
 
 
 def quantity(count: int, one: str, many: str | None = None) -> str:

@@ -11,6 +11,7 @@ are estimates in this sense. What it answers is exact.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -42,6 +43,20 @@ def log_density_ratio(below: Tensor, level: Tensor, n: int) -> Tensor:
     high, low = (below + level).clamp(max=1.0).log(), below.log()
     power = torch.arange(n, dtype=below.dtype, device=below.device)
     return (high[..., None] * power + low[..., None] * (n - 1 - power)).logsumexp(-1)
+
+
+def answer_divergence(below: np.ndarray, samples: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """k1 and k3 `(m,)` of KL(best-of-n || reference), nats, for answers with `below` of `samples` rewards below theirs.
+
+    The F of an answer is Beta(n, 1) before it is ranked and Beta(below + n, samples - below + 1) after, so both are
+    posterior means: of log n + (n - 1) log F, and with its inverse exponential. Over answers their means are the bound
+    log n - (n - 1)/n exactly, as they should be where no response has an atom; else they are that much too high.
+    """
+    c = torch.from_numpy(below.astype(np.float64))
+    level = math.log(n)
+    k1 = level + (n - 1) * (torch.digamma(c + n) - torch.digamma(torch.tensor(samples + n + 1.0, dtype=c.dtype)))
+    inverse = torch.lgamma(c + 1) - torch.lgamma(c + n) + math.lgamma(samples + n + 1) - math.lgamma(samples + 2)
+    return k1.numpy(), ((inverse - level).expm1() + k1).numpy()
 
 
 @dataclass(eq=False)
@@ -79,21 +94,23 @@ class BestOfN:
         """
         parts = [next(part.rows for part in lane.evals if part.split == split) for lane in self.run.pack.lanes]
         rows = torch.stack([part[torch.tensor(places)] for part in parts]).to(self.run.model.flat.device)
-        found: list[list[tuple[np.ndarray, bool, float, float]]] = [[] for _ in self.run.own]
+        found: list[list[tuple[np.ndarray, bool, float]]] = [[] for _ in self.run.own]
         for responses, rewards, width in self._draw(rows, self.n, 3 if split == "eval_clean" else 4):
             best = select(rewards.flatten(1), self.n).view(rewards.shape[:2]) % self.n
             for lane, own in enumerate(found):
                 own += _picked(responses, rewards, best, lane, width)
         return [self._answer(lane, rows[lane], own) for lane, own in enumerate(found)]
 
-    def _answer(self, lane: int, rows: Tensor, found: list[tuple[np.ndarray, bool, float, float]]) -> LaneSamples:
+    def _answer(self, lane: int, rows: Tensor, found: list[tuple[np.ndarray, bool, float]]) -> LaneSamples:
         keys = [self._key(int(row)) for row in rows]
-        rewards, logps = (np.array([one[i] for one in found]) for i in (2, 3))
-        k1 = self._log_ratio(lane, keys, rewards, logps)
+        samples = np.stack([self.rewards[lane][key] for key in keys])
+        wanted = np.array([[one[2]] for one in found])
+        below = (samples < wanted - TIE).sum(1) + (np.abs(samples - wanted) <= TIE).sum(1) / 2
+        k1, k3 = answer_divergence(below, samples.shape[1], self.n)
         return LaneSamples(
             responses=tuple(one[0] for one in found),
             k1=k1.astype(np.float32),
-            k3=(np.expm1(-k1) + k1).astype(np.float32),
+            k3=k3.astype(np.float32),
             length=np.array([len(one[0]) for one in found], np.int32),
             ended=np.array([one[1] for one in found]),
             entropy=np.full(len(found), np.nan, np.float32),
@@ -190,15 +207,11 @@ def start(run: RlTraining) -> BestOfN:
 
 def _picked(
     responses: Responses, rewards: Tensor, best: Tensor, lane: int, width: int
-) -> list[tuple[np.ndarray, bool, float, float]]:
-    """(tokens, ended, reward, reference log-prob) of the best response of each of the first `width` prompts."""
+) -> list[tuple[np.ndarray, bool, float]]:
+    """(tokens, ended, reward) of the best response of each of the first `width` prompts."""
     shape = (rewards.shape[1], -1)
     lengths, ended = (getattr(responses, name)[lane].reshape(shape).cpu().numpy() for name in ("lengths", "ended"))
-    logps = responses.logps[lane].sum(-1).reshape(shape).cpu().numpy()
     tokens = responses.tokens[lane].reshape(*shape, responses.tokens.shape[-1]).cpu().numpy()
     own = rewards[lane].cpu().numpy()
     at = best[lane].cpu().numpy()
-    return [
-        (tokens[i, j, : lengths[i, j]], bool(ended[i, j]), float(own[i, j]), float(logps[i, j]))
-        for i, j in enumerate(at[:width])
-    ]
+    return [(tokens[i, j, : lengths[i, j]], bool(ended[i, j]), float(own[i, j])) for i, j in enumerate(at[:width])]

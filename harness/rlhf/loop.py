@@ -8,25 +8,24 @@ the finite check act lane by lane. Prompts come in the order in which preference
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.heldout import evaluate
 from harness.models.lanes import LaneGroup
 from harness.rlhf import algorithms
 from harness.rlhf.algorithms import Forward, Rollout, Targets
+from harness.rlhf.checkpoint import records
 from harness.rlhf.kl import next_beta
 from harness.rlhf.lanes import RlTraining, algorithm, needs_values
-from harness.rlhf.pair_constraint import pair_terms
+from harness.rlhf.pair_constraint import pair_terms, stacked_pairs
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
 from harness.rlhf.shaping import shaped
 from harness.rlhf.tally import Tally
-from harness.rlhf.watch import curve, observed
+from harness.rlhf.watch import observed
 from harness.training.optim import adam_state, adamw_step, clip, learning_rate
 from harness.types import Record
 
@@ -45,26 +44,9 @@ def train(run: RlTraining) -> Iterator[Record]:
     update = _Update(run, tally)
     for iteration in range(settings.steps + 1):
         if iteration in pack.checkpoints:
-            yield from _records(run, iteration, tally)
+            yield from records(run, iteration, tally)
         if iteration < settings.steps:
             update.iterate(iteration)
-
-
-def _records(run: RlTraining, step: int, tally: Tally) -> Iterator[Record]:
-    watched = tally.read()
-    drawn = curve(run)
-    for lane, values in enumerate(drawn):
-        watched[lane] |= values | {"rlhf/generated_tokens": float(run.generated)}
-    betas = run.start_beta[:, 0].tolist()
-    number = {lane.key: i for i, lane in enumerate(run.pack.lanes)}
-    for record in evaluate(run.pack, run.model, None, (), step):
-        lane = number[record.run_key]
-        columns = dict(record.columns)
-        for side in ("chosen", "rejected"):
-            moved = columns[f"policy_{side}"] - columns[f"reference_{side}"]
-            columns[f"{side}_reward"] = (betas[lane] * moved).astype(np.float32)
-        scalars, watched[lane] = watched[lane], {}
-        yield replace(record, columns=columns, scalars=scalars)
 
 
 class _Update:
@@ -81,7 +63,7 @@ class _Update:
         }
         self.values = any(map(needs_values, run.groups))
         self.batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (iterations, K, p)
-        self.constraint = _stacked(run)
+        self.constraint = stacked_pairs(run)
         self.max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
         self.rates = torch.tensor(
             [[[learning_rate(i, lane.training)] for lane in pack.lanes] for i in range(self.settings.steps)],
@@ -226,16 +208,6 @@ _NAMES: Mapping[str, str] = {
 
 def _knobs(group: LaneGroup, k: int) -> dict[str, Any]:
     return {name: value for name, value in group.hyperparameters.items() if name != "beta"} | {"k": k}
-
-
-def _stacked(run: RlTraining) -> tuple[Tensor, Tensor] | None:
-    """The pairs that constrain each iteration, and which are labelled the other way, `(iterations, K, B)`."""
-    pairs = [own.pairs for own in run.own if own.pairs is not None]
-    flipped = [own.flipped for own in run.own if own.flipped is not None]
-    if not pairs:
-        return None
-    device = run.model.flat.device
-    return torch.stack(pairs, 1).to(device), torch.stack(flipped, 1).to(device)
 
 
 def _lanes(now: Forward, lanes: Tensor, entropy: bool) -> Forward:

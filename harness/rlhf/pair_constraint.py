@@ -15,6 +15,16 @@ from harness.rlhf.tally import Tally
 from harness.types import PairLogps
 
 
+def stacked_pairs(run: RlTraining) -> tuple[Tensor, Tensor] | None:
+    """The pairs that constrain each iteration, and which are labelled the other way, `(iterations, K, B)`."""
+    pairs = [own.pairs for own in run.own if own.pairs is not None]
+    flipped = [own.flipped for own in run.own if own.flipped is not None]
+    if not pairs:
+        return None
+    device = run.model.flat.device
+    return torch.stack(pairs, 1).to(device), torch.stack(flipped, 1).to(device)
+
+
 def pair_terms(
     run: RlTraining, groups: Sequence[LaneGroup], index: Tensor, flipped: Tensor, tally: Tally
 ) -> dict[int, Tensor]:

@@ -13,18 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.measure.geometry import checkpoint_metrics, constraint_metrics
-from harness.measure.results import results_row
-from harness.measure.reward_model import reward_metrics, reward_row
+from harness.measure.geometry import constraint_metrics
 from harness.models.extras import MISMATCHED
-from harness.models.lanes import Lane, Pack
+from harness.models.lanes import Pack
 from harness.models.logps import build_corpus
 from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import family
-from harness.rlhf.best_of_n import kl_bound
 from harness.rlhf.lanes import RlTraining
 from harness.sweep.costs import work_done
+from harness.sweep.jobs import Job
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -38,10 +36,11 @@ from harness.sweep.setting import Setting, mythworld_setting
 from harness.sweep.stages import load_weights, reference_key
 from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
+from harness.sweep.worst import worst_pairs
 from harness.tracking import store
 from harness.tracking.journal import Journal
 from harness.training.loop import Training, checkpoint_steps
-from harness.types import Record, RunSpec
+from harness.types import RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
 PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
@@ -56,53 +55,6 @@ class Workshop:
     device: torch.device
     names: Mapping[str, str]  # run key -> readable name
     prepared: dict[str, Prepared] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """One lane with everything that its files need."""
-
-    key: str
-    run: RunSpec
-    prepared: Prepared
-    data: TrainingSet
-    lane: Lane
-    columns: Mapping[str, np.ndarray]
-    folder: Path
-    journal: Journal
-    records: list[Record] = field(default_factory=list)
-
-    @property
-    def knobs(self) -> dict[str, Any]:
-        """The objective's hyperparameters by name."""
-        return dict(self.run.objective.hyperparameters)
-
-    @property
-    def scores(self) -> bool:
-        """Whether the run is a reward model, whose records hold scores and no log-probs."""
-        return family(self.run.objective) == "reward"
-
-    def points(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
-        """The metric points of one split at one step."""
-        if self.scores:
-            return reward_metrics(columns, prefix)
-        objective = self.run.objective
-        if family(objective) == "rl":  # no loss of given pairs that could pull at them
-            return checkpoint_metrics(columns, prefix, self.gold_beta)
-        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=self.knobs)
-
-    @property
-    def gold_beta(self) -> float | None:
-        """Beta of an RL run where it is a price in units of the true reward, so that theory can speak of it."""
-        own = self.knobs
-        return self.run.objective.beta if own["reward"] == "gold" and not own.get("reward_scale") else None
-
-    def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
-        """The measured columns of `results.csv`."""
-        if self.scores:
-            return reward_row(examples)
-        bound = {"kl_bound": kl_bound(self.knobs["n"])} if self.run.objective.name == "best_of_n" else {}
-        return results_row(examples, samples, self.run.objective.beta) | bound
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
@@ -125,7 +77,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             yield Message("step", task.number, step, pack.lanes[0].training.steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
-            columns = _all_columns(job, record)
+            columns = job.all_columns(record)
             points = {**job.points(columns, prefix), **record.scalars}
             if record.split == "train_observed" and "multiplier" in columns:
                 points |= constraint_metrics(columns, float(job.knobs["margin"]))
@@ -146,7 +98,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         yield Message("done", task.number, key=job.key, status=status)
 
 
-def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]:
+def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[Job], Pack]:
     """Prepare settings, corrupted sets, corpus and lanes; open each run's folder and journal."""
     score = scorer(shop.cache, shop.device)
     blocks: list[Block] = []
@@ -174,7 +126,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[_Job], Pack]
         folder, attempt = store.open_run(shop.folder, key, shop.names[key])
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
-        jobs.append(_Job(key, run, prepared, data, lane, columns, folder, journal))
+        jobs.append(Job(key, run, prepared, data, lane, columns, folder, journal))
     mismatched = None
     if MISMATCHED in OBJECTIVES[task.runs[0].objective.name].needs:
         blocks, mismatched = with_mismatches(blocks)
@@ -198,19 +150,7 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
     return shop.prepared[name]
 
 
-def _all_columns(job: _Job, record: Record) -> dict[str, Any]:
-    """A record's measured columns with the fixed ones of its split; a reward model's without its stand-in log-probs."""
-    first = 0
-    for part in job.lane.evals:
-        if part.split == record.split:
-            break
-        first += len(part.ids)
-    rows = slice(first, first + len(record.ids))
-    own = {n: v for n, v in record.columns.items() if not (job.scores and n.startswith(("policy_", "reference_")))}
-    return {**own, **{name: values[rows] for name, values in job.columns.items()}}
-
-
-def _costs(job: _Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
+def _costs(job: Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
     """What the run cost: its share of the pack's time, and the tokens and flops of its training."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if run.model.flat.is_cuda:
@@ -226,7 +166,7 @@ def _costs(job: _Job, run: Training | RlTraining, seconds: float, number: int, l
 
 
 def _commit(
-    job: _Job,
+    job: Job,
     drawn: Mapping[str, np.ndarray] | None,
     status: str,
     diverged_at: int,
@@ -239,7 +179,7 @@ def _commit(
             "step": np.full(len(record.ids), record.step, np.int32),
             "split": np.array([record.split] * len(record.ids), dtype=object),
             "id": np.array(record.ids, dtype=object),
-            **_all_columns(job, record),
+            **job.all_columns(record),
         }
         for record in job.records
     ]
@@ -247,6 +187,10 @@ def _commit(
     for name in ("chosen_len", "rejected_len"):
         examples[name] = examples[name].astype(np.int32)
     store.write_table(job.folder / "examples.parquet", examples)
+    if not job.scores:  # a reward model ranks by scores, and has no margin of a policy to be wrong by
+        texts = {"eval_clean": job.prepared.setting.evals["eval_clean"], "train_observed": job.data.pairs}
+        by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
+        store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
     if drawn is not None:
         store.write_table(job.folder / "samples.parquet", drawn)
     if job.data.ledger is not None:

@@ -13,15 +13,10 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from harness.names import canonical_json, content_hash
+from harness.palette import looks
 from harness.tracking.journal import read_journal
 from harness.tracking.store import RESULT
 
-# Okabe and Ito 2008, legible to colour-blind readers, then eight darker and paler neighbours; after those, the
-# cycle starts again. An objective's colour is its place among the sweep's objectives in spec order.
-COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F"),
-    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#B5B5B5"),
-)
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones without a word
@@ -88,12 +83,11 @@ def read_plan(sweep_folder: Path) -> Plan:
     value = json.loads((sweep_folder / "plan.json").read_text(encoding="utf-8"))
     runs = {run["run_key"]: run["config"] for run in value["runs"]}
     objectives = {key: config["objective"]["name"] for key, config in runs.items()}
-    order = dict.fromkeys(objectives.values())
     params = {key: _params(config) for key, config in runs.items()}
     return Plan(
         sweep=sweep_folder.name,
         names=_legends({run["run_key"]: run["name"] for run in value["runs"]}),
-        colours={name: COLOURS[place % len(COLOURS)] for place, name in enumerate(order)},
+        colours={name: look.colour for name, look in looks(objectives.values()).items()},
         question=value.get("question") or "",
         objectives=objectives,
         conditions=_conditions(params),

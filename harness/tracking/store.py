@@ -7,7 +7,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -73,10 +73,11 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     write_atomic(path, sink.getvalue().to_pybytes())
 
 
-def read_table(path: Path) -> dict[str, np.ndarray]:
+def read_table(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The columns of a Parquet file, verified: page checksums, and in a finished run the SHA-256 in its result.
 
-    Raises OSError where they do not match. (Page checksums alone miss what stands between the pages.)
+    `wanted` limits them to those of its names that the file has. Raises OSError where checksums do not match. (Page
+    checksums alone miss what stands between the pages.)
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -86,7 +87,9 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     stated = result["files"].get(path.name) if result is not None else None
     if stated is not None and hashlib.sha256(data).hexdigest() != stated:
         raise OSError(f"{path}: does not match its checksum in {RESULT}")
-    table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+    file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+    names = None if wanted is None else [name for name in file.schema_arrow.names if name in wanted]
+    table = file.read(names)
     return {name: table[name].to_numpy() for name in table.column_names}
 
 

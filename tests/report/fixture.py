@@ -114,8 +114,10 @@ def _write_run(sweep: Path, run: RunSpec, status: str, samples: bool, text: Mapp
         results = dict.fromkeys(results)
     if samples:
         drawn = _samples(run, results, text)
-        results |= {"gold_reward": float(np.mean(drawn["gold_reward"])), "kl": float(np.mean(drawn["k3"]))}
+        held = drawn["split"] == "eval_clean"
+        results |= {"gold_reward": float(np.mean(drawn["gold_reward"][held])), "kl": float(np.mean(drawn["k3"][held]))}
         pq.write_table(pa.table(drawn), folder / "samples.parquet")
+        pq.write_table(pa.table(_worst(table, text)), folder / "worst.parquet")
     pq.write_table(pa.table(table), folder / "examples.parquet", compression="zstd", write_page_checksum=True)
     (folder / "events.jsonl").write_text(_journal(key, table, status), encoding="ascii")
     provenance = {"run_key": key, "code": {"versions": {"torch": "2.13.0"}, "commit": "abc"}, "notes": []}
@@ -188,6 +190,7 @@ def _examples(run: RunSpec, group: str) -> dict[str, Any]:
                     "observed_label": np.ones(n, np.int8),
                     "clean_label": sign.astype(np.int8),
                     "corrupted": corrupted,
+                    "corruption_kind": np.where(corrupted, run.corruption.kind, "").astype(object),
                     "gold_margin": (gap if run.world else np.full(n, np.nan)).astype(np.float32) * sign,
                     "group": np.where(np.arange(n) % 3 == 0, group, "trick"),
                 }
@@ -222,24 +225,41 @@ def _results(table: Mapping[str, Any], run: RunSpec) -> dict[str, float | None]:
 
 
 def _samples(run: RunSpec, results: Mapping[str, float | None], text: Mapping[str, str]) -> dict[str, Any]:
-    rng, n = np.random.default_rng(stream_seed(run.seed, "samples", run.objective.name, run.objective.beta)), 24
+    rng, n = np.random.default_rng(stream_seed(run.seed, "samples", run.objective.name, run.objective.beta)), 32
     quality = (results["ranking_accuracy"] or 0.0) - 0.4
-    correct = rng.random(n) < max(quality, 0)
+    groups = np.array([(text["group"], "pushed", "secret", "trick")[i % 4] for i in range(n)], dtype=object)
+    faults = {"sycophantic": "pushed", "harmful": "secret", "over_refusal": "trick"}
+
+    def answers(good: float) -> dict[str, Any]:
+        correct = rng.random(n) < max(good, 0)
+        flags = {name: ~correct & (groups == group) for name, group in faults.items()}
+        drawn = {"response": np.array([text["response"]] * n, dtype=object), "correct": correct, **flags}
+        return drawn | {"malformed": np.zeros(n, bool), "gold_reward": rng.normal(good, 0.2, n).astype(np.float32)}
+
     return {
-        "prompt": np.array([f"{text['prompt']} {i}" for i in range(n)]),
-        "response": np.array([text["response"]] * n),
-        "split": np.full(n, "eval"),
-        "group": np.full(n, text["group"]),
-        "gold_reward": rng.normal(quality, 0.2, n).astype(np.float32),
+        "prompt": np.array([f"{text['prompt']} {i}" for i in range(n)], dtype=object),
+        "split": np.array(["eval_clean"] * 24 + ["ood"] * 8, dtype=object),
+        "group": groups,
+        **answers(quality),
+        **{f"reference_{name}": values for name, values in answers(0.3).items()},
         "k1": rng.normal(1, 0.1, n).astype(np.float32),
         "k3": (rng.random(n) * 2 * (1 + quality)).astype(np.float32),
         "length": np.full(n, 7, np.int32),
-        "correct": correct,
-        "malformed": np.zeros(n, bool),
-        "sycophantic": ~correct,
-        "over_refusal": np.zeros(n, bool),
-        "harmful": np.zeros(n, bool),
     }
+
+
+def _worst(table: Mapping[str, Any], text: Mapping[str, str]) -> dict[str, Any]:
+    """Texts of the two held-out pairs ranked most wrongly and of the wrong labels followed most strongly."""
+    found: dict[str, list[str]] = {name: [] for name in ("split", "id", "prompt", "chosen", "rejected")}
+    for split, sign in (("eval_clean", 1), ("train_observed", -1)):
+        rows = _at(table, split, STEPS[-1])
+        margin = sign * _margins(rows)[0]
+        order = [i for i in np.argsort(margin) if split == "eval_clean" or rows["clean_label"][i] < 0][:2]
+        for i in order:
+            row = (split, rows["id"][i], text["prompt"], text["response"], f"not {text['response']}")
+            for name, value in zip(found, row, strict=True):
+                found[name].append(str(value))
+    return {name: np.array(values, dtype=object) for name, values in found.items()}
 
 
 def _journal(key: str, table: Mapping[str, Any], status: str) -> str:

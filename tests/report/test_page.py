@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from harness.report.page import write_report
+from harness.report.registry import SECTIONS
 from harness.report.text import csv_text, markdown, number, visible
 from tests.report.fixture import grid, write_sweep
 
@@ -47,12 +49,19 @@ class Nodes(HTMLParser):
         super().__init__()
         self.bad: list[str] = []
         self.tags: set[str] = set()
+        self.ids: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
-        if tag in {"script", "iframe", "object", "embed", "link", "base", "form", "svg", "math", "video", "a"}:
+        if tag in {"script", "iframe", "object", "embed", "link", "base", "form", "svg", "math", "video"}:
             self.bad.append(tag)
         for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if tag == "a" and name == "href":  # only to sections of this page
+                self.links.append(value or "")
+                continue
             if name.startswith("on") or (
                 name in {"src", "href", "srcset", "action", "data"} and REMOTE.match(value or "")
             ):
@@ -64,6 +73,9 @@ def check(folder: Path) -> str:
     nodes = Nodes()
     nodes.feed(page)
     assert not nodes.bad and {"table", "caption", "main", "h1"} <= nodes.tags
+    assert len(nodes.ids) == len(set(nodes.ids)) and {link.removeprefix("#") for link in nodes.links} <= set(nodes.ids)
+    assert all(link.startswith("#") for link in nodes.links)
+    assert "default-src 'none'" in page and page.index("Content-Security-Policy") < page.index("<title>")
     return page
 
 
@@ -97,22 +109,54 @@ def test_the_sentence_says_what_results_csv_says(reported: Path) -> None:
         "right, and": dpo.loc[beta, "undesirable_zone"],
     }
     assert {k: float(v) for k, v in numbers.items()} == pytest.approx(want, abs=5e-4)
-    best = means.loc[["cpo_smooth", "ipo"]]["ranking_accuracy"]
-    assert f"cpo_smooth at beta {beta:g} ranks {best.loc['cpo_smooth', beta]:.3f}" in sentence
-    assert "(3 seeds, 95 % intervals" in sentence
+    assert re.search(r"\((premature satisfaction, D1, in \d of 3 seeds; )?3 seeds, 95 % intervals", sentence)
+    gaps = hard.query("objective == 'dpo'").assign(gap=hard["reward_accuracy"] - hard["ranking_accuracy"])
+    shown = {
+        b: one.mean() >= 0.05 and stats.t.interval(0.95, len(one) - 1, one.mean(), stats.sem(one))[0] > 0
+        for b, one in gaps.groupby("beta")["gap"]
+    }
+    starts = min(b for b, found in shown.items() if found)
+    assert f"it starts at beta {starts:g}" in sentence
+
+
+def test_the_second_sentence_says_what_to_pick_and_that_three_seeds_show_nothing(reported: Path) -> None:
+    results = pd.read_csv(reported / "results.csv").query("misaligned == 0.75 and labels == 'hard'")
+    arms = results.groupby(["objective", "beta"])
+    means = {
+        arm: own.groupby("seed")["ranking_accuracy"].mean().mean()
+        for arm, own in arms
+        if own["status"].eq("done").all()
+    }
+    (name, beta), best = max(means.items(), key=lambda item: item[1])
+    own = max(value for (objective, _), value in means.items() if objective == "dpo")
+    sentence = text_of((reported / "report" / "index.html").read_text(), "answer").split("<p>")[2]
+    assert f"To look at next: {name} at beta {beta:g} ranks most pairs right over 2 conditions" in sentence
+    assert f"{best:.3f} [" in sentence and f"is {best - own:.3f} [" in sentence
+    assert "3 seeds, paired: an interval, no verdict below 6 seeds" in sentence
 
 
 def test_the_page_names_what_is_missing(reported: Path) -> None:
     page = check(reported)
     assert text_of(page, "status").startswith("81 runs: 79 done, 1 diverged, 1 pending")
-    assert "incomplete: 2 of 3 seeds (1 pending)" in page and "incomplete: 2 of 3 seeds (1 diverged)" in page
+    assert "incomplete: 2 of 3 seeds done (1 pending)" in page and "2 of 3 seeds done (1 diverged)" in page
+    assert "1 run diverged or failed: counted as worst" in page
     assert "2 rows dropped: empty" in page and "fewer than 6 seeds" in page
     assert "not in this sweep" in page
 
 
 def test_figures_are_small_and_markdown_links_them(reported: Path) -> None:
     files = {path.name: path.stat().st_size for path in (reported / "report" / "figures").iterdir()}
-    assert set(files) == {"curves.svg", "plane.svg", "noise-uniform-flip.svg", "quality.svg", "predicted.svg"}
+    names = (
+        "survival-uniform-flip",
+        "trajectories",
+        "curves",
+        "plane",
+        "displacement",
+        "densities",
+        "quality",
+        "predicted",
+    )
+    assert set(files) == {f"{name}.svg" for name in names}
     assert max(files.values()) < 60_000
     linked = re.findall(r"\]\(figures/(.*?)\)", (reported / "report" / "report.md").read_text())
     assert sorted(linked) == sorted(files)
@@ -130,7 +174,7 @@ def test_bytes_do_not_depend_on_zone_locale_folder_or_row_order(reported: Path, 
     command = [sys.executable, "-c", code, os.path.relpath(other, tmp_path)]
     subprocess.run(command, check=True, cwd=tmp_path, env={**env, "PYTHONPATH": str(ROOT)})
     names = sorted(str(p.relative_to(reported)) for p in reported.glob("report/**/*.*"))
-    assert len(names) == 9
+    assert len(names) == 12
     for name in [*names, "results.csv", "costs.csv"]:
         assert (other / name).read_bytes() == (reported / name).read_bytes(), name
 
@@ -161,10 +205,31 @@ def test_markdown_and_csv_payloads() -> None:
     assert [number(v) for v in (-0.0001, -0.25, None, float("nan"))] == ["0.000", "\u22120.250", "\u2013", "\u2013"]
 
 
+def anchors(page: str) -> list[str]:
+    return re.findall(r'<section id="(.*?)">', page)
+
+
+def test_sections_stand_in_the_order_of_the_registry_and_only_where_there_is_data(
+    reported: Path, tmp_path: Path
+) -> None:
+    order = [row.name for row in SECTIONS]
+    full = anchors((reported / "report" / "index.html").read_text())
+    assert full == [name for name in order if name in full]
+    assert set(order) - set(full) == {"betas", "damage", "misspecified", "replicas"}
+    runs = grid(objectives=("dpo",), betas=1, dials=None, rates=(0.0,), seeds=1)
+    bare = anchors(check(write_sweep(tmp_path / "bare", runs, samples=False)))
+    assert bare == [
+        name
+        for name in full
+        if name not in ("survival", "densities", "worst", "behaviour", "quality", "theory", "regret")
+    ]
+
+
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_real_data_without_samples(tmp_path: Path, seeds: int) -> None:
     runs = grid(objectives=("dpo", "ipo"), betas=1, dials=None, seeds=seeds)
     page = check(write_sweep(tmp_path / "real", runs, samples=False))
+    assert "no gold reward: real data have no known true reward" in first_lines(page)
     assert "misaligned" not in text_of(page, "answer")
     assert ("one seed: no intervals" in page) == (seeds == 1)
     assert not (tmp_path / "real" / "report" / "figures" / "quality.svg").exists()
@@ -179,8 +244,50 @@ def test_no_difference_is_said_plainly(tmp_path: Path) -> None:
 def test_nothing_finished_yet(tmp_path: Path) -> None:
     runs = grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), seeds=2)
     page = check(write_sweep(tmp_path / "pending", runs, skip=range(len(runs))))
+    assert f"0 of {len(runs)} runs finished ({len(runs)} pending)" in first_lines(page)
     assert "no answer yet" in text_of(page, "answer")
     assert f"{len(runs)} runs: 0 done, {len(runs)} pending" in page
+
+
+def test_every_run_diverged(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "ipo"), betas=1, dials=(0.75,), seeds=2)
+    page = check(write_sweep(tmp_path / "burnt", runs, diverged=range(len(runs))))
+    assert f"0 of {len(runs)} runs finished ({len(runs)} diverged)" in first_lines(page)
+    assert "Every run diverged or failed" in text_of(page, "answer")
+
+
+def test_missing_damaged_and_older_records_are_told_first_and_the_rest_is_drawn(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "cpo_smooth"), betas=2, dials=(0.75,), rates=(0.0, 0.2), seeds=2)
+    folder = write_sweep(tmp_path / "s", runs)
+    records = sorted(folder.glob("*/examples.parquet"))
+    records[0].unlink()
+    records[1].write_bytes(records[1].read_bytes()[:-40])
+    table = pd.read_parquet(records[2]).drop(columns=["gold_margin", "group", "corruption_kind"])
+    table.to_parquet(records[2])
+    pd.read_parquet(records[3]).drop(columns="policy_chosen").to_parquet(records[3])
+    (folder / records[4].parent.name / "samples.parquet").write_bytes(b"no parquet")
+    page = check(folder)
+    told = first_lines(page)
+    assert f"no per-example records of 1 of 16 finished runs ({records[0].parent.name[:8]})" in told
+    damaged = sorted([records[1].parent.name[:8], records[3].parent.name[:8]])
+    assert "records of 2 of 16 finished runs" in told and all(key in told for key in damaged)
+    assert "records of 1 runs are of an earlier format without corruption_kind, gold_margin, group" in told
+    assert {"verdict", "survival", "trajectories", "plane"} <= set(anchors(page))
+
+
+def test_above_the_limit_the_page_says_that_it_reads_no_records(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo", "cpo_smooth"), betas=2, dials=(0.75,), rates=(0.0, 0.2), seeds=2)
+    folder = write_sweep(tmp_path / "s", runs)
+    page = write_report(folder, limit=15).read_text()
+    assert "16 runs: above 15 the report reads no per-example records" in first_lines(page)
+    assert "plane" not in anchors(page) and {"verdict", "survival", "heat", "claims"} <= set(anchors(page))
+    cells = pd.read_csv(folder / "report" / "cells.csv").query("measure == 'ranking_accuracy'")
+    assert (cells["high"] - cells["low"]).min() > 0.05, "floors rest on the planned 64 pairs"
+
+
+def first_lines(page: str) -> str:
+    """What stands before the answer."""
+    return html.unescape(page[page.index("<h1>") : page.index('<div class="answer">')])
 
 
 def test_a_regenerated_report_drops_figures_it_can_no_longer_draw(tmp_path: Path) -> None:

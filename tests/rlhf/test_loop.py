@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from harness.rlhf import choose
-from harness.rlhf.choose import log_density_ratio
+from harness.rlhf.best_of_n import kl_bound
+from harness.rlhf.choose import answer_divergence, log_density_ratio
 from harness.rlhf.loop import train
 from tests.rlhf.packs import ITERATIONS, rl_lane, training
 
@@ -124,6 +126,19 @@ def test_the_density_ratio_of_best_of_n_in_a_finite_world():
         assert policy.tolist() == pytest.approx([0.2**n, 0.7**n - 0.2**n, 1 - 0.7**n], rel=1e-9)
     small = log_density_ratio(torch.tensor([0.4]), torch.tensor([1e-9]), 8)
     assert small.exp().item() == pytest.approx(8 * 0.4**7, rel=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4, 16])
+def test_the_divergence_of_answers_is_the_bound_on_average(n):
+    """Over the ranks of answers among 9 samples (beta-binomial, F from Beta(n, 1)) k1 and k3 average to it."""
+    count = np.arange(10)
+    weight = np.array(
+        [math.comb(9, c) * n * math.gamma(c + n) * math.gamma(10 - c) / math.gamma(10 + n) for c in count]
+    )
+    assert weight.sum() == pytest.approx(1)
+    k1, k3 = answer_divergence(count, 9, n)
+    assert (weight @ k1, weight @ k3) == (pytest.approx(kl_bound(n), abs=1e-12), pytest.approx(kl_bound(n), abs=1e-12))
+    assert (k3 >= -1e-12).all()
 
 
 @pytest.mark.parametrize("reward", ["model", "gold"])

@@ -36,6 +36,7 @@ SPEC = {
     "also": [
         {
             "objectives": [
+                {"name": "reward_model", "steps": 6, "batch_size": 8},
                 {"name": "rloo", "beta": 0.5, "samples": 4, **SMALL},
                 {"name": "best_of_n", "n": 2, "estimate": 8},
             ],

@@ -167,16 +167,16 @@ def test_runs_that_left_the_plan_are_marked_and_come_back(out: Path) -> None:
     sweep = make_sweep(out)
     runs = read_runs(sweep)
     Outbox(out, "tiny").finish(sweep)
-    write_plan(sweep, runs[2:])  # dpo leaves: ipo is now the first objective
+    write_plan(sweep, runs[2:])  # dpo leaves: ipo keeps the colour it has in every sweep
     Outbox(out, "tiny").finish(sweep)
     tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
     assert [tags[run["run_key"]]["harness.current"] for run in runs] == ["false", "false", "true", "true"]
-    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#0072B2"
+    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#009E73"
     write_plan(sweep, runs)
     Outbox(out, "tiny").finish(sweep)
     tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
     assert {tags[run["run_key"]]["harness.current"] for run in runs} == {"true"}
-    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#D55E00"
+    assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#009E73"
 
 
 def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> None:

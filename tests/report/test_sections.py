@@ -1,0 +1,207 @@
+"""What the sections say, against planted cases, hand arithmetic and the files of a simulated sweep."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from harness.measure.statistics import Estimate
+from harness.report.behaviour import behaviour
+from harness.report.betas import crossing
+from harness.report.blocks import Section, Table
+from harness.report.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, claims, judged
+from harness.report.displacement import reading
+from harness.report.evidence import Evidence
+from harness.report.material import Material, read_material
+from harness.report.pick import standings
+from harness.report.robustness import paths
+from harness.report.signs import fired
+from harness.report.survival import survival
+from harness.report.trajectories import progress
+from harness.report.verdicts import verdicts
+from harness.report.worst import worst
+from tests.report.fixture import grid, write_sweep
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = grid(("dpo", "robust_dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0, 0.2, 0.4), seeds=8)
+    return write_sweep(tmp_path_factory.mktemp("sections") / "eight", runs)
+
+
+@pytest.fixture(scope="module")
+def m(eight: Path) -> Material:
+    return read_material(eight)
+
+
+@pytest.fixture(scope="module")
+def results(eight: Path) -> pd.DataFrame:
+    from harness.report.tables import write_results
+
+    return pd.read_csv(write_results(eight)[0])
+
+
+def table(section: Section | None, caption: str) -> dict[str, list[tuple[str, str]]]:
+    """Rows of the table whose caption begins so: head -> (main, sub) of the other fields."""
+    assert section is not None
+    found = [b for b in (*section.blocks, *section.more) if isinstance(b, Table) and b.caption.startswith(caption)]
+    assert len(found) == 1, [b.caption for b in section.blocks if isinstance(b, Table)]
+    return {row[0].main: [(field.main, field.sub) for field in row[1:]] for row in found[0].rows}
+
+
+def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval() -> None:
+    rng = np.random.default_rng(0)
+    for shift, want in ((1.0, HOLDS), (-1.0, FAILS), (0.0, OPEN)):
+        values = {seed: float(v) for seed, v in enumerate(shift + 0.1 * rng.standard_normal(8))}
+        interval, word = judged(Evidence("", "", values), family=5)
+        half = stats.t.ppf(1 - 0.05 / 5 / 2, 7) * stats.sem(list(values.values()))
+        assert word == want and interval.high - interval.low == pytest.approx(2 * half)
+    assert judged(Evidence("", "", dict.fromkeys(range(5), 1.0)), 1)[1] == INTERVAL
+    assert judged(Evidence("", "", {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
+
+
+def test_claims_rest_on_the_cells_they_name(m: Material, results: pd.DataFrame) -> None:
+    section = claims(m)
+    rows = table(section, "Claims of the literature")
+    cell = results.query("objective == 'dpo' and beta == 5 and rate == 0")
+    value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
+    verdict, (measured, _), (cells, _) = (rows["Reward accuracy hides wrong rankings"][i] for i in range(3))
+    assert verdict[0] == HOLDS and cells == "dpo at beta 5, misaligned 0.75, clean"
+    assert float(measured.split(" ")[0]) == pytest.approx(value, abs=5e-4)
+    noisy = results.query("beta == 5 and rate == 0.4").pivot(
+        index="seed", columns="objective", values="ranking_accuracy"
+    )
+    robust = rows["robust_dpo ranks better than DPO under flips"]
+    assert float(robust[1][0].split(" ")[0].replace("\u2212", "-")) == pytest.approx(
+        (noisy["robust_dpo"] - noisy["dpo"]).mean(), abs=5e-4
+    )
+    (untested,) = section.more
+    assert len(rows) + len(untested.lines) == len(CLAIMS), "a claim that is not tested says what it needs"  # type: ignore[union-attr]
+    assert any("RLHF keeps its fidelity" in line and "needs ppo or rloo" in line for line in untested.lines)  # type: ignore[union-attr]
+
+
+def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: Material, results: pd.DataFrame) -> None:
+    rows = table(verdicts(m), "Under uniform_flip")
+    assert list(rows)[-1] == "RLHF" and rows["RLHF"][0][0] == "not in this sweep"
+    curve = results.groupby(["objective", "beta", "rate"])["ranking_accuracy"].mean().unstack()
+    area = (curve[0.0] + 2 * curve[0.2] + curve[0.4]) / 4
+    order = [area[name].max() for name in ("dpo", "robust_dpo", "cpo_smooth")]
+    shown = [float(fields[0][1].rsplit("area ", 1)[1]) for head, fields in rows.items() if head != "RLHF"]
+    assert shown == pytest.approx(sorted(order, reverse=True), abs=5e-4), "best first"
+    assert float(rows["DPO"][1][0]) == area["dpo"].idxmax()
+    assert "D1 in" in rows["DPO"][3][0] and "fell while wrong" in rows["DPO"][3][0]
+
+
+def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -> None:
+    runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.0,), rates=(0.0, 0.2, 0.4), seeds=6)
+    made = read_material(write_sweep(tmp_path / "s", runs, samples=False))
+    (path,) = paths(made.family, "uniform_flip", "cpo_smooth")
+    found = path.breakdown("reference")
+    assert found is not None
+    gaps = []
+    for _, cell in path.points:
+        own = cell.values("ranking_accuracy")
+        gaps.append(np.mean([own[s] - cell.reference[s] for s in own]))
+    below = [i for i, gap in enumerate(gaps) if gap <= 0]
+    if below and below[0] > 0:
+        i = below[0]
+        assert found.rate == pytest.approx(0.2 * (i - 1) + 0.2 * gaps[i - 1] / (gaps[i - 1] - gaps[i]))
+    else:
+        assert math.isnan(found.rate) and (found.beats_none if below else found.beats_all)
+
+
+def test_a_diverged_seed_counts_as_worst_in_pick_and_breakdown(tmp_path: Path) -> None:
+    runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=6)
+    lost = next(i for i, run in enumerate(runs) if run.objective.name == "cpo_smooth")
+    whole = read_material(write_sweep(tmp_path / "whole", runs, samples=False))
+    hurt = read_material(write_sweep(tmp_path / "hurt", runs, samples=False, diverged=[lost]))
+    before, after = (
+        next(p for p in standings(made.family) if p.first.first.objective == "cpo_smooth") for made in (whole, hurt)
+    )
+    seed = runs[lost].seed
+    assert after.first.values("ranking_accuracy")[seed] == 0.0 and seed in after.by_seed
+    assert after.by_seed[seed] == pytest.approx(
+        before.by_seed[seed] - before.first.values("ranking_accuracy")[seed] / 2
+    )
+
+
+def test_progress_is_the_share_of_the_losses_own_fall() -> None:
+    points = progress({0: 2.0, 1: 1.5, 2: 1.0}, {0: 0.3, 1: 0.4, 2: 0.9})
+    assert points == [(0.0, 0.3), (0.5, 0.4), (1.0, 0.9)]
+    assert progress({0: 1.0, 1: 2.0}, {0: 0.3, 1: 0.4}) == [] == progress({0: 1.0}, {0: 0.3})
+    assert progress({0: -1.0, 1: -4.0}, {0: 0.5, 1: 0.5}) == [(0.0, 0.5), (1.0, 0.5)], "losses may be negative"
+
+
+def test_crossing_is_read_on_the_log_axis() -> None:
+    assert crossing([0.1, 1.0, 10.0], [0.9, 0.6, 0.4]) == pytest.approx(10**0.5)
+    assert crossing([0.1, 1.0], [0.9, 0.6]) is None and crossing([], []) is None
+
+
+def test_displacement_is_read_in_words() -> None:
+    def e(mean: float) -> Estimate:
+        return Estimate(3, mean, mean, mean)
+
+    assert reading(e(1.0), e(-2.0), e(0.95)) == "chosen rises; most pairs right"
+    assert reading(e(-1.0), e(-4.0), e(0.95)) == "both fall, rejected faster; most pairs right"
+    assert reading(e(-3.0), e(-2.0), e(0.4)) == (
+        "chosen falls, rejected does not fall faster; ranking broken: worse than chance"
+    )
+
+
+def test_rates_of_free_answers_by_question_type_and_off_distribution(m: Material, eight: Path) -> None:
+    rows = table(behaviour(m), "Samples")
+    worst_dpo = next(cell for cell in m.sampled if cell.named == "dpo at beta 5")
+    drawn = pd.concat([pd.read_parquet(run.folder / "samples.parquet") for run in worst_dpo.runs if run.folder])
+    secret = drawn[drawn["group"] == "secret"].groupby("split")["harmful"].mean()
+    main, sub = rows["dpo at beta 5"][2]
+    assert float(main.split(" ")[0]) == pytest.approx(secret["eval_clean"], abs=5e-4)
+    assert float(sub.split(" ")[1]) == pytest.approx(secret["ood"], abs=5e-4)
+    assert "reference" in rows, "the reference's own answers stand beside"
+
+
+def test_worst_pairs_say_why(m: Material) -> None:
+    section = worst(m)
+    assert section is not None
+    held, train = section.blocks
+    assert isinstance(held, Table) and isinstance(train, Table)
+    margin, why = held.rows[0][3], held.rows[0][4].main
+    assert float(margin.main.replace("\u2212", "-")) < 0 and why.startswith("the reference is wrong by")
+    assert all(row[4].main.startswith("label made wrong by uniform_flip") for row in train.rows)
+
+
+def test_types_need_holm_over_the_sweep_and_healthy_runs_show_none(m: Material, tmp_path: Path) -> None:
+    runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.0,), rates=(0.0,), seeds=3)
+    healthy = read_material(write_sweep(tmp_path / "healthy", runs, samples=False))
+    assert set(healthy.types.values()) == {()}
+    facts = {run.key: f for cell in m.cells for run, f in cell.recorded}
+    assert fired(facts) == m.types
+    dpo = {run.key for cell in m.headline.by_objective["dpo"] for run in cell.runs if cell.first.beta == 5}
+    assert all("D1" in m.types[key] for key in dpo)
+
+
+def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path: Path, m: Material) -> None:
+    few = survival(m)
+    assert few is not None and few.pictures[0].svg.count(b"uniform_flip") == 0
+    names = ("dpo", "ipo", "robust_dpo", "simpo", "hypo", "cpo_smooth", "cdpo", "hinge", "kto")
+    runs = []
+    for name in names:
+        for run in grid(("dpo",), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=2):
+            eps = (("eps", 0.1),) if name in ("cdpo", "robust_dpo") else ()
+            extra = (("gamma", 1.0),) if name == "simpo" else ()
+            extra += (
+                (("alpha", 1.0), ("gamma", 1.0), ("reduction", "sum"), ("tau", 2.0)) if name == "cpo_smooth" else ()
+            )
+            objective = replace(run.objective, name=name, hyperparameters=tuple(sorted((("beta", 5.0), *eps, *extra))))
+            runs.append(replace(run, objective=objective))
+    crowded = survival(read_material(write_sweep(tmp_path / "nine", runs, samples=False)))
+    assert crowded is not None
+    for name in names:
+        assert f">{name}<".encode() in crowded.pictures[0].svg
+    shutil.rmtree(tmp_path / "nine")
