@@ -31,6 +31,7 @@ ENVIRONMENT_VERSION = 1  # bump when the way the environment is made changes
 OLDEST_PYTHON = (3, 11)
 
 DEFAULT_SPEC = "experiments/quick.yaml"
+DEFAULT_STUDY = "experiments/study.yaml"
 DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow"]
 
 PRIVATE = {
@@ -146,6 +147,14 @@ def sweep(session: nox.Session) -> None:
     environment(session)
     spec = [] if session.posargs and not session.posargs[0].startswith("-") else [DEFAULT_SPEC]
     python(session, "-m", "harness", "sweep", *spec, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def study(session: nox.Session) -> None:
+    """Search settings under equal budgets: nox -s study -- experiments/study.yaml [options of `harness study`]."""
+    environment(session)
+    spec = [] if session.posargs and not session.posargs[0].startswith("-") else [DEFAULT_STUDY]
+    python(session, "-m", "harness", "study", *spec, *session.posargs)
 
 
 @nox.session(venv_backend="none")

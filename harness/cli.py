@@ -76,6 +76,23 @@ app.command("resume", hidden=True)(sweep)  # the word many look for; the same co
 
 
 @app.command()
+def study(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="the study as YAML, e.g. experiments/study.yaml")],
+    out: Out = RUNS,
+    set_: Set = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
+) -> None:
+    """Search settings under equal budgets. Runs the winners on fresh seeds; the same command resumes."""
+    from harness.spec_study import load_study
+
+    loaded = load_study(spec, set_ or ())
+    _writable(out)
+    from harness.sweep.study_run import run_study
+
+    raise typer.Exit(run_study(loaded, out, workers))
+
+
+@app.command()
 def status(folder: Folder, as_json: Json = False) -> None:
     """Count the runs of a sweep by outcome."""
     _folder(folder)
@@ -89,14 +106,27 @@ def status(folder: Folder, as_json: Json = False) -> None:
 def report(folder: Folder) -> None:
     """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
     _folder(folder)
+    if (folder / "study.json").is_file():
+        from harness.report.study_page import write_study_report
+
+        say(str(write_study_report(folder)))
+        return
     from harness.report.page import write_report
 
     say(str(write_report(folder)))
 
 
 @app.command()
-def dashboard(out: Out = RUNS) -> None:
+def dashboard(
+    out: Out = RUNS,
+    study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="Optuna's own, of one study")] = None,
+) -> None:
     """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
+    if study is not None:
+        _folder(study)
+        from harness.sweep.study_storage import serve_study
+
+        raise typer.Exit(serve_study(study))
     _folder(out)
     from harness.tracking.mlflow_server import serve
 

@@ -29,7 +29,9 @@ SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
 TOP_KEYS = ("name", "question", *GRID_KEYS, "also")
-STUDY_KEYS = ("trials", "fresh_seeds", "targets")
+STUDY_KEYS = (
+    *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),
+)
 RESERVED = ("cache", "mlartifacts", "mlflow.db")  # what else stands under --out
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -63,8 +65,8 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     if not isinstance(root.value, dict):
         raise InputError(*problems, f"{path}: {shown(plain(root))} is no mapping; expected `name: ...` lines")
     keys = root.value
-    problems += _unknown(keys, TOP_KEYS, "")
-    name, question = _texts(keys, path, problems)
+    problems += unknown(keys, TOP_KEYS, "")
+    name, question = texts(keys, path, problems)
     main = {key: keys[key] for key in GRID_KEYS if key in keys}
     blocks = []
     hashes: dict[Path, str] = {}
@@ -89,14 +91,15 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     )
 
 
-def _unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:
+def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:
+    """One line for each key that is none of `known`."""
     known = tuple(known)
     lines = []
     for key in keys:
         if key in known:
             continue
         if key in STUDY_KEYS:
-            what = "belongs to a study; studies are not supported yet in this version"
+            what = "belongs to a study; run this file with `harness study`, or leave the key out"
         elif key in TOP_KEYS:
             what = f"cannot be overridden here; expected one of {', '.join(known)}"
         else:
@@ -105,7 +108,7 @@ def _unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> lis
     return lines
 
 
-def _texts(keys: Mapping[str, Node], path: Path, problems: list[str]) -> tuple[str, str]:
+def texts(keys: Mapping[str, Node], path: Path, problems: list[str]) -> tuple[str, str]:
     """`name`, which becomes a folder, and the optional `question`."""
     name, question = keys.get("name", Node(None, str(path))), keys.get("question", Node("", str(path)))
     wanted = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit"
@@ -133,7 +136,7 @@ def _also(node: Node | None, problems: list[str]) -> list[tuple[dict[str, Node],
         if not isinstance(child.value, dict) or not child.value:
             problems.append(f"{child.where} also.{index}: {shown(plain(child))}; expected top-level keys to override")
             continue
-        problems += _unknown(child.value, GRID_KEYS, prefix)
+        problems += unknown(child.value, GRID_KEYS, prefix)
         found.append(({key: child.value[key] for key in GRID_KEYS if key in child.value}, prefix, child.where))
     return found
 
@@ -173,7 +176,7 @@ def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...
                 runs[key] = reward_run(run)
                 total += 1
             runs.setdefault(run_key(run), run)
-    problems = dict.fromkeys(line for run in runs.values() for line in _run_problems(run))
+    problems = dict.fromkeys(line for run in runs.values() for line in run_problems(run))
     if problems:
         raise InputError(*problems)
     merged = total - len(runs)
@@ -187,7 +190,7 @@ def reward_run(run: RunSpec) -> RunSpec:
     return replace(run, objective=run.reward_model, reward_model=None)
 
 
-def _run_problems(run: RunSpec) -> list[str]:
+def run_problems(run: RunSpec) -> list[str]:
     """What only shows in the combination of sections."""
     own = dict(run.objective.hyperparameters)
     if run.world is None and own.get("reward") == "gold":

@@ -74,7 +74,8 @@ TORCH_FREE = (
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
-    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.cli", "harness.__main__"),
+    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}
 ENGINE = ("harness.types", "harness.objectives*", "harness.models*", "harness.training*")

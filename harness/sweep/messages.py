@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+DONE = ("done", "diverged")  # outcomes of a run that was trained: failed and stopped ones are made again
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

@@ -21,14 +21,12 @@ from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
 from harness.sweep.engines import process
-from harness.sweep.messages import Message
+from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
 from harness.sweep.tasks import Order, Shop, perform
 from harness.tracking import store
 from harness.types import InputError, RunSpec
-
-DONE = ("done", "diverged")
 
 
 def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
@@ -50,7 +48,7 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
             highlight=False,
         )
         try:
-            failures = _execute(sweep, out, folder, names, left, count, console) if left else []
+            failures = execute(sweep, out, folder, names, left, count, console) if left else []
         except KeyboardInterrupt:
             console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
             raise
@@ -110,7 +108,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _execute(
+def execute(
     sweep: SweepSpec,
     out: Path,
     folder: Path,

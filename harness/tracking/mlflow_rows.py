@@ -63,6 +63,7 @@ class Plan:
     objectives: Mapping[str, str] = field(default_factory=dict)
     conditions: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # a study's, by run key: its trial and state
 
     def marks(self, run_key: str) -> dict[str, str]:
         """The tags of a run that follow the present plan: the same run may be in, out or renamed after a change."""
@@ -73,6 +74,7 @@ class Plan:
             "harness.condition": self.conditions[run_key],
             "mlflow.runName": self.names[run_key],
             "mlflow.runColor": self.colours[self.objectives[run_key]],
+            **self.tags.get(run_key, {}),
         }
 
 
@@ -90,6 +92,7 @@ def read_plan(sweep_folder: Path) -> Plan:
         objectives=objectives,
         conditions=_conditions(params),
         params=params,
+        tags={run["run_key"]: run["tags"] for run in value["runs"] if run.get("tags")},
     )
 
 

@@ -68,6 +68,8 @@ def views(plan: Plan) -> tuple[View, ...]:
     seed: what does not fit is whole replicates, never an objective.
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
+    if plan.tags:
+        return study_views(plan, runs)
     conditions = sorted(dict.fromkeys(plan.conditions.values()), key=lambda name: _stress(plan, name), reverse=True)
     large = len(plan.names) > PAGE
     shown, said = (_within(runs, conditions[0]), f": {conditions[0]}") if large else (runs, "")
@@ -80,6 +82,24 @@ def views(plan: Plan) -> tuple[View, ...]:
         View("averages", f"Averages by objective{said}", shown, AVERAGES, ("objective.name",)),
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
         *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(_axes(plan)))] if large else []),
+    )
+
+
+def study_views(plan: Plan, runs: str) -> tuple[View, ...]:
+    """The views of a study: its complete trials, the winners on fresh seeds, and each objective's own trials."""
+    searched = ("objective.log10_beta", "train.learning_rate")
+    axes = [name for name in searched if len({own.get(name) for own in plan.params.values()}) > 1]
+    trials = f"{runs} and tags.`harness.role` = 'search' and tags.`optuna.state` = 'COMPLETE'"
+    fresh = f"{runs} and tags.`harness.role` = 'fresh'"
+    studies = dict.fromkeys(tags["optuna.study"] for tags in plan.tags.values())
+    return (
+        View(FIRST, f"{MAIN[FIRST]}: complete trials", trials, comparison(axes)),
+        View("objectives", f"{MAIN['objectives']}: winners on fresh seeds", fresh, BY_OBJECTIVE),
+        View("geometry", f"{MAIN['geometry']}: winners on fresh seeds", fresh, GEOMETRY),
+        *(
+            View(f"only-{slug(name)}", name, f"{trials} and tags.`optuna.study` = '{name}'", comparison(axes))
+            for name in studies
+        ),
     )
 
 

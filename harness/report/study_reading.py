@@ -1,0 +1,181 @@
+"""What a study's folder says: trials with their runs, and every score by run, step, split and measure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.measure.statistics import Estimate, cell_estimate
+from harness.measure.table import METRICS
+from harness.report.reading import Run, Sweep, read_sweep
+from harness.tracking.store import read_json, read_table
+from harness.types import InputError
+
+BASELINE = "dpo"
+NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyTrial:
+    """One trial: `values` are means over the search seeds (empty unless COMPLETE), `excess` how far beyond each bound;
+    `runs` its run keys in the order of the seeds, `fresh` those of its re-run where it is a winner."""
+
+    arm: str
+    number: int
+    params: Mapping[str, Any]
+    state: str
+    values: tuple[float, ...]
+    excess: tuple[float, ...]
+    reason: str
+    winner: bool
+    runs: tuple[str, ...]
+    fresh: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has values."""
+        return self.state == "COMPLETE"
+
+    @property
+    def feasible(self) -> bool:
+        """Whether it is complete and keeps every bound."""
+        return self.complete and all(value <= 0 for value in self.excess)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A score of one run at one step and split; `items` pairs or samples stand behind it."""
+
+    step: int
+    split: str
+    measure: str
+    value: float
+    items: int
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A study's folder. `about` is the content of `study.json`; `scores` are by run key."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    trials: tuple[StudyTrial, ...]
+    scores: Mapping[str, tuple[Scored, ...]]
+    sweep: Sweep
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """Labels of the searched objectives, in spec order."""
+        return tuple(arm["label"] for arm in self.about["arms"])
+
+    def space(self, arm: str) -> Mapping[str, Mapping[str, Any]]:
+        """The axes of an arm by name: `{low, high, log}` or `{values}`."""
+        return next(dict(found["space"]) for found in self.about["arms"] if found["label"] == arm)
+
+    def of(self, arm: str) -> tuple[StudyTrial, ...]:
+        """The trials of an arm in number order."""
+        return tuple(trial for trial in self.trials if trial.arm == arm)
+
+    def winner(self, arm: str) -> StudyTrial | None:
+        """The winner in the first target."""
+        won = [trial for trial in self.of(arm) if trial.winner and trial.complete]
+        sign = 1 if self.maximize else -1
+        return max(won, key=lambda trial: (sign * trial.values[0], -trial.number), default=None)
+
+    @property
+    def measure(self) -> str:
+        """The measure of the first target."""
+        return str(self.about["targets"][0]["measure"])
+
+    @property
+    def split(self) -> str:
+        """The split of the first target."""
+        return str(self.about["targets"][0]["split"])
+
+    @property
+    def report_split(self) -> str:
+        """The half of the held-out pairs that steered nothing."""
+        return str(self.about["report_split"])
+
+    @property
+    def maximize(self) -> bool:
+        """Whether the first target is better up."""
+        return bool(self.about["targets"][0]["direction"] == "maximize")
+
+    @property
+    def baseline(self) -> str:
+        """The arm that others are compared with: dpo, or the first."""
+        return BASELINE if BASELINE in self.arms else self.arms[0]
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        """Planned runs by key."""
+        return {run.key: run for run in self.sweep.runs}
+
+    def at(self, key: str, measure: str, split: str) -> dict[int, Scored]:
+        """Finite scores of a run by step."""
+        found = [s for s in self.scores.get(key, ()) if (s.measure, s.split) == (measure, split)]
+        return {score.step: score for score in found if math.isfinite(score.value)}
+
+    def last(self, keys: Sequence[str], measure: str, split: str) -> dict[int, Scored]:
+        """The last score of each run by seed; runs without one are left out, never put in."""
+        out = {}
+        for key in keys:
+            found = self.at(key, measure, split)
+            run = self.runs.get(key)
+            if found and run is not None:
+                out[run.seed] = found[max(found)]
+        return out
+
+    def estimate(self, keys: Sequence[str], measure: str, split: str) -> Estimate:
+        """Mean over seeds with its interval (shares: never narrower than over the pairs of one seed)."""
+        found = list(self.last(keys, measure, split).values())
+        if not found:
+            return NOTHING
+        share = METRICS[measure].share
+        return cell_estimate([s.value for s in found], [s.items for s in found] if share else None, share=share)
+
+    def cost(self, keys: Sequence[str]) -> tuple[int, float, float]:
+        """Finished runs, tokens and one-core seconds of some runs, each counted once."""
+        found = [self.runs[key].result for key in dict.fromkeys(keys) if key in self.runs]
+        costs = [result["costs"] for result in found if result is not None]
+        return len(costs), sum(c.get("tokens") or 0 for c in costs), math.fsum(c.get("seconds") or 0 for c in costs)
+
+
+def read_study(folder: Path) -> Study:
+    """The study under `folder`. Raises InputError where there is none or its files do not hold together."""
+    path = folder / "study.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no study.json here; give the folder of one study, e.g. runs/<study name>")
+    about = read_json(path)
+    try:
+        trials = tuple(_trial(value) for value in about["trials"])
+        table = read_table(folder / "scores.parquet")
+        scores: dict[str, list[Scored]] = {}
+        rows = zip(*(table[n].tolist() for n in ("run_key", "step", "split", "measure", "value", "items")), strict=True)
+        for key, step, split, measure, value, items in rows:
+            scores.setdefault(str(key), []).append(
+                Scored(int(step), str(split), str(measure), float(value), int(items))
+            )
+    except (KeyError, TypeError, OSError) as problem:
+        raise InputError(f"{path}: not a study ({problem!r}); run the study again") from problem
+    return Study(folder, about, trials, {key: tuple(found) for key, found in scores.items()}, read_sweep(folder))
+
+
+def _trial(value: Mapping[str, Any]) -> StudyTrial:
+    return StudyTrial(
+        arm=str(value["arm"]),
+        number=int(value["number"]),
+        params=dict(value["params"]),
+        state=str(value["state"]),
+        values=tuple(map(float, value["values"])),
+        excess=tuple(map(float, value["constraints"])),
+        reason=str(value["reason"]),
+        winner=bool(value["winner"]),
+        runs=tuple(value["runs"]),
+        fresh=tuple(value["fresh"]),
+    )

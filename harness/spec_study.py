@@ -1,0 +1,327 @@
+"""YAML -> StudySpec: a sweep's settings held fixed, what is searched, what it aims at, and how much it may cost.
+
+Every mistake is named at once with file, line and key, before anything is trained. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.names import RECIPE_VERSION, content_hash, plain
+from harness.spec import GRID_KEYS, STUDY_KEYS, run_problems, texts
+from harness.spec import unknown as unknown_keys
+from harness.spec_block import MAX_SEED, Block, read_block
+from harness.spec_cells import resolve_objective
+from harness.spec_models import SECTIONS, shown
+from harness.spec_search import Axis, Choice, ends
+from harness.spec_set import apply_overrides
+from harness.spec_space import Arm, read_arms, replace_axes
+from harness.spec_targets import Constraint, Context, Target, model_problems, read_constraints, read_targets
+from harness.types import CorruptionSpec, InputError, RunSpec
+from harness.yaml_strict import Node, read_yaml
+from harness.yaml_strict import plain as plain_node
+
+TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS)
+MAX_TRIALS = 10_000
+MAX_CORNERS = 256
+STORAGE_SCHEMES = ("sqlite", "postgresql", "mysql")
+
+
+class Settings(BaseModel):
+    """Sampler, pruner, budget and the counts of a study; `expected` words what each may hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    expected: ClassVar[dict[str, str]] = {}
+
+
+class Sampler(Settings):
+    """Which trials are asked. `seed` and a trial's number fix its draw; the first `startup_trials` are random."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "kind": "one of tpe, random, gp",
+        "seed": f"an integer in [0, {MAX_SEED}]",
+        "startup_trials": "an integer in [1, 10000]",
+    }
+    kind: Literal["tpe", "random", "gp"] = "tpe"
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)
+
+
+class Pruner(Settings):
+    """Which trials lose their remaining seeds. `startup_trials`: complete trials before the first may be pruned."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "kind": "one of none, median, hyperband, wilcoxon",
+        "startup_trials": "an integer in [0, 10000]",
+        "p": "a number in (0, 1)",
+    }
+    kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
+    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)
+    p: float = Field(0.1, gt=0, lt=1)
+
+
+class Budget(Settings):
+    """What one objective's search may cost beside `trials`: no further round is asked once it is spent."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "tokens": "an integer above 0",
+        "seconds": "a number above 0 (of one core)",
+        "runs": "an integer above 0",
+    }
+    tokens: int | None = Field(None, gt=0)
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    runs: int | None = Field(None, gt=0)
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """One study, fully resolved: `arms` are searched apart, with equal budgets; everything else is shared and fixed.
+
+    `seeds` are those of every trial, `fresh_seeds` those of the winners' re-run; they share none. `round` trials an
+    arm are asked together. `template` holds all that no axis changes. `storage` is empty for the study's own file.
+    """
+
+    name: str
+    question: str
+    arms: tuple[Arm, ...]
+    template: RunSpec
+    seeds: tuple[int, ...]
+    fresh_seeds: tuple[int, ...]
+    trials: int
+    round: int
+    targets: tuple[Target, ...]
+    constraints: tuple[Constraint, ...]
+    sampler: Sampler
+    pruner: Pruner
+    budget: Budget
+    storage: str
+    resolved: Mapping[str, Any]
+    path: Path
+
+    def run(self, arm: Arm, params: Mapping[str, Any], seed: int) -> RunSpec:
+        """The training run of one trial and seed."""
+        inner = {key.partition(".")[2]: value for key, value in params.items() if key.startswith("training.")}
+        own = {key: value for key, value in params.items() if not key.startswith("training.")}
+        objective = resolve_objective({**arm.fixed, **own}, self.template.world is not None)
+        return replace(self.template, objective=objective, training=replace(self.template.training, **inner), seed=seed)
+
+    @property
+    def wanted(self) -> tuple[Target | Constraint, ...]:
+        """Everything a trial must have a value for: targets, then bounds."""
+        return (*self.targets, *self.constraints)
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides which trials are asked and what they score; more trials or fresh seeds keep it."""
+        asked = {key: self.resolved[key] for key in (*SECTIONS, "corruptions", "seeds") if key in self.resolved}
+        if "data" in asked:
+            asked["data"] = {name: value for name, value in asked["data"].items() if name != "path"}
+        arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]
+                for arm in self.arms]  # fmt: skip
+        steering = [plain(self.targets), plain(self.constraints), self.sampler.model_dump(), self.pruner.model_dump()]
+        return content_hash([RECIPE_VERSION, asked, arms, steering])
+
+
+def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
+    """The study of a YAML file, `key=value` overrides put in first.
+
+    Raises InputError with every problem found, one line each: `file:line key: problem; expected ...`.
+    """
+    path = Path(path)
+    root, problems = read_yaml(path)
+    root, more = apply_overrides(root, overrides)
+    problems += more
+    if not isinstance(root.value, dict):
+        raise InputError(*problems, f"{path}: {shown(plain_node(root))} is no mapping; expected `name: ...` lines")
+    keys = root.value
+    problems += unknown_keys(keys, TOP_KEYS, "")
+    name, question = texts(keys, path, problems)
+    fixed, axes = replace_axes(keys, problems)
+    block, found = read_block(fixed, {}, str(path), path.parent, {})
+    problems += found
+    problems += _one_condition(block, fixed, axes)
+    if problems:  # targets are judged against the evaluation and the corruption: those must stand first
+        _try_targets(keys, path, block, problems)
+        raise InputError(*dict.fromkeys(problems))
+    arms = read_arms(block, axes, problems)
+    template = next(replace(block, seeds=(0,)).runs())
+    context = _context(block, arms, template)
+    targets = read_targets(keys.get("targets"), str(path), context, problems)
+    constraints = read_constraints(keys.get("constraints"), context, problems)
+    study = _assemble(
+        keys, path, problems, name=name, question=question, arms=arms, template=template, seeds=tuple(block.seeds),
+        targets=targets, constraints=constraints, device=block.device,
+    )  # fmt: skip
+    problems += _corner_problems(study) if not problems else []
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return study
+
+
+def _context(block: Block, arms: tuple[Arm, ...], template: RunSpec) -> Context:
+    own = [key for arm in arms for key in arm.space if not key.startswith("training.")]
+    return Context(len(arms) == 1 and not own, template.evaluation, template.corruption, block.world)
+
+
+def _try_targets(keys: Mapping[str, Node], path: Path, block: Block, problems: list[str]) -> None:
+    """Mistakes in the targets of a spec that is broken elsewhere, as far as its parts can be read at all."""
+    try:
+        template = next(replace(block, seeds=(0,)).runs(), None)
+    except (InputError, StopIteration):
+        template = None
+    if template is not None:
+        read_targets(keys.get("targets"), str(path), _context(block, (), template), problems)
+
+
+def _one_condition(block: Block, keys: Mapping[str, Node], axes: Mapping[str, Axis]) -> list[str]:
+    """A study fixes what a sweep would vary: each list that is no search axis is a mistake."""
+    lines = []
+    for section, fields in block.sections.items():
+        for name, values in fields.items():
+            if len(values) > 1 and f"{section}.{name}" not in axes:
+                node = keys[section]
+                place = node.value[name].where if isinstance(node.value, dict) else node.where
+                lines.append(f"{place} {section}.{name}: {len(values)} values; a study fixes it: expected one")
+    if sum(entry.count() for entry in block.corruptions) > 1:
+        where = keys["corruptions"].where
+        lines.append(f"{where} corruptions: more than one set; a study fixes it: expected one (a study per rate)")
+    return lines
+
+
+def _assemble(
+    keys: Mapping[str, Node], path: Path, problems: list[str], *, name: str, question: str, arms: tuple[Arm, ...],
+    template: RunSpec, seeds: tuple[int, ...], targets: tuple[Target, ...], constraints: tuple[Constraint, ...],
+    device: str,
+) -> StudySpec:  # fmt: skip
+    """The remaining keys: counts, seeds, sampler, pruner, budget, storage; and the resolved mapping."""
+    fresh = _fresh(keys.get("fresh_seeds"), seeds, problems)
+    sampler = _settings(Sampler, "sampler", keys, problems)
+    pruner = _settings(Pruner, "pruner", keys, problems)
+    budget = _settings(Budget, "budget", keys, problems)
+    if "trials" not in keys:
+        problems.append(f"{path} trials: missing; expected how many each objective gets, e.g. `trials: 30`")
+    trials = _count(keys.get("trials"), "trials", 1, problems)
+    together = _count(keys.get("round"), "round", 5, problems)
+    _pruner_problems(pruner, seeds, targets, keys, problems)
+    node = keys.get("storage", Node("", str(path)))
+    if not isinstance(node.value, str) or (
+        node.value and node.value.split(":")[0].split("+")[0] not in STORAGE_SCHEMES
+    ):
+        problems.append(
+            f"{node.where} storage: {shown(plain_node(node))}; expected a database URL of {', '.join(STORAGE_SCHEMES)} "
+            "such as sqlite:///optuna.db, or no such key for the study's own file"
+        )
+    resolved = {
+        "name": name, "question": question,
+        **{name: plain(part) for name in SECTIONS if (part := getattr(template, name)) is not None},
+        "training": plain(template.training) | _axes(arms[0].space if arms else {}, training=True),
+        "objectives": [{**plain(arm.fixed), **_axes(arm.space, training=False)} for arm in arms],
+        "corruptions": [_corruption(template.corruption)],
+        "seeds": list(seeds), "fresh_seeds": list(fresh), "trials": trials, "round": together,
+        "targets": plain(targets), "constraints": plain(constraints),
+        "sampler": sampler.model_dump(), "pruner": pruner.model_dump(),
+        "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
+        "storage": str(node.value), "device": device,
+    }  # fmt: skip
+    return StudySpec(
+        name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
+        str(node.value), resolved, path,
+    )  # fmt: skip
+
+
+def _axes(space: Mapping[str, Axis], training: bool) -> dict[str, Any]:
+    """The axes of training, or the objective's own, as a spec writes them."""
+    return {
+        key.removeprefix("training."): list(axis.values)
+        if isinstance(axis, Choice)
+        else {"low": axis.low, "high": axis.high, "log": axis.log}
+        for key, axis in space.items()
+        if key.startswith("training.") == training
+    }
+
+
+def _corruption(spec: CorruptionSpec) -> dict[str, Any]:
+    rate = {} if spec.rate is None else {"rate": spec.rate}
+    return {"kind": spec.kind, **rate, **plain(dict(spec.params))}
+
+
+def _settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:
+    """One of the small mappings; a plain word is its `kind` (`sampler: random`)."""
+    node = keys.get(key)
+    if node is None:
+        return kind()
+    if isinstance(node.value, str) and "kind" in kind.model_fields:
+        node = Node({"kind": Node(node.value, node.where)}, node.where)
+    if not isinstance(node.value, dict):
+        problems.append(f"{node.where} {key}: {shown(plain_node(node))} is no mapping; expected {kind.expected}")
+        return kind()
+    try:
+        return kind.model_validate(plain_node(node))
+    except ValidationError as error:
+        problems += model_problems(error, kind, node, key)
+        return kind()
+
+
+def _count(node: Node | None, key: str, default: int, problems: list[str]) -> int:
+    if node is None:
+        return default
+    if isinstance(node.value, bool) or not isinstance(node.value, int) or not 1 <= node.value <= MAX_TRIALS:
+        problems.append(f"{node.where} {key}: {shown(plain_node(node))}; expected an integer in [1, {MAX_TRIALS}]")
+        return default
+    return node.value
+
+
+def _fresh(node: Node | None, seeds: tuple[int, ...], problems: list[str]) -> tuple[int, ...]:
+    """`10` means the ten seeds after the largest of `seeds`; a list is taken as it is and must share none with them."""
+    first = max(seeds) + 1
+    if node is None:
+        return tuple(range(first, first + 10))
+    value = plain_node(node)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TRIALS:
+        return tuple(range(first, first + value))
+    wanted = f"a count from 0 to {MAX_TRIALS}, or a list of different integers that are none of `seeds`"
+    good = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
+    if not good or len(set(value)) < len(value) or set(value) & set(seeds):
+        shared = good and set(value) & set(seeds)
+        told = f"{sorted(shared)} searched with already" if shared else shown(value)
+        problems.append(f"{node.where} fresh_seeds: {told}; expected {wanted}")
+        return ()
+    return tuple(value)
+
+
+def _pruner_problems(
+    pruner: Pruner, seeds: tuple[int, ...], targets: tuple[Target, ...], keys: Mapping[str, Node], problems: list[str]
+) -> None:
+    if pruner.kind == "none":
+        return
+    place = f"{keys['pruner'].where} pruner"
+    if len(targets) > 1:
+        problems.append(f"{place}: trials with several targets have no order to prune by; expected none")
+    if len(seeds) < 2:
+        problems.append(f"{place}: prunes between the seeds of a trial; expected at least 2 seeds")
+    elif pruner.kind == "wilcoxon" and 0.5 ** (len(seeds) - 1) >= pruner.p:
+        # The smallest one-sided p of n pairs is 2 ** -n, and the last seed leaves nothing to save.
+        problems.append(
+            f"{place}: with {len(seeds)} seeds its p is never under {pruner.p:g}, so it would never prune; "
+            "expected more seeds, a larger p, or median"
+        )
+
+
+def _corner_problems(study: StudySpec) -> list[str]:
+    """Combinations at the ends of the axes, each end allowed alone, that cannot be used together."""
+    lines: dict[str, None] = {}
+    for arm in study.arms:
+        corners = itertools.product(*(ends(axis) for axis in arm.space.values()))
+        for values in itertools.islice(corners, MAX_CORNERS):
+            try:
+                run = study.run(arm, dict(zip(arm.space, values, strict=True)), 0)
+                lines |= dict.fromkeys(run_problems(run))
+            except InputError as error:
+                lines |= dict.fromkeys(f"{arm.where} {arm.path}: {line}" for line in error.problems)
+    return list(lines)

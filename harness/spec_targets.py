@@ -1,0 +1,268 @@
+"""What a study may aim at: held-out measures with a direction and a split, and bounds on others. Imports no torch.
+
+Refused before anything is trained, each with its reason: a loss (another scale for every objective and beta), anything
+scaled by beta, measures of training pairs, measures that the evaluation does not produce.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from harness.data.corrupt import table as corruptions
+from harness.measure.table import METRICS
+from harness.names import suggestion
+from harness.spec_models import shown
+from harness.types import CorruptionSpec, EvaluationSpec
+from harness.yaml_strict import Node, plain
+
+CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
+LOSSES = ("loss", "base_loss")
+# Measures of the pairs or of the reference alone: no setting of a trial moves them.
+CONSTANT = re.compile(r"(ln_)?(ref_accuracy|violation_proxy|delta_ref_.*)|reference_.*|vacuous_rate")
+DIRECTIONS = {"up": "maximize", "down": "minimize", "maximize": "maximize", "minimize": "minimize"}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to optimise: `direction` is maximize or minimize, `split` one of `SPLITS`."""
+
+    measure: str
+    direction: str
+    split: str = CLEAN
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A bound that a trial must keep: `at_most` or `at_least`, the other is None."""
+
+    measure: str
+    split: str = CLEAN
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Measure, split and bound as one text."""
+        bound = f"<= {self.at_most:g}" if self.at_most is not None else f">= {self.at_least:g}"
+        return f"{self.measure} ({self.split}) {bound}"
+
+    def excess(self, value: float) -> float:
+        """How far `value` lies beyond the bound; <= 0 keeps it."""
+        if self.at_most is not None:
+            return value - self.at_most
+        assert self.at_least is not None
+        return self.at_least - value
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What decides whether a measure exists and compares: searched or several scales, evaluation, data, labels."""
+
+    one_scale: bool  # one objective whose own hyperparameters are all fixed
+    evaluation: EvaluationSpec
+    corruption: CorruptionSpec
+    world: bool
+
+
+class _TargetModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    expected: ClassVar[dict[str, str]] = {
+        "measure": "a measure of `harness list metrics`",
+        "direction": "maximize or minimize",
+        "split": f"one of {', '.join(SPLITS)}",
+    }
+    measure: str
+    direction: Literal["maximize", "minimize", "up", "down"] | None = None
+    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+
+
+class _ConstraintModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    expected: ClassVar[dict[str, str]] = {
+        "measure": "a measure of `harness list metrics`",
+        "split": f"one of {', '.join(SPLITS)}",
+        "at_most": "a number",
+        "at_least": "a number",
+    }
+    measure: str
+    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+    at_most: float | None = None
+    at_least: float | None = None
+
+
+def model_problems(error: ValidationError, kind: type[BaseModel], node: Node, path: str) -> list[str]:
+    """One line per pydantic finding in a mapping, at the key that causes it. `kind.expected` words what is allowed."""
+    expected: dict[str, str] = kind.expected  # type: ignore[attr-defined]
+    assert isinstance(node.value, dict)
+    lines = []
+    for detail in error.errors(include_url=False):
+        key = str(detail["loc"][0])
+        child = node.value.get(key, node)
+        if detail["type"] == "extra_forbidden":
+            near = suggestion(key, expected)
+            lines.append(f"{child.where} {path}.{key}: unknown key; expected one of {', '.join(expected)}{near}")
+        else:
+            told = "missing" if detail["type"] == "missing" else shown(plain(child))
+            value = plain(child)
+            near = suggestion(value, SPLITS) if key == "split" and isinstance(value, str) else ""
+            lines.append(f"{child.where} {path}.{key}: {told}; expected {expected[key]}{near}")
+    return lines
+
+
+def read_targets(node: Node | None, where: str, context: Context, problems: list[str]) -> tuple[Target, ...]:
+    """The targets of a spec; appends one line per mistake."""
+    example = "`targets: [{measure: ranking_accuracy, direction: maximize, split: validation_clean}]`"
+    if node is None or not isinstance(node.value, tuple) or not node.value:
+        place = where if node is None else node.where
+        problems.append(f"{place} targets: a study needs at least one; expected {example}")
+        return ()
+    found = []
+    for index, child in enumerate(node.value):
+        path = f"targets.{index}"
+        model = _read(_TargetModel, child, path, example, problems)
+        if model is None:
+            continue
+        assert isinstance(model, _TargetModel) and isinstance(child.value, dict)
+        why = refusal(model.measure, model.split, context)
+        if why:
+            key = "split" if why.startswith("split") and "split" in child.value else "measure"
+            problems.append(f"{child.value[key].where} {path}.{key}: {why}")
+            continue
+        direction, wrong = _direction(model)
+        if wrong:
+            problems.append(f"{child.value.get('direction', child).where} {path}.direction: {wrong}")
+            continue
+        found.append(Target(model.measure, direction, model.split))
+    if len({(t.measure, t.split) for t in found}) < len(found):
+        problems.append(f"{node.where} targets: one measure on one split is given twice; keep one")
+    return tuple(found)
+
+
+def read_constraints(node: Node | None, context: Context, problems: list[str]) -> tuple[Constraint, ...]:
+    """The bounds of a spec, none where the key is missing; appends one line per mistake."""
+    if node is None:
+        return ()
+    example = "`constraints: [{measure: kl, at_most: 5}]`"
+    if not isinstance(node.value, tuple):
+        problems.append(f"{node.where} constraints: {shown(plain(node))} is no list; expected {example}")
+        return ()
+    found = []
+    for index, child in enumerate(node.value):
+        path = f"constraints.{index}"
+        model = _read(_ConstraintModel, child, path, example, problems)
+        if model is None:
+            continue
+        assert isinstance(model, _ConstraintModel) and isinstance(child.value, dict)
+        why = refusal(model.measure, model.split, context)
+        if (model.at_most is None) == (model.at_least is None):
+            problems.append(f"{child.where} {path}: expected exactly one of at_most and at_least, as in {example}")
+        elif why:
+            problems.append(f"{child.value['measure'].where} {path}.measure: {why}")
+        else:
+            found.append(Constraint(model.measure, model.split, model.at_most, model.at_least))
+    return tuple(found)
+
+
+def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: list[str]) -> BaseModel | None:
+    if not isinstance(node.value, dict):
+        problems.append(f"{node.where} {path}: {shown(plain(node))} is no mapping; expected {example}")
+        return None
+    try:
+        return kind.model_validate(plain(node))
+    except ValidationError as error:
+        problems += model_problems(error, kind, node, path)
+        return None
+
+
+def _direction(model: _TargetModel) -> tuple[str, str]:
+    """maximize or minimize, and why it cannot be said."""
+    known = METRICS[model.measure].direction
+    natural = DIRECTIONS.get(known)
+    if model.direction is None:
+        if natural is None:
+            return "", f"'{model.measure}' is neither better up nor down; expected maximize or minimize"
+        return natural, ""
+    given = DIRECTIONS[model.direction]
+    if natural is not None and given != natural:
+        return "", f"{given}, but '{model.measure}' is better {known}; expected {natural}"
+    return given, ""
+
+
+def refusal(measure: str, split: str, context: Context) -> str:
+    """Why `measure` on `split` cannot steer a study; the empty string where it can."""
+    if measure.startswith("lm_eval/"):
+        return f"'{measure}' is downstream and the evaluation of a run does not produce it; expected a held-out measure"
+    name = measure.removeprefix("eval_")
+    if name in LOSSES and not (measure in METRICS and context.one_scale):
+        return (
+            f"'{measure}' is a loss: every objective and every beta has its own scale, so trials cannot be compared "
+            "by it; expected e.g. ranking_accuracy"
+        )
+    if measure.startswith(("train_", "rewards/", "logps/")):
+        return f"'{measure}' is measured on training pairs or in training's units; expected a held-out measure"
+    row = METRICS.get(measure)
+    if row is None:
+        near = suggestion(measure, METRICS)
+        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`"
+    if not row.beta_neutral and name not in LOSSES:
+        return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
+    if CONSTANT.fullmatch(measure):
+        return f"'{measure}' is the reference's or the pairs' own, the same for every trial: nothing to tune by"
+    if not set(row.splits) & set("EDS"):
+        return f"'{measure}' is measured on training pairs; expected a held-out measure"
+    return _unproduced(measure, split, context)
+
+
+def _unproduced(measure: str, split: str, context: Context) -> str:
+    row = METRICS[measure]
+    wanted = {OOD: "D"}.get(split, "E")
+    if "S" in row.splits and wanted not in row.splits:
+        if context.evaluation.samples == 0:
+            return f"'{measure}' needs free-running samples, and evaluation.samples is 0; the evaluation produces none"
+        if measure == "gold_reward" and not context.world:
+            return "'gold_reward' is known in the embedded world only; the evaluation does not produce it"
+        if split == OBSERVED:
+            return f"split {split}: '{measure}' is measured on samples, which carry no labels"
+        return _ood_refusal(context) if split == OOD else ""
+    if wanted not in row.splits:
+        return f"split {split}: '{measure}' is not measured there"
+    if split == OOD and _ood_refusal(context):
+        return _ood_refusal(context)
+    if "gold_margin" in row.needs and not context.world:
+        return f"'{measure}' needs true rewards; the evaluation does not produce it on this data"
+    produced = {"loss", "base_loss", "gold_margin", "chosen_len", "rejected_len"}
+    lacking = [n for n in row.needs if not n.startswith(("policy_", "reference_")) and n not in produced]
+    if lacking or "gamma" in row.settings:
+        return f"'{measure}' needs {', '.join(lacking) or 'gamma'}, which the evaluation does not produce"
+    return observed_refusal(measure, context.corruption) if split == OBSERVED else ""
+
+
+def _ood_refusal(context: Context) -> str:
+    if context.world and context.evaluation.ood:
+        return ""
+    return "split ood: the evaluation produces no such pairs (evaluation.ood is 0, or the data has no such split)"
+
+
+def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:
+    """Why validation pairs cannot be labelled as the training pairs are; empty where they can.
+
+    Simulated by the same kind on the validation half, which only makes sense where the kind relabels pairs.
+    """
+    if measure in LOSSES:
+        return f"split {OBSERVED}: '{measure}' belongs to the orientation it was computed in"
+    kinds: Sequence[tuple[str, tuple[tuple[str, object], ...]]] = [(corruption.kind, corruption.params)]
+    if corruption.kind == corruptions.SEQUENCE:
+        kinds = [(kind, params) for kind, _, params in dict(corruption.params)["steps"]]
+    for kind, params in kinds:
+        changes = corruptions.CORRUPTIONS[kind].changes_of(dict(params))
+        if changes != "labels":
+            return (
+                f"split {OBSERVED}: '{kind}' changes {changes}, not labels, so no labels of validation pairs follow "
+                f"from it; expected {CLEAN}"
+            )
+    return ""

@@ -1,0 +1,174 @@
+"""A study's report from planted files: hand arithmetic of winners, differences and regret; rules that disagree."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.names import content_hash
+from harness.report.study_findings import rescue_sentence, selections, tuned_differences
+from harness.report.study_page import write_study_report
+from harness.report.study_reading import Study, read_study
+from harness.tracking import store
+from harness.types import InputError
+
+MEASURE = "delta_mean"  # no share: its intervals are Student's t alone, which a hand can check
+SEEDS, FRESH, STEPS = (0, 1), (2, 3, 4, 5, 6, 7), (0, 5, 10)
+SPACE = {"beta": {"low": 0.1, "high": 10.0, "log": True, "integer": False},
+         "training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True, "integer": False}}  # fmt: skip
+
+# Score of an (arm, trial) by split at steps 5 and 10: each selection rule has another favourite in arm dpo.
+DPO: dict[int, dict[str, tuple[float, float]]] = {
+    0: {"validation_clean": (0.1, 0.9), "validation_observed": (0.1, 0.2), "test": (0.2, 0.8)},
+    1: {"validation_clean": (0.95, 0.3), "validation_observed": (0.3, 0.4), "test": (0.85, 0.4)},
+    2: {"validation_clean": (0.2, 0.6), "validation_observed": (0.9, 0.5), "test": (0.1, 0.5)},
+}
+RIVAL: dict[int, dict[str, tuple[float, float]]] = {
+    n: dict.fromkeys(("validation_clean", "validation_observed", "test"), (0.4, 0.5 + n / 10)) for n in range(3)
+}
+
+
+def plant(folder: Path, gap: float = -0.3, fresh: tuple[int, ...] = FRESH, **about: Any) -> Path:
+    """A study of dpo and <cpo_smooth>, three trials each; on fresh seeds dpo's winner is `gap` from its rival's."""
+    folder.mkdir(exist_ok=True)
+    runs: list[dict[str, Any]] = []
+    scores: list[tuple[str, int, str, float]] = []
+    trials = []
+    for arm, table, winner in (("dpo", DPO, 0), ("cpo_smooth", RIVAL, 2)):
+        for number, splits in table.items():
+            keys: dict[str, list[str]] = {"runs": [], "fresh": []}
+            for role, seeds in (("runs", SEEDS), ("fresh", fresh if number == winner else ())):
+                for seed in seeds:
+                    key = content_hash([arm, number, seed])
+                    keys[role].append(key)
+                    runs.append({"run_key": key, "name": f"{arm} {number} {seed}", "config": config(arm, number, seed)})
+                    commit(folder, runs[-1])
+                    for split, values in splits.items():
+                        for step, value in zip((5, 10), values, strict=True):
+                            shift = (seed % 2) * 0.02 - 0.01
+                            if role == "fresh":
+                                value = 0.6 + (gap if arm == "dpo" else 0.0)
+                                shift = 0.01 * seed + (0.005 * (-1) ** seed if arm == "dpo" else 0.0)
+                            scores.append((key, step, split, value + shift))
+            trials.append({
+                "arm": arm, "number": number, "params": {"beta": 0.1 * 4**number, "training.learning_rate": 1e-4},
+                "state": "COMPLETE", "values": [splits["validation_clean"][1]], "constraints": [], "intermediate": [],
+                "reason": "", "winner": number == winner, **keys,
+            })  # fmt: skip
+    trials.append({**trials[0], "number": 3, "state": "FAIL", "values": [], "winner": False, "runs": [], "fresh": [],
+                   "reason": "seed 1 has no finite <delta>"})  # fmt: skip
+    value = {
+        "name": "planted", "question": "Does <tuning> rescue DPO?", "key": "k" * 64, "seeds": list(SEEDS),
+        "fresh_seeds": list(FRESH), "round": 3, "sampler": {"kind": "tpe", "seed": 0}, "pruner": {"kind": "none"},
+        "budget": {}, "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
+        "constraints": [], "report_split": "test", "observed": "",
+        "arms": [{"label": arm, "fixed": {"name": arm}, "space": SPACE} for arm in ("dpo", "cpo_smooth")],
+        "importance": {"dpo": {"beta": 0.9, "training.learning_rate": 0.1}}, "trials": trials, **about,
+    }  # fmt: skip
+    store.write_json(folder / "study.json", value)
+    store.write_json(folder / "plan.json", {"name": "planted", "question": "", "notes": [], "runs": runs})
+    columns = {name: np.array([row[i] for row in scores], dtype=object) for i, name in ((0, "run_key"), (2, "split"))}
+    store.write_table(folder / "scores.parquet", {
+        **columns,
+        "step": np.array([row[1] for row in scores], np.int32),
+        "measure": np.array([MEASURE] * len(scores), dtype=object),
+        "value": np.array([row[3] for row in scores]),
+        "items": np.full(len(scores), 100, np.int32),
+    })  # fmt: skip
+    return folder
+
+
+def config(arm: str, number: int, seed: int) -> dict[str, Any]:
+    return {
+        "objective": {"name": arm, "hyperparameters": [["beta", 0.1 * 4**number]]},
+        "corruption": {"kind": "uniform_flip", "rate": 0.3, "params": []},
+        "training": {"steps": 10, "learning_rate": 1e-4}, "evaluation": {}, "seed": seed,
+        "world": {"kind": "mythworld", "misaligned": 0.5, "labels": "hard"}, "data": None, "model": None,
+        "device": "cpu",
+    }  # fmt: skip
+
+
+def commit(folder: Path, run: dict[str, Any]) -> None:
+    place, _ = store.open_run(folder, run["run_key"], run["name"])
+    costs = {"tokens": 1000, "seconds": 2.0}
+    result = {"run_key": run["run_key"], "status": "done", "steps": 10, "results": {}, "costs": costs, "t0_ms": 0}
+    store.commit(place, {**result, "config": run["config"], "name": run["name"]})
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Study:
+    return read_study(plant(tmp_path_factory.mktemp("planted")))
+
+
+def test_the_tuned_difference_by_hand(study):
+    """dpo minus its rival on six fresh seeds: -0.3 + 0.005 (-1)^seed, so mean -0.3 and sd 0.005 sqrt(6 / 5)."""
+    [found] = tuned_differences(study)
+    half = 2.5706 * 0.005 * math.sqrt(6 / 5) / math.sqrt(6)  # t of 5 degrees of freedom at 97.5 %
+    assert (found.one, found.other, found.plain.n, found.word) == ("dpo", "cpo_smooth", 6, "worse")
+    assert found.plain.mean == pytest.approx(-0.3)
+    assert (found.plain.low, found.plain.high) == pytest.approx((-0.3 - half, -0.3 + half), abs=1e-6)
+    assert found.p == pytest.approx(2 / 2**6)
+    assert "does not rescue dpo" in rescue_sentence(study, [found])
+
+
+@pytest.mark.parametrize(("gap", "word", "says"), [(0.3, "better", "even better"), (0.0, "no difference shown", "No")])
+def test_the_answer_follows_the_numbers(tmp_path, gap, word, says):
+    found = read_study(plant(tmp_path, gap))
+    [difference] = tuned_differences(found)
+    assert difference.word == word and says in rescue_sentence(found, [difference])
+
+
+def test_missing_fresh_runs_are_never_put_in(tmp_path):
+    [few] = tuned_differences(read_study(plant(tmp_path / "few", fresh=FRESH[:5])))
+    assert (few.plain.n, few.word, few.p) == (5, "interval only", None)
+    more = (*FRESH, 8, 9)
+    [part] = tuned_differences(read_study(plant(tmp_path / "part", fresh_seeds=list(more))))
+    assert (part.plain.n, part.word) == (6, "incomplete")
+
+
+def test_each_selection_rule_pays_its_own_price(study):
+    found = {s.rule: s for s in selections(study, "dpo")}
+    best = 0.85  # trial 1, step 5, on test
+    picks = {rule: (s.trial, s.step, round(s.test, 6), round(s.regret, 6)) for rule, s in found.items()}
+    assert picks == {
+        "clean validation, any checkpoint": (1, 5, 0.85, 0.0),
+        "clean validation, last step": (0, 10, 0.8, round(best - 0.8, 6)),
+        "noisy validation, any checkpoint": (2, 5, 0.1, round(best - 0.1, 6)),
+        "noisy validation, last step": (2, 10, 0.5, round(best - 0.5, 6)),
+    }
+
+
+def test_the_report_is_whole_escaped_and_repeatable(study):
+    page = write_study_report(study.folder)
+    text = page.read_text(encoding="utf-8")
+    assert "Does &lt;tuning&gt; rescue DPO?" in text and "no finite &lt;delta&gt;" in text and "<script" not in text
+    assert "unequal budgets of 3 and 4 trials of 2 seeds each" in text
+    assert "The budgets are not equal" in text
+    figures = sorted(path.stem for path in (page.parent / "figures").glob("*.svg"))
+    assert figures == ["history", "importance", "slices"], "too few trials for a contour, one target: no front"
+    first = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
+    write_study_report(study.folder)
+    assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == first
+
+
+def test_the_tables_hold_every_trial(study):
+    write_study_report(study.folder)
+    with (study.folder / "trials.csv").open(newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert [(r["study"], r["trial"], r["state"]) for r in rows[:1]] == [("dpo", "0", "COMPLETE")]
+    assert len(rows) == 7 and rows[-1]["state"] == "FAIL" and rows[-1][f"{MEASURE}.validation_clean"] == ""
+    assert rows[0]["runs"] == "2" and float(rows[0]["tokens"]) == 2000
+    with (study.folder / "report" / "tuned.csv").open(newline="") as handle:
+        [tuned] = csv.DictReader(handle)
+    assert (tuned["objective"], tuned["against"], tuned["verdict"]) == ("dpo", "cpo_smooth", "worse")
+    assert float(tuned["difference"]) == pytest.approx(-0.3)
+
+
+def test_no_study_no_report(tmp_path):
+    with pytest.raises(InputError, match=r"no study[.]json here"):
+        write_study_report(tmp_path)
