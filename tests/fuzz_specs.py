@@ -96,7 +96,9 @@ def specs(draw: Any) -> tuple[str, str]:
         start = draw(st.integers(0, len(text)))
         end = draw(st.integers(start, min(len(text), start + 8)))
         more = draw(st.sampled_from(["&a ", "*a", "!!python/name:os.system ", "<<: *a\n", "\t", "\x00", "---\n", "? "]))
-        text = text[:start] + draw(st.just(more) | st.text(string.printable + "é\u202e&*!|>%@`", max_size=8)) + text[end:]
+        text = (
+            text[:start] + draw(st.just(more) | st.text(string.printable + "é\u202e&*!|>%@`", max_size=8)) + text[end:]
+        )
     return name, text
 
 

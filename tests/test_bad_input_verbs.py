@@ -130,7 +130,10 @@ def test_specs_exit_2_with_one_line_that_names_the_key(verdicts):
         assert f" {key}: " in told
 
 
-@pytest.mark.parametrize(("arguments", "code", "fragment"), USAGE, ids=[" ".join(a).encode("unicode_escape").decode() for a, _, _ in USAGE])  # fmt: skip
+NAMES = [" ".join(arguments).encode("unicode_escape").decode() for arguments, _, _ in USAGE]
+
+
+@pytest.mark.parametrize(("arguments", "code", "fragment"), USAGE, ids=NAMES)
 def test_usage(verdicts, arguments, code, fragment):
     got, told, said, *_ = verdicts[json.dumps(arguments)]
     assert got == code and fragment in told and said == "", told

@@ -9,7 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -33,7 +33,7 @@ class Stop:
     heard: int = 0
     soft: bool = False
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, _: FrameType | None) -> None:
         """Take a signal. Raises Interrupted where nobody would look at `heard`."""
         if self.heard and not self.worker:
             for child in multiprocessing.active_children():
@@ -44,13 +44,13 @@ class Stop:
             raise Interrupted(number)
 
     @contextmanager
-    def softly(self) -> Iterator[None]:
-        """A stretch of work that looks at `heard` itself; a signal heard in it raises at the latest at its end."""
-        self.soft = True
+    def softly(self, on: bool = True) -> Iterator[None]:
+        """A stretch of work that looks at `heard` itself; with `on=False` one inside it that does not."""
+        before, self.soft = self.soft, on
         try:
             yield
         finally:
-            self.soft = False
+            self.soft = before
 
 
 def listen(worker: bool = False) -> Stop:
@@ -77,3 +77,12 @@ def listening() -> Iterator[Stop]:
         if threading.current_thread() is threading.main_thread():
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def stoppable(command: Callable[[], int]) -> int:
+    """The exit code of a command that signals may stop: its own, or 130 or 143."""
+    with listening():
+        try:
+            return command()
+        except Interrupted as stop:
+            return stop.code
