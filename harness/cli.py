@@ -156,14 +156,46 @@ def sync(folder: Folder) -> None:
 
 
 @app.command()
-def verify(folder: Folder) -> None:
+def verify(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    as_json: Json = False,
+) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     _folder(folder)
-    from harness.tracking.store import verify as damaged
+    if again:
+        from harness.sweep.rerun import rerun
+        from harness.sweep.stopping import stoppable
 
-    lines = damaged(folder)
-    say("\n".join(lines) if lines else "ok: every file is as it was written")
-    raise typer.Exit(1 if lines else 0)
+        def compared() -> int:
+            found = rerun(folder)
+            about = {"tier": found.tier, "largest": min(found.largest, 1e308), "lines": list(found.lines)}
+            say(_json(about) if as_json else "\n".join(found.lines))
+            return 0 if found.tier else 1
+
+        raise typer.Exit(stoppable(compared))
+    from harness.sweep.checks import check
+
+    damaged, notes = check(folder)
+    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    say(_json({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def clean(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+) -> None:
+    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    _folder(folder)
+    from harness.sweep.cleaning import clean as cleaned
+
+    items = cleaned(folder, yes)
+    total = sum(item.size for item in items)
+    lines = [f"{item.path}  {item.size} bytes: {item.why}" for item in items]
+    told = "removed" if yes else "to remove with --yes"
+    say("\n".join([*lines, f"{len(items)} files and folders, {total} bytes {told}" if items else "nothing to remove"]))
 
 
 @app.command("list")

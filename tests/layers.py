@@ -51,6 +51,7 @@ REPORT_SOURCES = (
     "harness.report*",
     "harness.tracking",
     "harness.tracking.journal",
+    "harness.tracking.plan",
     "harness.tracking.store",
 )
 
@@ -75,6 +76,8 @@ TORCH_FREE = (
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
     *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
+    *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
     *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}
