@@ -24,7 +24,7 @@ from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
-from harness.sweep.keeping import Keeping, Stopped, resume, stretches
+from harness.sweep.resuming import Keeping, Stopped, resume, stretches
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message

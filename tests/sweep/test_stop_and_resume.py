@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from harness.spec import load_sweep
-from harness.sweep import keeping
+from harness.sweep import resuming
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import Interrupted
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
@@ -65,7 +65,7 @@ class Stopper:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at = -1
-        whole = keeping.train
+        whole = resuming.train
 
         def train(run, until=None):
             if until is None:
@@ -77,7 +77,7 @@ class Stopper:
                     os.kill(os.getpid(), signal.SIGTERM)
                     return
 
-        monkeypatch.setattr(keeping, "train", train)
+        monkeypatch.setattr(resuming, "train", train)
 
 
 @pytest.mark.parametrize("moments", [[k] for k in (1, 7, 10, 19)] + [[3, 4, 11, 18]], ids=str)
