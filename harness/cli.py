@@ -134,6 +134,19 @@ def dashboard(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
+) -> None:
+    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    _folder(folder)
+    from harness.models.export import export_run
+
+    export_run(folder, to)
+    say(str(to))
+
+
+@app.command()
 def sync(folder: Folder) -> None:
     """Deliver what the tracking server still lacks."""
     _folder(folder)

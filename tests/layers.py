@@ -61,6 +61,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "datasets": ("harness.data.pairs",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
+    "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
     "pydantic": ("harness.spec", "harness.spec_*"),
     "typer": ("harness.cli", "harness.__main__"),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.models.lora import adapt, initial_adapters
 from harness.models.pack import flatten
-from harness.spec_hub import hub_folder
+from harness.spec_place import hub_folder
 from harness.types import InputError, LoraSpec, PathModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -43,18 +43,15 @@ def source_of(model: PathModelSpec) -> Source:
     folder = Path(model.path)
     if not folder.is_absolute():
         folder = hub_folder(model.path, model.sha256.rpartition("@")[2], weights=True)
-    return Source(
-        str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora
-    )
+    return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
 
 
 @lru_cache(maxsize=1)
 def base_model(source: Source) -> Any:
     """The loaded model of a source, not to be changed. Raises InputError where its weights cannot be used."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    quiet()
     try:
         model, found = AutoModelForCausalLM.from_pretrained(
             source.folder,
@@ -66,7 +63,9 @@ def base_model(source: Source) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"model.path: {source.folder} cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+        raise InputError(
+            f"model.path: {source.folder} cannot be loaded ({str(error).strip().splitlines()[0]})"
+        ) from None
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if names := sorted(map(str, found.get(what) or ())):
             raise InputError(f"model.path: {source.folder}: {what.replace('_', ' ')} {', '.join(names[:3])}")
@@ -79,6 +78,13 @@ def base_model(source: Source) -> Any:
     if source.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     return model
+
+
+def quiet() -> None:
+    """No progress bars of transformers: the sweep shows its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def shell(source: Source) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from harness.models.folder import Source, shell, source_of, start_weights
 from harness.models.pack import flatten
-from harness.spec_hub import model_shape
+from harness.spec_place import model_shape
 from harness.types import PathModelSpec
 
 
