@@ -20,8 +20,8 @@ REFERENCE = ROOT / "docs" / "reference.md"
 HEAD = """# Reference
 
 Every key of a spec's sections and every parameter of an objective or a corruption, with default and allowed values.
-Written by `python -m tests.readme` from the code that checks specs; how they play together: [specs.md](specs.md). A list
-in place of a value is an axis.
+Written by `python -m tests.readme` from the code that checks specs; how they play together: [specs.md](specs.md). A
+list in place of a value is an axis.
 """
 
 
