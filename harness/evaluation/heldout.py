@@ -90,7 +90,7 @@ def _rounds(pack: Pack, index: Tensor, step: int) -> tuple[list[Tensor], Tensor 
     Before the first step lanes that start from the same weights are the same model: each of their chunks is read once,
     by any of them, and `place` `(K, n / CHUNK)` says by which: round r of lane k is k * rounds + r. None: in order.
     """
-    chunks = list(index.split(CHUNK, 1))
+    chunks = list(torch.split(index, CHUNK, 1))
     starts = [id(lane.weights) for lane in pack.lanes]
     if step or len(set(starts)) == len(starts):
         return chunks, None
