@@ -19,6 +19,7 @@ from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
+from harness.models.unpadded import Room, room
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.state import LaneState, restore
 from harness.types import Record
@@ -92,12 +93,15 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
         device=device,
     )
+    space = None
+    if settings.mode == "fast":
+        space = room(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
             yield from evaluate(pack, model, run.live, run.groups, run.step)
         if run.step == settings.steps:
             return
-        loss = _losses(run, batches[run.step], flips[run.step])
+        loss = _losses(run, batches[run.step], flips[run.step], space)
         grad, norm = clip(model.gradient(loss.sum()), max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
@@ -115,11 +119,11 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         run.step += 1
 
 
-def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
+def _losses(run: Training, index: Tensor, flipped: Tensor, room: Room | None) -> Tensor:
     """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
     corpus, device = run.pack.corpus, index.device
     needs = frozenset[str]().union(*(group.needs for group in run.groups))
-    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score)
+    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score, room)
     policy, reference = (oriented(pairs, flipped) for pairs in scored)
     losses: list[Tensor | None] = [None] * len(run.pack.lanes)
     for group in run.groups:

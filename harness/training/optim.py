@@ -73,7 +73,7 @@ def adamw_step(
     root = (1.0 - beta2**step) ** 0.5
     width = max(BLOCK // len(flat) // 64, 1) * 64
     for weights, slope, mean, square in zip(
-        *(t.split(width, 1) for t in (flat, grad, state.mean, state.square)), strict=True
+        *(torch.split(t, width, 1) for t in (flat, grad, state.mean, state.square)), strict=True
     ):
         slope = slope.masked_fill(~alive, 0.0)
         mean.lerp_(slope, 1.0 - beta1)
