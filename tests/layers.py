@@ -34,7 +34,12 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"training": ("harness.training", "harness.training.*")},
     {"rlhf": ("harness.rlhf", "harness.rlhf.*")},
     {"report": ("harness.report", "harness.report.*"), "listing": ("harness.listing",)},
-    {"sweep": ("harness.sweep", "harness.sweep.*"), "frames": ("harness.frames",)},
+    {
+        "sweep": ("harness.sweep", "harness.sweep.*"),
+        "frames": ("harness.frames",),
+        "doctor": ("harness.doctor",),
+        "starter": ("harness.starter",),
+    },
     {"cli": ("harness.cli", "harness.__main__")},
 )
 # Importing from the right, (pattern, target), each with its reason; one that nothing uses any more is an error, too.
@@ -62,6 +67,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "datasets": ("harness.data.pairs",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
+    "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
     "pydantic": ("harness.spec", "harness.spec_*"),
     "typer": ("harness.cli", "harness.__main__"),
@@ -78,6 +84,7 @@ TORCH_FREE = (
     *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
     *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
     *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
+    *("harness.doctor", "harness.starter"),
     *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}
