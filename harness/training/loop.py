@@ -19,7 +19,7 @@ from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
-from harness.models.unpadded import Room, room
+from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.state import LaneState, restore
 from harness.types import Record
@@ -93,16 +93,17 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
         device=device,
     )
-    space = None
+    gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
+    space: list[Room | None] = [None] * settings.steps
     if settings.mode == "fast":
-        space = room(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
+        space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
             yield from evaluate(pack, model, run.live, run.groups, run.step)
         if run.step == settings.steps:
             return
-        loss = _losses(run, batches[run.step], flips[run.step], space)
-        grad, norm = clip(model.gradient(loss.sum()), max_norm)
+        loss = _losses(run, batches[run.step], flips[run.step], space[run.step])
+        grad, norm = clip(model.gradient(loss.sum(), gradient), max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
         adamw_step(
