@@ -17,7 +17,11 @@ from harness.types import InputError, RunSpec
 RECIPE_VERSION = 1
 
 # Fields younger than stored runs: (section, field, the value that means what the code before it did).
-LATER_FIELDS = (("evaluation", "gradient_probe", 0), ("evaluation", "keep", ""))
+LATER_FIELDS = (
+    ("evaluation", "gradient_probe", 0),
+    ("evaluation", "keep", ""),
+    ("training", "mode", "strict"),
+)
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
 

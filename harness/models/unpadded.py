@@ -31,16 +31,16 @@ class Room:
     responses: int
 
 
-def room(segment: Tensor, responses: Tensor, batches: Tensor) -> Room | None:
-    """The room that every batch of `batches` `(..., B)` fits in; None where rows hold no padding worth leaving out.
+def rooms(segment: Tensor, responses: Tensor, batches: Tensor) -> list[Room | None]:
+    """The room of each step of `batches` `(steps, K, B)`; None where rows hold no padding worth leaving out.
 
-    `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows. Waits for the device.
+    `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows. Waits for the device, once.
     """
-    real = (segment != PAD).sum(1)
-    most = [int(count[batches].sum(-1).max()) for count in (real, responses.long())]
-    tokens, answers = (-(-(count + 1) // ROUND) * ROUND for count in most)  # one slot at least stays free for padding
     full = batches.shape[-1] * segment.shape[1]
-    return Room(tokens, answers) if tokens < full else None
+    counts = torch.stack([(segment != PAD).sum(1), responses.long()])
+    most = counts[:, batches].sum(-1).amax(-1) + 1  # one slot at least stays free for padding
+    widths = (most + ROUND - 1).div(ROUND, rounding_mode="floor") * ROUND
+    return [Room(tokens, answers) if tokens < full else None for tokens, answers in widths.t().tolist()]
 
 
 def fits(model: LaneModel) -> bool:

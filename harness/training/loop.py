@@ -19,7 +19,7 @@ from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
-from harness.models.unpadded import Room, room
+from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.state import LaneState, restore
 from harness.types import Record
@@ -33,7 +33,7 @@ class Timetable:
     flips: Tensor
     rates: Tensor
     max_norm: Tensor  # (K, 1)
-    space: Room | None
+    space: list[Room | None]  # by step: how many real tokens its widest lane holds (`models/unpadded.py`)
 
 
 @dataclass
@@ -97,9 +97,9 @@ def timetable(pack: Pack, device: torch.device) -> Timetable:
         [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
         device=device,
     )
-    space = None
+    space: list[Room | None] = [None] * settings.steps
     if settings.mode == "fast":
-        space = room(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
+        space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
     return Timetable(batches, flips, rates, max_norm, space)
 
 
@@ -115,13 +115,14 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
     pack, model, device = run.pack, run.model, run.model.flat.device
     settings = pack.lanes[0].training
     table = run.timetable = run.timetable or timetable(pack, device)
+    gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
             yield from evaluate(pack, model, run.live, run.groups, run.step)
         if run.step == settings.steps:
             return
-        loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space)
-        grad, norm = clip(model.gradient(loss.sum()), table.max_norm)
+        loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
+        grad, norm = clip(model.gradient(loss.sum(), gradient), table.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
         adamw_step(
