@@ -12,7 +12,7 @@ from pathlib import Path
 os.environ.update(OMP_NUM_THREADS="1", MLFLOW_DISABLE_TELEMETRY="true", DO_NOT_TRACK="true", HF_HUB_OFFLINE="1")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
-from tests.faults.campaigns import CAMPAIGNS, ground  # noqa: E402 - after the settings that imports read
+from tests.faults.campaigns import CAMPAIGNS, ground
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="harness-faults-") as folder:
         on = ground(Path(folder))
-        print(f"undisturbed: {on.calm_seconds:.1f} s of one core", flush=True)
+        print(f"undisturbed: {on.seconds:.1f} s of one core", flush=True)
         print(f"{'campaign':<15}{'injected':>9}{'lost':>6}{'twice':>7}{'wrong':>7}{'seconds':>9}  note", flush=True)
         for name in given.campaigns or CAMPAIGNS:
             campaign, full, _ = CAMPAIGNS[name]
