@@ -495,7 +495,7 @@ def study_kills(on: Ground, count: int, seed: int) -> Tally:
 
 # name -> (campaign, how many faults the long session injects, how many the selection in the tests)
 CAMPAIGNS = {
-    "kills": (kills, 200, 6),
+    "kills": (kills, 200, 5),
     "process_kills": (process_kills, 5, 0),
     "points": (points, 22, 0),
     "flips": (flips, 200, 64),
@@ -506,7 +506,7 @@ CAMPAIGNS = {
     "signals": (signals, 20, 2),
     "nan_lanes": (nan_lanes, 4, 1),
     "memory": (memory, 4, 1),
-    "clocks": (clocks, 2, 1),
+    "clocks": (clocks, 2, 0),
     "study_kills": (study_kills, 20, 0),
 }
 assert resuming  # imported before any fork
