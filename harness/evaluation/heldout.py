@@ -111,8 +111,8 @@ def _rounds(pack: Pack, index: Tensor, step: int) -> tuple[list[Tensor], Tensor 
     count = max(-(-len(found) // len(members[start])) for start, found in tasks.items())
     plan = torch.zeros(count, len(starts), CHUNK, dtype=torch.int64)
     for start, found in tasks.items():
-        for chunk, number in found.items():
-            plan[number % count, members[start][number // count]] = torch.tensor(chunk)
+        for content, number in found.items():
+            plan[number % count, members[start][number // count]] = torch.tensor(content)
     place = [
         [
             members[start][tasks[start][tuple(chunk)] // count] * count + tasks[start][tuple(chunk)] % count

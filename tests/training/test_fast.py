@@ -14,7 +14,6 @@ from harness.models.lanes import EvalSet, Lane, Pack
 from harness.models.load import Architecture, initial_weights, skeleton
 from harness.models.logps import build_corpus, pair_logps, pair_logps_with
 from harness.models.pack import build_lanes
-from harness.objectives.table import resolve
 from harness.training.loop import start, train
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, PAIRS, lane, pack
