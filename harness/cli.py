@@ -67,6 +67,7 @@ def sweep(
     max_runs: MaxRuns = None,
     engine: Annotated[Engines, typer.Option("--engine", help="inline: all in this process")] = Engines.process,
     checkpoint_every: Every = 60.0,
+    profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes; into profile.json")] = False,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
@@ -79,7 +80,7 @@ def sweep(
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every)
+    means = Means(engine.value, checkpoint_every, profile=profile)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 

@@ -25,8 +25,10 @@ from harness.names import plain, run_key
 from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
 from harness.sweep.engines import Engine, load_engine
 from harness.sweep.messages import DONE, Message
+from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.plan import finished
+from harness.sweep.profiling import Profile
 from harness.sweep.progress import Progress
 from harness.sweep.retries import reason_of, retried
 from harness.sweep.stopping import Interrupted, Stop, listening
@@ -43,6 +45,7 @@ class Means:
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
+    profile: bool = False  # whether to measure where the time goes
 
 
 DEFAULT_MEANS = Means()
@@ -65,10 +68,10 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
-        write_plan(folder, sweep, names)
+        count = worker_count(sweep, workers)
+        write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
         left = _left(sweep, out, folder)
         enough_room(folder, len(left))
-        count = worker_count(sweep, workers)
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
@@ -119,7 +122,7 @@ def say_stopped(folder: Path, console: Console) -> None:
     console.print(f"stopped: {left}; the same command goes on from there", highlight=False, soft_wrap=True)
 
 
-def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
+def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: Packing) -> None:
     """`sweep.yaml` (resolved) and `plan.json`: what the sweep consists of, for status, tables and report."""
     text = yaml.safe_dump(dict(sweep.resolved), sort_keys=False, allow_unicode=True)
     store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
@@ -128,7 +131,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
     head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
-    store.write_json(folder / "plan.json", {**head, "runs": runs})
+    store.write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
@@ -164,6 +167,15 @@ def worker_count(sweep: SweepSpec, workers: int | None) -> int:
     )
 
 
+def _gpu_memory(device: str) -> int:
+    """Free bytes of the GPU that a sweep trains on; 0 where it trains on a CPU."""
+    if not (device.startswith("cuda") or (device == "auto" and _has_gpu())):
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+
+
 def _has_gpu() -> bool:
     """Whether a CUDA device can be used; torch is imported only where a driver is installed at all."""
     if not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
@@ -189,15 +201,18 @@ def execute(
     """
     from harness.tracking.mlflow_outbox import Outbox
 
-    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every, means.profile)
+    profile = Profile(means.profile)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
         drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None
-            failures = _train(left, folder, names, drain, deliver)
+            failures = _train(left, folder, names, drain, deliver, profile)
         if stop.heard:
             raise Interrupted(stop.heard)
+    for line in profile.finish(folder):
+        console.print(line, highlight=False, soft_wrap=True)
     return failures
 
 
@@ -242,11 +257,18 @@ def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) ->
 
 
 def _train(
-    left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
+    left: Sequence[RunSpec],
+    folder: Path,
+    names: dict[str, str],
+    drain: _Drain,
+    deliver: Callable[[Path], int] | None,
+    profile: Profile,
 ) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
-    independent = _packs([run for run in left if run.reward_model is None], folder, drain.workers, 0)
-    dependent = _packs([run for run in left if run.reward_model is not None], folder, drain.workers, len(independent))
+    packing = settle(folder, left, drain.workers)
+    first, then = ([run for run in left if (run.reward_model is None) is now] for now in (True, False))
+    independent = _packs(first, folder, drain.workers, 0, packing)
+    dependent = _packs(then, folder, drain.workers, len(independent), packing)
     packs = [*independent, *dependent]
     _write_packs(folder, packs)
     drain.progress.start_runs(packs)
@@ -259,7 +281,10 @@ def _train(
                     found = store.find_run(folder, message.key, names[message.key])
                     assert found is not None
                     if deliver is not None:
-                        deliver(found)
+                        with profile.tracked():
+                            deliver(found)
+                elif message.kind == "profile":
+                    profile.add(message.text)
                 elif message.kind == "failed":
                     pack = packs[message.pack]
                     open_runs = tuple(run for run in pack.runs if not _finished(folder, run))
@@ -276,7 +301,7 @@ def _train(
     return failures
 
 
-def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int) -> list[PackTask]:
+def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
     """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
     groups: dict[int, list[RunSpec]] = {}
     folders = store.run_folders(folder)
@@ -285,7 +310,7 @@ def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int) -> l
         groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
     packs: list[PackTask] = []
     for _, members in sorted(groups.items(), reverse=True):
-        packs += plan_packs(members, workers, first=first + len(packs))
+        packs += plan_packs(members, workers, packing.size, first + len(packs), packing.room)
     return packs
 
 
