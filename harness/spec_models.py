@@ -61,7 +61,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "data": {
         "path": P(None, "text"),
-        "format": P(None, "choice", choices=("pairs", "hh", "")),
+        "format": P(None, "choice", choices=("pairs", "hh", "unpaired", "")),
         "sha256": P(None, "text"),
         "limit": _int(0, 1_000_000_000),
         "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
@@ -69,6 +69,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "max_length": _int(4, 1_000_000),
         "max_prompt_length": _int(1, 1_000_000),
         "max_response_length": _int(0, 1_000_000),
+        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns"), P(None, "text")),
     },
     "model": {
         "kind": P(None, "choice", choices=("tiny",)),
@@ -101,7 +102,6 @@ FIELDS: dict[str, dict[str, Parameter]] = {
 }
 # Keys that belong to the design and are not built yet: refused by name rather than called unknown.
 LATER: dict[str, dict[str, str]] = {
-    "data": {"hub": "give a local file as `data.path`", "split": "give one file as `data.path`"},
     "model": {
         "path": "use `model: {kind: tiny}`",
         "revision": "use `model: {kind: tiny}`",
