@@ -1,4 +1,4 @@
-"""A file of real pairs as one replicate sees it: read, split by prompt, tokenised by a tokenizer of its own.
+"""Real pairs as one replicate sees them: read, split by prompt, tokenised by a tokenizer of their own or the model's.
 
 Imports no torch, so `harness plan` can say what a sweep would drop and cut.
 """
@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.data.notes import Note
-from harness.data.pairs import read_pairs, split
+from harness.data.chat import Render
+from harness.data.notes import Note, make_note, overlap
+from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
-from harness.data.tokens import Tokenizer, encode_pairs, train_tokenizer
+from harness.data.tokens import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
 from harness.names import stream_seed
 from harness.types import DataSpec, InputError, ModelSpec, PreferencePair, RunSpec
 
@@ -23,20 +24,31 @@ class TextData:
     train: tuple[PreferencePair, ...]
     heldout: tuple[PreferencePair, ...]
     tokens: dict[str, TokenisedPair]
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer | None  # None: the model's own, known to `words` alone
+    words: Vocabulary
     rows: int  # read from the file
     usable: int  # of them pairs
     file_notes: tuple[Note, ...]
     notes: tuple[Note, ...]
 
 
-def read_text(data: DataSpec, model: ModelSpec, seed: int) -> TextData:
-    """Read, split and tokenise. Raises InputError for data that leaves nothing to train on or to hold out."""
-    table = read_pairs(data)
-    train, heldout = split(table.pairs, data.heldout, stream_seed(seed, "split"))
-    tokenizer = train_tokenizer((text for p in train for text in (p.prompt, p.chosen, p.rejected)), model.vocab_size)
+def read_text(
+    data: DataSpec, model: ModelSpec, seed: int, words: Vocabulary | None = None, render: Render | None = None
+) -> TextData:
+    """Read, split and tokenise. Raises InputError for data that leaves nothing to train on or to hold out.
+
+    `words` and `render` are the tokenizer of a model that has one, and its chat template; without `words` a tokenizer
+    is trained on the training side.
+    """
+    table = read_pairs(data, render)
+    train, heldout, split_notes = _sides(data, table, seed, render)
+    tokenizer = None
+    if words is None:
+        texts = (text for p in train for text in (p.prompt, p.chosen, p.rejected))
+        tokenizer = train_tokenizer(texts, model.vocab_size)
+        words = vocabulary(tokenizer)
     kept, notes = encode_pairs(
-        tokenizer,
+        words,
         [*train, *heldout],
         data.max_length,
         data.max_prompt_length,
@@ -49,17 +61,38 @@ def read_text(data: DataSpec, model: ModelSpec, seed: int) -> TextData:
         tuple(pair for pair in heldout if pair.id in tokens),
         tokens,
         tokenizer,
+        words,
         table.rows,
         len(table.pairs),
         table.notes,
-        notes,
+        (*split_notes, *notes),
     )
     if not text.train or not text.heldout:
         raise InputError(
-            f"data.path: {len(text.train)} pairs are left to train on and {len(text.heldout)} to hold out; "
+            f"{source(data)}: {len(text.train)} pairs are left to train on and {len(text.heldout)} to hold out; "
             "harness plan names what was dropped"
         )
     return text
+
+
+def _sides(
+    data: DataSpec, table: PairTable, seed: int, render: Render | None
+) -> tuple[list[PreferencePair], list[PreferencePair], list[Note]]:
+    """(train, heldout, notes): by the seed's share of the prompts, or the held-out split less the training prompts."""
+    if not data.heldout_split:
+        train, heldout = split(table.pairs, data.heldout, stream_seed(seed, "split"))
+        near = overlap(train, heldout)
+        return train, heldout, [near] if near.count else []
+    other = read_pairs(data, render, data.heldout_split)
+    known = {pair.meta["prompt_id"] for pair in table.pairs}
+    shared = [pair.meta["row"] for pair in other.pairs if pair.meta["prompt_id"] in known]
+    heldout = [pair for pair in other.pairs if pair.meta["prompt_id"] not in known]
+    notes = [Note(note.kind, note.count, note.rows, f"{data.heldout_split}: {note.text}") for note in other.notes]
+    if shared:
+        text = f"of {len(other.pairs)} pairs of {data.heldout_split} dropped: their prompt stands in the training split"
+        notes.append(make_note("shared_prompt", shared, text))
+    near = overlap(table.pairs, heldout)
+    return list(table.pairs), heldout, [*notes, near] if near.count else notes
 
 
 def data_notes(runs: Sequence[RunSpec]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 from harness.data import mythworld
 from harness.data.text import data_notes
 from harness.labels import readable_names
-from harness.names import content_hash, plain, run_key
+from harness.names import content_hash, plain, run_key, without_later
 from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
 from harness.sweep.detectable import detectable, detectable_lines
@@ -69,7 +69,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
         "cores": cores,
         "cost_basis": _basis(measured),
         "device": sorted({run.device for run in sweep.runs}),
-        "data": sorted({run.data.path for run in sweep.runs if run.data is not None}),
+        "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
@@ -157,7 +157,7 @@ def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str,
             stages["pretraining"].setdefault(mythworld.pretraining_key(w, run.seed), base * size)
             stages["reference"].setdefault(mythworld.reference_key(w, run.seed), tuned * size)
         elif run.data is not None and run.model is not None:
-            data = {name: value for name, value in plain(run.data).items() if name != "path"}
+            data = {name: value for name, value in without_later("data", plain(run.data)).items() if name != "path"}
             key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
             tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
             stages["reference"].setdefault(key, tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS)

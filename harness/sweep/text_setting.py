@@ -13,7 +13,7 @@ from harness.data.rows import TokenisedPair, pack_rows
 from harness.data.text import read_text
 from harness.data.tokens import BOS_ID, EOS_ID, tokenise
 from harness.models.load import Architecture, initial_weights
-from harness.names import content_hash, plain, stream_seed
+from harness.names import content_hash, plain, stream_seed, without_later
 from harness.sweep.setting import Setting
 from harness.training.prepare import fit, likelihood_settings
 from harness.types import DataSpec, ModelSpec, PreferencePair, RunSpec
@@ -24,7 +24,7 @@ CODE_VERSION = 1
 
 def text_reference_key(run: RunSpec) -> str:
     """What the SFT model depends on: the rows, how they are read, the architecture and its recipe, the seed."""
-    data = plain(run.data)
+    data = without_later("data", plain(run.data))
     del data["path"]
     return content_hash(
         {"stage": "text", "code": CODE_VERSION, "data": data, "model": plain(run.model), "seed": run.seed}
