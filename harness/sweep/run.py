@@ -26,7 +26,7 @@ from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
 from harness.sweep.tasks import Order, Shop, perform
 from harness.tracking import store
-from harness.types import InputError, RunSpec
+from harness.types import InputError, PathModelSpec, RunSpec
 
 
 def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
@@ -63,8 +63,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:

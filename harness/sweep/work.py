@@ -34,7 +34,7 @@ from harness.sweep.reference_store import scorer
 from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
-from harness.sweep.stages import load_weights, reference_key
+from harness.sweep.stages import reference_key, reference_weights
 from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
@@ -145,10 +145,7 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
     """The run's setting, prepared once a worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
     if name not in shop.prepared:
-        key = reference_key(run)
-        weights = load_weights(shop.cache, key)
-        if weights is None:
-            raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
+        weights = reference_weights(shop.cache, run)
         setting: Setting = mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
         shop.prepared[name] = prepare(setting, scorer(shop.cache, shop.device))
     return shop.prepared[name]
