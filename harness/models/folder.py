@@ -90,7 +90,9 @@ def base_model(source: Source) -> Any:
     if model.config.model_type not in TESTED:
         _must_take_rows(model, source)
     if source.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The second name is that of transformers before 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 
@@ -108,6 +110,8 @@ def shell(source: Source) -> Any:
     """
     base = base_model(source)
     model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
+    if source.stored != DTYPES[source.dtype]:
+        model.compute_dtype = DTYPES[source.dtype]  # read by `build_lanes`
     return model if source.lora is None else adapt(model, source.lora)
 
 
