@@ -32,27 +32,7 @@ from harness.types import InputError
 from tests.models.families import CONFIGS, write
 
 CPU = torch.device("cpu")
-WORDS = ("the", "cat", "sat", "on", "a", "mat", "dog", "is", "not", "yes", "no", "maybe", "so", "user", "how", "are", "you")
-    "the",
-    "cat",
-    "sat",
-    "on",
-    "a",
-    "mat",
-    "dog",
-    "is",
-    "not",
-    "yes",
-    "no",
-    "maybe",
-    "so",
-    "user",
-    "how",
-    "are",
-    "you",
-    "today",
-    "it",
-]
+WORDS = tuple("the cat sat on a mat dog is not yes no maybe so user how are you today it".split())  # noqa: SIM905
 SPEC = {
     "name": "path",
     "data": {"path": "plain.jsonl", "max_length": 40, "max_prompt_length": 24},
