@@ -19,7 +19,6 @@ app = typer.Typer(
     name="harness",
     help="Sweep preference objectives x beta x corrupted labels x seeds; report which survive which noise.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -41,7 +40,7 @@ class Table(StrEnum):
     metrics = "metrics"
 
 
-@app.command()
+@app.command(epilog="Example: harness plan experiments/quick.yaml --set seeds=8")
 def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None, as_json: Json = False) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
@@ -51,7 +50,7 @@ def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None
     say(_json(described) if as_json else render(described))
 
 
-@app.command()
+@app.command(epilog="Example: harness sweep experiments/quick.yaml --set training.steps=400 --out runs")
 def sweep(
     spec: Spec,
     out: Out = RUNS,
@@ -75,7 +74,7 @@ def sweep(
 app.command("resume", hidden=True)(sweep)  # the word many look for; the same command resumes
 
 
-@app.command()
+@app.command(epilog="Example: harness study experiments/study.yaml --set trials=10")
 def study(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="the study as YAML, e.g. experiments/study.yaml")],
     out: Out = RUNS,
@@ -92,7 +91,7 @@ def study(
     raise typer.Exit(run_study(loaded, out, workers))
 
 
-@app.command()
+@app.command(epilog="Example: harness status runs/quick --json")
 def status(folder: Folder, as_json: Json = False) -> None:
     """Count the runs of a sweep by outcome."""
     _folder(folder)
@@ -102,7 +101,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
     say(_json(found) if as_json else "\n".join(f"{key:<12}{_flat(value)}" for key, value in found.items()))
 
 
-@app.command()
+@app.command(epilog="Example: harness report runs/quick")
 def report(folder: Folder) -> None:
     """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
     _folder(folder)
@@ -116,7 +115,7 @@ def report(folder: Folder) -> None:
     say(str(write_report(folder)))
 
 
-@app.command()
+@app.command(epilog="Example: harness dashboard --out runs")
 def dashboard(
     out: Out = RUNS,
     study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="Optuna's own, of one study")] = None,
@@ -133,7 +132,20 @@ def dashboard(
     raise typer.Exit(serve(out))
 
 
-@app.command()
+@app.command(epilog="Example: harness export runs/quick/1a2b3c4d-dpo --to exported")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
+) -> None:
+    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    _folder(folder)
+    from harness.models.export import export_run
+
+    export_run(folder, to)
+    say(str(to))
+
+
+@app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick")
 def sync(folder: Folder) -> None:
     """Deliver what the tracking server still lacks."""
     _folder(folder)
@@ -142,7 +154,7 @@ def sync(folder: Folder) -> None:
     raise typer.Exit(deliver(folder))
 
 
-@app.command()
+@app.command(epilog="Example: harness verify runs/quick")
 def verify(folder: Folder) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     _folder(folder)
@@ -153,7 +165,7 @@ def verify(folder: Folder) -> None:
     raise typer.Exit(1 if lines else 0)
 
 
-@app.command("list")
+@app.command("list", epilog="Example: harness list objectives --json")
 def list_(
     what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics")], as_json: Json = False
 ) -> None:
@@ -162,6 +174,29 @@ def list_(
 
     rows = listing(what.value)
     say(_json(rows) if as_json else table(rows))
+
+
+@app.command(epilog="Example: harness doctor --json")
+def doctor(out: Out = RUNS, as_json: Json = False) -> None:
+    """Say whether this machine is fit for a sweep. Looks at versions, device, memory, disk, tracking server, hub."""
+    from harness.doctor import BAD, examine, lines
+
+    found = examine(out)
+    plain = {name: {"state": f.state, "text": f.text, "fix": f.fix} for name, f in found.items()}
+    say(_json(plain) if as_json else "\n".join(lines(found)))
+    raise typer.Exit(1 if any(f.state == BAD for f in found.values()) else 0)
+
+
+@app.command(epilog="Example: harness init mine.yaml --data prefs.jsonl.gz")
+def init(
+    path: Annotated[Path, typer.Argument(metavar="SPEC", help="the spec to write, e.g. mine.yaml")],
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="preference pairs: JSONL or Parquet")] = "",
+    model: Annotated[str, typer.Option("--model", metavar="FOLDER", help="a causal LM, or its hub id")] = "",
+) -> None:
+    """Write a commented spec to start from. For the embedded world, or for your own pairs and model."""
+    from harness.starter import write_starter
+
+    say("\n".join(write_starter(path, data, model)))
 
 
 def say(text: str) -> None:

@@ -33,7 +33,7 @@ STUDY_KEYS = (
     *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),
 )
 RESERVED = ("cache", "mlartifacts", "mlflow.db")  # what else stands under --out
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def texts(keys: Mapping[str, Node], path: Path, problems: list[str]) -> tuple[st
     wanted = "expected 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first a letter or digit"
     if "name" not in keys:
         problems.append(f"{path} name: missing; {wanted}")
-    elif not isinstance(name.value, str) or not _NAME.fullmatch(name.value):
+    elif not isinstance(name.value, str) or not NAME.fullmatch(name.value):
         problems.append(f"{name.where} name: {shown(plain(name))}; {wanted}")
     elif name.value.lower() in RESERVED:
         problems.append(f"{name.where} name: '{name.value}' is kept for the harness's own files; {wanted}")

@@ -34,7 +34,12 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"training": ("harness.training", "harness.training.*")},
     {"rlhf": ("harness.rlhf", "harness.rlhf.*")},
     {"report": ("harness.report", "harness.report.*"), "listing": ("harness.listing",)},
-    {"sweep": ("harness.sweep", "harness.sweep.*"), "frames": ("harness.frames",)},
+    {
+        "sweep": ("harness.sweep", "harness.sweep.*"),
+        "frames": ("harness.frames",),
+        "doctor": ("harness.doctor",),
+        "starter": ("harness.starter",),
+    },
     {"cli": ("harness.cli", "harness.__main__")},
 )
 # Importing from the right, (pattern, target), each with its reason; one that nothing uses any more is an error, too.
@@ -63,6 +68,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "datasets": ("harness.data.hub",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
+    "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
     "pydantic": ("harness.spec", "harness.spec_*"),
     "typer": ("harness.cli", "harness.__main__"),
@@ -76,7 +82,14 @@ TORCH_FREE = (
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
-    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *(
+        "harness.sweep",
+        "harness.sweep.plan",
+        "harness.sweep.detectable",
+        "harness.sweep.study*",
+        "harness.doctor",
+        "harness.starter",
+    ),
     *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}

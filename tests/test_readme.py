@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from harness.spec import load_sweep
-from tests.readme import README, rendered
+from tests.readme import README, REFERENCE, reference, rendered
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -17,6 +17,10 @@ TEXT = README.read_text(encoding="utf-8")
 def test_registry_tables_are_current():
     assert rendered(TEXT) == TEXT, "run `python -m tests.readme`"
     assert "| `dpo` |" in TEXT and "| `uniform_flip` |" in TEXT
+
+
+def test_the_reference_is_current():
+    assert reference() == REFERENCE.read_text(encoding="utf-8"), "run `python -m tests.readme`"
 
 
 def test_the_tree_exists():

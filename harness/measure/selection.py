@@ -2,8 +2,8 @@
 
 The rules differ in what they may look at. The oracle sees true labels of validation pairs, as no user can; the
 practitioner sees validation labels as noisy as the training labels (column `validation_label` of held-out pairs); the
-last rule looks at no checkpoint but the last. Held-out pairs are cut in two by the hash of their id, one half to
-choose on and one to report, so that no rule is judged on the pairs it chose by.
+last rule looks at no checkpoint but the last. Held-out pairs are cut in two by the hash of their prompt, one half to
+choose on and one to report, so that no rule is judged on the prompts it chose by.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def candidates_of(columns: Columns, label: str) -> list[Candidate]:
     out = []
     for step in steps(where(columns, split="eval_clean")):
         held = where(columns, step, "eval_clean")
-        chosen_on = np.ones(size(held), dtype=bool) if own_test else validation_half(column(held, "id"))
+        chosen_on = np.ones(size(held), dtype=bool) if own_test else validation_half(column(held, "prompt_id"))
         validation = select(held, chosen_on)
         test = where(columns, step, "test") if own_test else select(held, ~chosen_on)
         if size(validation) and size(test) and np.isfinite(delta(held)).all() and np.isfinite(delta(test)).all():
@@ -139,9 +139,10 @@ def candidates_of(columns: Columns, label: str) -> list[Candidate]:
     return out
 
 
-def validation_half(ids: Sequence[str] | np.ndarray) -> Bools:
-    """Which pairs `(n,)` a rule may choose on, by the hash of their id: half of them, whatever else is there."""
-    return np.array([uniform(0, "selection", str(identity)) < 0.5 for identity in ids], dtype=bool)
+def validation_half(prompts: Sequence[str] | np.ndarray) -> Bools:
+    """Which rows `(n,)` belong to the half to choose on, by the id of their prompt: all pairs of a prompt together."""
+    side = {str(name): uniform(0, "validation half", str(name)) < 0.5 for name in dict.fromkeys(map(str, prompts))}
+    return np.array([side[str(name)] for name in prompts], dtype=bool)
 
 
 def _observed_accuracy(validation: Columns) -> float | None:

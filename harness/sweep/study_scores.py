@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from harness.measure import records
+from harness.measure.selection import validation_half
 from harness.measure.table import METRICS
-from harness.names import uniform
 from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST
 from harness.tracking.store import find_run, load_result, read_table
 
@@ -36,12 +34,6 @@ class Score:
     items: int
 
 
-def validation_rows(prompts: Sequence[str] | np.ndarray) -> records.Bools:
-    """Which rows `(n,)` belong to the validation half, by the id of their prompt: all pairs of a prompt together."""
-    side = {str(name): uniform(0, "validation half", str(name)) < 0.5 for name in dict.fromkeys(map(str, prompts))}
-    return np.array([side[str(name)] for name in prompts], dtype=bool)
-
-
 def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, records.Array]:
     """The records of one split at one step, in the orientation of its labels; pairs without a noisy label left out."""
     if split == OOD:
@@ -49,7 +41,7 @@ def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, recor
     held = records.where(examples, step, HELD_OUT)
     if not records.size(held):
         return held
-    validation = validation_rows(records.column(held, "prompt_id"))
+    validation = validation_half(records.column(held, "prompt_id"))
     if split == TEST:
         return records.select(held, ~validation)
     rows = records.select(held, validation)
@@ -65,7 +57,7 @@ def samples_of(split: str, samples: records.Columns, examples: records.Columns) 
         return records.where(samples, split="ood")
     drawn = records.where(samples, split=HELD_OUT)
     first = records.where(examples, records.steps(examples)[0], HELD_OUT)
-    validation = validation_rows(records.column(first, "prompt_id")[: records.size(drawn)])
+    validation = validation_half(records.column(first, "prompt_id")[: records.size(drawn)])
     return records.select(drawn, validation if split == CLEAN else ~validation)
 
 

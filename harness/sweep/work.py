@@ -23,6 +23,7 @@ from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
+from harness.sweep.keeping import keeper
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -68,9 +69,11 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
     by_key = {job.key: job for job in jobs}
+    kept = keeper(task.runs, tuple(by_key), settings)
     step = -1
     for record in records:
         job = by_key[record.run_key]
+        kept.see(record, run.model)
         job.records.append(record)
         if record.step != step:
             step = record.step
@@ -94,6 +97,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         if probed:
             table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
             store.write_table(job.folder / "probes.parquet", table)
+        kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
         _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
         yield Message("done", task.number, key=job.key, status=status)
 

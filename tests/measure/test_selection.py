@@ -64,7 +64,7 @@ def _records(noisy):
     parts = []
     for step in (1, 2):
         rows = records(np.where((np.arange(40) % 4 == 0) & (step == 2), -1.0, 1.0), np.zeros(40))
-        rows |= {"step": np.full(40, step), "split": np.full(40, "eval_clean"), "id": ids}
+        rows |= {"step": np.full(40, step), "split": np.full(40, "eval_clean"), "id": ids, "prompt_id": ids}
         parts.append(rows | ({} if noisy is None else {"validation_label": noisy}))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -82,7 +82,7 @@ def test_candidates_are_read_from_records_on_two_halves():
     assert all(c.observed is None for c in candidates_of(_records(None), "run"))
 
 
-def test_the_halves_are_halves_and_depend_on_ids_alone():
+def test_the_halves_are_halves_and_depend_on_prompts_alone():
     ids = [f"pair {i}" for i in range(2000)]
     half = validation_half(ids)
     assert 0.46 <= half.mean() <= 0.54

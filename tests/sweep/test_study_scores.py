@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.measure.selection import validation_half
 from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST
-from harness.sweep.study_scores import Scorer, rows_of, validation_rows
+from harness.sweep.study_scores import Scorer, rows_of
 from harness.tracking import store
 
 KEY = "ab" * 32
 PROMPTS = np.array([f"prompt {i % 60}" for i in range(200)], dtype=object)
-VALIDATION = validation_rows(PROMPTS)
+VALIDATION = validation_half(PROMPTS)
 
 
 def rows() -> dict[str, np.ndarray]:
@@ -49,8 +50,8 @@ def test_halves_share_no_prompt_and_depend_on_nothing_else():
     halves = [set(PROMPTS[side == VALIDATION]) for side in (True, False)]
     assert not halves[0] & halves[1] and all(15 < len(half) < 45 for half in halves)
     order = np.random.default_rng(0).permutation(200)
-    assert (validation_rows(PROMPTS[order]) == VALIDATION[order]).all()
-    many = validation_rows([f"{i}" for i in range(4000)])
+    assert (validation_half(PROMPTS[order]) == VALIDATION[order]).all()
+    many = validation_half([f"{i}" for i in range(4000)])
     assert many.mean() == pytest.approx(0.5, abs=0.03)
 
 
