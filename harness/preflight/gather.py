@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from harness.data.pairs import read_pairs
 from harness.data.rows import pack_rows
-from harness.data.text import TextData, read_run_text
+from harness.data.text import TextData, read_text
 from harness.preflight.finding import Evidence, Finding
 from harness.preflight.table import run_checks
 from harness.types import DataSpec, PreferencePair, RunSpec
@@ -25,9 +25,9 @@ def sources(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, int]]:
 
 def gather(run: RunSpec, batch: int, text: TextData | None = None) -> Evidence:
     """The evidence of a run's data under its seed, without a reference. Raises InputError for data of no use."""
-    data = run.data
-    assert data is not None
-    text = text or read_run_text(run)
+    data, model = run.data, run.model
+    assert data is not None and model is not None
+    text = text or read_text(data, model, run.seed)
     rows = pack_rows([text.tokens[pair.id] for pair in text.train])
     return Evidence(data, text, rows, batch, shared=_shared(data, text))
 
@@ -36,7 +36,7 @@ def _shared(data: DataSpec, text: TextData) -> tuple[tuple[PreferencePair, Prefe
     if not data.heldout_split:
         return ()
     known = {_texts(pair): pair for pair in text.train}
-    other = read_pairs(data, text.render, data.heldout_split).pairs
+    other = read_pairs(data, None, data.heldout_split).pairs
     return tuple((known[_texts(pair)], pair) for pair in other if _texts(pair) in known)
 
 

@@ -145,13 +145,16 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
     """The run's setting, prepared once a worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
     if name not in shop.prepared:
-        key = reference_key(run)
-        weights = load_weights(shop.cache, key)
-        if weights is None:
-            raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
-        setting: Setting = mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
-        shop.prepared[name] = prepare(setting, scorer(shop.cache, shop.device))
+        shop.prepared[name] = prepare(open_setting(run, shop.cache), scorer(shop.cache, shop.device))
     return shop.prepared[name]
+
+
+def open_setting(run: RunSpec, cache: Path) -> Setting:
+    """The setting of a run, with its reference from the cache. Raises RuntimeError where that is gone."""
+    weights = load_weights(cache, reference_key(run))
+    if weights is None:
+        raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
+    return mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
 
 
 def _costs(job: Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
