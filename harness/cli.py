@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
 class Runs(StrEnum):
     """Which runs of a sweep `eval` takes."""
 
@@ -153,7 +154,7 @@ def export(
     say(str(to))
 
 
-@app.command("eval")
+@app.command("eval", epilog="Example: harness eval runs/real --tasks preference --json")
 def eval_(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
     tasks: Annotated[
@@ -166,12 +167,14 @@ def eval_(
 ) -> None:
     """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
     _folder(folder)
-    from harness.sweep.evaluate import evaluate_folder, printed
+    from harness.sweep.evaluate import evaluate_folder, printed, publish
     from harness.types import LmEvalSpec
 
     names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
     asked = LmEvalSpec(names, limit, fewshot, runs.value)
-    found = evaluate_folder(folder, asked, (lambda line: None) if as_json else say)
+    tell = (lambda _: None) if as_json else say
+    found = evaluate_folder(folder, asked, tell)
+    publish(folder, tell)
     if as_json:
         say(_json(printed(found, alone=(folder / "result.json").exists())))
 

@@ -71,7 +71,7 @@ def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int |
         for name in names:
             try:
                 found |= manager.load([name])["tasks"]
-            except Exception as error:  # noqa: BLE001 - whatever a data set's server may raise, the user needs one line
+            except Exception as error:
                 reason = " ".join(str(error).split())[:160]
                 raise InputError(
                     f"lm_eval: '{name}' cannot be loaded ({type(error).__name__}: {reason}); offline, its data must "
@@ -99,7 +99,7 @@ def evaluate(lm: Any, tasks: Mapping[str, Any], limit: int | None) -> list[TaskR
         from lm_eval.evaluator import evaluate as run
 
         for task in tasks.values():
-            task._instances = None  # what a task keeps of an earlier model  # noqa: SLF001
+            task._instances = None  # what a task keeps of an earlier model
         done = run(lm, {"tasks": dict(tasks), "groups": {}, "group_map": {}}, limit=limit, bootstrap_iters=0)
     assert done is not None
     return [_result(name, task, done, limit) for name, task in tasks.items()]

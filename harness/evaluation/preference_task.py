@@ -1,4 +1,4 @@
-"""The built-in lm-eval task: a run's own held-out pairs, chosen against rejected, as files that lm-eval's command reads.
+"""The built-in lm-eval task: a run's own held-out pairs, chosen against rejected, as files that lm-eval reads.
 
 Which of the two stands first alternates from pair to pair, so a model that scores both alike, or always takes the
 first, is right on every other pair, not on all. The choices are a column of the data set: lm-eval does not render a
@@ -11,6 +11,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from harness.data.rows import TokenisedPair
 from harness.names import content_hash
@@ -28,10 +30,17 @@ def preference_docs(pairs: Sequence[TokenisedPair], decode: Decode) -> list[dict
     """
     docs = []
     for number, pair in enumerate(pairs):
-        prompt, chosen, rejected = (decode(ids.tolist()) for ids in (pair.prompt, pair.chosen, pair.rejected))
+        prompt = decode(pair.prompt.tolist())
+        chosen, rejected = (_behind(prompt, pair.prompt, ids, decode) for ids in (pair.chosen, pair.rejected))
         choices = [chosen, rejected] if number % 2 == 0 else [rejected, chosen]
         docs.append({"id": pair.id, "prompt": prompt, "choices": choices, "label": number % 2})
     return docs
+
+
+def _behind(prompt: str, before: np.ndarray, ids: np.ndarray, decode: Decode) -> str:
+    """A response as it reads behind its prompt: some tokenizers write a space only between tokens."""
+    whole = decode([*before.tolist(), *ids.tolist()])
+    return whole[len(prompt) :] if whole.startswith(prompt) else decode(ids.tolist())
 
 
 def task_config(data: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""An exported run opened once, and the weights of others put into it: models of one base in turn, one base in memory."""
+"""An exported run opened once, and the weights of others put into it: one base in memory, its models in turn."""
 
 from __future__ import annotations
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from harness.data.pairs import read_pairs
 from harness.data.rows import pack_rows
 from harness.data.text import TextData, read_text
+from harness.names import plain as as_plain
 from harness.preflight.finding import Evidence, Finding
 from harness.preflight.table import run_checks
-from harness.types import DataSpec, PreferencePair, RunSpec
+from harness.tracking.store import write_json
+from harness.types import DataSpec, InputError, PreferencePair, RunSpec
 
 
 def sources(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, int]]:
@@ -44,10 +46,26 @@ def _texts(pair: PreferencePair) -> tuple[str, frozenset[str]]:
     return pair.prompt.strip(), frozenset((pair.chosen.strip(), pair.rejected.strip()))
 
 
+def look_before(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]) -> None:
+    """Run the checks that need no model before a sweep on real pairs trains; say and keep what they find.
+
+    `preflight.json` of the sweep's folder holds it for the report. Raises InputError with every error found.
+    """
+    if not sources(runs):
+        return
+    found = preflight(runs)
+    write_json(folder / "preflight.json", [as_plain(finding) for finding in found])
+    if errors := [finding.line for finding in found if finding.severity == "error"]:
+        raise InputError(*errors)
+    for finding in found:
+        if finding.severity == "warning":
+            say(finding.line)
+
+
 def preflight(runs: Sequence[RunSpec]) -> list[Finding]:
     """What the checks say of every data set of the runs, each line once; empty for the embedded world."""
     found: dict[Finding, None] = {}
     for run, batch in sources(runs):
         for finding in run_checks(gather(run, batch)):
-            found.setdefault(replace(finding))
+            found.setdefault(finding)
     return list(found)

@@ -61,7 +61,7 @@ def assumption(e: Evidence) -> list[Finding]:
 
 
 def closed_forms(e: Evidence, losses: Iterable[tuple[str, np.ndarray, np.ndarray]]) -> list[Finding]:
-    """Losses where policy and reference are equal against their closed forms: (objective, loss `(n,)`, closed `(n,)`)."""
+    """Losses where policy and reference are equal, against closed forms: (objective, loss `(n,)`, closed `(n,)`)."""
     findings = []
     for name, loss, closed in losses:
         off = np.abs(loss - closed) > 1e-4 * np.maximum(1.0, np.abs(closed))

@@ -17,7 +17,7 @@ from harness.evaluation.preference_task import NAME, preference_docs, write_task
 from harness.measure.benchmarks import document_values, paired_change, tie_share
 from harness.names import plain as as_data
 from harness.names import run_key
-from harness.spec import load_sweep
+from harness.spec import SweepSpec, load_sweep
 from harness.tracking import store
 from harness.tracking.evaluations import (
     Change,
@@ -27,7 +27,7 @@ from harness.tracking.evaluations import (
     read_samples,
     write_evaluations,
 )
-from harness.types import InputError, LmEvalSpec, RunSpec
+from harness.types import InputError, LmEvalSpec, ModelSpec, RunSpec
 
 REFERENCES = "references"  # folder of a sweep: a folder for each reference that was evaluated
 Say = Callable[[str], None]
@@ -40,6 +40,19 @@ class _Entry:
     run: RunSpec
     folder: Path
     result: Mapping[str, Any]
+
+
+def check_asked(sweep: SweepSpec) -> None:
+    """Before anything trains: raises InputError for tasks that may not run, and where no weights would be kept."""
+    if sweep.lm_eval is None:
+        return
+    check_tasks(sweep.lm_eval.tasks, "evaluation.lm_eval.tasks")
+    built = [run for run in sweep.runs if run.world is not None or isinstance(run.model, ModelSpec)]
+    if any(run.evaluation.keep in ("", "none") for run in built):
+        raise InputError("evaluation.lm_eval: the weights of a model that the sweep builds are not kept; "
+                         "set evaluation.keep: final")  # fmt: skip
+    if any(run.evaluation.keep == "none" for run in sweep.runs):
+        raise InputError("evaluation.lm_eval: evaluation.keep: none leaves no weights to evaluate; set it to final")
 
 
 def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Path, tuple[Evaluated, ...]]]:
@@ -239,6 +252,19 @@ def _told(found: Sequence[Evaluated]) -> str:
         moved = f" ({change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}])" if change is not None else ""
         parts.append(f"{one.task} {name} {value:.3f}{moved}")
     return ", ".join(parts)
+
+
+def publish(folder: Path, say: Say) -> None:
+    """Bring the report and the tracking store up to date with what was evaluated in a run's or a sweep's folder."""
+    from harness.report.page import write_report
+    from harness.tracking.mlflow_outbox import Outbox
+
+    sweep_folder = folder.resolve().parent if (folder / store.RESULT).exists() else folder.resolve()
+    with store.claim_sweep(sweep_folder):
+        say(f"report   {write_report(sweep_folder)}")
+        waiting = Outbox(sweep_folder.parent, sweep_folder.name).finish(sweep_folder)
+    if waiting:
+        say(f"tracking {waiting} points waiting, run harness sync {sweep_folder}")
 
 
 def printed(found: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
