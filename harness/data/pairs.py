@@ -45,11 +45,15 @@ _REFUSED = ("row_too_long", "conversation", "mixed", "template")
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
-    """The usable pairs of a file in file order, and notes on the rest. `rows` counts all rows that were read."""
+    """The usable pairs of a file in file order, and notes on the rest. `rows` counts all rows that were read.
+
+    `templated`: the texts were written by a chat template, special tokens and all.
+    """
 
     pairs: tuple[PreferencePair, ...]
     notes: tuple[Note, ...]
     rows: int
+    templated: bool = False
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
@@ -192,7 +196,7 @@ def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None =
     named, repeated = _named(pairs)
     if repeated:
         notes.append(make_note("duplicate", repeated, "pairs repeat an earlier one and are kept"))
-    return PairTable(named, (*notes, *oddities(named)), total)
+    return PairTable(named, (*notes, *oddities(named)), total, form.conversational and render is not None)
 
 
 def _file_notes(form: Form, columns: set[str], count: int, templated: bool) -> list[Note]:

@@ -5,7 +5,7 @@ Imports no torch, so `harness plan` can say what a sweep would drop and cut.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.data.chat import Render
@@ -14,7 +14,7 @@ from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
 from harness.data.tokens import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
 from harness.names import stream_seed
-from harness.types import DataSpec, InputError, ModelSpec, PreferencePair, RunSpec
+from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,17 +33,24 @@ class TextData:
 
 
 def read_text(
-    data: DataSpec, model: ModelSpec, seed: int, words: Vocabulary | None = None, render: Render | None = None
+    data: DataSpec,
+    model: ModelSpec | PathModelSpec,
+    seed: int,
+    words_of: Callable[[bool], Vocabulary] | None = None,
+    render: Render | None = None,
 ) -> TextData:
     """Read, split and tokenise. Raises InputError for data that leaves nothing to train on or to hold out.
 
-    `words` and `render` are the tokenizer of a model that has one, and its chat template; without `words` a tokenizer
-    is trained on the training side.
+    `words_of` gives the vocabulary of a model that has a tokenizer, for texts of its chat template (True) or plain
+    ones; `render` is that template. Without them a tokenizer is trained on the training side.
     """
     table = read_pairs(data, render)
     train, heldout, split_notes = _sides(data, table, seed, render)
     tokenizer = None
-    if words is None:
+    if words_of is not None:
+        words = words_of(table.templated)
+    else:
+        assert isinstance(model, ModelSpec)
         texts = (text for p in train for text in (p.prompt, p.chosen, p.rejected))
         tokenizer = train_tokenizer(texts, model.vocab_size)
         words = vocabulary(tokenizer)
@@ -95,19 +102,34 @@ def _sides(
     return list(table.pairs), heldout, [*notes, near] if near.count else notes
 
 
-def data_notes(runs: Sequence[RunSpec]) -> list[str]:
-    """What a sweep on real pairs reads, drops and cuts, a sentence each; empty for the embedded world."""
-    seen: dict[tuple[DataSpec, ModelSpec, int], None] = {}
+# How a model from a path reads texts: its vocabulary, for texts of a chat template or plain ones, and that template.
+Reading = tuple[Callable[[bool], Vocabulary], Render | None]
+
+
+def data_notes(runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Reading] | None = None) -> list[str]:
+    """What a sweep on real pairs reads, drops and cuts, a sentence each; empty for the embedded world.
+
+    `reading` opens the tokenizer of a model from a path, which imports torch; without it what that tokenizer would cut
+    is left unsaid.
+    """
+    seen: dict[tuple[DataSpec, ModelSpec | PathModelSpec, int], None] = {}
     for run in runs:
         if run.data is not None and run.model is not None:
             seen.setdefault((run.data, run.model, run.seed))
     lines: dict[str, None] = {}
     for data, model, seed in seen:
-        text = read_text(data, model, seed)
-        lines.setdefault(f"{text.rows} rows read, {text.rows - text.usable} dropped, {text.usable} usable pairs")
-        for note in text.file_notes:
+        if isinstance(model, PathModelSpec) and reading is None:
+            table = read_pairs(data)
+            rows, usable, notes, own = table.rows, len(table.pairs), table.notes, []
+        else:
+            opened = reading(model) if isinstance(model, PathModelSpec) and reading is not None else ()
+            text = read_text(data, model, seed, *opened)
+            rows, usable, notes = text.rows, text.usable, text.file_notes
+            own = [f"{len(text.train)} pairs to train on, {len(text.heldout)} held out by prompt"]
+            own += [note.text for note in text.notes]
+        lines.setdefault(f"{rows} rows read, {rows - usable} dropped, {usable} usable pairs")
+        for note in notes:
             lines.setdefault(note.text)
-        lines.setdefault(f"seed {seed}: {len(text.train)} pairs to train on, {len(text.heldout)} held out by prompt")
-        for note in text.notes:
-            lines.setdefault(f"seed {seed}: {note.text}")
+        for line in own:
+            lines.setdefault(f"seed {seed}: {line}")
     return list(lines)

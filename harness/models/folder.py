@@ -46,6 +46,20 @@ def source_of(model: PathModelSpec) -> Source:
     return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
 
 
+def open_tokenizer(source: Source) -> Any:
+    """The tokenizer of a source's folder, as transformers reads it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.path: the tokenizer in {source.folder} cannot be loaded ({_first(error)})") from None
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @lru_cache(maxsize=1)
 def base_model(source: Source) -> Any:
     """The loaded model of a source, not to be changed. Raises InputError where its weights cannot be used."""
@@ -99,8 +113,13 @@ def shell(source: Source) -> Any:
 
 def start_weights(source: Source, seed: int) -> Tensor:
     """The row `(P,)` that training starts from: fresh adapters drawn from `seed`, or the model's own weights."""
-    model = shell(source)
-    return flatten(model) if source.lora is None else initial_adapters(model, seed)
+    return _whole(source) if source.lora is None else initial_adapters(shell(source), seed)
+
+
+@lru_cache(maxsize=1)
+def _whole(source: Source) -> Tensor:
+    """The model's own weights `(P,)`: one row for every seed that starts from them."""
+    return flatten(base_model(source))
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ class LaneModel:
     model: Any  # a transformers causal LM after surgery
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
+    recomputes: bool = False  # gradient checkpointing
 
     @property
     def lanes(self) -> int:
@@ -108,7 +109,7 @@ class LaneModel:
 
     def _recompute(self, allowed: bool) -> None:
         """Layers recompute their activations in the backward pass where that was asked for; never beside a cache."""
-        if self.model.is_gradient_checkpointing:
+        if self.recomputes:
             for module in self.model.modules():
                 if getattr(module, "gradient_checkpointing", None) is not None:
                     module.training = allowed and torch.is_grad_enabled()
@@ -180,8 +181,9 @@ def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.devic
         size = parameter.numel()
         stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *parameter.shape))
         start += size
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
     _replace(skeleton, stacked, len(rows))
-    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()))
+    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes)
 
 
 def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:

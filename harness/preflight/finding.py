@@ -40,13 +40,20 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Log-probs `(n, 2)` in nats, chosen and rejected, of the pairs `ids` as labelled: `stored` in the reference table,
-    `live` of the policy before its first step. `dtype` is that of the forward pass."""
+    """Log-probs `(n, 2)` in nats, chosen and rejected, of `pairs` as labelled: `stored` in the reference table, `live`
+    of the policy before its first step. `lengths` `(n, 2)` in tokens; `dtype` is that of the forward pass."""
 
-    ids: tuple[str, ...]
+    pairs: tuple[PreferencePair, ...]
     stored: np.ndarray
     live: np.ndarray
+    lengths: np.ndarray
     dtype: str = "float32"
+
+    def of(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
+        """delta_ref `(m,)` in nats, chosen less rejected, of those of `pairs` that were looked at."""
+        wanted = {pair.id for pair in pairs}
+        own = np.array([pair.id in wanted for pair in self.pairs], dtype=bool)
+        return (self.stored[:, 0] - self.stored[:, 1])[own]
 
 
 @dataclass(frozen=True, eq=False)

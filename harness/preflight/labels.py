@@ -105,11 +105,9 @@ def _by_splits(e: Evidence) -> list[Finding]:
     sides = {name: _length_signs(e, pairs) for name, pairs in (("train", e.text.train), ("held", e.text.heldout))}
     found = [("longer", "the chosen response is the longer one in", _share(sides["train"]), _share(sides["held"]))]
     if e.reference is not None:
-        train = {pair.id for pair in e.text.train}
-        own = np.array([i in train for i in e.reference.ids], dtype=bool)
-        signs = np.sign(e.reference.stored[:, 0] - e.reference.stored[:, 1])
         what = "the reference gives the chosen response the higher log-prob in"
-        found.append(("delta_ref", what, _share(signs[own]), _share(signs[~own])))
+        own, other = (_share(np.sign(e.reference.of(side))) for side in (e.text.train, e.text.heldout))
+        found.append(("delta_ref", what, own, other))
     findings = []
     for _, what, train_share, held in found:
         if min(train_share.n, held.n) < FEW:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from harness.names import content_hash, plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import budget, family
-from harness.types import RunSpec
+from harness.spec_place import model_shape
+from harness.types import PathModelSpec, RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
@@ -34,8 +35,9 @@ def pack_key(run: RunSpec) -> str:
     if run.world is not None:
         source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
     else:
-        # Each replicate of a text sweep trains its own tokenizer, so row widths differ between seeds.
-        source = [plain(run.data), plain(run.model), run.seed]
+        # Where each replicate trains its own tokenizer, row widths differ between seeds.
+        own = [] if isinstance(run.model, PathModelSpec) else [run.seed]
+        source = [plain(run.data), plain(run.model), *own]
     training = plain(budget(run.objective, run.training))
     for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
@@ -89,7 +91,7 @@ def lanes_that_fit(run: RunSpec) -> int:
     if run.data is None or run.model is None:
         return PACK_SIZE
     response = run.data.max_response_length or run.data.max_length
-    return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
+    return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * model_shape(run.model).vocab_size * 4), 1)
 
 
 def keys(task: PackTask) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from harness.labels import readable_names
 from harness.names import content_hash, plain, run_key, without_later
 from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
+from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.types import RunSpec
 
@@ -156,7 +157,7 @@ def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str,
             tuned = SFT_SECONDS * w.sft_steps * w.sft_batch / (200 * 96)
             stages["pretraining"].setdefault(mythworld.pretraining_key(w, run.seed), base * size)
             stages["reference"].setdefault(mythworld.reference_key(w, run.seed), tuned * size)
-        elif run.data is not None and run.model is not None:
+        elif run.data is not None and run.model is not None and run.model.sft_steps:
             data = {name: value for name, value in without_later("data", plain(run.data)).items() if name != "path"}
             key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
             tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
@@ -182,8 +183,8 @@ def _run_seconds(run: RunSpec) -> float:
 
 def _size(run: RunSpec) -> float:
     """Weights in the matrix products of a model's layers: what the time of a step grows with."""
-    model = run.world or run.model
-    assert model is not None
+    assert run.world is not None or run.model is not None
+    model = run.world or model_shape(run.model)  # type: ignore[arg-type]  # one of the two is set
     return float(model.layers * model.hidden_size * (8 * model.hidden_size + 3 * model.intermediate_size))
 
 

@@ -19,16 +19,16 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.preflight.gather import look_before
 from harness.spec import SweepSpec, reward_run
 from harness.sweep.engines import process
+from harness.sweep.before import look_before
 from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
 from harness.sweep.tasks import Order, Shop, perform
 from harness.tracking import store
-from harness.types import InputError, RunSpec
+from harness.types import InputError, PathModelSpec, RunSpec
 
 
 def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
@@ -69,8 +69,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:

@@ -78,7 +78,7 @@ def write(family: str, folder: Path, seed: int = 0, **changes: Any) -> Path:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
         with torch.no_grad():  # norms and biases start at one and zero: make them mean something
-            for name, parameter in model.named_parameters():
+            for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
     model.save_pretrained(folder)
