@@ -265,6 +265,19 @@ class EvaluationSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LmEvalSpec:
+    """lm-eval's tasks on finished runs: the first `limit` documents of each (None: all), `num_fewshot` examples (None:
+    as each task has it), on all runs, the best of each objective, corruption and seed, or those that the sentinel of
+    free-running samples flags. No part of a run: what was trained does not depend on it."""
+
+    tasks: tuple[str, ...] = ("preference",)
+    limit: int | None = None
+    num_fewshot: int | None = None
+    runs: str = "all"  # all | best | flagged
+    batch_size: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class RunSpec:
     """One training run, fully resolved. `world` or (`data`, `model`) is set, never both.
 

@@ -33,6 +33,7 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"evaluation": ("harness.evaluation", "harness.evaluation.*")},
     {"training": ("harness.training", "harness.training.*")},
     {"rlhf": ("harness.rlhf", "harness.rlhf.*")},
+    {"preflight": ("harness.preflight", "harness.preflight.*")},
     {"report": ("harness.report", "harness.report.*"), "listing": ("harness.listing",)},
     {
         "sweep": ("harness.sweep", "harness.sweep.*"),

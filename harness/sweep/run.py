@@ -21,6 +21,8 @@ from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
 from harness.sweep.engines import process
+from harness.sweep.before import look_before
+from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
@@ -36,11 +38,13 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
     lost: the same command goes on).
     """
     console = console or Console(stderr=False)
+    check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
         write_plan(folder, sweep, names)
+        look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
         count = worker_count(sweep, workers)
         console.print(
@@ -52,6 +56,8 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
         except KeyboardInterrupt:
             console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
             raise
+        if sweep.lm_eval is not None:
+            evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
 
 

@@ -1,4 +1,4 @@
-"""Forms beyond one file of pairs: folders with splits, mapped columns, unpaired completions, chat templates, the hub."""
+"""Forms beyond one file of pairs: folders, splits, mapped columns, unpaired completions, chat templates, the hub."""
 
 from __future__ import annotations
 
@@ -249,10 +249,12 @@ def test_hub_rows_come_at_the_commit_of_the_run_key(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     commit = "0123456789" * 4
-    text = "name: t\nobjectives: [{name: dpo, beta: 1}]\ndata: {hub: org/set, revision: '%s', split: test}\n" % commit
+    text = "name: t\nobjectives: [{name: dpo, beta: 1}]\ndata: {hub: org/set, revision: 'X', split: test}\n".replace(
+        "X", commit
+    )
     (tmp_path / "s.yaml").write_text(text)
     data = load_sweep(tmp_path / "s.yaml").runs[0].data
     assert data is not None and data.sha256 == commit and data.path == ""
     assert [pair.prompt for pair in read_pairs(data).pairs] == ["test"] and asked == [("org/set", commit)]
-    with pytest.raises(InputError, match="has the splits train, test; name one as data.split"):
+    with pytest.raises(InputError, match=r"has the splits train, test; name one as data\.split"):
         read_pairs(DataSpec(hub="org/set", sha256=commit))
