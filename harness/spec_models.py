@@ -86,7 +86,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "path": P(None, "text"),
         "revision": P(None, "text"),
         "sha256": P(None, "text"),
-        "lora": P(None, "table"),
+        "lora": P(None, "table", doc="null or {rank, alpha, targets}"),
         "dtype": P(None, "choice", choices=("float32", "bfloat16")),
         "attention": P(None, "choice", choices=("sdpa", "eager")),
         "gradient_checkpointing": P(None, "bool"),
@@ -126,6 +126,8 @@ def expected(field: Parameter) -> str:
         return "text"
     if field.kind == "bool":
         return "true or false"
+    if field.kind == "table":
+        return field.doc
     return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
 
 

@@ -24,6 +24,8 @@ Written by `python -m tests.readme` from the code that checks specs; how they pl
 list in place of a value is an axis.
 """
 
+TITLES = {"path_model": "`model` with a `path`"}
+
 
 def rendered(text: str) -> str:
     """The README with its tables made anew."""
@@ -39,7 +41,7 @@ def reference() -> str:
     for section, kind in SECTIONS.items():
         intro = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
         parts.append(
-            f"## `{section}`\n\n{intro}\n\n{_table(('key', 'default', 'accepts', 'meaning'), _keys(section))}\n"
+            f"## {TITLES.get(section, f'`{section}`')}\n\n{intro}\n\n{_table(('key', 'default', 'accepts', 'meaning'), _keys(section))}\n"
         )
     for title, rows in (("Objectives", OBJECTIVES), ("Corruptions", CORRUPTIONS)):
         parts.append(f"## {title}\n\n{_table(('name', 'parameter', 'default', 'accepts', 'meaning'), _knobs(rows))}\n")
