@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.models.pack import LaneModel
+from harness.models.picked import picked_logps
 
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64
@@ -200,6 +201,6 @@ def score_samples(model: LaneModel, prompts: Tensor, real: Tensor, samples: Samp
         seen = torch.cat([real[:, part], within], -1).reshape(ids.shape)
         position = (seen.long().cumsum(-1) - 1).clamp(min=0)
         hidden = model.hidden(ids, causal_mask(seen, width + depth), position)[:, width - 1 : -1]
-        logps = model.head(hidden).log_softmax(-1).gather(-1, tokens.reshape(-1, depth, 1)).squeeze(-1)
+        logps = picked_logps(model, hidden, tokens.reshape(-1, depth))
         parts.append(torch.where(within.reshape(-1, depth), logps, 0.0).sum(-1).view(lanes, -1))
     return torch.cat(parts, 1)[:, :count]

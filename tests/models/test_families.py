@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from harness.data.rows import TokenisedPair, pack_rows
+from harness.models import picked
 from harness.models.folder import Source, base_model, shell, start_weights
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.load import Architecture, skeleton
@@ -197,3 +198,17 @@ def test_adapters_share_one_base(folders):
     packs = [lanes(source, [start_weights(source, seed)] * 2) for seed in (0, 1)]
     places = [pack.model.get_input_embeddings().weight.data_ptr() for pack in packs]
     assert places == [base_model(source).get_input_embeddings().weight.data_ptr()] * 2
+
+
+def test_logits_in_parts_are_the_logits_at_once(case, monkeypatch):
+    source, rows = case
+    model = lanes(source, rows)
+    corpus = build_corpus([pack_rows(PAIRS)], None, CPU)
+    found = []
+    for whole, part in ((picked.WHOLE, picked.PART), (1, 6 * VOCABULARY * 3)):
+        monkeypatch.setattr(picked, "WHOLE", whole)
+        monkeypatch.setattr(picked, "PART", part)
+        scored = pair_logps(model, corpus, INDEX.expand(2, -1))
+        found.append((scored.chosen.detach(), model.gradient((scored.chosen - scored.rejected).sum())))
+    (once, at_once), (parts, in_parts) = found
+    assert torch.allclose(once, parts, rtol=1e-6) and (at_once - in_parts).norm() <= 1e-5 * at_once.norm()
