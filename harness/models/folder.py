@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.models.lora import adapt, initial_adapters
-from harness.models.pack import flatten
+from harness.models.pack import flatten, scaled_logits
 from harness.spec_place import hub_folder
 from harness.types import InputError, LoraSpec, PathModelSpec
 
@@ -144,8 +144,7 @@ def _must_take_rows(model: Any, source: Source) -> None:
     alone = model(input_ids=plain).logits.float()[:, width:]
     loose = 1e-4 if model.dtype == torch.float32 else 0.05
     scale = alone.abs().max()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    head = head.float() if cap is None else torch.tanh(head.float() / cap) * cap
+    head = scaled_logits(model.config, head.float())
     error = max((packed[:, 2 * width :] - alone).abs().max(), (packed - head).abs().max()) / scale
     if not bool(error <= loose):
         raise InputError(

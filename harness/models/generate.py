@@ -39,7 +39,7 @@ class Samples:
 class StaticCache:
     """Keys and values of every layer in memory of fixed size: a step writes its own and sees what stands before.
 
-    It does what transformers asks of a cache where mask and positions are given (`update`).
+    It does what transformers asks of a cache where mask and positions are given.
     """
 
     is_compileable = False
@@ -60,6 +60,10 @@ class StaticCache:
             kept[:, :, start:end] = new
         keys, values = self.stored[layer]
         return keys[:, :, :end], values[:, :, :end]
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Tokens that a layer holds."""
+        return self.filled[layer]
 
     def repeat(self, copies: int) -> None:
         """Every cached row `copies` times behind each other, row by row."""

@@ -157,9 +157,17 @@ class LaneModel:
     @_in_compute_dtype
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return scaled_logits(self.model.config, self.model.get_output_embeddings()(hidden).float())
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """The logits of a model from those of its output layer: some architectures scale them or cap them softly."""
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _gathered(hidden: Tensor, source: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ def picked_logps(model: LaneModel, hidden: Tensor, target: Tensor) -> Tensor:
     if rows * hidden.shape[1] <= WHOLE:
         return _picked(model, hidden, target)
     width = max(PART // rows, 1)
-    parts = zip(hidden.split(width, 1), target.split(width, 1), strict=True)
+    parts = zip(torch.split(hidden, width, 1), torch.split(target, width, 1), strict=True)
     if not torch.is_grad_enabled():
         return torch.cat([_picked(model, *part) for part in parts], 1)
     return torch.cat([checkpoint(_picked, model, *part, use_reentrant=False) for part in parts], 1)
