@@ -23,6 +23,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+
+class Runs(StrEnum):
+    """Which runs of a sweep `eval` takes."""
+
+    all = "all"
+    best = "best"
+    flagged = "flagged"
+
+
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
@@ -130,6 +139,44 @@ def dashboard(
     from harness.tracking.mlflow_server import serve
 
     raise typer.Exit(serve(out))
+
+
+@app.command(epilog="Example: harness export runs/quick/1a2b3c4d-dpo --to exported")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
+) -> None:
+    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    _folder(folder)
+    from harness.models.export import export_run
+
+    export_run(folder, to)
+    say(str(to))
+
+
+@app.command("eval", epilog="Example: harness eval runs/real --tasks preference --json")
+def eval_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B", help="names of lm-eval tasks (preference: held-out pairs)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
+    fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
+    runs: Annotated[Runs, typer.Option("--runs", help="of a sweep: all, best or flagged")] = Runs.all,
+    as_json: Json = False,
+) -> None:
+    """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
+    _folder(folder)
+    from harness.sweep.evaluate import evaluate_folder, printed, publish
+    from harness.types import LmEvalSpec
+
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
+    asked = LmEvalSpec(names, limit, fewshot, runs.value)
+    tell = (lambda _: None) if as_json else say
+    found = evaluate_folder(folder, asked, tell)
+    publish(folder, tell)
+    if as_json:
+        say(_json(printed(found, alone=(folder / "result.json").exists())))
 
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick")

@@ -159,10 +159,13 @@ class WorldSpec:
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """A file of real preference pairs. `sha256` is the content hash that enters run keys; the path never does."""
+    """Real preference pairs: a file, a folder of files, or a hub data set.
+
+    `sha256` is the content hash that enters run keys, of a hub data set its commit; the path never does.
+    """
 
     path: str = ""
-    format: str = ""  # detected where empty: pairs | hh
+    format: str = ""  # detected where empty: pairs | hh | unpaired
     sha256: str = ""
     limit: int = 0  # 0: all rows
     heldout: float = 0.2  # share of prompts held out
@@ -170,6 +173,11 @@ class DataSpec:
     max_length: int = 256  # tokens of prompt + response
     max_prompt_length: int = 128  # a longer prompt keeps its end
     max_response_length: int = 0  # a longer response keeps its start; 0: only max_length bounds it
+    hub: str = ""  # id of a hub data set, in place of path
+    revision: str = ""  # of it: a commit, branch or tag
+    split: str = ""  # of a folder or hub data set: what to train on (and to hold out of, unless heldout_split)
+    heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
+    columns: str = ""  # other names of columns, "chosen=response_j, rejected=response_k"
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +194,40 @@ class ModelSpec:
     sft_batch: int = 32
     sft_learning_rate: float = 3e-3
     dtype: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """Low-rank adapters, W x + (alpha / rank) B A x (arXiv 2106.09685). `targets` are endings of module names.
+
+    The one target `all-linear` stands for every linear layer but the output head, as in peft.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass(frozen=True, slots=True)
+class PathModelSpec:
+    """A causal language model of transformers: a local folder, or a hub id at a pinned revision.
+
+    `sha256` is the hash of the folder's weights, configuration and tokenizer, for a hub id `id@commit`: it enters run
+    keys in place of path and revision. Without `lora` all parameters are trained.
+    """
+
+    kind: str = "path"
+    path: str = ""
+    revision: str = ""
+    sha256: str = ""
+    lora: LoraSpec | None = None
+    dtype: str = "float32"  # of the forward pass: float32 | bfloat16; what is trained is kept in float32
+    attention: str = "sdpa"  # sdpa | eager
+    gradient_checkpointing: bool = False
+    template: str = "auto"  # auto: conversational rows through the tokenizer's chat template; none: as plain text
+    sft_steps: int = 0  # maximum likelihood of the chosen responses first; its result is the reference
+    sft_batch: int = 8
+    sft_learning_rate: float = 2e-5
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +251,8 @@ class EvaluationSpec:
 
     `samples`: free-running samples of held-out prompts at the end, and a quarter as many of OOD prompts.
     `gradient_probe`: training probe pairs whose log-prob gradients are compared at the first and the last step.
+    `keep`: which weights stay in the run folder: final, best (the checkpoint that ranks most held-out pairs right) or
+    none; "" is final for a model from a path and none for one that the sweep builds.
     """
 
     checkpoints: int = 6
@@ -217,6 +261,20 @@ class EvaluationSpec:
     ood: int = 128
     samples: int = 256
     gradient_probe: int = 0
+    keep: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LmEvalSpec:
+    """lm-eval's tasks on finished runs: the first `limit` documents of each (None: all), `num_fewshot` examples (None:
+    as each task has it), on all runs, the best of each objective, corruption and seed, or those that the sentinel of
+    free-running samples flags. No part of a run: what was trained does not depend on it."""
+
+    tasks: tuple[str, ...] = ("preference",)
+    limit: int | None = None
+    num_fewshot: int | None = None
+    runs: str = "all"  # all | best | flagged
+    batch_size: int = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +291,7 @@ class RunSpec:
     seed: int
     world: WorldSpec | None = None
     data: DataSpec | None = None
-    model: ModelSpec | None = None
+    model: ModelSpec | PathModelSpec | None = None
     device: str = "auto"
     replica: int = 0
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.models.pack import LaneModel
+from harness.models.picked import picked_logps
 
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64
@@ -38,8 +39,10 @@ class Samples:
 class StaticCache:
     """Keys and values of every layer in memory of fixed size: a step writes its own and sees what stands before.
 
-    It does what a decoder layer of transformers asks of a cache (`update`).
+    It does what transformers asks of a cache where mask and positions are given.
     """
+
+    is_compileable = False
 
     def __init__(self, layers: int, size: int) -> None:
         self.size = size
@@ -57,6 +60,10 @@ class StaticCache:
             kept[:, :, start:end] = new
         keys, values = self.stored[layer]
         return keys[:, :, :end], values[:, :, :end]
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Tokens that a layer holds."""
+        return self.filled[layer]
 
     def repeat(self, copies: int) -> None:
         """Every cached row `copies` times behind each other, row by row."""
@@ -139,11 +146,11 @@ def _sample(
     cache = StaticCache(model.layers, width + depth)
     seen = real.reshape(-1, width)
     position = (seen.long().cumsum(-1) - 1).clamp(min=0)
-    hidden = model.decode(prompts.reshape(-1, width), causal_mask(seen, width), model.rotary(position), cache)[:, -1]
+    hidden = model.decode(prompts.reshape(-1, width), causal_mask(seen, width), model.places(position), cache)[:, -1]
     cache.repeat(copies)
     hidden, seen, last = (value.repeat_interleave(copies, 0) for value in (hidden, seen, position[:, -1:]))
     rows = lanes * count * copies
-    cosine, sine = (table[0] for table in model.rotary(torch.arange(width + depth, device=last.device)[None]))
+    tables = [table[0] for table in model.places(torch.arange(width + depth, device=last.device)[None])]
     seen = torch.cat([seen, torch.ones_like(seen[:, :1]).expand(-1, depth)], 1)
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
     alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
@@ -165,8 +172,8 @@ def _sample(
         alive = alive & (token != eos)
         if step + 1 < depth:
             place = last + step + 1
-            rotary = (cosine[place], sine[place])
-            hidden = model.decode(token[:, None], mask[..., : width + step + 1], rotary, cache)[:, -1]
+            places = tuple(table[place] for table in tables)
+            hidden = model.decode(token[:, None], mask[..., : width + step + 1], places, cache)[:, -1]
     stacked = torch.stack(tokens, -1).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
@@ -198,6 +205,6 @@ def score_samples(model: LaneModel, prompts: Tensor, real: Tensor, samples: Samp
         seen = torch.cat([real[:, part], within], -1).reshape(ids.shape)
         position = (seen.long().cumsum(-1) - 1).clamp(min=0)
         hidden = model.hidden(ids, causal_mask(seen, width + depth), position)[:, width - 1 : -1]
-        logps = model.head(hidden).log_softmax(-1).gather(-1, tokens.reshape(-1, depth, 1)).squeeze(-1)
+        logps = picked_logps(model, hidden, tokens.reshape(-1, depth))
         parts.append(torch.where(within.reshape(-1, depth), logps, 0.0).sum(-1).view(lanes, -1))
     return torch.cat(parts, 1)[:, :count]

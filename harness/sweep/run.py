@@ -20,13 +20,15 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
+from harness.sweep.before import look_before
 from harness.sweep.engines import process
+from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
 from harness.sweep.tasks import Order, Shop, perform
 from harness.tracking import store
-from harness.types import InputError, RunSpec
+from harness.types import InputError, PathModelSpec, RunSpec
 
 
 def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
@@ -36,11 +38,13 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
     lost: the same command goes on).
     """
     console = console or Console(stderr=False)
+    check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
         write_plan(folder, sweep, names)
+        look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
         count = worker_count(sweep, workers)
         console.print(
@@ -52,6 +56,8 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
         except KeyboardInterrupt:
             console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
             raise
+        if sweep.lm_eval is not None:
+            evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
 
 
@@ -63,8 +69,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:

@@ -21,8 +21,10 @@ from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
+from harness.sweep.before import check_prepared
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
+from harness.sweep.keeping import keeper
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -33,7 +35,7 @@ from harness.sweep.reference_store import scorer
 from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
-from harness.sweep.stages import load_weights, reference_key
+from harness.sweep.stages import reference_key, reference_weights
 from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
@@ -68,9 +70,11 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
     by_key = {job.key: job for job in jobs}
+    kept = keeper(task.runs, tuple(by_key), settings)
     step = -1
     for record in records:
         job = by_key[record.run_key]
+        kept.see(record, run.model)
         job.records.append(record)
         if record.step != step:
             step = record.step
@@ -94,6 +98,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         if probed:
             table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
             store.write_table(job.folder / "probes.parquet", table)
+        kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
         _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
         yield Message("done", task.number, key=job.key, status=status)
 
@@ -141,13 +146,16 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
     """The run's setting, prepared once a worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
     if name not in shop.prepared:
-        key = reference_key(run)
-        weights = load_weights(shop.cache, key)
-        if weights is None:
-            raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
-        setting: Setting = mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
-        shop.prepared[name] = prepare(setting, scorer(shop.cache, shop.device))
+        made = prepare(open_setting(run, shop.cache), scorer(shop.cache, shop.device))
+        check_prepared(run, made, shop.device)
+        shop.prepared[name] = made
     return shop.prepared[name]
+
+
+def open_setting(run: RunSpec, cache: Path) -> Setting:
+    """The setting of a run with its reference. Raises RuntimeError where that is gone from the cache."""
+    weights = reference_weights(cache, run)
+    return mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
 
 
 def _costs(job: Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:

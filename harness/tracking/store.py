@@ -181,7 +181,10 @@ def verify(folder: Path) -> list[str]:
 
 
 def _verify_run(folder: Path) -> list[str]:
+    from harness.tracking.evaluations import damaged as damaged_evaluations
+
     lines = [f"{folder.name[:8]} {p.name}: was damaged" for p in sorted(folder.glob(f"{RESULT}.corrupt-*"))]
+    lines += [f"{folder.name[:8]} {line}" for line in damaged_evaluations(folder)]
     if not (folder / RESULT).exists():
         return lines
     result = _whole_result(folder / RESULT)
