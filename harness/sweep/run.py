@@ -20,8 +20,8 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
-from harness.sweep.engines import process
 from harness.sweep.before import look_before
+from harness.sweep.engines import process
 from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
