@@ -50,13 +50,30 @@ class Table(StrEnum):
 
 
 @app.command(epilog="Example: harness plan experiments/quick.yaml --set seeds=8")
-def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None, as_json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    out: Out = RUNS,
+    set_: Set = None,
+    max_runs: MaxRuns = None,
+    preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
+    as_json: Json = False,
+) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
     from harness.sweep.plan import describe, render
 
-    described = describe(load_sweep(spec, set_ or (), max_runs), out)
+    loaded = load_sweep(spec, set_ or (), max_runs)
+    described = describe(loaded, out)
+    if preflight:
+        from harness.sweep.before import preflight as look
+        from harness.sweep.before import told
+
+        described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
     say(_json(described) if as_json else render(described))
+    if preflight:
+        if not as_json:
+            say("\n".join(told(described["preflight"])))
+        raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
 
 
 @app.command(epilog="Example: harness sweep experiments/quick.yaml --set training.steps=400 --out runs")

@@ -58,6 +58,7 @@ REPORT_SOURCES = (
     "harness.measure*",
     "harness.report*",
     "harness.tracking",
+    "harness.tracking.evaluations",
     "harness.tracking.journal",
     "harness.tracking.store",
 )

@@ -18,7 +18,7 @@ def open_exported(folder: Path, device: torch.device) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    own = {"trust_remote_code": False, "local_files_only": True}
+    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     tokenizer = AutoTokenizer.from_pretrained(folder, **own)
     if (folder / ADAPTER_CONFIG).is_file():
         from peft import AutoPeftModelForCausalLM
@@ -38,7 +38,7 @@ def put_weights(model: Any, tensors: Mapping[str, Tensor]) -> None:
     if hasattr(model, "peft_config"):
         from peft import set_peft_model_state_dict
 
-        found = set_peft_model_state_dict(model, dict(tensors))
+        found: Any = set_peft_model_state_dict(model, dict(tensors))
         if found.unexpected_keys:
             raise RuntimeError(f"adapter tensors without a place: {', '.join(sorted(found.unexpected_keys)[:3])}")
         return

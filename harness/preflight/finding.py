@@ -35,7 +35,8 @@ class Finding:
         where = f"{self.place}:{self.rows[0]}" if len(self.rows) == 1 else self.place
         named = f" (rows {rows})" if len(self.rows) > 1 else ""
         head = " ".join(part for part in (where, self.field) if part)
-        return f"{self.severity}: {head}: {self.text}{named}{f'; {self.fix}' if self.fix else ''}"
+        fix = f"; {self.fix}" if self.fix else ""
+        return f"{self.severity}: {head}{': ' if head else ''}{self.text}{named}{fix}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Reference:
         """delta_ref `(m,)` in nats, chosen less rejected, of those of `pairs` that were looked at."""
         wanted = {pair.id for pair in pairs}
         own = np.array([pair.id in wanted for pair in self.pairs], dtype=bool)
-        return (self.stored[:, 0] - self.stored[:, 1])[own]
+        return np.asarray(self.stored[own, 0] - self.stored[own, 1])
 
 
 @dataclass(frozen=True, eq=False)

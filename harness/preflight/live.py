@@ -50,7 +50,7 @@ def closed_forms(reference: Reference, objectives: Iterable[ObjectiveSpec], plac
         if row is None or row.step0 is None or row.needs or family(spec) in ("rl", "reward"):
             continue
         own = {name: row.hyperparameters[name].default for name in row.hyperparameters} | dict(spec.hyperparameters)
-        loss = row.loss(at, at, **dict(spec.hyperparameters)).base_loss.double().numpy()
+        loss = row.loss(at, at, **dict(spec.hyperparameters)).loss.double().numpy()
         closed = np.array([row.step0(own, pair) for pair in pairs])
         off = ~(np.abs(loss - closed) <= 1e-4 * np.maximum(1.0, np.abs(closed)))
         if off.any():

@@ -6,7 +6,7 @@ prepares it. `harness plan --preflight` runs them all on a part of the pairs, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from harness.preflight.finding import SEVERITIES, Evidence, Finding, Reference
 from harness.preflight.gather import Opened, gather, sources
 from harness.preflight.step0 import differing
 from harness.preflight.table import run_checks
+from harness.spec import SweepSpec
 from harness.tracking.store import write_json
 from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
 
@@ -101,12 +102,17 @@ def _once(parts: Any) -> list[Finding]:
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def preflight(runs: Sequence[RunSpec], out: Path) -> list[Finding]:
-    """Every check on every data set of the runs, the reference's where its model stands already, worst first."""
+def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
+    """Every check on every data set of a sweep, the reference's where its model stands already, and what it takes.
+
+    `findings`, worst first, and `estimate`, as plain data: what `harness plan --preflight --json` adds. `seconds` are
+    the plan's, of one core. Raises InputError for data of no use.
+    """
+    from harness.preflight.estimate import estimate
     from harness.preflight.live import closed_forms
 
-    parts = []
-    for run, batch in sources(runs):
+    parts, seen = [], []
+    for run, batch in sources(sweep.runs):
         evidence = gather(run, batch, _reading(run))
         setting = _standing(run, out / "cache")
         if setting is None:
@@ -115,10 +121,21 @@ def preflight(runs: Sequence[RunSpec], out: Path) -> list[Finding]:
         else:
             reference = _scored(run, evidence, setting)
             evidence = replace(evidence, reference=reference)
-            own = [other.objective for other in runs if (other.data, other.model) == (run.data, run.model)]
+            own = [other.objective for other in sweep.runs if (other.data, other.model) == (run.data, run.model)]
             parts.append(closed_forms(reference, own, evidence.place))
         parts.append(run_checks(evidence))
-    return _once(parts)
+        seen.append(evidence)
+    total, limits = estimate(sweep.runs, seen, sweep.lm_eval, seconds, out)
+    findings = _once([*parts, limits])
+    return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
+
+
+def told(report: Mapping[str, Any]) -> list[str]:
+    """The report of `preflight` as lines: the estimate, then what was found, or that nothing was."""
+    from harness.preflight.estimate import told as estimated
+
+    lines = [finding["line"] for finding in report["findings"]]
+    return [f"takes     {estimated(report['estimate'])}", *(lines or ["preflight: nothing to say of the data"])]
 
 
 def _standing(run: RunSpec, cache: Path) -> Setting | None:
