@@ -37,8 +37,16 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
 MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
+Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="of a pack's training")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
+
+
+class Engines(StrEnum):
+    """Where packs can be trained."""
+
+    process = "process"
+    inline = "inline"
 
 
 class Table(StrEnum):
@@ -83,6 +91,8 @@ def sweep(
     set_: Set = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
     max_runs: MaxRuns = None,
+    engine: Annotated[Engines, typer.Option("--engine", help="inline: all in this process")] = Engines.process,
+    checkpoint_every: Every = 60.0,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
@@ -92,9 +102,11 @@ def sweep(
     cores = os.cpu_count() or 1
     if workers is not None and workers > cores:
         print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
-    from harness.sweep.run import run_sweep
+    from harness.sweep.run import Means, run_sweep
+    from harness.sweep.stopping import stoppable
 
-    raise typer.Exit(run_sweep(loaded, out, workers))
+    means = Means(engine.value, checkpoint_every)
+    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
 app.command("resume", hidden=True)(sweep)  # the word many look for; the same command resumes
@@ -112,9 +124,10 @@ def study(
 
     loaded = load_study(spec, set_ or ())
     _writable(out)
+    from harness.sweep.stopping import stoppable
     from harness.sweep.study_run import run_study
 
-    raise typer.Exit(run_study(loaded, out, workers))
+    raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers)))
 
 
 @app.command(epilog="Example: harness status runs/quick --json")
@@ -206,14 +219,46 @@ def sync(folder: Folder) -> None:
 
 
 @app.command(epilog="Example: harness verify runs/quick")
-def verify(folder: Folder) -> None:
+def verify(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    as_json: Json = False,
+) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     _folder(folder)
-    from harness.tracking.store import verify as damaged
+    if again:
+        from harness.sweep.rerun import rerun
+        from harness.sweep.stopping import stoppable
 
-    lines = damaged(folder)
-    say("\n".join(lines) if lines else "ok: every file is as it was written")
-    raise typer.Exit(1 if lines else 0)
+        def compared() -> int:
+            found = rerun(folder)
+            about = {"tier": found.tier, "largest": min(found.largest, 1e308), "lines": list(found.lines)}
+            say(_json(about) if as_json else "\n".join(found.lines))
+            return 0 if found.tier else 1
+
+        raise typer.Exit(stoppable(compared))
+    from harness.sweep.checks import check
+
+    damaged, notes = check(folder)
+    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    say(_json({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command(epilog="Example: harness clean runs/quick --yes")
+def clean(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+) -> None:
+    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    _folder(folder)
+    from harness.sweep.cleaning import clean as cleaned
+
+    items = cleaned(folder, yes)
+    total = sum(item.size for item in items)
+    lines = [f"{item.path}  {item.size} bytes: {item.why}" for item in items]
+    told = "removed" if yes else "to remove with --yes"
+    say("\n".join([*lines, f"{len(items)} files and folders, {total} bytes {told}" if items else "nothing to remove"]))
 
 
 @app.command("list", epilog="Example: harness list objectives --json")

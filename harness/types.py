@@ -243,6 +243,7 @@ class TrainingSpec:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.99
     weight_decay: float = 0.0
+    mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may
 
 
 @dataclass(frozen=True, slots=True)
