@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.types import InputError
+from harness.types import InputError, NoRoom
 
 app = typer.Typer(
     name="harness",
@@ -316,6 +316,10 @@ def run(argv: Sequence[str]) -> int:
         for line in error.problems:
             print(_escaped(line), file=sys.stderr)
         return 2
+    except NoRoom as error:
+        for line in error.problems:
+            print(_escaped(line), file=sys.stderr)
+        return 1
     except SystemExit as end:  # how typer hands back help, usage errors and exit codes
         return end.code if isinstance(end.code, int) else 0
     return 0

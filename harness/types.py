@@ -24,6 +24,14 @@ class InputError(ValueError):
         super().__init__("\n".join(problems))
 
 
+class NoRoom(Exception):  # noqa: N818 - says what happened
+    """The disk is full: the command ends, nothing finished is lost. `problems` holds the lines to show."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One named knob of an objective or a corruption: default, what is allowed, where a search may look.

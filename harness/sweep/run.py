@@ -6,9 +6,11 @@ delivered between messages, and a dead tracking server costs a line at the end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +22,7 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.spec import SweepSpec, reward_run
+from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
 from harness.sweep.before import look_before
 from harness.sweep.engines import Engine, load_engine
 from harness.sweep.evaluate import check_asked, evaluate_folder
@@ -33,7 +35,7 @@ from harness.sweep.stopping import Interrupted, Stop, listening
 from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step
-from harness.types import InputError, PathModelSpec, RunSpec
+from harness.types import InputError, NoRoom, PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +66,13 @@ def run_sweep(
     check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with store.claim_sweep(folder):
+    with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
         count = worker_count(sweep, workers)
         write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
         look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
+        enough_room(folder, len(left))
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
@@ -84,11 +87,38 @@ def run_sweep(
         return _finish(out, folder, failures, console)
 
 
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom with the path, the bytes left and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not store.is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise NoRoom(
+            f"{folder}: no room left to write ({free} bytes free on this disk): {error}",
+            "nothing finished is lost; make room, or raise the quota or file-size limit, then run the same command",
+        ) from error
+
+
+def enough_room(folder: Path, runs: int) -> None:
+    """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
+    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    if free < need:
+        raise InputError(
+            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+        )
+
+
 def say_stopped(folder: Path, console: Console) -> None:
     """Bring the tables up to date and say what stands: the command was stopped."""
     from harness.report.tables import write_results
     from harness.sweep.status import read_status
 
+    if not (folder / "plan.json").exists():
+        console.print("stopped: before any run was planned; the same command goes on", highlight=False)
+        return
     write_results(folder)
     states = read_status(folder)["states"]
     left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
@@ -208,6 +238,8 @@ class _Drain:
         for message in self.engine(perform, orders, self.shop, self.workers, self.stop):
             if message.kind == "input":
                 raise InputError(*message.text.splitlines())
+            if message.kind == "full":
+                raise OSError(errno.ENOSPC, message.text)
             self.progress.take(message)
             yield message
 
