@@ -28,8 +28,16 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
 MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
+Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="of a pack's training")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
+
+
+class Engines(StrEnum):
+    """Where packs can be trained."""
+
+    process = "process"
+    inline = "inline"
 
 
 class Table(StrEnum):
@@ -57,6 +65,8 @@ def sweep(
     set_: Set = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
     max_runs: MaxRuns = None,
+    engine: Annotated[Engines, typer.Option("--engine", help="inline: all in this process")] = Engines.process,
+    checkpoint_every: Every = 60.0,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
@@ -66,9 +76,11 @@ def sweep(
     cores = os.cpu_count() or 1
     if workers is not None and workers > cores:
         print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
-    from harness.sweep.run import run_sweep
+    from harness.sweep.run import Means, run_sweep
+    from harness.sweep.stopping import stoppable
 
-    raise typer.Exit(run_sweep(loaded, out, workers))
+    means = Means(engine.value, checkpoint_every)
+    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
 app.command("resume", hidden=True)(sweep)  # the word many look for; the same command resumes
@@ -86,9 +98,10 @@ def study(
 
     loaded = load_study(spec, set_ or ())
     _writable(out)
+    from harness.sweep.stopping import stoppable
     from harness.sweep.study_run import run_study
 
-    raise typer.Exit(run_study(loaded, out, workers))
+    raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers)))
 
 
 @app.command(epilog="Example: harness status runs/quick --json")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,20 +21,40 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
-from harness.sweep.engines import process
+from harness.sweep.engines import Engine, load_engine
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
-from harness.sweep.tasks import Order, Shop, perform
+from harness.sweep.retries import reason_of, retried
+from harness.sweep.stopping import Interrupted, Stop, listening
+from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
+from harness.tracking.checkpoints import newest_step
 from harness.types import InputError, RunSpec
 
 
-def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a sweep is carried out; none of it moves a number. `keep_every` is in seconds of a pack's training."""
+
+    engine: str = "process"
+    keep_every: float = KEEP_SECONDS
+
+
+DEFAULT_MEANS = Means()
+
+
+def run_sweep(
+    sweep: SweepSpec,
+    out: Path,
+    workers: int | None = None,
+    console: Console | None = None,
+    means: Means = DEFAULT_MEANS,
+) -> int:
     """Run what is missing of `sweep` under `out`; returns the exit code (0, or 1 where a run failed).
 
-    Raises InputError for data that cannot be used, KeyboardInterrupt where the user stops it (nothing finished is
-    lost: the same command goes on).
+    Raises InputError for data that cannot be used, Interrupted where the user stops it (nothing finished is lost, and
+    tables say what stands: the same command goes on).
     """
     console = console or Console(stderr=False)
     folder = out / sweep.name
@@ -48,11 +69,22 @@ def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: 
             highlight=False,
         )
         try:
-            failures = execute(sweep, out, folder, names, left, count, console) if left else []
+            failures = execute(sweep, out, folder, names, left, count, console, means) if left else []
         except KeyboardInterrupt:
-            console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
+            say_stopped(folder, console)
             raise
         return _finish(out, folder, failures, console)
+
+
+def say_stopped(folder: Path, console: Console) -> None:
+    """Bring the tables up to date and say what stands: the command was stopped."""
+    from harness.report.tables import write_results
+    from harness.sweep.status import read_status
+
+    write_results(folder)
+    states = read_status(folder)["states"]
+    left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    console.print(f"stopped: {left}; the same command goes on from there", highlight=False, soft_wrap=True)
 
 
 def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
@@ -116,48 +148,108 @@ def execute(
     left: Sequence[RunSpec],
     workers: int,
     console: Console,
+    means: Means = DEFAULT_MEANS,
 ) -> list[str]:
-    """Build models, train packs, deliver runs as they finish; returns what failed, a line each."""
-    from harness.sweep.stages import builds
+    """Build models, train packs, deliver runs as they finish; returns what failed, a line each.
+
+    Raises Interrupted where a signal was heard: runs in training are kept and committed as `stopped`.
+    """
     from harness.tracking.mlflow_outbox import Outbox
 
-    outbox = Outbox(out, sweep.name)
-    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
+    with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
+        drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
+        failures = _build(left, out / "cache", folder, drain)
+        if not failures:
+            failures = _train(left, folder, names, drain, Outbox(out, sweep.name))
+        if stop.heard:
+            raise Interrupted(stop.heard)
+    return failures
+
+
+@dataclass(frozen=True)
+class _Drain:
+    """An engine with what it needs: calling it with orders gives their messages, progress told on the way."""
+
+    engine: Engine
+    shop: Shop
+    workers: int
+    stop: Stop
+    progress: Progress
+
+    def __call__(self, orders: Sequence[Order]) -> Iterator[Message]:
+        """Messages of all orders; bad input found by a worker stops the sweep."""
+        for message in self.engine(perform, orders, self.shop, self.workers, self.stop):
+            if message.kind == "input":
+                raise InputError(*message.text.splitlines())
+            self.progress.take(message)
+            yield message
+
+
+def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) -> list[str]:
+    """Build the models that runs start from, stage by stage; what failed, a line each."""
+    from harness.sweep.stages import builds
+
     failures: list[str] = []
-    with Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as progress:
-        for stage in builds(left):
-            missing = [build for build in stage if not _built(out / "cache", build.key)]
-            if not missing:
-                continue
-            progress.stage(
-                {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
-            )
-            orders = [Order("build", number, tuple(part)) for number, part in enumerate(_shares(missing, workers))]
-            for message in _drain(orders, shop, workers):
-                progress.take(message)
-                if message.kind == "failed":
-                    failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
-            if failures:
-                return failures
-        # RL learns from reward models, which are runs of this sweep: it comes when they stand.
-        learning = [run for run in left if run.reward_model is not None]
-        independent = plan_packs([run for run in left if run.reward_model is None], workers)
-        dependent = plan_packs(learning, workers, first=len(independent))
-        packs = (*independent, *dependent)
-        store.write_json(
-            folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
+    for stage in builds(left):
+        missing = [build for build in stage if not _built(cache, build.key)]
+        if not missing or drain.stop.heard or failures:
+            continue
+        drain.progress.stage(
+            {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
         )
-        progress.start_runs(packs)
-        for phase in filter(None, (independent, dependent)):
-            for message in _drain([Order("pack", pack.number, pack) for pack in phase], shop, workers):
-                progress.take(message)
+        shares = _shares(missing, drain.workers)
+        for message in drain([Order("build", number, tuple(part)) for number, part in enumerate(shares)]):
+            if message.kind == "failed":
+                failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
+    return failures
+
+
+def _train(left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, outbox: Any) -> list[str]:
+    """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
+    independent = _packs([run for run in left if run.reward_model is None], folder, drain.workers, 0)
+    dependent = _packs([run for run in left if run.reward_model is not None], folder, drain.workers, len(independent))
+    packs = [*independent, *dependent]
+    _write_packs(folder, packs)
+    drain.progress.start_runs(packs)
+    failures: list[str] = []
+    for phase in (independent, dependent):
+        while phase and not drain.stop.heard:
+            again: list[PackTask] = []
+            for message in drain([Order("pack", pack.number, pack) for pack in phase]):
                 if message.kind == "done":
                     found = store.find_run(folder, message.key)
                     assert found is not None
                     outbox.deliver(found)
                 elif message.kind == "failed":
-                    failures += _mark_failed(folder, names, packs, message)
+                    pack = packs[message.pack]
+                    smaller = retried(pack, message.text, len(packs) + len(again), packs)
+                    again += smaller
+                    if not smaller:
+                        failures += _mark_failed(folder, names, pack, message)
+            packs += again
+            phase = again
+            if again:
+                _write_packs(folder, packs)
+                drain.progress.more(again)
     return failures
+
+
+def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int) -> list[PackTask]:
+    """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
+    groups: dict[int, list[RunSpec]] = {}
+    for run in runs:
+        found = store.find_run(folder, run_key(run))
+        groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
+    packs: list[PackTask] = []
+    for _, members in sorted(groups.items(), reverse=True):
+        packs += plan_packs(members, workers, first=first + len(packs))
+    return packs
+
+
+def _write_packs(folder: Path, packs: Sequence[PackTask]) -> None:
+    """`packs.json`: which runs train together, by number; those that were cut anew have a later number."""
+    store.write_json(folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs])
 
 
 def _built(cache: Path, key: str) -> bool:
@@ -174,17 +266,8 @@ def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
     return [list(items[a:b]) for a, b in pairwise(edges)]
 
 
-def _drain(orders: Sequence[Order], shop: Shop, workers: int) -> Iterator[Message]:
-    """Messages of all orders; bad input found by a worker stops the sweep."""
-    for message in process.run_tasks(perform, orders, shop, workers):
-        if message.kind == "input":
-            raise InputError(*message.text.splitlines())
-        yield message
-
-
-def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask], message: Message) -> list[str]:
+def _mark_failed(folder: Path, names: dict[str, str], pack: PackTask, message: Message) -> list[str]:
     """Commit `failed` for the unfinished runs of a pack that broke, so that nothing is silently missing."""
-    pack = next(pack for pack in packs if pack.number == message.pack)
     lines: list[str] = []
     reason = _last_line(folder, message.text)
     for run in pack.runs:
@@ -203,6 +286,7 @@ def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask],
                 "config": plain(run),
                 "name": names[key],
                 "error": message.text,
+                "reason": reason_of(message.text),
                 "t0_ms": 0,
             },
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
+from harness.sweep.keeping import Keeping, Stopped, resume, stretches
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -38,9 +40,10 @@ from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
 from harness.tracking import store
+from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
 from harness.tracking.journal import Journal
-from harness.training.loop import Training, checkpoint_steps
-from harness.types import RunSpec
+from harness.training.loop import Training, checkpoint_steps, start
+from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
 PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
@@ -54,11 +57,15 @@ class Workshop:
     folder: Path  # the sweep's
     device: torch.device
     names: Mapping[str, str]  # run key -> readable name
+    keeping: Keeping = field(default_factory=lambda: Keeping(math.inf))
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
-    """Train one pack and commit every run of it; yields progress, then one `done` a run."""
+    """Train one pack and commit every run of it; yields progress, then one `done` a run.
+
+    Where a signal was heard the runs are kept as they stand and committed as `stopped`; RL runs keep nothing.
+    """
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
@@ -67,6 +74,38 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     kind = family(task.runs[0].objective)
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
+    if isinstance(run, Training):
+        earlier = resume([job.folder for job in jobs], [job.key for job in jobs])
+        if earlier:
+            run = start(pack, shop.device, [kept.state for kept in earlier])
+            began -= earlier[0].seconds
+        records = stretches(run, jobs, shop.keeping, earlier, began)
+    with shop.keeping.stop.softly(isinstance(run, Training)):
+        try:
+            yield from _follow(task, jobs, records, run.pack.lanes[0].training.steps)
+        except Stopped as stopped:
+            yield from _stop(task, jobs, stopped.step, time.monotonic() - began, t0_ms)
+            return
+        last = jobs[0].records[-1].step if jobs[0].records else -1
+        probes.append(gradient_probe(run, pack.lanes, probed, last))
+        chosen = [(job.run, job.prepared) for job in jobs]
+        samples = sample_jobs(chosen, run.model, answers) if kind != "reward" else []
+        diverged = run.diverged_at[:, 0].tolist()
+        if kind == "reward":
+            save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
+        seconds = time.monotonic() - began
+        for lane, job in enumerate(jobs):
+            status = "done" if diverged[lane] < 0 else "diverged"
+            costs = _costs(job, run, seconds / len(jobs), task.number, lane)
+            if probed:
+                table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
+                store.write_table(job.folder / "probes.parquet", table)
+            _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
+            yield Message("done", task.number, key=job.key, status=status)
+
+
+def _follow(task: PackTask, jobs: Sequence[Job], records: Iterator[Record], steps: int) -> Iterator[Message]:
+    """Take every record of a pack: keep it, and write its metrics to the run's journal."""
     by_key = {job.key: job for job in jobs}
     step = -1
     for record in records:
@@ -74,7 +113,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         job.records.append(record)
         if record.step != step:
             step = record.step
-            yield Message("step", task.number, step, pack.lanes[0].training.steps)
+            yield Message("step", task.number, step, steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
             columns = job.all_columns(record)
@@ -82,20 +121,28 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             if record.split == "train_observed" and "multiplier" in columns:
                 points |= constraint_metrics(columns, float(job.knobs["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
-    probes.append(gradient_probe(run, pack.lanes, probed, step))
-    samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model, answers) if kind != "reward" else []
-    diverged = run.diverged_at[:, 0].tolist()
-    if kind == "reward":
-        save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
-    seconds = time.monotonic() - began
-    for lane, job in enumerate(jobs):
-        status = "done" if diverged[lane] < 0 else "diverged"
-        costs = _costs(job, run, seconds / len(jobs), task.number, lane)
-        if probed:
-            table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
-            store.write_table(job.folder / "probes.parquet", table)
-        _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
-        yield Message("done", task.number, key=job.key, status=status)
+
+
+def _stop(task: PackTask, jobs: Sequence[Job], step: int, seconds: float, t0_ms: int) -> Iterator[Message]:
+    """Commit runs that were stopped after `step` updates; the next command goes on from there."""
+    for job in jobs:
+        job.journal.append({"kind": "end", "status": "stopped"})
+        job.journal.sync()
+        job.journal.close()
+        store.commit(
+            job.folder,
+            {
+                "run_key": job.key,
+                "status": "stopped",
+                "steps": step,
+                "results": {},
+                "costs": {"seconds": seconds / len(jobs), "pack": task.number},
+                "config": plain(job.run),
+                "name": job.folder.name,
+                "t0_ms": t0_ms,
+            },
+        )
+        yield Message("done", task.number, key=job.key, status="stopped")
 
 
 def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[Job], Pack]:
@@ -123,7 +170,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[Job], Pack]:
     for run, prepared, data, base, extra in parts:
         key = run_key(run)
         lane, columns = build_lane(key, as_trained(run), prepared, data, base, extra)
-        folder, attempt = store.open_run(shop.folder, key, shop.names[key])
+        folder, attempt = store.open_run(shop.folder, key, shop.names[key], keep=CHECKPOINTS)
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
         jobs.append(Job(key, run, prepared, data, lane, columns, folder, journal))

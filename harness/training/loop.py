@@ -6,7 +6,7 @@ of its own loss; clipping, schedule, Adam and the finite check act row by row, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -19,7 +19,8 @@ from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
-from harness.training.optim import adam_state, adamw_step, clip, learning_rate
+from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
+from harness.training.state import LaneState, restore
 from harness.types import Record
 
 
@@ -30,8 +31,10 @@ class Training:
     pack: Pack
     model: LaneModel
     groups: tuple[LaneGroup, ...]
+    adam: AdamState
     live: LaneModel | None = None  # the frozen reference, for objectives that need more of it than the stored table
     diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
+    step: int = 0  # updates done
 
     @property
     def alive(self) -> Tensor:
@@ -49,21 +52,36 @@ def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
     return (0, *sorted(s for s in halves if s > 0))
 
 
-def start(pack: Pack, device: torch.device) -> Training:
-    """Put a pack on its device: K copies of the architecture, each lane with its own starting weights."""
-    model = build_lanes(skeleton(pack.architecture), [lane.weights for lane in pack.lanes], device)
+def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) -> Training:
+    """Put a pack on its device: K copies of the architecture, each lane with its own starting weights.
+
+    With `states`, one a lane and all of one step, every lane goes on from its state; the records of that step are
+    still to come. Raises ValueError where they are of different steps.
+    """
+    steps = {state.step for state in states} or {0}
+    if len(steps) > 1:
+        raise ValueError(f"lanes of a pack go on from one step, not from {sorted(steps)}")
+    starts = [lane.weights for lane in pack.lanes]
+    model = build_lanes(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
-        live = build_lanes(skeleton(pack.architecture), [lane.weights for lane in pack.lanes], device)
-    return Training(pack, model, groups, live, torch.full((len(pack.lanes), 1), -1, device=device))
+        live = build_lanes(skeleton(pack.architecture), starts, device)
+    finite = torch.full((len(pack.lanes), 1), -1, device=device)
+    run = Training(pack, model, groups, adam_state(model.flat), live, finite, steps.pop())
+    for lane, state in enumerate(states):
+        restore(run, lane, state)
+    return run
 
 
-def train(run: Training) -> Iterator[Record]:
+def train(run: Training, until: int | None = None) -> Iterator[Record]:
     """Train every lane to its last step, yielding the records of each checkpoint in order of step and lane.
 
     A lane whose loss or gradient stops being finite keeps its last finite weights from then on; `run.diverged_at`
     names the step. Nothing in a step waits for the device.
+
+    With `until` it ends after that many updates, before the records of that step: there `lane_state` may be taken,
+    and a further `train(run)`, or one from those states, yields the rest.
     """
     pack, model, device = run.pack, run.model, run.model.flat.device
     settings = pack.lanes[0].training
@@ -74,27 +92,27 @@ def train(run: Training) -> Iterator[Record]:
         [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
         device=device,
     )
-    adam = adam_state(model.flat)
-    for step in range(settings.steps + 1):
-        if step in pack.checkpoints:
-            yield from evaluate(pack, model, run.live, run.groups, step)
-        if step == settings.steps:
+    while until is None or run.step < until:
+        if run.step in pack.checkpoints:
+            yield from evaluate(pack, model, run.live, run.groups, run.step)
+        if run.step == settings.steps:
             return
-        loss = _losses(run, batches[step], flips[step])
+        loss = _losses(run, batches[run.step], flips[run.step])
         grad, norm = clip(model.gradient(loss.sum()), max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
-        run.diverged_at = torch.where(run.alive & ~finite, step, run.diverged_at)
+        run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
         adamw_step(
             model.flat,
             grad,
-            adam,
-            step=step + 1,
-            rate=rates[step],
+            run.adam,
+            step=run.step + 1,
+            rate=rates[run.step],
             beta1=settings.adam_beta1,
             beta2=settings.adam_beta2,
             weight_decay=settings.weight_decay,
             alive=run.alive,
         )
+        run.step += 1
 
 
 def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
