@@ -21,7 +21,7 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import SweepSpec, reward_run
-from harness.sweep.engines import Engine, load_engine
+from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
@@ -39,6 +39,7 @@ class Means:
 
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
+    cluster: Cluster = THIS_MACHINE
 
 
 DEFAULT_MEANS = Means()
@@ -63,6 +64,8 @@ def run_sweep(
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
         write_plan(folder, sweep, names)
         left = _left(sweep, out, folder)
+        if left and workers is None and means.engine in CLUSTERS:
+            workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
@@ -158,7 +161,7 @@ def execute(
 
     shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
-        drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
+        drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             failures = _train(left, folder, names, drain, Outbox(out, sweep.name))
