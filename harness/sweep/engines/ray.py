@@ -10,36 +10,22 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
-import threading
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from harness.names import content_hash
-from harness.sweep.engines import (
-    INFRASTRUCTURE_RETRIES,
-    RUN_OUT,
-    THIS_MACHINE,
-    Cluster,
-    TaskFunction,
-    carry_out,
-)
-from harness.sweep.engines.apart import perform_apart, sweep_up
+from harness.sweep.engines import INFRASTRUCTURE_RETRIES, RUN_OUT, THIS_MACHINE, Cluster, TaskFunction
+from harness.sweep.engines.apart import sweep_up
+from harness.sweep.engines.far import LOOK_SECONDS, STOP_SECONDS, carry_out_far, code, put_up_sign, shared
 from harness.sweep.messages import Message
-from harness.sweep.stopping import SIGNALS, Stop, listen
+from harness.sweep.stopping import Stop
 from harness.sweep.tasks import Order, Shop
-from harness.tracking.store import sha256
 from harness.types import InputError
 
 OBJECT_STORE = 100 * 2**20  # bytes, of a Ray started here: messages are small, everything large is a file
-STOP_SECONDS = 25.0  # for workers to come to a boundary; schedulers kill after 30
-LOOK_SECONDS = 0.5
-SIGN = ".driver-"  # a file in the sweep's folder while its driver lives: what workers must see, and stop without
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +50,7 @@ def run_tasks(
     """
     ray = connect(cluster)
     home = Path(settings.folder).resolve()
-    sign = home / f"{SIGN}{uuid.uuid4().hex[:12]}"
-    _sign(home, sign)
-    shop = ray.put(Shop(str(Path(settings.cache).resolve()), str(home), settings.device, settings.names, settings.keep_every))
+    sign, shop = put_up_sign(home), ray.put(shared(settings))
     remote = _remote(ray, cluster, settings.device)
     live: dict[Any, _Live] = {}
 
@@ -157,12 +141,6 @@ def _remote(ray: Any, cluster: Cluster, device: str) -> Any:
     )
 
 
-def _sign(home: Path, sign: Path) -> None:
-    for old in home.glob(f"{SIGN}*"):  # of a driver that was killed: this one holds the sweep now
-        old.unlink(missing_ok=True)
-    sign.touch(mode=0o600)
-
-
 def _final(ray: Any, error: Exception, lost: _Live) -> Message | None:
     """What to report of a task that Ray gave up, or None where it should be handed in again."""
     number, why = lost.order.number, (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -177,54 +155,12 @@ def _final(ray: Any, error: Exception, lost: _Live) -> Message | None:
 
 
 def _carry_out(function: TaskFunction, order: Order, shop: Shop, sign: str, driver_code: str) -> Iterator[Message]:
-    """One order in a worker of Ray."""
-    home = Path(shop.folder)
-    if not Path(sign).exists():
-        yield Message(
-            "input",
-            order.number,
-            text=f"--out {home.parent}: the node {socket.gethostname()} does not see this folder as the driver does; "
-            "every node must mount the same file system at the same place",
-        )
-        return
-    if code() != driver_code:
-        yield Message(
-            "input",
-            order.number,
-            text=f"the node {socket.gethostname()} runs another version of the harness than the driver; install one",
-        )
-        return
-    import torch
-
-    torch.set_num_threads(1)
-    stop = listen(worker=True)
-    done = threading.Event()
-    threading.Thread(target=_watch, args=(Path(sign), stop, done), daemon=True).start()
+    """One order in a worker of Ray, which keeps prepared settings for the next."""
     shop.live.update(_kept(sign))
-    try:
-        for message in carry_out(lambda task, own: perform_apart(function, task, own), order, shop):
-            yield message
-    finally:
-        done.set()
-        _kept(sign).update(shop.live)
+    yield from carry_out_far(function, order, shop, Path(sign), driver_code)
+    _kept(sign).update(shop.live)
 
 
 @lru_cache(maxsize=1)
 def _kept(sign: str) -> dict[str, Any]:  # noqa: ARG001 - another driver, another memory
-    """What a worker process keeps between orders of one driver: prepared settings."""
     return {}
-
-
-def _watch(sign: Path, stop: Stop, done: threading.Event) -> None:
-    """Tell the worker to stop at its next boundary once the driver's sign is gone."""
-    while not done.wait(LOOK_SECONDS):
-        if not sign.exists():
-            stop.heard = stop.heard or SIGNALS[-1]
-            return
-
-
-@lru_cache(maxsize=1)
-def code() -> str:
-    """A hash of the harness's own sources: driver and workers must agree."""
-    root = Path(__file__).resolve().parents[2]
-    return content_hash({str(path.relative_to(root)): sha256(path) for path in sorted(root.rglob("*.py"))})[:16]
