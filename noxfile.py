@@ -18,6 +18,7 @@ from pathlib import Path
 import nox
 from filelock import FileLock  # always beside nox: its own dependency virtualenv needs it
 from nox.command import CommandFailed
+from packaging.requirements import Requirement  # nox needs it itself
 
 nox.needs_version = ">=2025.2.9"
 nox.options.sessions = ["sweep"]
@@ -33,6 +34,13 @@ OLDEST_PYTHON = (3, 11)
 DEFAULT_SPEC = "experiments/quick.yaml"
 DEFAULT_STUDY = "experiments/study.yaml"
 DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow"]
+
+DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
+# What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
+MINIMUM_TESTS = [
+    *("tests/test_spec.py", "tests/data", "tests/models", "tests/training", "tests/tracking", "tests/report"),
+    *("tests/sweep/test_end_to_end.py", "tests/sweep/test_study_end_to_end.py", "-m", "not browser and not slow"),
+]
 
 PRIVATE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -205,6 +213,32 @@ def bench(session: nox.Session) -> None:
     """Time packs against single runs and TRL: nox -s bench -- --sizes S --json FILE."""
     environment(session, "oracle")
     python(session, "-m", "tests.benchmarks", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def docs(session: nox.Session) -> None:
+    """Check what the documentation says: links, tables, examples that load, recipes and walks that work."""
+    environment(session)
+    python(session, "-m", "pytest", *DOCS_TESTS, *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="virtualenv")
+def minimums(session: nox.Session) -> None:
+    """Test the oldest versions that pyproject.toml allows, in an environment of their own (some GB, minutes).
+
+    torch stays at its pin unless it is given: its oldest release is a download of several GB with CUDA.
+    `nox -s minimums -- torch==2.11.0` takes that one, too.
+    """
+    project = nox.project.load_toml(ROOT / "pyproject.toml")["project"]
+    pinned = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line
+    )
+    lowest = {need.name: need.specifier for need in map(Requirement, project["dependencies"])}
+    exact = [f"{name}=={min(s.version for s in bounds if s.operator == '>=')}" for name, bounds in lowest.items()]
+    torch = [arg for arg in session.posargs if arg.startswith("torch==")] or [f"torch=={pinned['torch']}"]
+    oldest = [line for line in exact if not line.startswith("torch==")] + torch
+    session.install("--quiet", "-e", ".", *oldest, *(f"{name}=={pinned[name]}" for name in ("pytest", "hypothesis")))
+    session.run("python", "-m", "pytest", *MINIMUM_TESTS, env={**PRIVATE, **ONE_THREAD})
 
 
 @nox.session(venv_backend="none")

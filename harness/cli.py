@@ -99,7 +99,7 @@ def sweep(
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every, cluster)
+    means = Means(engine.value, checkpoint_every, cluster=cluster)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
@@ -165,6 +165,19 @@ def dashboard(
     raise typer.Exit(serve(out))
 
 
+@app.command(epilog="Example: harness export runs/quick/1a2b3c4d-dpo --to exported")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
+) -> None:
+    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    _folder(folder)
+    from harness.models.export import export_run
+
+    export_run(folder, to)
+    say(str(to))
+
+
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick")
 def sync(folder: Folder) -> None:
     """Deliver what the tracking server still lacks."""
@@ -175,14 +188,46 @@ def sync(folder: Folder) -> None:
 
 
 @app.command(epilog="Example: harness verify runs/quick")
-def verify(folder: Folder) -> None:
+def verify(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    as_json: Json = False,
+) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     _folder(folder)
-    from harness.tracking.store import verify as damaged
+    if again:
+        from harness.sweep.rerun import rerun
+        from harness.sweep.stopping import stoppable
 
-    lines = damaged(folder)
-    say("\n".join(lines) if lines else "ok: every file is as it was written")
-    raise typer.Exit(1 if lines else 0)
+        def compared() -> int:
+            found = rerun(folder)
+            about = {"tier": found.tier, "largest": min(found.largest, 1e308), "lines": list(found.lines)}
+            say(_json(about) if as_json else "\n".join(found.lines))
+            return 0 if found.tier else 1
+
+        raise typer.Exit(stoppable(compared))
+    from harness.sweep.checks import check
+
+    damaged, notes = check(folder)
+    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    say(_json({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command(epilog="Example: harness clean runs/quick --yes")
+def clean(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+) -> None:
+    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    _folder(folder)
+    from harness.sweep.cleaning import clean as cleaned
+
+    items = cleaned(folder, yes)
+    total = sum(item.size for item in items)
+    lines = [f"{item.path}  {item.size} bytes: {item.why}" for item in items]
+    told = "removed" if yes else "to remove with --yes"
+    say("\n".join([*lines, f"{len(items)} files and folders, {total} bytes {told}" if items else "nothing to remove"]))
 
 
 @app.command("list", epilog="Example: harness list objectives --json")

@@ -17,7 +17,13 @@ from harness.types import InputError, RunSpec
 RECIPE_VERSION = 1
 
 # Fields younger than stored runs: (section, field, the value that means what the code before it did).
-LATER_FIELDS = (("evaluation", "gradient_probe", 0),)
+LATER_FIELDS = (
+    ("evaluation", "gradient_probe", 0),
+    ("evaluation", "keep", ""),
+    ("training", "mode", "strict"),
+)
+# Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
+WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
 
 T = TypeVar("T")
 
@@ -56,8 +62,9 @@ def run_key(run: RunSpec) -> str:
     del config["device"]
     if not run.replica:  # younger than stored runs, which are all replica 0
         del config["replica"]
-    if config["data"] is not None:
-        del config["data"]["path"]
+    for part, names in WHEREABOUTS.items():
+        for name in names:
+            (config[part] or {}).pop(name, None)
     if config["reward_model"] is None:
         del config["reward_model"]
     return content_hash({"recipe": RECIPE_VERSION, **config})

@@ -23,7 +23,8 @@ from harness.spec_cells import (
     resolve_objective,
 )
 from harness.spec_data import data_axes
-from harness.spec_models import FIELDS, SECTIONS, section_axes, shown
+from harness.spec_hub import fit_problems, is_path_model, path_model_axes
+from harness.spec_models import SECTIONS, section_axes, shown
 from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec
 from harness.yaml_strict import Node, plain
 
@@ -117,6 +118,9 @@ def read_block(
         node, prefix = keys.get(name), prefixes.get(name, "")
         if name == "data" and node is not None:
             sections[name] = data_axes(node, prefix, base, hashes, problems)
+        elif name == "model" and node is not None and is_path_model(node):
+            sections[name] = path_model_axes(node, prefix, base, hashes, problems)
+            problems += fit_problems(sections[name], sections.get("data", {"max_length": []}), node.where)
         else:
             sections[name] = section_axes(name, node, problems, prefix)
     for name, axes in sections.items():
@@ -140,8 +144,8 @@ def read_block(
 
 
 def _section_cells(name: str, axes: Mapping[str, list[Any]]) -> list[Any]:
-    kind = SECTIONS[name]
-    if name == "data":  # the content hash belongs to its path: one axis, not two
+    kind = SECTIONS["path_model" if name == "model" and "path" in axes else name]
+    if "path" in axes:  # the content hash belongs to its path: one axis, not two
         pairs = list(zip(axes["path"], axes["sha256"], strict=True))
         rest = {key: values for key, values in axes.items() if key not in ("path", "sha256")}
         cells = itertools.product(pairs, *rest.values())
@@ -222,7 +226,7 @@ def _shape_problems(name: str, axes: Mapping[str, list[Any]], node: Node | None,
         return f"{place} {prefix}{name}.{field}"
 
     lines = []
-    if "heads" in FIELDS[name]:
+    if "heads" in axes:
         for hidden, heads in itertools.product(axes["hidden_size"], axes["heads"]):
             if hidden % (2 * heads):  # rotary positions turn pairs of dimensions, so each head needs an even width
                 lines.append(f"{at('hidden_size')}: {hidden} over {heads} heads; expected a multiple of 2 x heads")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from harness.names import suggestion
-from harness.types import DataSpec, EvaluationSpec, ModelSpec, Parameter, TrainingSpec, WorldSpec
+from harness.types import DataSpec, EvaluationSpec, ModelSpec, Parameter, PathModelSpec, TrainingSpec, WorldSpec
 from harness.yaml_strict import Node, plain
 
 P = Parameter
@@ -40,6 +40,7 @@ SECTIONS: dict[str, type[Any]] = {
     "world": WorldSpec,
     "data": DataSpec,
     "model": ModelSpec,
+    "path_model": PathModelSpec,  # the section `model` where it has a path
     "training": TrainingSpec,
     "evaluation": EvaluationSpec,
 }
@@ -79,6 +80,19 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "sft_learning_rate": _RATE,
         "dtype": P(None, "choice", choices=("float32",)),
     },
+    "path_model": {
+        "kind": P(None, "choice", choices=("path",)),
+        "path": P(None, "text"),
+        "revision": P(None, "text"),
+        "sha256": P(None, "text"),
+        "dtype": P(None, "choice", choices=("float32", "bfloat16")),
+        "attention": P(None, "choice", choices=("sdpa", "eager")),
+        "gradient_checkpointing": P(None, "bool"),
+        "template": P(None, "choice", choices=("auto", "none")),
+        "sft_steps": _int(0, 1_000_000),
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+    },
     "training": {
         "steps": _STEPS,
         "batch_size": _BATCH,
@@ -89,6 +103,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "adam_beta1": P(None, "float", 0, 1, high_open=True),
         "adam_beta2": P(None, "float", 0, 1, high_open=True),
         "weight_decay": P(None, "float", 0, 10),
+        "mode": P(None, "choice", choices=("strict", "fast")),
     },
     "evaluation": {
         "checkpoints": _int(2, 100),  # step 0 and the last are always measured
@@ -97,16 +112,12 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "ood": _int(0, 1_000_000),
         "samples": _int(0, 1_000_000),
         "gradient_probe": _int(0, 100_000),
+        "keep": P(None, "choice", choices=("final", "best", "none", "")),
     },
 }
 # Keys that belong to the design and are not built yet: refused by name rather than called unknown.
 LATER: dict[str, dict[str, str]] = {
     "data": {"hub": "give a local file as `data.path`", "split": "give one file as `data.path`"},
-    "model": {
-        "path": "use `model: {kind: tiny}`",
-        "revision": "use `model: {kind: tiny}`",
-        "lora": "the tiny model trains all its parameters",
-    },
 }
 
 
@@ -139,6 +150,8 @@ def _annotation(field: Parameter) -> Any:
         return Literal[field.choices]
     if field.kind == "text":
         return str
+    if field.kind == "bool":
+        return bool
     bounds: dict[str, Any] = {
         "gt" if field.low_open else "ge": field.low,
         "lt" if field.high_open else "le": field.high,
@@ -160,17 +173,20 @@ def axes_model(section: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
         for field in dataclasses.fields(SECTIONS[section])
+        if field.name in FIELDS[section]
     }
     config = ConfigDict(extra="forbid", strict=True, frozen=True)
     return create_model(f"{section.capitalize()}Axes", __config__=config, **fields)
 
 
-def section_axes(section: str, node: Node | None, problems: list[str], prefix: str = "") -> dict[str, list[Any]]:
+def section_axes(
+    section: str, node: Node | None, problems: list[str], prefix: str = "", shown_as: str = ""
+) -> dict[str, list[Any]]:
     """Field -> list of values for one section, defaults filled in, in the order of the dataclass.
 
-    Appends to `problems` one line for each value that cannot be used; fields with a problem keep their default.
+    Messages call it `shown_as` where that is given. Appends to `problems` one line for each value that cannot be used; fields with a problem keep their default.
     """
-    key = f"{prefix}{section}"
+    key = f"{prefix}{shown_as or section}"
     given: dict[str, Node] = {}
     if node is not None and isinstance(node.value, dict):
         given = node.value

@@ -189,6 +189,40 @@ class ModelSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """Low-rank adapters, W x + (alpha / rank) B A x (arXiv 2106.09685). `targets` are endings of module names.
+
+    The one target `all-linear` stands for every linear layer but the output head, as in peft.
+    """
+
+    rank: int = 16
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ("all-linear",)
+
+
+@dataclass(frozen=True, slots=True)
+class PathModelSpec:
+    """A causal language model of transformers: a local folder, or a hub id at a pinned revision.
+
+    `sha256` is the hash of the folder's weights, configuration and tokenizer, for a hub id `id@commit`: it enters run
+    keys in place of path and revision. Without `lora` all parameters are trained.
+    """
+
+    kind: str = "path"
+    path: str = ""
+    revision: str = ""
+    sha256: str = ""
+    lora: LoraSpec | None = None
+    dtype: str = "float32"  # of the forward pass: float32 | bfloat16; what is trained is kept in float32
+    attention: str = "sdpa"  # sdpa | eager
+    gradient_checkpointing: bool = False
+    template: str = "auto"  # auto: conversational rows through the tokenizer's chat template; none: as plain text
+    sft_steps: int = 0  # maximum likelihood of the chosen responses first; its result is the reference
+    sft_batch: int = 8
+    sft_learning_rate: float = 2e-5
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingSpec:
     """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
 
@@ -201,6 +235,7 @@ class TrainingSpec:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.99
     weight_decay: float = 0.0
+    mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +244,8 @@ class EvaluationSpec:
 
     `samples`: free-running samples of held-out prompts at the end, and a quarter as many of OOD prompts.
     `gradient_probe`: training probe pairs whose log-prob gradients are compared at the first and the last step.
+    `keep`: which weights stay in the run folder: final, best (the checkpoint that ranks most held-out pairs right) or
+    none; "" is final for a model from a path and none for one that the sweep builds.
     """
 
     checkpoints: int = 6
@@ -217,6 +254,7 @@ class EvaluationSpec:
     ood: int = 128
     samples: int = 256
     gradient_probe: int = 0
+    keep: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +271,7 @@ class RunSpec:
     seed: int
     world: WorldSpec | None = None
     data: DataSpec | None = None
-    model: ModelSpec | None = None
+    model: ModelSpec | PathModelSpec | None = None
     device: str = "auto"
     replica: int = 0
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)

@@ -56,6 +56,7 @@ REPORT_SOURCES = (
     "harness.report*",
     "harness.tracking",
     "harness.tracking.journal",
+    "harness.tracking.plan",
     "harness.tracking.store",
 )
 
@@ -66,6 +67,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "datasets": ("harness.data.pairs",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
+    "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
     "pydantic": ("harness.spec", "harness.spec_*"),
     "typer": ("harness.cli", "harness.__main__"),
@@ -79,14 +81,10 @@ TORCH_FREE = (
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
-    *(
-        "harness.sweep",
-        "harness.sweep.plan",
-        "harness.sweep.detectable",
-        "harness.sweep.study*",
-        "harness.doctor",
-        "harness.starter",
-    ),
+    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
+    *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
+    *("harness.doctor", "harness.starter"),
     *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}

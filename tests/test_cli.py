@@ -129,12 +129,13 @@ def test_list_others(capsys, what, name):
 
 
 def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
-    store = pytest.importorskip("harness.tracking.store")
-    monkeypatch.setattr(store, "verify", lambda folder: ["abc examples.parquet: differs"])
+    checks = pytest.importorskip("harness.sweep.checks")
+    monkeypatch.setattr(checks, "check", lambda folder: (["abc examples.parquet: differs"], []))
     assert run(["verify", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "abc examples.parquet: differs\n"
-    monkeypatch.setattr(store, "verify", lambda folder: [])
+    monkeypatch.setattr(checks, "check", lambda folder: ([], ["incomplete: 1 of 2"]))
     assert run(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "ok: every file is as it was written\nincomplete: 1 of 2\n"
 
 
 def test_sweep_hands_on_and_returns_the_exit_code(capsys, monkeypatch, tmp_path):

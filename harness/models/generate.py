@@ -38,8 +38,10 @@ class Samples:
 class StaticCache:
     """Keys and values of every layer in memory of fixed size: a step writes its own and sees what stands before.
 
-    It does what a decoder layer of transformers asks of a cache (`update`).
+    It does what transformers asks of a cache where mask and positions are given (`update`).
     """
+
+    is_compileable = False
 
     def __init__(self, layers: int, size: int) -> None:
         self.size = size
@@ -139,11 +141,11 @@ def _sample(
     cache = StaticCache(model.layers, width + depth)
     seen = real.reshape(-1, width)
     position = (seen.long().cumsum(-1) - 1).clamp(min=0)
-    hidden = model.decode(prompts.reshape(-1, width), causal_mask(seen, width), model.rotary(position), cache)[:, -1]
+    hidden = model.decode(prompts.reshape(-1, width), causal_mask(seen, width), model.places(position), cache)[:, -1]
     cache.repeat(copies)
     hidden, seen, last = (value.repeat_interleave(copies, 0) for value in (hidden, seen, position[:, -1:]))
     rows = lanes * count * copies
-    cosine, sine = (table[0] for table in model.rotary(torch.arange(width + depth, device=last.device)[None]))
+    tables = [table[0] for table in model.places(torch.arange(width + depth, device=last.device)[None])]
     seen = torch.cat([seen, torch.ones_like(seen[:, :1]).expand(-1, depth)], 1)
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
     alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
@@ -165,8 +167,8 @@ def _sample(
         alive = alive & (token != eos)
         if step + 1 < depth:
             place = last + step + 1
-            rotary = (cosine[place], sine[place])
-            hidden = model.decode(token[:, None], mask[..., : width + step + 1], rotary, cache)[:, -1]
+            places = tuple(table[place] for table in tables)
+            hidden = model.decode(token[:, None], mask[..., : width + step + 1], places, cache)[:, -1]
     stacked = torch.stack(tokens, -1).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)

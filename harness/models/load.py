@@ -1,4 +1,4 @@
-"""Architectures by recipe: the small Llama-type decoders that the harness trains from scratch."""
+"""Architectures by recipe: small Llama-type decoders trained from scratch, and models from a folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.models.folder import Source, shell, source_of, start_weights
 from harness.models.pack import flatten
+from harness.spec_place import model_shape
+from harness.types import PathModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +20,7 @@ class Architecture:
 
     `score` adds a scalar head on the last hidden state: a reward model's score, or a policy's value estimate. Its
     weights stand behind all others in a row `(P,)`, so `with_score` turns a decoder's row into one with a head.
+    With a `source` it is the model of that folder, and the shape says how large that is.
     """
 
     vocab_size: int
@@ -27,10 +31,27 @@ class Architecture:
     max_positions: int
     initializer_range: float = 0.1
     score: bool = False
+    source: Source | None = None
+
+
+def path_architecture(model: PathModelSpec) -> Architecture:
+    """The architecture of a model from a path."""
+    own = model_shape(model)
+    return Architecture(
+        own.vocab_size, own.hidden_size, own.layers, own.heads, own.intermediate_size, 0, source=source_of(model)
+    )
 
 
 def skeleton(architecture: Architecture) -> Any:
-    """An unmodified `LlamaForCausalLM` of this shape, weights as transformers initialises them (fp32, SDPA)."""
+    """An unmodified causal LM of transformers: a `LlamaForCausalLM` of this shape, weights as transformers initialises
+    them (fp32, SDPA), or the model of the architecture's source."""
+    model = _from_scratch(architecture) if architecture.source is None else shell(architecture.source)
+    if architecture.score:
+        model.score = nn.Linear(architecture.hidden_size, 1, bias=False)
+    return model
+
+
+def _from_scratch(architecture: Architecture) -> Any:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -49,10 +70,7 @@ def skeleton(architecture: Architecture) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    model = LlamaForCausalLM(config)
-    if architecture.score:
-        model.score = nn.Linear(architecture.hidden_size, 1, bias=False)
-    return model
+    return LlamaForCausalLM(config)
 
 
 def with_score(architecture: Architecture, weights: Tensor) -> tuple[Architecture, Tensor]:
@@ -61,7 +79,9 @@ def with_score(architecture: Architecture, weights: Tensor) -> tuple[Architectur
 
 
 def initial_weights(architecture: Architecture, seed: int) -> Tensor:
-    """A fresh row `(P,)` of weights drawn from `seed` alone; the global generator is left as it was."""
+    """The row `(P,)` of weights to start from; what is drawn comes from `seed` alone, the global generator stays."""
+    if architecture.source is not None:
+        return start_weights(architecture.source, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return flatten(skeleton(architecture))

@@ -1,8 +1,9 @@
 """Lanes by module surgery: one transformers decoder whose trainable state carries a leading lane dimension K.
 
-Linear, embedding and norm modules are replaced by versions with stacked parameters; lanes are folded into the batch
-everywhere else, so attention code stays transformers' own. All trainable state of a pack is one `(K, P)` matrix and
-its gradient another: a lane is a row, which makes clipping, AdamW, masking and checkpointing per-lane row operations.
+Modules with trainable parameters (all of a model, or the adapters over a frozen one) are replaced by versions with
+stacked parameters; lanes are folded into the batch everywhere else, so attention code stays transformers' own. All
+trainable state of a pack is one `(K, P)` matrix and its gradient another: a lane is a row, which makes clipping, AdamW,
+masking and checkpointing per-lane row operations.
 """
 
 from __future__ import annotations
@@ -13,58 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from harness.models.lane_layers import LaneByLane, LaneFrozen, lane_version
+from harness.models.lora import LaneLora, Lora, is_linear
 
-class LaneLinear(nn.Module):
-    """`y[k] = x[k] @ weight[k].T + bias[k]` for input `(K * B, ..., in)`: one GEMM a lane, so lanes never mix."""
-
-    def __init__(self, weight: nn.Parameter, bias: nn.Parameter | None) -> None:
-        super().__init__()
-        self.weight = weight  # (K, out, in)
-        self.bias = bias  # (K, out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        lanes, out, width = self.weight.shape
-        rows = x.reshape(lanes, -1, width)
-        y = torch.bmm(rows, self.weight.transpose(1, 2))
-        if self.bias is not None:
-            y = y + self.bias[:, None]
-        return y.reshape(*x.shape[:-1], out)
-
-
-class LaneEmbedding(nn.Module):
-    """Token embedding for ids `(K * B, T)`: lane k reads its own table."""
-
-    def __init__(self, weight: nn.Parameter) -> None:
-        super().__init__()
-        self.weight = weight  # (K, V, d)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        lanes, vocabulary, width = self.weight.shape
-        offset = torch.arange(lanes, device=ids.device).mul_(vocabulary).repeat_interleave(ids.shape[0] // lanes)
-        return functional.embedding(ids + offset[:, None], self.weight.reshape(lanes * vocabulary, width))
-
-
-class LaneNorm(nn.Module):
-    """Root-mean-square norm with one scale vector a lane (fp32 inside, as transformers computes it)."""
-
-    def __init__(self, weight: nn.Parameter, epsilon: float) -> None:
-        super().__init__()
-        self.weight = weight  # (K, d)
-        self.epsilon = epsilon
-
-    def forward(self, x: Tensor) -> Tensor:
-        lanes, width = self.weight.shape
-        hidden = x.float()
-        hidden = hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        scaled = self.weight[:, None] * hidden.to(x.dtype).reshape(lanes, -1, width)
-        return scaled.reshape(x.shape)
+# Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
+LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 
 
 @dataclass(frozen=True)
 class LaneModel:
-    """A decoder for K lanes. `flat` `(K, P')` holds every parameter; the modules of `model` read views of it.
+    """A decoder for K lanes. `flat` `(K, P')` holds every trainable parameter; the modules of `model` read views of it.
 
     P' is P filled up with zeros to a multiple of 64: rows then stay aligned with vector instructions, whose results
     may differ from their scalar tails in the last bit, and a lane's update does not depend on its row.
@@ -81,13 +41,18 @@ class LaneModel:
     @property
     def layers(self) -> int:
         """Decoder layers."""
-        return len(self.model.model.layers)
+        return int(self.model.config.num_hidden_layers)
 
-    def hidden(self, ids: Tensor, mask: Tensor | None, position: Tensor, cache: Any = None) -> Tensor:
+    @property
+    def _llama(self) -> bool:
+        return self.model.config.model_type in LLAMA_LAYOUT
+
+    def hidden(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
-        output = self.model.model(
+        self._recompute(cache is None)
+        output = self.model.base_model(
             input_ids=ids,
-            attention_mask=mask,
+            attention_mask=mask.to(self.model.dtype),
             position_ids=position,
             past_key_values=cache,
             use_cache=cache is not None,
@@ -97,44 +62,69 @@ class LaneModel:
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
 
-        The last layer's attention needs every position, what follows it only those that predict something: its MLP
-        and norm are not computed for prompts and padding. The same numbers as `hidden` gathered at `source`.
+        Where the decoder is laid out as Llama's, its last layer's attention needs every position, what follows it
+        only those that predict something: MLP and norm are not computed for prompts and padding. The same numbers as
+        `hidden` gathered at `source`.
         """
+        if not self._llama:
+            return _gathered(self.hidden(ids, mask, position), source)
+        self._recompute(True)
         decoder = self.model.model
         hidden = decoder.embed_tokens(ids)
         rotary = decoder.rotary_emb(hidden, position)
+        mask = mask.to(self.model.dtype)
         for layer in decoder.layers[:-1]:
             hidden = layer(hidden, attention_mask=mask, position_ids=position, position_embeddings=rotary)
         last = decoder.layers[-1]
         attended, _ = last.self_attn(
             hidden_states=last.input_layernorm(hidden), attention_mask=mask, position_embeddings=rotary
         )
-        hidden = hidden + attended
-        hidden = hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
+        hidden = _gathered(hidden + attended, source)
         hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
-    def decode(self, ids: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor], cache: Any) -> Tensor:
+    def decode(self, ids: Tensor, mask: Tensor, places: tuple[Tensor, ...], cache: Any) -> Tensor:
         """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
 
-        `rotary` holds cosines and sines at the positions of `ids` `(K * B, t)`; `mask` `(K * B, 1, t, S)` is additive
-        over the S positions cached so far, these t among them.
+        `places` holds what `places` gives for the positions of `ids` `(K * B, t)`; `mask` `(K * B, 1, t, S)` is
+        additive over the S positions cached so far, these t among them.
         """
+        if not self._llama:
+            return self.hidden(ids, mask, places[0], cache)
+        self._recompute(False)
         decoder = self.model.model
         hidden = decoder.embed_tokens(ids)
+        mask = mask.to(self.model.dtype)
         for layer in decoder.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=rotary, past_key_values=cache)
+            hidden = layer(hidden, attention_mask=mask, position_embeddings=places, past_key_values=cache)
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
-    def rotary(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines `(K * B, t, head width)` of positions `(K * B, t)`."""
-        return self.model.model.rotary_emb(self.flat, position)  # type: ignore[no-any-return]
+    def places(self, position: Tensor) -> tuple[Tensor, ...]:
+        """What `decode` reads of positions `(K * B, t)`: cosines and sines `(K * B, t, head width)`, or themselves."""
+        if not self._llama:
+            return (position,)
+        like = torch.empty(0, dtype=self.model.dtype, device=self.flat.device)
+        return self.model.model.rotary_emb(like, position)  # type: ignore[no-any-return]
 
-    def gradient(self, objective: Tensor) -> Tensor:
-        """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient."""
-        parts = [part.reshape(self.lanes, -1) for part in torch.autograd.grad(objective, self.parameters)]
-        parts.append(parts[0].new_zeros(self.lanes, self.flat.shape[1] - sum(part.shape[1] for part in parts)))
-        return torch.cat(parts, dim=1)
+    def _recompute(self, allowed: bool) -> None:
+        """Layers recompute their activations in the backward pass where that was asked for; never beside a cache."""
+        if self.model.is_gradient_checkpointing:
+            for module in self.model.modules():
+                if getattr(module, "gradient_checkpointing", None) is not None:
+                    module.training = allowed and torch.is_grad_enabled()
+
+    def gradient(self, objective: Tensor, out: Tensor | None = None) -> Tensor:
+        """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient.
+
+        Written into `out` `(K, P')` where it is given; its columns beyond P are left as they are.
+        """
+        out = torch.zeros_like(self.flat) if out is None else out
+        start = 0
+        for part in torch.autograd.grad(objective, self.parameters):
+            size = part[0].numel()
+            out[:, start : start + size].view(part.shape).copy_(part)
+            start += size
+        return out
 
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
@@ -151,17 +141,28 @@ class LaneModel:
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]
+        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config, "final_logit_softcapping", None)
+        return logits if cap is None else torch.tanh(logits / cap) * cap
+
+
+def _gathered(hidden: Tensor, source: Tensor) -> Tensor:
+    return hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The trainable parameters of an unmodified model by name, tied ones once, in a stable order."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """Name -> shape of the parameters of an unmodified model, tied ones once, in a stable order."""
-    return {name: parameter.shape for name, parameter in model.named_parameters()}
+    """Name -> shape of the trainable parameters of an unmodified model."""
+    return {name: parameter.shape for name, parameter in trainable(model).items()}
 
 
 def flatten(model: nn.Module) -> Tensor:
-    """The parameters of an unmodified model as one fp32 row `(P,)`, in the order of `parameter_shapes`."""
-    return torch.cat([parameter.detach().float().reshape(-1) for parameter in model.parameters()])
+    """The trainable parameters of an unmodified model as one fp32 row `(P,)`, in the order of `parameter_shapes`."""
+    return torch.cat([parameter.detach().float().reshape(-1) for parameter in trainable(model).values()])
 
 
 def unflatten(row: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
@@ -175,36 +176,37 @@ def unflatten(row: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
 def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.device) -> LaneModel:
     """A pack whose lane k starts from the weights `rows[k]` `(P,)`.
 
-    `skeleton` is an unmodified transformers causal LM of the architecture; it is consumed (its modules are replaced).
-    Raises TypeError for a module with parameters that has no lane version.
+    `skeleton` is an unmodified transformers causal LM of the architecture, or one with adapters over frozen weights; it
+    is consumed (its modules are replaced). Frozen parameters are shared by all lanes, and by all packs over them.
     """
-    shapes = parameter_shapes(skeleton)
     flat = torch.stack([row.to(torch.float32) for row in rows])
     flat = nn.functional.pad(flat, (0, -flat.shape[1] % 64)).to(device)
     stacked: dict[int, nn.Parameter] = {}
     start = 0
-    for name, parameter in skeleton.named_parameters():
-        size = shapes[name].numel()
-        stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *shapes[name]))
+    for parameter in trainable(skeleton).values():
+        size = parameter.numel()
+        stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *parameter.shape))
         start += size
-    _replace(skeleton, stacked)
+    _replace(skeleton, stacked, len(rows))
     return LaneModel(skeleton.to(device), flat, tuple(stacked.values()))
 
 
-def _replace(module: nn.Module, stacked: dict[int, nn.Parameter]) -> None:
-    """Swap every module that owns parameters for its lane version, in place."""
+def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:
+    """Swap every module that owns trainable parameters for its lane version, in place; frozen linear layers are shared.
+
+    A module with parameters of its own beside others inside it is taken as a whole.
+    """
     for name, child in list(module.named_children()):
-        own = dict(child.named_parameters(recurse=False))
-        if not own:
-            _replace(child, stacked)
-            continue
-        weight = stacked[id(own["weight"])]
-        if isinstance(child, nn.Linear):
-            bias = None if child.bias is None else stacked[id(child.bias)]
-            setattr(module, name, LaneLinear(weight, bias))
-        elif isinstance(child, nn.Embedding):
-            setattr(module, name, LaneEmbedding(weight))
-        elif type(child).__name__.endswith("RMSNorm"):
-            setattr(module, name, LaneNorm(weight, float(child.variance_epsilon)))  # type: ignore[arg-type]
+        direct = dict(child.named_parameters(recurse=False))
+        within = {key: parameter for key, parameter in child.named_parameters() if id(parameter) in stacked}
+        own = {key: stacked[id(parameter)] for key, parameter in within.items()}
+        if isinstance(child, Lora):
+            setattr(module, name, LaneLora(child, own["lora_A"], own["lora_B"]))
+        elif not within:
+            setattr(module, name, LaneFrozen(child, lanes)) if is_linear(child) else _replace(child, stacked, lanes)
+        elif not direct:
+            _replace(child, stacked, lanes)
+        elif direct.keys() == within.keys():
+            setattr(module, name, lane_version(child, own))
         else:
-            raise TypeError(f"no lane version of {type(child).__name__} ('{name}')")
+            setattr(module, name, LaneByLane(child, own))

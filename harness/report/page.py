@@ -5,8 +5,6 @@ The bytes depend on those files only: no clock, locale, time zone, working direc
 
 from __future__ import annotations
 
-import base64
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +17,10 @@ from harness.report.material import PER_EXAMPLE_RUNS, Material, read_material
 from harness.report.methods import asked, flags, status_line, warnings
 from harness.report.reading import Sweep, read_sweep
 from harness.report.registry import Row, sections
-from harness.report.style import Picture
+from harness.report.render import render
 from harness.report.tables import write_run_tables
-from harness.report.text import markdown, visible
+from harness.report.text import visible
 from harness.tracking.store import write_atomic
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -60,8 +56,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Path:
             old.unlink()  # left by an earlier report of this sweep that could draw more
     for picture in pictures:
         write_atomic(folder / "figures" / f"{picture.name}.svg", picture.svg)
-    write_atomic(folder / "report.md", render_markdown(page))
-    write_atomic(folder / "index.html", render_html(page))
+    write_atomic(folder / "report.md", render("report.md", page))
+    write_atomic(folder / "index.html", render("index.html", page))
     return folder / "index.html"
 
 
@@ -102,44 +98,3 @@ def build_page(m: Material) -> Page:
         axes=asked(m.sweep, m.cells),
         sections=sections(m),
     )
-
-
-def kind(block: object) -> str:
-    """What a template must do with a block: `table`, `picture`, `lines`, `terms`."""
-    return type(block).__name__.lower()
-
-
-def encoded(picture: Picture) -> str:
-    """As a data image: its ids and styles stay its own, and no script in it could run."""
-    return base64.b64encode(picture.svg).decode("ascii")
-
-
-def render_html(page: Page) -> bytes:
-    """The page; autoescape is on for every value."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    loader = FileSystemLoader(TEMPLATES, encoding="utf-8")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"kind": kind, "encoded": encoded}
-    # Our own style sheet, not data: escaping it would break its quotes.
-    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))  # noqa: S704
-    return environment.get_template("index.html").render(page=page, style=style).encode("utf-8")
-
-
-def render_markdown(page: Page) -> bytes:
-    """The same as Markdown; every value passes the `md` filter."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        autoescape=False,  # noqa: S701
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"md": markdown, "kind": kind}
-    text = environment.get_template("report.md").render(page=page)
-    return (re.sub(r"\n{3,}", "\n\n", text).strip() + "\n").encode("utf-8")

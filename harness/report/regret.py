@@ -15,7 +15,7 @@ from harness.tracking.store import read_table
 from harness.types import InputError
 
 LACKING = "These records lack noisy validation labels, so only the oracle can choose. "
-COLUMNS = ("step", "split", "id", "policy_chosen", "policy_rejected", "validation_label")
+COLUMNS = ("step", "split", "id", "prompt_id", "policy_chosen", "policy_rejected", "validation_label")
 
 
 def regret(m: Material) -> Section | None:

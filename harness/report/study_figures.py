@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from harness.palette import COLOURS, looks
 from harness.report.study_findings import CLEAN
 from harness.report.study_reading import Study, StudyTrial
 from harness.report.style import Picture, draw
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#7F7F7F")
-MARKERS = "os^DvPX*"
 BETA, RATE = "beta", "training.learning_rate"
 SHORT = {RATE: "learning rate"}
 MIN_CONTOUR = 6  # points, below which a surface through them is fiction
@@ -60,13 +59,14 @@ def history(study: Study) -> Picture | None:
     if not arms:
         return None
     better = np.maximum if study.maximize else np.minimum
+    seen = looks(study.arms)
 
     def paint(_: Any, axes: Any) -> None:
-        for place, (panel, arm) in enumerate(zip(_panels(axes, len(arms)), arms, strict=True)):
+        for panel, arm in zip(_panels(axes, len(arms)), arms, strict=True):
             done = _complete(study, arm)
             numbers, values = [t.number for t in done], [t.values[0] for t in done]
-            colour = COLOURS[place % 8]
-            panel.plot(numbers, values, MARKERS[place % 8], color=colour, alpha=0.6, label="trial")
+            colour = seen[arm].colour
+            panel.plot(numbers, values, seen[arm].marker, color=colour, alpha=0.6, label="trial")
             able = [t for t in done if t.feasible]
             if able:
                 best = better.accumulate([t.values[0] for t in able])
@@ -107,6 +107,7 @@ def slices(study: Study) -> Picture | None:
     if not arms:
         return None
     width = min(max(len(_numeric(study, arm)) for arm in arms), 4)
+    seen = looks(study.arms)
 
     def paint(_: Any, axes: Any) -> None:
         for place, arm in enumerate(arms):
@@ -117,8 +118,8 @@ def slices(study: Study) -> Picture | None:
                     panel.set_axis_off()
                     continue
                 name, axis = spaces[column]
-                panel.plot([t.params[name] for t in done], [t.values[0] for t in done], MARKERS[place % 8],
-                           color=COLOURS[place % 8], alpha=0.6)  # fmt: skip
+                panel.plot([t.params[name] for t in done], [t.values[0] for t in done], seen[arm].marker,
+                           color=seen[arm].colour, alpha=0.6)  # fmt: skip
                 if winner is not None:
                     panel.plot([winner.params[name]], [winner.values[0]], "o", mfc="none", mec="#000000", ms=10)
                 if axis["log"]:
@@ -231,13 +232,14 @@ def front(study: Study) -> Picture | None:
     arms = [arm for arm in study.arms if _complete(study, arm)]
     if len(targets) < 2 or not arms:
         return None
+    seen = looks(study.arms)
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0][0]
-        for place, arm in enumerate(arms):
+        for arm in arms:
             able = [t for t in _complete(study, arm) if t.feasible]
             ahead = [t for t in able if not any(_beats(study, other, t) for other in able)]
-            colour, marker = COLOURS[place % 8], MARKERS[place % 8]
+            colour, marker = seen[arm].colour, seen[arm].marker
             panel.plot([t.values[0] for t in able], [t.values[1] for t in able], marker, color=colour, alpha=0.3)
             line = sorted((t.values[0], t.values[1]) for t in ahead)
             panel.plot([x for x, _ in line], [y for _, y in line], marker=marker, color=colour, label=arm)

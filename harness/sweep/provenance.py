@@ -43,6 +43,7 @@ def provenance(run: RunSpec, setting: Setting, data: TrainingSet) -> dict[str, A
             "threads": torch.get_num_threads(),
             "device": "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu",
             "dtype": "float32",
+            "mode": run.training.mode,
             "tie_tol": 1e-4,
         },
         "notes": list(setting.notes),

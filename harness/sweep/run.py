@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +39,7 @@ class Means:
 
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
+    track: bool = True  # whether finished runs are delivered to MLflow at once
     cluster: Cluster = THIS_MACHINE
 
 
@@ -164,7 +165,8 @@ def execute(
         drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
-            failures = _train(left, folder, names, drain, Outbox(out, sweep.name))
+            deliver = Outbox(out, sweep.name).deliver if means.track else None
+            failures = _train(left, folder, names, drain, deliver)
         if stop.heard:
             raise Interrupted(stop.heard)
     return failures
@@ -208,7 +210,9 @@ def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) ->
     return failures
 
 
-def _train(left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, outbox: Any) -> list[str]:
+def _train(
+    left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
+) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
     independent = _packs([run for run in left if run.reward_model is None], folder, drain.workers, 0)
     dependent = _packs([run for run in left if run.reward_model is not None], folder, drain.workers, len(independent))
@@ -223,7 +227,8 @@ def _train(left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: 
                 if message.kind == "done":
                     found = store.find_run(folder, message.key)
                     assert found is not None
-                    outbox.deliver(found)
+                    if deliver is not None:
+                        deliver(found)
                 elif message.kind == "failed":
                     pack = packs[message.pack]
                     smaller = retried(pack, message.text, len(packs) + len(again), packs)

@@ -40,6 +40,7 @@ class Setting:
     prompt_width: int
     max_new_tokens: int
     notes: tuple[str, ...] = ()
+    tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
 
 

@@ -60,7 +60,7 @@ def perform(order: Order, shop: Shop) -> Iterator[Message]:
 
 
 def _open(shop: Shop) -> Any:
-    from harness.sweep.keeping import Keeping
+    from harness.sweep.resuming import Keeping
     from harness.sweep.work import Workshop
 
     keep_freed_memory()

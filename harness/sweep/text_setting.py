@@ -109,4 +109,5 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         prompt_width=data.max_prompt_length,
         max_new_tokens=64,
         notes=tuple(note.text for note in (*text.file_notes, *text.notes)),
+        tokenizer=tokenizer.to_str(),
     )

@@ -24,7 +24,7 @@ from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
-from harness.sweep.keeping import Keeping, Stopped, resume, stretches
+from harness.sweep.keeping import Keeper, keeper
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -32,6 +32,7 @@ from harness.sweep.packs import PackTask
 from harness.sweep.probing import gradient_probe, probe_table
 from harness.sweep.provenance import provenance
 from harness.sweep.reference_store import scorer
+from harness.sweep.resuming import Keeping, Stopped, resume, stretches
 from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
@@ -74,15 +75,18 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     kind = family(task.runs[0].objective)
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
+    kept = keeper(task.runs, [job.key for job in jobs], settings)
     if isinstance(run, Training):
-        earlier = resume([job.folder for job in jobs], [job.key for job in jobs])
+        # The best weights so far are in no checkpoint: runs that keep them begin anew.
+        whole = "best" not in kept.rules
+        earlier = resume([job.folder for job in jobs], [job.key for job in jobs]) if whole else []
         if earlier:
-            run = start(pack, shop.device, [kept.state for kept in earlier])
+            run = start(pack, shop.device, [one.state for one in earlier])
             began -= earlier[0].seconds
         records = stretches(run, jobs, shop.keeping, earlier, began)
     with shop.keeping.stop.softly(isinstance(run, Training)):
         try:
-            yield from _follow(task, jobs, records, run.pack.lanes[0].training.steps)
+            yield from _follow(task, jobs, records, run, kept)
         except Stopped as stopped:
             yield from _stop(task, jobs, stopped.step, time.monotonic() - began, t0_ms)
             return
@@ -100,16 +104,20 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             if probed:
                 table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
                 store.write_table(job.folder / "probes.parquet", table)
+            kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
             _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
             yield Message("done", task.number, key=job.key, status=status)
 
 
-def _follow(task: PackTask, jobs: Sequence[Job], records: Iterator[Record], steps: int) -> Iterator[Message]:
+def _follow(
+    task: PackTask, jobs: Sequence[Job], records: Iterator[Record], run: Training | RlTraining, kept: Keeper
+) -> Iterator[Message]:
     """Take every record of a pack: keep it, and write its metrics to the run's journal."""
     by_key = {job.key: job for job in jobs}
-    step = -1
+    step, steps = -1, run.pack.lanes[0].training.steps
     for record in records:
         job = by_key[record.run_key]
+        kept.see(record, run.model)
         job.records.append(record)
         if record.step != step:
             step = record.step

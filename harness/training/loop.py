@@ -19,9 +19,21 @@ from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
+from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.state import LaneState, restore
 from harness.types import Record
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timetable:
+    """What every step of a pack reads: `batches` and `flips` `(steps, K, B)`, `rates` `(steps, K, 1)`."""
+
+    batches: Tensor
+    flips: Tensor
+    rates: Tensor
+    max_norm: Tensor  # (K, 1)
+    space: list[Room | None]  # by step: how many real tokens its widest lane holds (`models/unpadded.py`)
 
 
 @dataclass
@@ -35,6 +47,7 @@ class Training:
     live: LaneModel | None = None  # the frozen reference, for objectives that need more of it than the stored table
     diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
     step: int = 0  # updates done
+    timetable: Timetable | None = None  # made by the first `train`, so that going on costs nothing
 
     @property
     def alive(self) -> Tensor:
@@ -74,6 +87,22 @@ def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) ->
     return run
 
 
+def timetable(pack: Pack, device: torch.device) -> Timetable:
+    """The batches, orientations and learning rates of every step of a pack."""
+    settings = pack.lanes[0].training
+    batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (steps, K, B)
+    flips = torch.stack([lane.flipped for lane in pack.lanes], 1).to(device)
+    max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
+    rates = torch.tensor(
+        [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
+        device=device,
+    )
+    space: list[Room | None] = [None] * settings.steps
+    if settings.mode == "fast":
+        space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
+    return Timetable(batches, flips, rates, max_norm, space)
+
+
 def train(run: Training, until: int | None = None) -> Iterator[Record]:
     """Train every lane to its last step, yielding the records of each checkpoint in order of step and lane.
 
@@ -85,20 +114,15 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
     """
     pack, model, device = run.pack, run.model, run.model.flat.device
     settings = pack.lanes[0].training
-    batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (steps, K, B)
-    flips = torch.stack([lane.flipped for lane in pack.lanes], 1).to(device)
-    max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
-    rates = torch.tensor(
-        [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
-        device=device,
-    )
+    table = run.timetable = run.timetable or timetable(pack, device)
+    gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
             yield from evaluate(pack, model, run.live, run.groups, run.step)
         if run.step == settings.steps:
             return
-        loss = _losses(run, batches[run.step], flips[run.step])
-        grad, norm = clip(model.gradient(loss.sum()), max_norm)
+        loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
+        grad, norm = clip(model.gradient(loss.sum(), gradient), table.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
         adamw_step(
@@ -106,7 +130,7 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
             grad,
             run.adam,
             step=run.step + 1,
-            rate=rates[run.step],
+            rate=table.rates[run.step],
             beta1=settings.adam_beta1,
             beta2=settings.adam_beta2,
             weight_decay=settings.weight_decay,
@@ -115,11 +139,11 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         run.step += 1
 
 
-def _losses(run: Training, index: Tensor, flipped: Tensor) -> Tensor:
+def _losses(run: Training, index: Tensor, flipped: Tensor, room: Room | None) -> Tensor:
     """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
     corpus, device = run.pack.corpus, index.device
     needs = frozenset[str]().union(*(group.needs for group in run.groups))
-    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score)
+    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score, room)
     policy, reference = (oriented(pairs, flipped) for pairs in scored)
     losses: list[Tensor | None] = [None] * len(run.pack.lanes)
     for group in run.groups:

@@ -21,7 +21,7 @@ pytestmark = [
 ]
 
 # Long enough that a pack is still in training when its worker is killed.
-SPEC = ("experiments/smoke.yaml", "--set", "training.steps=800", "--checkpoint-every", "0.5")
+SPEC = ("experiments/smoke.yaml", "--set", "training.steps=500", "--checkpoint-every", "0.5")
 NOWHERE = "http://127.0.0.1:9"  # the discard port: a tracking server that is down
 
 

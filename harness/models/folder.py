@@ -1,0 +1,131 @@
+"""Models from a folder that transformers wrote: loaded once a process, shared by every pack that trains over them."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.models.lora import adapt, initial_adapters
+from harness.models.pack import flatten
+from harness.spec_place import hub_folder
+from harness.types import InputError, LoraSpec, PathModelSpec
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# Families whose lanes are tested against transformers' own forward; any other has to pass that test when it is loaded.
+TESTED = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral", "gpt_neox", "gpt2"})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an architecture's weights come from, and how it runs. Without `lora` all its parameters are trained."""
+
+    folder: str
+    sha256: str
+    dtype: str = "float32"
+    attention: str = "sdpa"
+    gradient_checkpointing: bool = False
+    lora: LoraSpec | None = None
+
+    @property
+    def stored(self) -> torch.dtype:
+        """The dtype of the loaded weights: what is trained is kept in fp32, a frozen base in that of the forward."""
+        return DTYPES[self.dtype] if self.lora is not None else torch.float32
+
+
+def source_of(model: PathModelSpec) -> Source:
+    """The source of a spec's model; a hub id is looked up in the cache, and fetched where it is not there."""
+    folder = Path(model.path)
+    if not folder.is_absolute():
+        folder = hub_folder(model.path, model.sha256.rpartition("@")[2], weights=True)
+    return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
+
+
+@lru_cache(maxsize=1)
+def base_model(source: Source) -> Any:
+    """The loaded model of a source, not to be changed. Raises InputError where its weights cannot be used."""
+    from transformers import AutoModelForCausalLM
+
+    quiet()
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.folder,
+            dtype=source.stored,
+            attn_implementation=source.attention,
+            trust_remote_code=False,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise InputError(
+            f"model.path: {source.folder} cannot be loaded ({str(error).strip().splitlines()[0]})"
+        ) from None
+    for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
+        if names := sorted(map(str, found.get(what) or ())):
+            raise InputError(f"model.path: {source.folder}: {what.replace('_', ' ')} {', '.join(names[:3])}")
+    if broken := [name for name, p in model.named_parameters() if not bool(torch.isfinite(p).all())]:
+        raise InputError(f"model.path: {source.folder}: weights that are not finite in {', '.join(broken[:3])}")
+    model.eval()  # dropout off: log-ratios compare models, not masks
+    model.config.use_cache = False
+    if model.config.model_type not in TESTED:
+        _must_take_rows(model, source)
+    if source.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def quiet() -> None:
+    """No progress bars of transformers: the sweep shows its own."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def shell(source: Source) -> Any:
+    """The source's model as a tree of its own over the loaded parameters, with adapters of zeros where it has `lora`.
+
+    What replaces modules of it (`build_lanes`) leaves the loaded model as it is.
+    """
+    base = base_model(source)
+    model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
+    return model if source.lora is None else adapt(model, source.lora)
+
+
+def start_weights(source: Source, seed: int) -> Tensor:
+    """The row `(P,)` that training starts from: fresh adapters drawn from `seed`, or the model's own weights."""
+    model = shell(source)
+    return flatten(model) if source.lora is None else initial_adapters(model, seed)
+
+
+@torch.no_grad()
+def _must_take_rows(model: Any, source: Source) -> None:
+    """Refuse an architecture that scores a pair-shared row otherwise than the two sequences it stands for."""
+    from harness.models.logps import attention_mask
+
+    width = 8
+    ids = torch.arange(3 * width)[None] % model.config.get_text_config().vocab_size
+    segment = torch.tensor([[0] * width + [1] * width + [2] * width])
+    place = torch.cat([torch.arange(2 * width), torch.arange(width, 2 * width)])[None]
+    mask = attention_mask(segment).to(model.dtype)
+    packed = model(input_ids=ids, attention_mask=mask, position_ids=place).logits.float()
+    head = model.get_output_embeddings()(
+        model.base_model(input_ids=ids, attention_mask=mask, position_ids=place).last_hidden_state
+    )
+    plain = torch.cat([ids[:, :width], ids[:, 2 * width :]], 1)
+    alone = model(input_ids=plain).logits.float()[:, width:]
+    loose = 1e-4 if model.dtype == torch.float32 else 0.05
+    scale = alone.abs().max()
+    cap = getattr(model.config, "final_logit_softcapping", None)
+    head = head.float() if cap is None else torch.tanh(head.float() / cap) * cap
+    error = max((packed[:, 2 * width :] - alone).abs().max(), (packed - head).abs().max()) / scale
+    if not bool(error <= loose):
+        raise InputError(
+            f"model.path: {source.folder}: {type(model).__name__} scores rows of two responses otherwise than each "
+            f"alone (relative difference {float(error):.1e}); the families known to do are {', '.join(sorted(TESTED))}"
+        )

@@ -1,0 +1,221 @@
+"""A model's folder read without torch: its content hash, what its files say, and what in them cannot be used.
+
+Nothing in a folder is ever run: weights are safetensors alone, and a folder that brings code of its own is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.types import InputError
+
+CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"),
+)
+# What a model is made of; README and the like never change its hash.
+NAMES = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX, "chat_template.jinja", "special_tokens_map.json")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+_WINDOWLESS = "full_attention"
+_WINDOWS = {"mistral": 4096, "gemma2": 4096, "gemma3_text": 4096}  # what transformers takes where config.json is silent
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """What a folder's JSON files say. `rows` are the embedding's; `eos` the tokenizer's end-of-sequence id."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: int
+    eos: int
+    bos: int | None
+    positions: int | None  # most positions of a sequence; None: unlimited
+    window: int | None  # of sliding attention; None: every token sees all before it
+    notes: tuple[str, ...]
+
+
+def folder_sha256(folder: Path) -> str:
+    """SHA-256 (hex) over the names and contents of a folder's weights, configuration and tokenizer."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.name in NAMES or path.suffix == ".safetensors":
+            digest.update(f"{path.name} {_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
+    """Read and check a folder; with `weights` its safetensors files, too.
+
+    Raises InputError with a line for each thing that cannot be used, each naming the file.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{'is a file' if folder.exists() else 'no such folder'}: {folder}; expected a model's folder")
+    if not (folder / CONFIG).is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        what = "holds a peft adapter; merge it into its base model first" if adapter else f"has no {CONFIG}"
+        raise InputError(f"{folder} {what}; expected a folder that save_pretrained wrote")
+    problems: list[str] = []
+    config = _json(folder / CONFIG, problems)
+    if not (folder / TOKENIZER).is_file():
+        problems.append(
+            f"{folder} has no {TOKENIZER}; write it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
+        )
+        raise InputError(*problems)
+    tokenizer, settings = _json(folder / TOKENIZER, problems), _json(folder / TOKENIZER_CONFIG, problems, {})
+    problems += _code(folder, config, settings)
+    if weights:
+        problems += _weight_problems(folder)
+    ids = _token_ids(tokenizer)
+    rows = int(config.get("vocab_size") or 0)
+    if ids and max(ids.values()) >= rows:
+        token = max(ids, key=lambda name: ids[name])
+        problems.append(
+            f"{folder}: the tokenizer knows id {ids[token]} ({token!r}), the embedding has {rows} rows ({CONFIG} "
+            "vocab_size); take the tokenizer that belongs to these weights, or resize the embedding"
+        )
+    eos, notes = _end(folder, config, settings, ids, problems)
+    if problems:
+        raise InputError(*problems)
+    return ModelFolder(
+        folder, config, rows, eos, _named(settings, "bos_token", ids), _positions(config), _window(config), notes
+    )
+
+
+def length_problems(model: ModelFolder, max_length: int) -> Iterator[str]:
+    """Why sequences of `max_length` tokens cannot be scored as the model would score them."""
+    if model.positions is not None and max_length > model.positions:
+        yield f"{max_length} tokens, the model has {model.positions} positions; expected at most so many"
+    if model.window is not None and max_length > model.window:
+        yield (
+            f"{max_length} tokens, the model's attention slides over {model.window}; expected at most so many, as "
+            "longer sequences would need the window in every mask"
+        )
+
+
+def _json(path: Path, problems: list[str], absent: dict[str, Any] | None = None) -> dict[str, Any]:
+    if absent is not None and not path.is_file():
+        return absent
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        problems.append(f"{path} cannot be read ({error}); fetch it again")
+        return {}
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{path} is no JSON object; fetch it again")
+    return {}
+
+
+def _code(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> Iterator[str]:
+    """Files that would have code run."""
+    for name, values in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
+        if "auto_map" in values:
+            yield (
+                f"{folder}/{name} has auto_map: the model needs code of its own (trust_remote_code), which is never "
+                "run; expected a model that transformers itself knows"
+            )
+    if "_attn_implementation_internal" in config:
+        yield f"{folder}/{CONFIG} has _attn_implementation_internal, which loads code; remove the key"
+
+
+def _weight_problems(folder: Path) -> Iterator[str]:
+    """Pickled, absent, cut or damaged weights."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
+        if pickled:
+            yield (
+                f"{folder} has its weights as {', '.join(pickled[:3])} only, and loading them could run code; write "
+                "them as safetensors with save_pretrained"
+            )
+        else:
+            yield f"{folder} has no .safetensors file; expected a model's weights"
+        return
+    if (folder / INDEX).is_file():
+        wanted = set(json.loads((folder / INDEX).read_text(encoding="utf-8")).get("weight_map", {}).values())
+        if missing := sorted(wanted - {path.name for path in files}):
+            yield f"{folder} lacks {', '.join(missing[:3])}, which {INDEX} names; fetch it again"
+    for path in files:
+        if (size := _stated_size(path)) != path.stat().st_size:
+            yield f"{path} is cut or damaged ({path.stat().st_size} bytes, its header says {size}); fetch it again"
+
+
+def _stated_size(path: Path) -> int:
+    """The size that a safetensors header gives its file; -1 where there is no header to read."""
+    with path.open("rb") as file:
+        head = file.read(8)
+        length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
+        if not 2 <= length <= 100_000_000:
+            return -1
+        try:
+            header = json.loads(file.read(length))
+        except ValueError:
+            return -1
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+    return 8 + int(length) + max(ends, default=0)
+
+
+def _token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:
+    """Token -> id of everything a tokenizer can give."""
+    vocabulary = tokenizer.get("model", {}).get("vocab", {})
+    found = (
+        {str(token): int(i) for token, i in vocabulary.items()}
+        if isinstance(vocabulary, dict)
+        else {str(entry[0]): i for i, entry in enumerate(vocabulary)}
+    )
+    return found | {str(entry["content"]): int(entry["id"]) for entry in tokenizer.get("added_tokens", [])}
+
+
+def _named(settings: dict[str, Any], key: str, ids: dict[str, int]) -> int | None:
+    token = settings.get(key)
+    token = token.get("content") if isinstance(token, dict) else token
+    return ids.get(token) if isinstance(token, str) else None
+
+
+def _end(
+    folder: Path, config: dict[str, Any], settings: dict[str, Any], ids: dict[str, int], problems: list[str]
+) -> tuple[int, tuple[str, ...]]:
+    """The end-of-sequence id, and what is to be said of it and of padding."""
+    stated = config.get("eos_token_id")
+    listed = [i for i in (stated if isinstance(stated, list) else [stated]) if isinstance(i, int)]
+    eos = _named(settings, "eos_token", ids)
+    if eos is None and listed and listed[0] in ids.values():
+        eos = listed[0]
+    if eos is None:
+        problems.append(
+            f"{folder}: no end-of-sequence token in {TOKENIZER_CONFIG} (eos_token) or {CONFIG} (eos_token_id) that the "
+            "tokenizer knows; a model that cannot end a response cannot be compared on responses"
+        )
+        return 0, ()
+    notes = []
+    if listed and eos not in listed:
+        notes.append(f"responses end with id {eos} (the tokenizer's eos_token); {CONFIG} names {listed}")
+    pad = _named(settings, "pad_token", ids)
+    if pad is None or pad == eos:
+        what = "is the end-of-sequence token" if pad == eos else "is missing"
+        notes.append(f"the tokenizer's pad token {what}: no harm, rows are masked by their lengths and not by pad ids")
+    return eos, tuple(notes)
+
+
+def _positions(config: dict[str, Any]) -> int | None:
+    found = config.get("max_position_embeddings") or config.get("n_positions")
+    return int(found) if isinstance(found, int) else None
+
+
+def _window(config: dict[str, Any]) -> int | None:
+    """The width of sliding attention where some layer has it."""
+    window = config.get("sliding_window", _WINDOWS.get(str(config.get("model_type"))))
+    if not isinstance(window, int) or config.get("use_sliding_window") is False:
+        return None
+    kinds = config.get("layer_types")
+    return None if kinds and all(kind == _WINDOWLESS for kind in kinds) else window
