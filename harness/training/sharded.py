@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.models.pack import LaneModel, parameter_shapes, unflatten
+from harness.models.pack import LaneModel, parameter_shapes, trainable, unflatten
 from harness.types import PairLogps
 
 Read = Callable[[Tensor], tuple[PairLogps, PairLogps]]
@@ -28,7 +28,7 @@ class ShardedModel:
     FSDP holds the share a second time, as it is laid out by parameter: `flat` is copied there before each forward.
     """
 
-    model: Any  # an unmodified transformers causal LM laid out as Llama's, under fully_shard
+    model: nn.Module  # a `_Halves` under fully_shard
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # DTensors, in the order of `flat`'s columns
 
@@ -45,19 +45,14 @@ class ShardedModel:
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(B, R, d)` at the row indices `source` `(B, R)`."""
         self._put_back()
-        decoder = self.model.model
-        hidden = decoder.embed_tokens(ids)
-        rotary = decoder.rotary_emb(hidden, position)
-        for layer in decoder.layers:
-            hidden = layer(hidden, attention_mask=mask, position_ids=position, position_embeddings=rotary)
-        return decoder.norm(hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1])))  # type: ignore[no-any-return]
+        return self.model((ids, mask, position, source), None)  # type: ignore[no-any-return]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(B, ..., d)`."""
-        return self.model.lm_head(hidden).float()  # type: ignore[no-any-return]
+        return self.model(None, hidden)  # type: ignore[no-any-return]
 
-    def gradient(self, objective: Tensor) -> Tensor:
-        """This process's share `(1, P / processes)` of d objective / d parameters."""
+    def gradient(self, objective: Tensor, out: Tensor | None = None) -> Tensor:
+        """This process's share `(1, P / processes)` of d objective / d parameters, written into `out` where given."""
         objective.backward()  # type: ignore[no-untyped-call]  # FSDP reduces gradients in its backward hooks
         parts = [
             torch.zeros_like(_share(parameter)) if parameter.grad is None else _share(parameter.grad)
@@ -65,7 +60,7 @@ class ShardedModel:
         ]
         for parameter in self.parameters:
             parameter.grad = None
-        return torch.cat([part.reshape(1, -1) for part in parts], 1)
+        return torch.cat([part.float().reshape(1, -1) for part in parts], 1, out=out)
 
     def norm(self, grad: Tensor) -> Tensor:
         """The norm `(1, 1)` of the whole gradient."""
@@ -78,13 +73,35 @@ class ShardedModel:
         assert lane == 0
         self._put_back()
         full = [cast(Any, parameter).full_tensor() for parameter in self.parameters]
-        return torch.cat([part.detach().reshape(-1).cpu() for part in full])
+        return torch.cat([part.detach().float().reshape(-1).cpu() for part in full])
 
     def _put_back(self) -> None:
         with torch.no_grad():
             sizes = [_share(parameter).numel() for parameter in self.parameters]
             for parameter, part in zip(self.parameters, self.flat[0].split(sizes), strict=True):
                 _share(parameter).copy_(part.view_as(_share(parameter)))
+
+
+class _Halves(nn.Module):
+    """A decoder whose two halves go through one `forward`: FSDP gathers parameters there, the tied ones for both."""
+
+    def __init__(self, causal: Any) -> None:
+        super().__init__()
+        self.causal = causal  # an unmodified transformers causal LM laid out as Llama's
+
+    def forward(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor] | None, hidden: Tensor | None) -> Tensor:
+        """Hidden states at the places asked for, given `inputs`; else the logits of `hidden`."""
+        if inputs is None:
+            logits: Tensor = self.causal.lm_head(hidden).float()
+            cap = getattr(self.causal.config, "final_logit_softcapping", None)
+            return logits if cap is None else torch.tanh(logits / cap) * cap
+        ids, mask, position, source = inputs
+        decoder = self.causal.model
+        state = decoder.embed_tokens(ids)
+        rotary, mask = decoder.rotary_emb(state, position), mask.to(self.causal.dtype)
+        for layer in decoder.layers:
+            state = layer(state, attention_mask=mask, position_ids=position, position_embeddings=rotary)
+        return decoder.norm(state.gather(1, source[..., None].expand(-1, -1, state.shape[-1])))  # type: ignore[no-any-return]
 
 
 def build_sharded(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.device) -> LaneModel:
@@ -102,19 +119,17 @@ def build_sharded(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.dev
     wanted = ("embed_tokens", "layers", "norm", "rotary_emb")
     if not all(hasattr(decoder, name) for name in wanted) or not hasattr(skeleton, "lm_head"):
         raise TypeError(f"{type(skeleton).__name__}: only decoders laid out as Llama's are sharded")
-    named = dict(skeleton.named_parameters())
     with torch.no_grad():
         for name, part in unflatten(rows[0].float(), parameter_shapes(skeleton)).items():
-            named[name].copy_(part)
+            skeleton.get_parameter(name).copy_(part)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    tied = skeleton.lm_head.weight is decoder.embed_tokens.weight
-    ends = [[decoder.embed_tokens, skeleton.lm_head]] if tied else [decoder.embed_tokens, skeleton.lm_head]
-    for part in (*decoder.layers, decoder.norm, *ends):
+    whole = _Halves(skeleton)
+    for part in (*decoder.layers, whole):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
-    skeleton.to(device)
-    parameters = tuple(skeleton.parameters())
-    flat = torch.cat([_share(parameter).detach().reshape(1, -1) for parameter in parameters], 1)
-    return cast(LaneModel, ShardedModel(skeleton, flat, parameters))  # what the trainer asks of one, and no more
+    whole.to(device)
+    parameters = tuple(trainable(skeleton).values())
+    flat = torch.cat([_share(parameter).detach().float().reshape(1, -1) for parameter in parameters], 1)
+    return cast(LaneModel, ShardedModel(whole, flat, parameters))  # what the trainer asks of one, and no more
 
 
 def _share(value: Any) -> Tensor:
