@@ -47,6 +47,8 @@ class Engines(StrEnum):
 
     process = "process"
     inline = "inline"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Table(StrEnum):
@@ -91,21 +93,41 @@ def sweep(
     set_: Set = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
     max_runs: MaxRuns = None,
-    engine: Annotated[Engines, typer.Option("--engine", help="inline: all in this process")] = Engines.process,
+    engine: Annotated[Engines, typer.Option("--engine", help="where packs train; inline: all in this process")] = (
+        Engines.process
+    ),
     checkpoint_every: Every = 60.0,
+    address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
+    gpus_per_pack: Annotated[
+        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
+    ] = None,
+    partition: Annotated[str, typer.Option("--partition", help="slurm")] = "",
+    account: Annotated[str, typer.Option("--account", help="slurm")] = "",
+    minutes: Annotated[int, typer.Option("--time", min=1, metavar="MINUTES", help="slurm: limit of one job")] = 240,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the array script, submit nothing")] = False,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
 
     loaded = load_sweep(spec, set_ or (), max_runs)
+    from harness.sweep.engines import Cluster
+
+    cluster = Cluster(address, gpus_per_pack, 1, partition, account, minutes)
+    if dry_run:
+        from harness.sweep.engines.slurm import array_script
+
+        if engine is not Engines.slurm:
+            raise InputError("--dry-run: shows the script of --engine slurm; harness plan shows what a sweep would do")
+        say(array_script(loaded.runs, out / loaded.name, workers, cluster))
+        return
     _writable(out)
     cores = os.cpu_count() or 1
-    if workers is not None and workers > cores:
+    if workers is not None and workers > cores and engine is Engines.process:
         print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every)
+    means = Means(engine.value, checkpoint_every, cluster=cluster)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 

@@ -22,6 +22,8 @@ from harness.models.lora import LaneLora, Lora, is_linear
 # Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
 LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 
+T = TypeVar("T")
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -147,6 +149,14 @@ class LaneModel:
             out[:, start : start + size].view(part.shape).copy_(part)
             start += size
         return out
+
+    def norm(self, grad: Tensor) -> Tensor:
+        """The norm `(K, 1)` of each lane's gradient."""
+        return torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+
+    def spread(self, index: Tensor, read: Callable[[Tensor], T]) -> T:
+        """What is read of the pairs `index` `(K, B)`: here, all of them in this process."""
+        return read(index)
 
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""

@@ -24,7 +24,7 @@ from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
 from harness.sweep.before import look_before
-from harness.sweep.engines import Engine, load_engine
+from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
 from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packing import Packing, as_plan, settle
@@ -45,6 +45,7 @@ class Means:
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
+    cluster: Cluster = THIS_MACHINE
 
 
 DEFAULT_MEANS = Means()
@@ -68,6 +69,8 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
+        if workers is None and means.engine in CLUSTERS:
+            workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
         write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
         look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
@@ -213,7 +216,7 @@ def execute(
 
     shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
-        drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
+        drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None

@@ -135,15 +135,19 @@ def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") ->
     if folder.is_symlink():
         raise InputError(f"{folder}: is a symbolic link; a run's folder must be a folder, remove the link")
     folder.mkdir(mode=0o700, exist_ok=True)
-    counter = folder / ATTEMPT
-    earlier = _whole_result(folder / RESULT)
-    attempt = 1 + (int(earlier["attempt"]) if earlier is not None else _attempts(counter))
-    write_atomic(counter, str(attempt).encode())
+    attempt = 1 + attempts_of(folder)
+    write_atomic(folder / ATTEMPT, str(attempt).encode())
     (folder / RESULT).unlink(missing_ok=True)  # first: a result must never stand beside files that are gone
     for leftover in folder.iterdir():
         if leftover.name not in (ATTEMPT, keep):
             _remove(leftover)
     return folder, attempt
+
+
+def attempts_of(folder: Path) -> int:
+    """Attempts at a run so far, by its result or its counter."""
+    earlier = _whole_result(folder / RESULT)
+    return int(earlier["attempt"]) if earlier is not None else _attempts(folder / ATTEMPT)
 
 
 def _attempts(counter: Path) -> int:

@@ -6,11 +6,11 @@ of its own loss; clipping, schedule, Adam and the finite check act row by row, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.evaluation.heldout import evaluate
 from harness.models.extras import LIVE
@@ -23,6 +23,9 @@ from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.state import LaneState, restore
 from harness.types import Record
+
+# From an unmodified model and the weights `(P,)` of each lane.
+Build = Callable[[nn.Module, Sequence[Tensor], torch.device], LaneModel]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,8 +68,10 @@ def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
     return (0, *sorted(s for s in halves if s > 0))
 
 
-def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) -> Training:
+def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = (), build: Build = build_lanes) -> Training:
     """Put a pack on its device: K copies of the architecture, each lane with its own starting weights.
+
+    `build` makes the model: `training.sharded.build_sharded` spreads a single lane over several processes.
 
     With `states`, one a lane and all of one step, every lane goes on from its state; the records of that step are
     still to come. Raises ValueError where they are of different steps.
@@ -75,11 +80,11 @@ def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) ->
     if len(steps) > 1:
         raise ValueError(f"lanes of a pack go on from one step, not from {sorted(steps)}")
     starts = [lane.weights for lane in pack.lanes]
-    model = build_lanes(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
+    model = build(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
-        live = build_lanes(skeleton(pack.architecture), starts, device)
+        live = build(skeleton(pack.architecture), starts, device)
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
     run = Training(pack, model, groups, adam_state(model.flat), live, finite, steps.pop())
     for lane, state in enumerate(states):
@@ -122,7 +127,8 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         if run.step == settings.steps:
             return
         loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
-        grad, norm = clip(model.gradient(loss.sum(), gradient), table.max_norm)
+        grad = model.gradient(loss.sum(), gradient)
+        grad, norm = clip(grad, table.max_norm, model.norm(grad))
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
         adamw_step(
