@@ -23,7 +23,9 @@ from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
 from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
-from harness.sweep.engines import Engine, load_engine
+from harness.sweep.before import look_before
+from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
+from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
@@ -35,7 +37,7 @@ from harness.sweep.stopping import Interrupted, Stop, listening
 from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step
-from harness.types import InputError, NoRoom, RunSpec
+from harness.types import InputError, NoRoom, PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Means:
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
     profile: bool = False  # whether to measure where the time goes
+    cluster: Cluster = THIS_MACHINE
 
 
 DEFAULT_MEANS = Means()
@@ -64,12 +67,16 @@ def run_sweep(
     tables say what stands: the same command goes on).
     """
     console = console or Console(stderr=False)
+    check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
+        if workers is None and means.engine in CLUSTERS:
+            workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
         write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
+        look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
         enough_room(folder, len(left))
         console.print(
@@ -81,6 +88,8 @@ def run_sweep(
         except KeyboardInterrupt:
             say_stopped(folder, console)
             raise
+        if sweep.lm_eval is not None:
+            evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
 
 
@@ -130,8 +139,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: P
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
@@ -204,7 +221,7 @@ def execute(
     shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every, means.profile)
     profile = Profile(means.profile)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
-        drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
+        drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None
