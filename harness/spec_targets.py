@@ -80,7 +80,7 @@ class _TargetModel(BaseModel):
     }
     measure: str
     direction: Literal["maximize", "minimize", "up", "down"] | None = None
-    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
 
 
 class _ConstraintModel(BaseModel):
@@ -92,7 +92,7 @@ class _ConstraintModel(BaseModel):
         "at_least": "a number",
     }
     measure: str
-    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
     at_most: float | None = None
     at_least: float | None = None
 
@@ -135,7 +135,7 @@ def read_targets(node: Node | None, where: str, context: Context, problems: list
             key = "split" if why.startswith("split") and "split" in child.value else "measure"
             problems.append(f"{child.value[key].where} {path}.{key}: {why}")
             continue
-        if benchmark(model.measure) and "split" in child.value:
+        if benchmark(model.measure) and model.split != DOWNSTREAM and "split" in child.value:
             problems.append(f"{child.value['split'].where} {path}.split: a benchmark has no split; leave it out")
             continue
         direction, wrong = _direction(model)
@@ -203,6 +203,8 @@ def refusal(measure: str, split: str, context: Context) -> str:
     """Why `measure` on `split` cannot steer a study; the empty string where it can."""
     if benchmark(measure):
         return _benchmark_refusal(measure, context.lm_eval)
+    if split == DOWNSTREAM:
+        return f"split {split}: belongs to a benchmark, lm_eval/<task>/<metric>; expected one of {', '.join(SPLITS)}"
     name = measure.removeprefix("eval_")
     if name in LOSSES and not (measure in METRICS and context.one_scale):
         return (
