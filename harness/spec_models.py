@@ -40,10 +40,11 @@ SECTIONS: dict[str, type[Any]] = {
     "world": WorldSpec,
     "data": DataSpec,
     "model": ModelSpec,
-    "path_model": PathModelSpec,  # the section `model` where it has a path
     "training": TrainingSpec,
     "evaluation": EvaluationSpec,
 }
+# What a section holds in its other form: `model` with a path.
+VARIANTS: dict[str, type[Any]] = {"path_model": PathModelSpec}
 # Allowed values by section and field. `Parameter.default` is not read here: defaults stand in the dataclasses.
 FIELDS: dict[str, dict[str, Parameter]] = {
     "world": {
@@ -86,7 +87,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "path": P(None, "text"),
         "revision": P(None, "text"),
         "sha256": P(None, "text"),
-        "lora": P(None, "table"),
+        "lora": P(None, "table", doc="null or {rank, alpha, targets}"),
         "dtype": P(None, "choice", choices=("float32", "bfloat16")),
         "attention": P(None, "choice", choices=("sdpa", "eager")),
         "gradient_checkpointing": P(None, "bool"),
@@ -126,6 +127,8 @@ def expected(field: Parameter) -> str:
         return "text"
     if field.kind == "bool":
         return "true or false"
+    if field.kind == "table":
+        return field.doc
     return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
 
 
@@ -169,7 +172,7 @@ def axes_model(section: str) -> type[BaseModel]:
     """The pydantic model of one section: every field of its dataclass, as a non-empty list of allowed values."""
     fields: dict[str, Any] = {
         field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
-        for field in dataclasses.fields(SECTIONS[section])
+        for field in dataclasses.fields((SECTIONS | VARIANTS)[section])
         if FIELDS[section][field.name].kind != "table"  # read by the section's own module
     }
     config = ConfigDict(extra="forbid", strict=True, frozen=True)

@@ -80,6 +80,12 @@ class ModelShape:
     heads: int
     intermediate_size: int
 
+    @property
+    def parameters(self) -> int:
+        """About how many there are: both embeddings, and of each layer attention and a gated MLP."""
+        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
+        return 2 * self.vocab_size * self.hidden_size + self.layers * layer
+
 
 def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:
     """The shape of a spec's model: its own fields, or what its folder's config.json says."""

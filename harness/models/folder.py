@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.models.lora import adapt, initial_adapters
-from harness.models.pack import flatten
+from harness.models.pack import flatten, scaled_logits
 from harness.spec_place import hub_folder
 from harness.types import InputError, LoraSpec, PathModelSpec
 
@@ -90,7 +90,9 @@ def base_model(source: Source) -> Any:
     if model.config.model_type not in TESTED:
         _must_take_rows(model, source)
     if source.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The second name is that of transformers before 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 
@@ -108,6 +110,8 @@ def shell(source: Source) -> Any:
     """
     base = base_model(source)
     model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
+    if source.stored != DTYPES[source.dtype]:
+        model.compute_dtype = DTYPES[source.dtype]  # read by `build_lanes`
     return model if source.lora is None else adapt(model, source.lora)
 
 
@@ -140,8 +144,7 @@ def _must_take_rows(model: Any, source: Source) -> None:
     alone = model(input_ids=plain).logits.float()[:, width:]
     loose = 1e-4 if model.dtype == torch.float32 else 0.05
     scale = alone.abs().max()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    head = head.float() if cap is None else torch.tanh(head.float() / cap) * cap
+    head = scaled_logits(model.config, head.float())
     error = max((packed[:, 2 * width :] - alone).abs().max(), (packed - head).abs().max()) / scale
     if not bool(error <= loose):
         raise InputError(

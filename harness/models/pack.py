@@ -8,9 +8,10 @@ masking and checkpointing per-lane row operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,22 @@ from harness.models.lora import LaneLora, Lora, is_linear
 
 # Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
 LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _in_compute_dtype(method: F) -> F:
+    """Run a method of `LaneModel` under autocast where the model computes in another dtype than its weights have."""
+
+    @wraps(method)
+    def run(self: LaneModel, *args: Any, **kwargs: Any) -> Any:
+        if self.compute is None:
+            return method(self, *args, **kwargs)
+        with torch.autocast(self.flat.device.type, self.compute):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]  # the same signature
 
 
 @dataclass(frozen=True)
@@ -34,6 +51,7 @@ class LaneModel:
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
     recomputes: bool = False  # gradient checkpointing
+    compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
 
     @property
     def lanes(self) -> int:
@@ -48,6 +66,7 @@ class LaneModel:
     def _llama(self) -> bool:
         return self.model.config.model_type in LLAMA_LAYOUT
 
+    @_in_compute_dtype
     def hidden(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
         self._recompute(cache is None)
@@ -60,6 +79,7 @@ class LaneModel:
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
 
@@ -84,6 +104,7 @@ class LaneModel:
         hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def decode(self, ids: Tensor, mask: Tensor, places: tuple[Tensor, ...], cache: Any) -> Tensor:
         """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
 
@@ -133,11 +154,20 @@ class LaneModel:
         scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
         return scores
 
+    @_in_compute_dtype
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return scaled_logits(self.model.config, self.model.get_output_embeddings()(hidden).float())
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """The logits of a model from those of its output layer: some architectures scale them or cap them softly."""
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _gathered(hidden: Tensor, source: Tensor) -> Tensor:
@@ -183,7 +213,8 @@ def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.devic
         start += size
     recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
     _replace(skeleton, stacked, len(rows))
-    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes)
+    compute = getattr(skeleton, "compute_dtype", None)
+    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes, compute)
 
 
 def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:

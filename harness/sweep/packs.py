@@ -19,6 +19,7 @@ PACK_SIZE = 8
 SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
+PATH_BYTES = 24 * 2**30  # of one training step of a model from a path, all lanes together, the shared base not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +88,27 @@ def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, fir
 
 
 def lanes_that_fit(run: RunSpec) -> int:
-    """How many lanes keep the logits of a step within `LOGIT_BYTES`, at least 1."""
+    """How many lanes keep a step within `LOGIT_BYTES` of logits, or `PATH_BYTES` for one from a path; 1 at least."""
     if run.data is None or run.model is None:
         return PACK_SIZE
     response = run.data.max_response_length or run.data.max_length
-    return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * model_shape(run.model).vocab_size * 4), 1)
+    if isinstance(run.model, PathModelSpec):
+        return max(PATH_BYTES // _lane_bytes(run, run.model, run.data.max_prompt_length + 2 * response), 1)
+    return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
+
+
+def _lane_bytes(run: RunSpec, model: PathModelSpec, width: int) -> int:
+    """About what a lane's step holds beside the shared base: activations of rows of `width` tokens, and its state.
+
+    A layer keeps some ten hidden vectors and three of the MLP a token; with gradient checkpointing one vector, and one
+    layer at a time in full. The state is weights, gradient and two moments in fp32.
+    """
+    shape, size = model_shape(model), 2 if model.dtype == "bfloat16" else 4
+    tokens = budget(run.objective, run.training).batch_size * width
+    layer = tokens * (10 * shape.hidden_size + 3 * shape.intermediate_size) * size
+    kept = layer + shape.layers * tokens * shape.hidden_size * size
+    state = 16 * shape.parameters if model.lora is None else 0
+    return state + (kept if model.gradient_checkpointing else shape.layers * layer)
 
 
 def keys(task: PackTask) -> tuple[str, ...]:

@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from harness.data.rows import TokenisedPair, pack_rows
+from harness.models import folder as folder_module
+from harness.models import picked
 from harness.models.folder import Source, base_model, shell, start_weights
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.load import Architecture, skeleton
 from harness.models.logps import build_corpus, pair_logps
 from harness.models.lora import peft_name
 from harness.models.pack import LaneModel, build_lanes, parameter_shapes, unflatten
-from harness.types import LoraSpec
-from tests.models.families import CONFIGS, write
+from harness.types import InputError, LoraSpec
+from tests.models.families import CONFIGS, OTHERS, write
 
 CPU = torch.device("cpu")
 LORA = LoraSpec(rank=4, alpha=8.0)
@@ -197,3 +199,54 @@ def test_adapters_share_one_base(folders):
     packs = [lanes(source, [start_weights(source, seed)] * 2) for seed in (0, 1)]
     places = [pack.model.get_input_embeddings().weight.data_ptr() for pack in packs]
     assert places == [base_model(source).get_input_embeddings().weight.data_ptr()] * 2
+
+
+def test_logits_in_parts_are_the_logits_at_once(case, monkeypatch):
+    source, rows = case
+    model = lanes(source, rows)
+    corpus = build_corpus([pack_rows(PAIRS)], None, CPU)
+    found = []
+    for whole, part in ((picked.WHOLE, picked.PART), (1, 6 * VOCABULARY * 3)):
+        monkeypatch.setattr(picked, "WHOLE", whole)
+        monkeypatch.setattr(picked, "PART", part)
+        scored = pair_logps(model, corpus, INDEX.expand(2, -1))
+        found.append((scored.chosen.detach(), model.gradient((scored.chosen - scored.rejected).sum())))
+    (once, at_once), (parts, in_parts) = found
+    assert torch.allclose(once, parts, rtol=1e-6) and (at_once - in_parts).norm() <= 1e-5 * at_once.norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", OTHERS)
+def test_other_families_show_at_loading_that_they_score_rows_alike(family, mode, tmp_path):
+    folder = str(write(family, tmp_path / family))
+    source = Source(folder, family, lora=MODES[mode], attention="eager" if family == "gemma2" else "sdpa")
+    rows = [start_weights(source, seed) for seed in (0, 1)]
+    rows = [row + 0.02 * torch.randn(len(row), generator=torch.Generator().manual_seed(7)) for row in rows]
+    test_packed_rows_and_their_gradient_equal_transformers_and_peft((source, rows))
+    test_a_lane_has_the_bits_of_the_lane_alone((source, rows))
+    test_greedy_samples_are_those_of_generate((source, rows))
+
+
+def test_a_model_that_scores_rows_otherwise_is_refused(folders, monkeypatch):
+    source = Source(folders["llama"], "llama again")
+    monkeypatch.setattr(folder_module, "TESTED", frozenset())
+    base_model(source)  # it does score them alike
+    monkeypatch.setattr(folder_module, "scaled_logits", lambda config, logits: 2 * logits)
+    with pytest.raises(InputError, match="scores rows of two responses otherwise"):
+        base_model(Source(folders["llama"], "llama once more"))
+
+
+@pytest.mark.parametrize("damage", ["nan", "missing"])
+def test_weights_that_cannot_be_used_are_refused_by_name(damage, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = write("llama", tmp_path / "model") / "model.safetensors"
+    tensors = load_file(path)
+    if damage == "nan":
+        tensors["model.norm.weight"][0] = float("nan")
+    else:
+        del tensors["model.norm.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(InputError) as caught:
+        base_model(Source(str(tmp_path / "model"), damage))
+    assert len(caught.value.problems) == 1 and "model.norm.weight" in caught.value.problems[0]
