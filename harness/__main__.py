@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; returns the exit code (0 ok, 1 failed or damaged, 2 bad input, 130 interrupted)."""
+    """Run the command line; returns the exit code (0 ok, 1 failed or damaged, 2 bad input, 130/143 interrupted)."""
     try:
         from harness.cli import run  # inside: Ctrl-C while importing exits with 130 as well
 

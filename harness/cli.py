@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.types import InputError
+from harness.types import InputError, NoRoom
 
 app = typer.Typer(
     name="harness",
@@ -37,8 +37,18 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
 MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
+Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="of a pack's training")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
+
+
+class Engines(StrEnum):
+    """Where packs can be trained."""
+
+    process = "process"
+    inline = "inline"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Table(StrEnum):
@@ -83,18 +93,42 @@ def sweep(
     set_: Set = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
     max_runs: MaxRuns = None,
+    engine: Annotated[Engines, typer.Option("--engine", help="where packs train; inline: all in this process")] = (
+        Engines.process
+    ),
+    checkpoint_every: Every = 60.0,
+    address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
+    gpus_per_pack: Annotated[
+        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
+    ] = None,
+    partition: Annotated[str, typer.Option("--partition", help="slurm")] = "",
+    account: Annotated[str, typer.Option("--account", help="slurm")] = "",
+    minutes: Annotated[int, typer.Option("--time", min=1, metavar="MINUTES", help="slurm: limit of one job")] = 240,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the array script, submit nothing")] = False,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
 
     loaded = load_sweep(spec, set_ or (), max_runs)
+    from harness.sweep.engines import Cluster
+
+    cluster = Cluster(address, gpus_per_pack, 1, partition, account, minutes)
+    if dry_run:
+        from harness.sweep.engines.slurm import array_script
+
+        if engine is not Engines.slurm:
+            raise InputError("--dry-run: shows the script of --engine slurm; harness plan shows what a sweep would do")
+        say(array_script(loaded.runs, out / loaded.name, workers, cluster))
+        return
     _writable(out)
     cores = os.cpu_count() or 1
-    if workers is not None and workers > cores:
+    if workers is not None and workers > cores and engine is Engines.process:
         print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
-    from harness.sweep.run import run_sweep
+    from harness.sweep.run import Means, run_sweep
+    from harness.sweep.stopping import stoppable
 
-    raise typer.Exit(run_sweep(loaded, out, workers))
+    means = Means(engine.value, checkpoint_every, cluster=cluster)
+    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
 app.command("resume", hidden=True)(sweep)  # the word many look for; the same command resumes
@@ -112,9 +146,10 @@ def study(
 
     loaded = load_study(spec, set_ or ())
     _writable(out)
+    from harness.sweep.stopping import stoppable
     from harness.sweep.study_run import run_study
 
-    raise typer.Exit(run_study(loaded, out, workers))
+    raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers)))
 
 
 @app.command(epilog="Example: harness status runs/quick --json")
@@ -206,14 +241,46 @@ def sync(folder: Folder) -> None:
 
 
 @app.command(epilog="Example: harness verify runs/quick")
-def verify(folder: Folder) -> None:
+def verify(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    as_json: Json = False,
+) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     _folder(folder)
-    from harness.tracking.store import verify as damaged
+    if again:
+        from harness.sweep.rerun import rerun
+        from harness.sweep.stopping import stoppable
 
-    lines = damaged(folder)
-    say("\n".join(lines) if lines else "ok: every file is as it was written")
-    raise typer.Exit(1 if lines else 0)
+        def compared() -> int:
+            found = rerun(folder)
+            about = {"tier": found.tier, "largest": min(found.largest, 1e308), "lines": list(found.lines)}
+            say(_json(about) if as_json else "\n".join(found.lines))
+            return 0 if found.tier else 1
+
+        raise typer.Exit(stoppable(compared))
+    from harness.sweep.checks import check
+
+    damaged, notes = check(folder)
+    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    say(_json({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command(epilog="Example: harness clean runs/quick --yes")
+def clean(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+) -> None:
+    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    _folder(folder)
+    from harness.sweep.cleaning import clean as cleaned
+
+    items = cleaned(folder, yes)
+    total = sum(item.size for item in items)
+    lines = [f"{item.path}  {item.size} bytes: {item.why}" for item in items]
+    told = "removed" if yes else "to remove with --yes"
+    say("\n".join([*lines, f"{len(items)} files and folders, {total} bytes {told}" if items else "nothing to remove"]))
 
 
 @app.command("list", epilog="Example: harness list objectives --json")
@@ -271,6 +338,10 @@ def run(argv: Sequence[str]) -> int:
         for line in error.problems:
             print(_escaped(line), file=sys.stderr)
         return 2
+    except NoRoom as error:
+        for line in error.problems:
+            print(_escaped(line), file=sys.stderr)
+        return 1
     except SystemExit as end:  # how typer hands back help, usage errors and exit codes
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -21,6 +21,7 @@ LATER_FIELDS = (
     ("evaluation", "gradient_probe", 0),
     ("evaluation", "keep", ""),
     *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns")),
+    ("training", "mode", "strict"),
 )
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}

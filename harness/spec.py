@@ -83,7 +83,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
         problems.append(_too_many(path, count, max_runs))
     if problems:
         raise InputError(*dict.fromkeys(problems))
-    runs, notes = _merge(blocks)
+    runs, notes = _merge(blocks, path)
     resolved = resolved_spec(name, question, blocks)
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
@@ -160,7 +160,7 @@ def _too_many(path: Path, count: int, max_runs: int | None) -> str:
     )
 
 
-def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:
+def _merge(blocks: Iterable[Block], path: Path) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:
     """The runs of all blocks in order, equal ones merged and counted. Raises InputError for unusable combinations.
 
     A reward model that RL runs learn from is a run of its own; where the spec does not list it, it stands before the
@@ -175,7 +175,7 @@ def _merge(blocks: Iterable[Block]) -> tuple[tuple[RunSpec, ...], tuple[str, ...
                 runs[key] = reward_run(run)
                 total += 1
             runs.setdefault(run_key(run), run)
-    problems = dict.fromkeys(line for run in runs.values() for line in run_problems(run))
+    problems = dict.fromkeys(f"{path}: {line}" for run in runs.values() for line in run_problems(run))
     if problems:
         raise InputError(*problems)
     merged = total - len(runs)

@@ -106,6 +106,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "adam_beta1": P(None, "float", 0, 1, high_open=True),
         "adam_beta2": P(None, "float", 0, 1, high_open=True),
         "weight_decay": P(None, "float", 0, 10),
+        "mode": P(None, "choice", choices=("strict", "fast")),
     },
     "evaluation": {
         "checkpoints": _int(2, 100),  # step 0 and the last are always measured

@@ -24,6 +24,14 @@ class InputError(ValueError):
         super().__init__("\n".join(problems))
 
 
+class NoRoom(Exception):  # noqa: N818 - says what happened
+    """The disk is full: the command ends, nothing finished is lost. `problems` holds the lines to show."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One named knob of an objective or a corruption: default, what is allowed, where a search may look.
@@ -243,6 +251,7 @@ class TrainingSpec:
     adam_beta1: float = 0.9
     adam_beta2: float = 0.99
     weight_decay: float = 0.0
+    mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may
 
 
 @dataclass(frozen=True, slots=True)

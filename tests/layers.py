@@ -60,6 +60,7 @@ REPORT_SOURCES = (
     "harness.tracking",
     "harness.tracking.evaluations",
     "harness.tracking.journal",
+    "harness.tracking.plan",
     "harness.tracking.store",
 )
 
@@ -84,14 +85,10 @@ TORCH_FREE = (
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
-    *(
-        "harness.sweep",
-        "harness.sweep.plan",
-        "harness.sweep.detectable",
-        "harness.sweep.study*",
-        "harness.doctor",
-        "harness.starter",
-    ),
+    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
+    *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
+    *("harness.doctor", "harness.starter"),
     *("harness.cli", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}

@@ -1,14 +1,10 @@
 """Whatever is wrong in a spec: one line a problem with its place and key, nothing else, exit code 2."""
 
-import json
 import os
 import re
-import string
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from harness.cli import run
 from harness.spec import load_sweep
@@ -413,62 +409,3 @@ def test_control_characters_from_a_spec_are_shown_escaped(folder, capsys):
     assert run(["plan", "spec.yaml"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert r"bad\nkey\u202e\x1b[31m" in line
-
-
-keys = st.sampled_from(
-    ["name", "world", "data", "model", "objectives", "corruptions", "seeds", "training", "evaluation", "device", "also",
-     "beta", "kind", "rate", "steps", "path", "misaligned", "sequence", "mixture", "weight", "annotators", "x"]
-)  # fmt: skip
-scalars = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 40), st.floats(), st.text(string.printable, max_size=8),
-    st.sampled_from(["dpo", "cpo", "uniform_flip", "none", "mythworld", "tiny", "hard", "bt_flip"]),
-)  # fmt: skip
-values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4), max_leaves=12
-)
-entry = st.dictionaries(
-    st.sampled_from(["name", "kind", "beta", "rate", "eps", "sequence", "mixture", "annotators"]), values
-)
-specs = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.just("t") | values,
-        "world": st.dictionaries(st.sampled_from(["kind", "misaligned", "labels", "pairs", "heads"]), values) | values,
-        "objectives": st.lists(entry, max_size=2) | values,
-        "corruptions": st.lists(entry, max_size=2) | values,
-        "seeds": values,
-        "training": st.dictionaries(st.sampled_from(["steps", "batch_size", "learning_rate"]), values) | values,
-        "also": st.lists(st.dictionaries(keys, values, max_size=3), max_size=2) | values,
-    },
-)
-
-
-def outcome(text):
-    """Runs, or problem lines; anything else escapes and fails the test."""
-    Path("fuzz.yaml").write_text(text, encoding="utf-8", errors="replace")
-    try:
-        return load_sweep("fuzz.yaml", max_runs=2000).runs
-    except InputError as error:
-        assert error.problems and all(isinstance(line, str) and line for line in error.problems)
-        return error.problems
-
-
-FUZZ = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@FUZZ
-@given(spec=specs)
-def test_any_spec_gives_runs_or_lines(tmp_path_factory, spec):
-    os.chdir(tmp_path_factory.getbasetemp())
-    assert outcome(json.dumps(spec).replace("NaN", ".nan").replace("Infinity", ".inf"))
-
-
-@FUZZ
-@given(st.data())
-def test_any_damage_to_a_good_spec_gives_runs_or_lines(tmp_path_factory, data):
-    os.chdir(tmp_path_factory.getbasetemp())
-    text = more("corruptions: [{kind: uniform_flip, rate: [0, 0.2]}]\nseeds: 2\ntraining: {steps: 5}")
-    start = data.draw(st.integers(0, len(text)))
-    end = data.draw(st.integers(start, min(len(text), start + 6)))
-    middle = data.draw(st.text(string.printable + "é\u202e&*!|>%@`", max_size=6))
-    assert outcome(text[:start] + middle + text[end:])

@@ -129,22 +129,23 @@ def test_list_others(capsys, what, name):
 
 
 def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
-    store = pytest.importorskip("harness.tracking.store")
-    monkeypatch.setattr(store, "verify", lambda folder: ["abc examples.parquet: differs"])
+    checks = pytest.importorskip("harness.sweep.checks")
+    monkeypatch.setattr(checks, "check", lambda folder: (["abc examples.parquet: differs"], []))
     assert run(["verify", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "abc examples.parquet: differs\n"
-    monkeypatch.setattr(store, "verify", lambda folder: [])
+    monkeypatch.setattr(checks, "check", lambda folder: ([], ["incomplete: 1 of 2"]))
     assert run(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "ok: every file is as it was written\nincomplete: 1 of 2\n"
 
 
 def test_sweep_hands_on_and_returns_the_exit_code(capsys, monkeypatch, tmp_path):
     module = pytest.importorskip("harness.sweep.run")
     seen = []
-    monkeypatch.setattr(module, "run_sweep", lambda *arguments: seen.append(arguments) or 1)
+    monkeypatch.setattr(module, "run_sweep", lambda *arguments, means: seen.append(arguments) or 1)
     assert run(["sweep", SMOKE, "--out", str(tmp_path), "--set", "seeds=2", "--workers", "1"]) == 1
     ((loaded, out, workers),) = seen
     assert (len(loaded.runs), out, workers) == (10, tmp_path, 1)
-    monkeypatch.setattr(module, "run_sweep", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "run_sweep", lambda *arguments, means: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(["sweep", SMOKE, "--out", str(tmp_path)]) == 130
 
 

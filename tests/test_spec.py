@@ -232,7 +232,7 @@ def test_a_field_that_came_later_enters_run_keys_only_where_it_is_set(tmp_path):
     run = load(tmp_path, BASE).runs[0]
     config = plain_data(run)
     del config["device"], config["replica"], config["reward_model"]
-    del config["evaluation"]["gradient_probe"], config["evaluation"]["keep"]
+    del config["evaluation"]["gradient_probe"], config["evaluation"]["keep"], config["training"]["mode"]
     assert run_key(run) == content_hash({"recipe": RECIPE_VERSION, **config})
     assert run_key(load(tmp_path, BASE, "evaluation.gradient_probe=8").runs[0]) != run_key(run)
 

@@ -14,6 +14,7 @@ from harness.models.lanes import LaneGroup, Pack, columns, joined, select
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel
 from harness.models.readout import read_pairs
+from harness.models.unpadded import Room, rooms
 from harness.types import PairLogps, Record
 
 # Pairs a lane and forward: a constant, so a lane's numbers never depend on its neighbours or on how many there are.
@@ -31,7 +32,7 @@ def evaluate(
     corpus = pack.corpus
     index, flipped = _stacked(pack, corpus.ids.device)
     with torch.no_grad():
-        policy, reference = (oriented(pairs, flipped) for pairs in _score(model, live, pack, groups, index))
+        policy, reference = (oriented(pairs, flipped) for pairs in _score(model, live, pack, groups, index, step))
         measured: dict[int, dict[str, np.ndarray]] = {}
         for group in groups:
             lanes = torch.tensor(group.lanes, device=index.device)
@@ -72,15 +73,69 @@ def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def _score(
-    model: LaneModel, live: LaneModel | None, pack: Pack, groups: Sequence[LaneGroup], index: Tensor
+    model: LaneModel, live: LaneModel | None, pack: Pack, groups: Sequence[LaneGroup], index: Tensor, step: int
 ) -> tuple[PairLogps, PairLogps]:
     """Log-probs of policy and reference in chunks of constant width."""
     needs = frozenset[str]().union(*(group.needs for group in groups))
+    rounds, place = _rounds(pack, index, step)
+    space: list[Room | None] = [None] * len(rounds)
+    if pack.lanes[0].training.mode == "fast":
+        corpus = pack.corpus
+        space = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, torch.stack(rounds))
+    scores = pack.architecture.score
     parts = [
-        read_pairs(model, live, pack.corpus, index[:, i : i + CHUNK], needs, pack.architecture.score)
-        for i in range(0, index.shape[1], CHUNK)
+        read_pairs(model, live, pack.corpus, part, needs, scores, own) for part, own in zip(rounds, space, strict=True)
     ]
-    return joined([policy for policy, _ in parts]), joined([reference for _, reference in parts])
+    policy, reference = joined([own for own, _ in parts]), joined([other for _, other in parts])
+    if place is None:
+        return policy, reference
+    return _placed(policy, place), _placed(reference, place)
+
+
+def _rounds(pack: Pack, index: Tensor, step: int) -> tuple[list[Tensor], Tensor | None]:
+    """What each forward reads, `(K, CHUNK)` rows, and where the chunks of `index` `(K, n)` are found in the results.
+
+    Before the first step lanes that start from the same weights are the same model: each of their chunks is read once,
+    by any of them, and `place` `(K, n / CHUNK)` says by which: round r of lane k is k * rounds + r. None: in order.
+    """
+    chunks = list(torch.split(index, CHUNK, 1))
+    starts = [id(lane.weights) for lane in pack.lanes]
+    if step or len(set(starts)) == len(starts):
+        return chunks, None
+    rows = [[chunk[lane].tolist() for chunk in chunks] for lane in range(len(starts))]
+    tasks: dict[int, dict[tuple[int, ...], int]] = {start: {} for start in starts}
+    for start, own in zip(starts, rows, strict=True):
+        for chunk in own:
+            tasks[start].setdefault(tuple(chunk), len(tasks[start]))
+    members = {start: [lane for lane, other in enumerate(starts) if other == start] for start in tasks}
+    count = max(-(-len(found) // len(members[start])) for start, found in tasks.items())
+    plan = torch.zeros(count, len(starts), CHUNK, dtype=torch.int64)
+    for start, found in tasks.items():
+        for content, number in found.items():
+            plan[number % count, members[start][number // count]] = torch.tensor(content)
+    place = [
+        [
+            members[start][tasks[start][tuple(chunk)] // count] * count + tasks[start][tuple(chunk)] % count
+            for chunk in own
+        ]
+        for start, own in zip(starts, rows, strict=True)
+    ]
+    return list(plan.to(index.device)), torch.tensor(place, device=index.device)
+
+
+def _placed(pairs: PairLogps, place: Tensor) -> PairLogps:
+    """The chunks named by `place` `(K, c)` of log-probs `(K, rounds * CHUNK)`, in order: `(K, c * CHUNK)`."""
+
+    def put(values: Tensor) -> Tensor:
+        return values.reshape(-1, CHUNK)[place].flatten(1)
+
+    return PairLogps(
+        put(pairs.chosen),
+        put(pairs.rejected),
+        put(pairs.chosen_len),
+        put(pairs.rejected_len),
+        {name: put(value) for name, value in pairs.extra.items()},
+    )
 
 
 def _in_batches(

@@ -13,6 +13,7 @@ from harness.data.rows import CHOSEN, PROMPT, REJECTED, PairRows
 from harness.models import extras
 from harness.models.pack import LaneModel
 from harness.models.picked import picked_logps
+from harness.models.unpadded import Room, fits, hidden_tokens
 from harness.types import PairLogps
 
 
@@ -120,14 +121,42 @@ def pair_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> PairLogps:
     return _summed(corpus, index, *response_logps(model, corpus, index), {})
 
 
+def _unpadded_logps(model: LaneModel, corpus: Corpus, index: Tensor, room: Room) -> tuple[Tensor, Tensor]:
+    """What `response_logps` gives, computed from the real tokens alone."""
+    flat, lanes = index.reshape(-1), index.shape[0]
+    source, target, side = (part[flat] for part in (corpus.source, corpus.target, corpus.side))
+    segment = corpus.segment[flat]
+    width = segment.shape[1]
+    missing = (side == PROMPT).view(lanes, -1)
+    answers = torch.argsort(missing.to(torch.int8), dim=1, stable=True)[:, : room.responses]
+    offset = torch.arange(index.shape[1], device=flat.device).repeat_interleave(side.shape[1]) * width
+    places = (source.view(lanes, -1) + offset).gather(1, answers)
+    hidden = hidden_tokens(
+        model, corpus.ids[flat], attention_mask(segment), corpus.position[flat], places, segment, room.tokens
+    )
+    wanted = target.view(lanes, -1).gather(1, answers)
+    logps = next_token_logps(model, hidden).gather(-1, wanted[..., None]).squeeze(-1)
+    grid = torch.zeros(missing.shape, device=flat.device).scatter(1, answers, logps)
+    return grid.view(*index.shape, -1), side.view(*index.shape, -1)
+
+
 def pair_logps_with(
-    model: LaneModel, reference: LaneModel | None, corpus: Corpus, index: Tensor, needs: frozenset[str]
+    model: LaneModel,
+    reference: LaneModel | None,
+    corpus: Corpus,
+    index: Tensor,
+    needs: frozenset[str],
+    room: Room | None = None,
 ) -> tuple[PairLogps, PairLogps]:
     """Policy and reference log-probs `(K, B)` with the extras that objectives name in `needs`.
 
     `reference` is the live frozen model, required where a need is in `extras.LIVE`; summed reference log-probs come
-    from the store all the same.
+    from the store all the same. With `room` the real tokens of the rows alone are computed, where nothing else is
+    needed and the decoder allows it.
     """
+    if room is not None and not needs and fits(model):
+        read = _summed(corpus, index, *_unpadded_logps(model, corpus, index, room), {})
+        return read, reference_logps(corpus, index)
     if not needs:
         return pair_logps(model, corpus, index), reference_logps(corpus, index)
     policy, target, side = response_distributions(model, corpus, index)

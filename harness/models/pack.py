@@ -22,6 +22,8 @@ from harness.models.lora import LaneLora, Lora, is_linear
 # Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
 LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 
+T = TypeVar("T")
+
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -135,11 +137,26 @@ class LaneModel:
                 if getattr(module, "gradient_checkpointing", None) is not None:
                     module.training = allowed and torch.is_grad_enabled()
 
-    def gradient(self, objective: Tensor) -> Tensor:
-        """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient."""
-        parts = [part.reshape(self.lanes, -1) for part in torch.autograd.grad(objective, self.parameters)]
-        parts.append(parts[0].new_zeros(self.lanes, self.flat.shape[1] - sum(part.shape[1] for part in parts)))
-        return torch.cat(parts, dim=1)
+    def gradient(self, objective: Tensor, out: Tensor | None = None) -> Tensor:
+        """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient.
+
+        Written into `out` `(K, P')` where it is given; its columns beyond P are left as they are.
+        """
+        out = torch.zeros_like(self.flat) if out is None else out
+        start = 0
+        for part in torch.autograd.grad(objective, self.parameters):
+            size = part[0].numel()
+            out[:, start : start + size].view(part.shape).copy_(part)
+            start += size
+        return out
+
+    def norm(self, grad: Tensor) -> Tensor:
+        """The norm `(K, 1)` of each lane's gradient."""
+        return torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+
+    def spread(self, index: Tensor, read: Callable[[Tensor], T]) -> T:
+        """What is read of the pairs `index` `(K, B)`: here, all of them in this process."""
+        return read(index)
 
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from harness.data.rows import PROMPT
 from harness.models.logps import Corpus, attention_mask, pair_logps_with
 from harness.models.pack import LaneModel
+from harness.models.unpadded import Room
 from harness.types import PairLogps
 
 
@@ -28,11 +29,24 @@ def pair_scores(model: LaneModel, corpus: Corpus, index: Tensor) -> PairLogps:
 
 
 def read_pairs(
-    model: LaneModel, reference: LaneModel | None, corpus: Corpus, index: Tensor, needs: frozenset[str], scores: bool
+    model: LaneModel,
+    reference: LaneModel | None,
+    corpus: Corpus,
+    index: Tensor,
+    needs: frozenset[str],
+    scores: bool,
+    room: Room | None = None,
 ) -> tuple[PairLogps, PairLogps]:
-    """Policy and reference on the pairs `index` `(K, B)`; with `scores` a reward model, whose reference is zero."""
-    if not scores:
-        return pair_logps_with(model, reference, corpus, index, needs)
-    own = pair_scores(model, corpus, index)
-    nothing = torch.zeros_like(own.chosen)
-    return own, PairLogps(nothing, nothing, own.chosen_len, own.rejected_len)
+    """Policy and reference on the pairs `index` `(K, B)`; with `scores` a reward model, whose reference is zero.
+
+    `room`: see `pair_logps_with`.
+    """
+
+    def read(part: Tensor) -> tuple[PairLogps, PairLogps]:
+        if not scores:
+            return pair_logps_with(model, reference, corpus, part, needs, room)
+        own = pair_scores(model, corpus, part)
+        nothing = torch.zeros_like(own.chosen)
+        return own, PairLogps(nothing, nothing, own.chosen_len, own.rejected_len)
+
+    return model.spread(index, read)

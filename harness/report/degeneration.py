@@ -60,8 +60,8 @@ def _field(m: Material, cell: Cell, name: str, prefix: str = "") -> Field:
         found += [one] if one is not None else []
     if not found:
         return Field(DASH)
-    values, counts = [value for value, _ in found], [count for _, count in found]
-    return Field(shown(cell_estimate(values, counts, share=True) if share else t_interval(values)))
+    shares, counts = [value for value, _ in found], [count for _, count in found]
+    return Field(shown(cell_estimate(shares, counts, share=True) if share else t_interval(shares)))
 
 
 def faults_in(samples: Columns, row: int) -> list[str]:

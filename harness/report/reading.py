@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import canonical_json
+from harness.tracking.plan import PLAN, read_plan_file
 from harness.tracking.store import load_result, read_json
 from harness.types import InputError
 
@@ -201,19 +201,14 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep:
     """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
-    path = folder / "plan.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no plan.json here; give the folder of one sweep, e.g. runs/<sweep name>")
+    plan = read_plan_file(folder)
     try:
-        plan = json.loads(path.read_text(encoding="utf-8"))
         folders = _folders(folder)
         runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
-        name, question = str(plan["name"]), str(plan.get("question") or "")
+        name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
     except (ValueError, KeyError, TypeError) as problem:
-        raise InputError(f"{path}: not a plan ({problem!r}); plan the sweep again") from problem
-    if not runs:
-        raise InputError(f"{path}: the plan has no runs; nothing to report")
+        raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
     return Sweep(folder, name, question, notes, runs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ def build_lane(
     """
     rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
     flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(batch_ids(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size))
+    order = torch.from_numpy(
+        _order(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size).copy()
+    )
     splits = _splits(run, prepared, data)
     offset = {id(prepared.block): base, id(data.extra): extra}
     lane = Lane(
@@ -47,6 +50,10 @@ def build_lane(
     )
     parts = [_columns(split) for split in splits]
     return lane, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# Runs of a pack differ in objective and beta, rarely in their order, and hashing every id of every epoch takes a while.
+_order = lru_cache(maxsize=32)(batch_ids)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -65,12 +65,18 @@ def work_of(run: RunSpec) -> float:
     return float(training.steps * training.batch_size * own["samples"] * ROLLOUT * (1 + own.get("epochs", 1)))
 
 
-def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, first: int = 0) -> tuple[PackTask, ...]:
-    """Cut the runs into packs of at most `size`, runs of one replicate and source side by side, the longest first.
+def plan_packs(
+    runs: Sequence[RunSpec],
+    workers: int,
+    size: int = PACK_SIZE,
+    first: int = 0,
+    room: Callable[[RunSpec], int] | None = None,
+) -> tuple[PackTask, ...]:
+    """Cut the runs into packs of at most `size`, and at most what `room` allows for their kind.
 
-    A short list is cut finer, so that every worker has a pack.
-    A lane's numbers do not depend on its pack, so any cut gives the same results; this one keeps corpora small.
-    Packs are numbered from `first`.
+    Runs of one replicate and source stand side by side, the longest packs come first. A short list is cut finer, so
+    that every worker has a pack. A lane's numbers do not depend on its pack, so any cut gives the same results; this
+    one keeps corpora small. Packs are numbered from `first`.
     """
     groups: dict[str, list[RunSpec]] = {}
     for run in runs:
@@ -78,8 +84,10 @@ def plan_packs(runs: Sequence[RunSpec], workers: int, size: int = PACK_SIZE, fir
     packs: list[tuple[RunSpec, ...]] = []
     for members in groups.values():
         ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
-        room = min(size, lanes_that_fit(ordered[0]))
-        count = min(max(-(-len(ordered) // room), workers if len(runs) < workers * size else 1), len(ordered))
+        most = min(size, room(ordered[0]) if room is not None else size)
+        if ordered[0].data is not None and size <= PACK_SIZE:  # the embedded world's logits are small
+            most = min(most, lanes_that_fit(ordered[0]))
+        count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
         packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]

@@ -65,6 +65,11 @@ class Progress:
         self._started = time.monotonic()
         self._show(force=True)
 
+    def more(self, tasks: Sequence[PackTask]) -> None:
+        """Packs in place of ones that broke."""
+        self.packs |= {task.number: task for task in tasks}
+        self._units |= dict.fromkeys((task.number for task in tasks), 0.0)
+
     def take(self, message: Message) -> None:
         """Account for one message."""
         if message.kind == "built":

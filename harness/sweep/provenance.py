@@ -45,6 +45,7 @@ def provenance(run: RunSpec, setting: Setting, data: TrainingSet) -> dict[str, A
             "threads": torch.get_num_threads(),
             "device": "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu",
             "dtype": dtype,
+            "mode": run.training.mode,
             "tie_tol": TIE_TOL[dtype],
         },
         "notes": list(setting.notes),

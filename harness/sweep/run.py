@@ -6,9 +6,12 @@ delivered between messages, and a dead tracking server costs a line at the end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,49 +22,113 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.spec import SweepSpec, reward_run
+from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
 from harness.sweep.before import look_before
-from harness.sweep.engines import process
+from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
 from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
+from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
-from harness.sweep.tasks import Order, Shop, perform
+from harness.sweep.retries import reason_of, retried
+from harness.sweep.stopping import Interrupted, Stop, listening
+from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
-from harness.types import InputError, PathModelSpec, RunSpec
+from harness.tracking.checkpoints import newest_step
+from harness.types import InputError, NoRoom, PathModelSpec, RunSpec
 
 
-def run_sweep(sweep: SweepSpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
+@dataclass(frozen=True, slots=True)
+class Means:
+    """How a sweep is carried out; none of it moves a number. `keep_every` is in seconds of a pack's training."""
+
+    engine: str = "process"
+    keep_every: float = KEEP_SECONDS
+    track: bool = True  # whether finished runs are delivered to MLflow at once
+    cluster: Cluster = THIS_MACHINE
+
+
+DEFAULT_MEANS = Means()
+
+
+def run_sweep(
+    sweep: SweepSpec,
+    out: Path,
+    workers: int | None = None,
+    console: Console | None = None,
+    means: Means = DEFAULT_MEANS,
+) -> int:
     """Run what is missing of `sweep` under `out`; returns the exit code (0, or 1 where a run failed).
 
-    Raises InputError for data that cannot be used, KeyboardInterrupt where the user stops it (nothing finished is
-    lost: the same command goes on).
+    Raises InputError for data that cannot be used, Interrupted where the user stops it (nothing finished is lost, and
+    tables say what stands: the same command goes on).
     """
     console = console or Console(stderr=False)
     check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with store.claim_sweep(folder):
+    with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
-        write_plan(folder, sweep, names)
+        if workers is None and means.engine in CLUSTERS:
+            workers = slots(means.engine, means.cluster)
+        count = worker_count(sweep, workers)
+        write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
         look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
-        count = worker_count(sweep, workers)
+        enough_room(folder, len(left))
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
         )
         try:
-            failures = execute(sweep, out, folder, names, left, count, console) if left else []
+            failures = execute(sweep, out, folder, names, left, count, console, means) if left else []
         except KeyboardInterrupt:
-            console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
+            say_stopped(folder, console)
             raise
         if sweep.lm_eval is not None:
             evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
 
 
-def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom with the path, the bytes left and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not store.is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise NoRoom(
+            f"{folder}: no room left to write ({free} bytes free on this disk): {error}",
+            "nothing finished is lost; make room, or raise the quota or file-size limit, then run the same command",
+        ) from error
+
+
+def enough_room(folder: Path, runs: int) -> None:
+    """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
+    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    if free < need:
+        raise InputError(
+            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+        )
+
+
+def say_stopped(folder: Path, console: Console) -> None:
+    """Bring the tables up to date and say what stands: the command was stopped."""
+    from harness.report.tables import write_results
+    from harness.sweep.status import read_status
+
+    if not (folder / "plan.json").exists():
+        console.print("stopped: before any run was planned; the same command goes on", highlight=False)
+        return
+    write_results(folder)
+    states = read_status(folder)["states"]
+    left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    console.print(f"stopped: {left}; the same command goes on from there", highlight=False, soft_wrap=True)
+
+
+def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: Packing) -> None:
     """`sweep.yaml` (resolved) and `plan.json`: what the sweep consists of, for status, tables and report."""
     text = yaml.safe_dump(dict(sweep.resolved), sort_keys=False, allow_unicode=True)
     store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
@@ -70,7 +137,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
     head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
-    store.write_json(folder / "plan.json", {**head, "runs": runs})
+    store.write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
 
 
 def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
@@ -113,6 +180,15 @@ def worker_count(sweep: SweepSpec, workers: int | None) -> int:
     )
 
 
+def _gpu_memory(device: str) -> int:
+    """Free bytes of the GPU that a sweep trains on; 0 where it trains on a CPU."""
+    if not (device.startswith("cuda") or (device == "auto" and _has_gpu())):
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+
+
 def _has_gpu() -> bool:
     """Whether a CUDA device can be used; torch is imported only where a driver is installed at all."""
     if not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
@@ -130,48 +206,116 @@ def execute(
     left: Sequence[RunSpec],
     workers: int,
     console: Console,
+    means: Means = DEFAULT_MEANS,
 ) -> list[str]:
-    """Build models, train packs, deliver runs as they finish; returns what failed, a line each."""
-    from harness.sweep.stages import builds
+    """Build models, train packs, deliver runs as they finish; returns what failed, a line each.
+
+    Raises Interrupted where a signal was heard: runs in training are kept and committed as `stopped`.
+    """
     from harness.tracking.mlflow_outbox import Outbox
 
-    outbox = Outbox(out, sweep.name)
-    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
+    with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
+        drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
+        failures = _build(left, out / "cache", folder, drain)
+        if not failures:
+            deliver = Outbox(out, sweep.name).deliver if means.track else None
+            failures = _train(left, folder, names, drain, deliver)
+        if stop.heard:
+            raise Interrupted(stop.heard)
+    return failures
+
+
+@dataclass(frozen=True)
+class _Drain:
+    """An engine with what it needs: calling it with orders gives their messages, progress told on the way."""
+
+    engine: Engine
+    shop: Shop
+    workers: int
+    stop: Stop
+    progress: Progress
+
+    def __call__(self, orders: Sequence[Order]) -> Iterator[Message]:
+        """Messages of all orders; bad input found by a worker stops the sweep."""
+        for message in self.engine(perform, orders, self.shop, self.workers, self.stop):
+            if message.kind == "input":
+                raise InputError(*message.text.splitlines())
+            if message.kind == "full":
+                raise OSError(errno.ENOSPC, message.text)
+            self.progress.take(message)
+            yield message
+
+
+def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) -> list[str]:
+    """Build the models that runs start from, stage by stage; what failed, a line each."""
+    from harness.sweep.stages import builds
+
     failures: list[str] = []
-    with Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as progress:
-        for stage in builds(left):
-            missing = [build for build in stage if not _built(out / "cache", build.key)]
-            if not missing:
-                continue
-            progress.stage(
-                {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
-            )
-            orders = [Order("build", number, tuple(part)) for number, part in enumerate(_shares(missing, workers))]
-            for message in _drain(orders, shop, workers):
-                progress.take(message)
-                if message.kind == "failed":
-                    failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
-            if failures:
-                return failures
-        # RL learns from reward models, which are runs of this sweep: it comes when they stand.
-        learning = [run for run in left if run.reward_model is not None]
-        independent = plan_packs([run for run in left if run.reward_model is None], workers)
-        dependent = plan_packs(learning, workers, first=len(independent))
-        packs = (*independent, *dependent)
-        store.write_json(
-            folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs]
+    for stage in builds(left):
+        missing = [build for build in stage if not _built(cache, build.key)]
+        if not missing or drain.stop.heard or failures:
+            continue
+        drain.progress.stage(
+            {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
         )
-        progress.start_runs(packs)
-        for phase in filter(None, (independent, dependent)):
-            for message in _drain([Order("pack", pack.number, pack) for pack in phase], shop, workers):
-                progress.take(message)
+        shares = _shares(missing, drain.workers)
+        for message in drain([Order("build", number, tuple(part)) for number, part in enumerate(shares)]):
+            if message.kind == "failed":
+                failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
+    return failures
+
+
+def _train(
+    left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
+) -> list[str]:
+    """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
+    packing = settle(folder, left, drain.workers)
+    first, then = ([run for run in left if (run.reward_model is None) is now] for now in (True, False))
+    independent = _packs(first, folder, drain.workers, 0, packing)
+    dependent = _packs(then, folder, drain.workers, len(independent), packing)
+    packs = [*independent, *dependent]
+    _write_packs(folder, packs)
+    drain.progress.start_runs(packs)
+    failures: list[str] = []
+    for phase in (independent, dependent):
+        while phase and not drain.stop.heard:
+            again: list[PackTask] = []
+            for message in drain([Order("pack", pack.number, pack) for pack in phase]):
                 if message.kind == "done":
                     found = store.find_run(folder, message.key)
                     assert found is not None
-                    outbox.deliver(found)
+                    if deliver is not None:
+                        deliver(found)
                 elif message.kind == "failed":
-                    failures += _mark_failed(folder, names, packs, message)
+                    pack = packs[message.pack]
+                    smaller = retried(pack, message.text, len(packs) + len(again), packs)
+                    again += smaller
+                    if not smaller:
+                        failures += _mark_failed(folder, names, pack, message)
+            packs += again
+            phase = again
+            if again:
+                _write_packs(folder, packs)
+                drain.progress.more(again)
     return failures
+
+
+def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
+    """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
+    groups: dict[int, list[RunSpec]] = {}
+    for run in runs:
+        found = store.find_run(folder, run_key(run))
+        groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
+    packs: list[PackTask] = []
+    for _, members in sorted(groups.items(), reverse=True):
+        packs += plan_packs(members, workers, packing.size, first + len(packs), packing.room)
+    return packs
+
+
+def _write_packs(folder: Path, packs: Sequence[PackTask]) -> None:
+    """`packs.json`: which runs train together, by number; those that were cut anew have a later number."""
+    store.write_json(folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs])
 
 
 def _built(cache: Path, key: str) -> bool:
@@ -188,17 +332,8 @@ def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
     return [list(items[a:b]) for a, b in pairwise(edges)]
 
 
-def _drain(orders: Sequence[Order], shop: Shop, workers: int) -> Iterator[Message]:
-    """Messages of all orders; bad input found by a worker stops the sweep."""
-    for message in process.run_tasks(perform, orders, shop, workers):
-        if message.kind == "input":
-            raise InputError(*message.text.splitlines())
-        yield message
-
-
-def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask], message: Message) -> list[str]:
+def _mark_failed(folder: Path, names: dict[str, str], pack: PackTask, message: Message) -> list[str]:
     """Commit `failed` for the unfinished runs of a pack that broke, so that nothing is silently missing."""
-    pack = next(pack for pack in packs if pack.number == message.pack)
     lines: list[str] = []
     reason = _last_line(folder, message.text)
     for run in pack.runs:
@@ -217,6 +352,7 @@ def _mark_failed(folder: Path, names: dict[str, str], packs: Sequence[PackTask],
                 "config": plain(run),
                 "name": names[key],
                 "error": message.text,
+                "reason": reason_of(message.text),
                 "t0_ms": 0,
             },
         )

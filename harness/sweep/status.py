@@ -6,8 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.store import RESULT, claimed_by, load_result, read_json
-from harness.types import InputError
+from harness.tracking.plan import read_plan_file
+from harness.tracking.store import RESULT, claimed_by, load_result
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -15,9 +15,7 @@ def read_status(folder: Path) -> dict[str, Any]:
 
     Raises InputError for a folder that holds no sweep.
     """
-    if not (folder / "plan.json").exists():
-        raise InputError(f"{folder}: no plan.json here; expected the folder of a sweep, such as runs/quick")
-    plan = read_json(folder / "plan.json")
+    plan = read_plan_file(folder)
     found = {path.parent.name[:8]: path.parent for path in folder.glob(f"*/{RESULT}")}
     states: dict[str, str] = {}
     for run in plan["runs"]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.sweep.before import check_prepared
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
-from harness.sweep.keeping import keeper
+from harness.sweep.keeping import Keeper, keeper
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import Block, Prepared, TrainingSet, corrupted_set, prepare, with_mismatches
 from harness.sweep.messages import Message
@@ -32,6 +33,7 @@ from harness.sweep.packs import PackTask
 from harness.sweep.probing import gradient_probe, probe_table
 from harness.sweep.provenance import provenance
 from harness.sweep.reference_store import scorer
+from harness.sweep.resuming import Keeping, Stopped, resume, stretches
 from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
@@ -40,9 +42,10 @@ from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
 from harness.tracking import store
+from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
 from harness.tracking.journal import Journal
-from harness.training.loop import Training, checkpoint_steps
-from harness.types import RunSpec
+from harness.training.loop import Training, checkpoint_steps, start
+from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
 PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
@@ -56,11 +59,15 @@ class Workshop:
     folder: Path  # the sweep's
     device: torch.device
     names: Mapping[str, str]  # run key -> readable name
+    keeping: Keeping = field(default_factory=lambda: Keeping(math.inf))
     prepared: dict[str, Prepared] = field(default_factory=dict)
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
-    """Train one pack and commit every run of it; yields progress, then one `done` a run."""
+    """Train one pack and commit every run of it; yields progress, then one `done` a run.
+
+    Where a signal was heard the runs are kept as they stand and committed as `stopped`; RL runs keep nothing.
+    """
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
     jobs, pack = _open(task, shop, t0_ms)
@@ -69,16 +76,53 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     kind = family(task.runs[0].objective)
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
+    kept = keeper(task.runs, [job.key for job in jobs], settings)
+    if isinstance(run, Training):
+        # The best weights so far are in no checkpoint: runs that keep them begin anew.
+        whole = "best" not in kept.rules
+        earlier = resume([job.folder for job in jobs], [job.key for job in jobs]) if whole else []
+        if earlier:
+            run = start(pack, shop.device, [one.state for one in earlier])
+            began -= earlier[0].seconds
+        records = stretches(run, jobs, shop.keeping, earlier, began)
+    with shop.keeping.stop.softly(isinstance(run, Training)):
+        try:
+            yield from _follow(task, jobs, records, run, kept)
+        except Stopped as stopped:
+            yield from _stop(task, jobs, stopped.step, time.monotonic() - began, t0_ms)
+            return
+        last = jobs[0].records[-1].step if jobs[0].records else -1
+        probes.append(gradient_probe(run, pack.lanes, probed, last))
+        chosen = [(job.run, job.prepared) for job in jobs]
+        samples = sample_jobs(chosen, run.model, answers) if kind != "reward" else []
+        diverged = run.diverged_at[:, 0].tolist()
+        if kind == "reward":
+            save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
+        seconds = time.monotonic() - began
+        for lane, job in enumerate(jobs):
+            status = "done" if diverged[lane] < 0 else "diverged"
+            costs = _costs(job, run, seconds / len(jobs), task.number, lane)
+            if probed:
+                table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
+                store.write_table(job.folder / "probes.parquet", table)
+            kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
+            _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
+            yield Message("done", task.number, key=job.key, status=status)
+
+
+def _follow(
+    task: PackTask, jobs: Sequence[Job], records: Iterator[Record], run: Training | RlTraining, kept: Keeper
+) -> Iterator[Message]:
+    """Take every record of a pack: keep it, and write its metrics to the run's journal."""
     by_key = {job.key: job for job in jobs}
-    kept = keeper(task.runs, tuple(by_key), settings)
-    step = -1
+    step, steps = -1, run.pack.lanes[0].training.steps
     for record in records:
         job = by_key[record.run_key]
         kept.see(record, run.model)
         job.records.append(record)
         if record.step != step:
             step = record.step
-            yield Message("step", task.number, step, pack.lanes[0].training.steps)
+            yield Message("step", task.number, step, steps)
         if record.split in PREFIXES:
             prefix = PREFIXES[record.split]
             columns = job.all_columns(record)
@@ -86,21 +130,28 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
             if record.split == "train_observed" and "multiplier" in columns:
                 points |= constraint_metrics(columns, float(job.knobs["margin"]))
             job.journal.append({"kind": "metrics", "step": record.step, **points})
-    probes.append(gradient_probe(run, pack.lanes, probed, step))
-    samples = sample_jobs([(job.run, job.prepared) for job in jobs], run.model, answers) if kind != "reward" else []
-    diverged = run.diverged_at[:, 0].tolist()
-    if kind == "reward":
-        save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
-    seconds = time.monotonic() - began
-    for lane, job in enumerate(jobs):
-        status = "done" if diverged[lane] < 0 else "diverged"
-        costs = _costs(job, run, seconds / len(jobs), task.number, lane)
-        if probed:
-            table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
-            store.write_table(job.folder / "probes.parquet", table)
-        kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
-        _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
-        yield Message("done", task.number, key=job.key, status=status)
+
+
+def _stop(task: PackTask, jobs: Sequence[Job], step: int, seconds: float, t0_ms: int) -> Iterator[Message]:
+    """Commit runs that were stopped after `step` updates; the next command goes on from there."""
+    for job in jobs:
+        job.journal.append({"kind": "end", "status": "stopped"})
+        job.journal.sync()
+        job.journal.close()
+        store.commit(
+            job.folder,
+            {
+                "run_key": job.key,
+                "status": "stopped",
+                "steps": step,
+                "results": {},
+                "costs": {"seconds": seconds / len(jobs), "pack": task.number},
+                "config": plain(job.run),
+                "name": job.folder.name,
+                "t0_ms": t0_ms,
+            },
+        )
+        yield Message("done", task.number, key=job.key, status="stopped")
 
 
 def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[Job], Pack]:
@@ -128,7 +179,7 @@ def _open(task: PackTask, shop: Workshop, t0_ms: int) -> tuple[list[Job], Pack]:
     for run, prepared, data, base, extra in parts:
         key = run_key(run)
         lane, columns = build_lane(key, as_trained(run), prepared, data, base, extra)
-        folder, attempt = store.open_run(shop.folder, key, shop.names[key])
+        folder, attempt = store.open_run(shop.folder, key, shop.names[key], keep=CHECKPOINTS)
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
         jobs.append(Job(key, run, prepared, data, lane, columns, folder, journal))

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.tracking import faults
+
 
 class JournalDamaged(Exception):  # noqa: N818 - says what was found
     """A record in the middle of a journal does not match its checksum: the file cannot be trusted."""
@@ -34,6 +36,7 @@ class Journal:
         Raises ValueError for NaN or infinity (callers leave those out) and OSError where the disk is full.
         """
         line = encode(record)
+        faults.point("journal.append")
         if os.write(self._file, line) != len(line):
             raise OSError(errno.ENOSPC, "no room for a whole journal record")
 

@@ -21,8 +21,8 @@ from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.mlflow_views import OWN_RUN, write_views
+from harness.tracking.plan import read_plan_file
 from harness.tracking.store import claim_sweep, load_result, sha256
-from harness.types import InputError
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
 SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
@@ -253,8 +253,7 @@ def sync(folder: Path) -> int:
     Raises InputError where `folder` is no sweep's, or a sweep is running in it.
     """
     folder = folder.resolve()
-    if not (folder / "plan.json").exists():
-        raise InputError(f"{folder}: no plan.json; expected a sweep's folder, e.g. runs/quick")
+    read_plan_file(folder)
     with claim_sweep(folder):
         outbox = Outbox(folder.parent, folder.name)
         waiting = outbox.finish(folder)

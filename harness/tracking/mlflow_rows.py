@@ -16,6 +16,7 @@ from harness.names import canonical_json, content_hash
 from harness.palette import looks
 from harness.tracking.evaluations import FILE as EVALUATIONS
 from harness.tracking.journal import read_journal
+from harness.tracking.plan import read_plan_file
 from harness.tracking.store import RESULT, sha256
 
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
@@ -80,8 +81,8 @@ class Plan:
 
 
 def read_plan(sweep_folder: Path) -> Plan:
-    """The plan of a sweep folder. Raises OSError or ValueError where `plan.json` cannot be read."""
-    value = json.loads((sweep_folder / "plan.json").read_text(encoding="utf-8"))
+    """The plan of a sweep folder. Raises InputError where `plan.json` cannot be read."""
+    value = read_plan_file(sweep_folder)
     runs = {run["run_key"]: run["config"] for run in value["runs"]}
     objectives = {key: config["objective"]["name"] for key, config in runs.items()}
     params = {key: _params(config) for key, config in runs.items()}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -15,20 +17,29 @@ from typing import Any
 import numpy as np
 
 from harness.names import canonical_json, slug
+from harness.tracking import faults
 from harness.types import InputError
 
-RESULT = "result.json"
+RESULT, ATTEMPT = "result.json", "attempt"
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part. Mode 0600."""
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    _write_synced(temporary, data)
-    temporary.replace(path)
-    _sync_folder(path.parent)
+    faults.point("write.begin")
+    try:
+        write_synced(temporary, data)
+        faults.point("write.middle")
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    faults.point("write.renamed")
+    sync_folder(path.parent)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
+    """A new file with `data`, on the disk when this returns. Mode 0600; raises FileExistsError where it exists."""
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         view = memoryview(data)
@@ -39,12 +50,18 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.close(file)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Make renames and new names in `folder` survive a power loss."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because there is no room: disk, quota or file-size limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -108,20 +125,44 @@ def find_run(sweep_folder: Path, run_key: str) -> Path | None:
     return found[0] if found else None
 
 
-def open_run(sweep_folder: Path, run_key: str, readable: str) -> tuple[Path, int]:
+def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") -> tuple[Path, int]:
     """The run's folder, ready for a new attempt, and the number of that attempt (1 for the first).
 
-    What an unfinished or failed earlier attempt left is removed.
+    What an unfinished or failed earlier attempt left is removed, but for what is named `keep`. Raises InputError where
+    the folder is a link: what is removed here must be the run's own.
     """
     folder = find_run(sweep_folder, run_key) or sweep_folder / f"{run_key[:8]}-{slug(readable)}"
+    if folder.is_symlink():
+        raise InputError(f"{folder}: is a symbolic link; a run's folder must be a folder, remove the link")
     folder.mkdir(mode=0o700, exist_ok=True)
-    counter = folder / "attempt"
-    attempt = int(counter.read_text()) + 1 if counter.exists() else 1
+    attempt = 1 + attempts_of(folder)
+    write_atomic(folder / ATTEMPT, str(attempt).encode())
+    (folder / RESULT).unlink(missing_ok=True)  # first: a result must never stand beside files that are gone
     for leftover in folder.iterdir():
-        if leftover != counter:
-            leftover.unlink()
-    write_atomic(counter, str(attempt).encode())
+        if leftover.name not in (ATTEMPT, keep):
+            _remove(leftover)
     return folder, attempt
+
+
+def attempts_of(folder: Path) -> int:
+    """Attempts at a run so far, by its result or its counter."""
+    earlier = _whole_result(folder / RESULT)
+    return int(earlier["attempt"]) if earlier is not None else _attempts(folder / ATTEMPT)
+
+
+def _attempts(counter: Path) -> int:
+    """Attempts so far; a counter that cannot be read counts as none."""
+    try:
+        return int(counter.read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def commit(folder: Path, result: Mapping[str, Any]) -> None:
@@ -129,21 +170,27 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
 
     Published with a hard link, so of two writers the later one loses and the first result stands.
     """
-    attempt = int((folder / "attempt").read_text())
-    (folder / "attempt").unlink()
-    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    faults.point("commit.begin")
+    attempt = max(_attempts(folder / ATTEMPT), 1)
+    own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != ATTEMPT]
+    files = {path.name: sha256(path) for path in own if not path.name.startswith(".")}
     value = {**result, "attempt": attempt, "files": files}
     value["costs"] = {**result["costs"], "attempt": attempt}
     value["sha256"] = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
     temporary = folder / f".{RESULT}.{uuid.uuid4().hex[:8]}.tmp"
-    _write_synced(temporary, (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     try:
+        write_synced(temporary, text.encode())
         os.link(temporary, folder / RESULT)
     except FileExistsError:
         pass  # someone else finished this run first: their result stands
     finally:
-        temporary.unlink()
-    _sync_folder(folder)
+        temporary.unlink(missing_ok=True)
+    sync_folder(folder)
+    faults.point("commit.published")
+    for leftover in folder.iterdir():  # what only an unfinished run needs
+        if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != "stopped"):
+            _remove(leftover)
 
 
 def load_result(folder: Path) -> dict[str, Any] | None:

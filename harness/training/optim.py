@@ -9,6 +9,8 @@ from torch import Tensor
 
 from harness.types import TrainingSpec
 
+BLOCK = 1 << 17  # numbers of each tensor that an update handles at a time: 512 KB, of which a core's cache holds a few
+
 
 @dataclass(frozen=True, slots=True)
 class AdamState:
@@ -37,14 +39,15 @@ def learning_rate(step: int, training: TrainingSpec) -> float:
     return training.learning_rate * (1.0 - (1.0 - training.final_lr_fraction) * done)
 
 
-def clip(grad: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale each lane's gradient to at most its own `max_norm` `(K, 1)` (<= 0: no clipping); also the norms `(K, 1)`.
+def clip(grad: Tensor, max_norm: Tensor, norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Scale each lane's gradient, in place, to at most its own `max_norm` `(K, 1)` (<= 0: no clipping).
 
-    Same rule as `torch.nn.utils.clip_grad_norm_`: factor min(1, max_norm / (norm + 1e-6)).
+    Also returns the norms `(K, 1)` before it, which are given where `grad` is not all there is of it. Same rule as
+    `torch.nn.utils.clip_grad_norm_`: factor min(1, max_norm / (norm + 1e-6)).
     """
-    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True) if norm is None else norm
     factor = torch.where(max_norm > 0, (max_norm / (norm + 1e-6)).clamp(max=1.0), 1.0)
-    return grad * factor, norm
+    return grad.mul_(factor), norm
 
 
 def adamw_step(
@@ -62,14 +65,18 @@ def adamw_step(
 ) -> None:
     """One decoupled-weight-decay Adam update in place (arXiv 1711.05101; the arithmetic of `torch.optim.AdamW`).
 
-    `flat`, `grad` `(K, P)`; `rate` `(K, 1)`; `alive` `(K, 1)` bool: a dead lane keeps its last weights and moments.
-    `step` counts from 1.
+    `flat`, `grad` `(K, P)`; `rate` `(K, 1)`; `alive` `(K, 1)` bool: a dead lane keeps its last weights, and its moments
+    fade. `step` counts from 1. Done block by block, so that what lies between two operations stays in the cache.
     """
-    grad = torch.where(alive, grad, 0.0)
-    mean = state.mean.lerp(grad, 1.0 - beta1)
-    square = (state.square * beta2).addcmul_(grad, grad, value=1.0 - beta2)
-    denominator = (square.sqrt() / (1.0 - beta2**step) ** 0.5).add_(epsilon)
-    moved = flat * (1.0 - rate * weight_decay) - (rate / (1.0 - beta1**step)) * (mean / denominator)
-    flat.copy_(torch.where(alive, moved, flat))
-    state.mean.copy_(torch.where(alive, mean, state.mean))
-    state.square.copy_(torch.where(alive, square, state.square))
+    rate = torch.where(alive, rate, 0.0)
+    kept, pull = 1.0 - rate * weight_decay, rate / (1.0 - beta1**step)
+    root = (1.0 - beta2**step) ** 0.5
+    width = max(BLOCK // len(flat) // 64, 1) * 64
+    for weights, slope, mean, square in zip(
+        *(torch.split(t, width, 1) for t in (flat, grad, state.mean, state.square)), strict=True
+    ):
+        slope = slope.masked_fill(~alive, 0.0)
+        mean.lerp_(slope, 1.0 - beta1)
+        square.mul_(beta2).addcmul_(slope, slope, value=1.0 - beta2)
+        denominator = square.sqrt().div_(root).add_(epsilon)
+        weights.mul_(kept).sub_((mean / denominator).mul_(pull))

@@ -16,6 +16,7 @@ from harness.sweep.engines import process
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
 from harness.sweep.progress import Progress, duration
+from harness.sweep.stopping import Stop
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 
 RUN = RunSpec(
@@ -43,7 +44,7 @@ def play(task: Task, _: object) -> Iterator[Message]:
 
 def test_every_task_ends_in_one_message_whatever_happens():
     tasks = [Task(i, what) for i, what in enumerate(["ok", "die", "raise", "ok", "input", "ok"])]
-    ends = {m.pack: m for m in process.run_tasks(play, tasks, None, workers=2) if m.kind != "step"}
+    ends = {m.pack: m for m in process.run_tasks(play, tasks, None, 2, Stop()) if m.kind != "step"}
     assert {number: m.kind for number, m in ends.items()} == {
         0: "done", 1: "failed", 2: "failed", 3: "done", 4: "input", 5: "done",
     }  # fmt: skip
@@ -51,7 +52,7 @@ def test_every_task_ends_in_one_message_whatever_happens():
 
 
 def test_leaving_early_stops_the_workers():
-    engine = process.run_tasks(play, [Task(i, "ok") for i in range(8)], None, workers=2)
+    engine = process.run_tasks(play, [Task(i, "ok") for i in range(8)], None, 2, Stop())
     next(engine)
     engine.close()
     import multiprocessing

@@ -84,7 +84,7 @@ def die_at(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> None:
 # Single files
 
 
-@pytest.mark.parametrize("point", ["_write_synced", "_sync_folder"])
+@pytest.mark.parametrize("point", ["write_synced", "sync_folder"])
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     path = tmp_path / "f"
     store.write_atomic(path, b"old")
@@ -92,7 +92,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: 
         die_at(patch, store, point)
         with pytest.raises(Killed):
             store.write_atomic(path, b"new")
-    assert path.read_bytes() == (b"old" if point == "_write_synced" else b"new")
+    assert path.read_bytes() == (b"old" if point == "write_synced" else b"new")
 
 
 def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ def test_a_new_attempt_starts_clean_and_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(store, "sha256"), (store, "_write_synced"), (os, "link"), (store, "_sync_folder")],
+    [(store, "sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
     ids=["before hashing", "before writing", "before publishing", "after publishing"],
 )
 def test_a_kill_in_commit_leaves_a_whole_result_or_none(
@@ -187,7 +187,7 @@ def test_a_kill_in_commit_leaves_a_whole_result_or_none(
         die_at(patch, target, name)
         with pytest.raises(Killed):
             store.commit(folder, result())
-    published = name == "_sync_folder"
+    published = name == "sync_folder"
     assert (store.load_result(folder) is not None) == published
     if not published:
         assert store.load_result(finished(tmp_path)) is not None  # the same command makes the run again

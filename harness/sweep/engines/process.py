@@ -12,19 +12,20 @@ import os
 import signal
 import threading
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from harness.sweep.engines import TaskFunction, carry_out
 from harness.sweep.messages import Message
-from harness.types import InputError
+from harness.sweep.stopping import Interrupted, Stop, listen
 
-# A task function: called in the worker with (task, settings), yields messages.
-TaskFunction = Callable[[Any, Any], Iterator[Message]]
 END = "end"  # what a worker sends after the last message of a task
+LOST = "worker process ended with exit code"  # how the message of a task begins whose worker died
+STOP_SECONDS = 25.0  # for workers to come to a boundary; schedulers kill after 30
+LOOK_SECONDS = 0.5  # how often the driver looks whether it was told to stop
 
 
 @dataclass(slots=True)
@@ -34,33 +35,50 @@ class _Worker:
     task: Any
 
 
-def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int) -> Iterator[Message]:
+def run_tasks(
+    function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int, stop: Stop
+) -> Iterator[Message]:
     """Run every task in some worker; messages come as they are sent, in order within a task.
 
     `function` and `settings` are pickled, by reference and by value; tasks carry their `number`. A task that raises
     gives one `failed` message (or `input` for an InputError); a worker that dies takes its task with it, reported as
     `failed`, and is replaced. Leaving the generator early stops the workers at once.
+
+    Once `stop` has heard a signal no task is begun; workers are told, and have `STOP_SECONDS` to end theirs.
     """
     waiting = deque(tasks)
     live: list[_Worker] = []
+    told = 0.0
     try:
         while waiting or live:
+            if stop.heard and not told:
+                waiting.clear()
+                told = time.monotonic()
+                for worker in live:
+                    worker.process.terminate()
+            if told and (not live or time.monotonic() - told > STOP_SECONDS):
+                return
             while waiting and len(live) < workers:
                 live.append(_start(function, settings, waiting.popleft()))
             by_pipe = {worker.pipe: worker for worker in live}
-            for pipe in wait(list(by_pipe)):
+            for pipe in wait(list(by_pipe), LOOK_SECONDS):
                 worker = by_pipe[pipe]  # type: ignore[index]
                 try:
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
                     live.remove(worker)
-                    yield _death(worker)
+                    death = _death(worker)
+                    if not told:
+                        yield death
                     continue
                 if message != END:
                     yield message
                 elif waiting:
                     worker.task = waiting.popleft()
-                    worker.pipe.send(worker.task)
+                    try:
+                        worker.pipe.send(worker.task)
+                    except OSError:  # it ended just now: the next round hears of it
+                        continue
                 else:
                     live.remove(worker)
                     _stop(worker)
@@ -90,7 +108,7 @@ def _death(worker: _Worker) -> Message:
     worker.pipe.close()
     code = worker.process.exitcode
     why = " (killed: out of memory?)" if code == -signal.SIGKILL else ""
-    return Message("failed", worker.task.number, text=f"worker process ended with exit code {code}{why}")
+    return Message("failed", worker.task.number, text=f"{LOST} {code}{why}")
 
 
 def _drain(function: TaskFunction, settings: Any, pipe: Connection, parent: int) -> None:
@@ -100,17 +118,15 @@ def _drain(function: TaskFunction, settings: Any, pipe: Connection, parent: int)
     import torch
 
     torch.set_num_threads(1)
-    while True:
-        task = pipe.recv()
-        try:
-            for message in function(task, settings):
+    try:
+        listen(worker=True)
+        while True:
+            task = pipe.recv()
+            for message in carry_out(function, task, settings):
                 pipe.send(message)
-        except InputError as error:
-            pipe.send(Message("input", task.number, text=str(error)))
-        except Exception:
-            # Whatever went wrong in one pack must not end the sweep: it is reported and shown, with its traceback.
-            pipe.send(Message("failed", task.number, text=traceback.format_exc(limit=-8)))
-        pipe.send(END)
+            pipe.send(END)
+    except Interrupted:
+        return  # told to stop where nothing can be kept: the task begins anew next time
 
 
 def _die_with(parent: int) -> None:

@@ -1,0 +1,175 @@
+"""A forward over the real tokens alone: rows of pairs are laid end to end, so padding costs nothing but in attention.
+
+The same function of the weights as `LaneModel.hidden_at`, rounded otherwise: matrix products have another height. So it
+belongs to `training.mode: fast`; in `strict` the shapes of a step are constants of the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.data.rows import PAD
+from harness.models.pack import LLAMA_LAYOUT, LaneModel
+
+ROUND = 16  # tokens: widths are multiples of it
+EXPLICIT = 256  # tokens: rows up to this width attend by plain matrix products, faster there than SDPA's CPU kernel
+NAME = "harness_rows"  # of the attention below, in transformers' table
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Most real tokens that a lane's batch holds, and most response tokens: widths of a step, multiples of `ROUND`."""
+
+    tokens: int
+    responses: int
+
+
+def rooms(segment: Tensor, responses: Tensor, batches: Tensor) -> list[Room | None]:
+    """The room of each step of `batches` `(steps, K, B)`; None where rows hold no padding worth leaving out.
+
+    `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows. Waits for the device, once.
+    """
+    full = batches.shape[-1] * segment.shape[1]
+    counts = torch.stack([(segment != PAD).sum(1), responses.long()])
+    most = counts[:, batches].sum(-1).amax(-1) + 1  # one slot at least stays free for padding
+    widths = (most + ROUND - 1).div(ROUND, rounding_mode="floor") * ROUND
+    return [Room(tokens, answers) if tokens < full else None for tokens, answers in widths.t().tolist()]
+
+
+def fits(model: LaneModel) -> bool:
+    """Whether the decoder can be read without padding: laid out as Llama's, activations kept."""
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in model.model.modules())
+    return model.model.config.model_type in LLAMA_LAYOUT and not recomputes
+
+
+@dataclass(frozen=True, slots=True)
+class _Moves:
+    """Indices of heads of tokens: `rows` `(K * B * h * T,)` for the places of rows, `tokens` `(K * W * h,)` back."""
+
+    rows: Tensor
+    tokens: Tensor
+
+
+class _Moved(torch.autograd.Function):
+    """`x[there]` for rows of `x`, of which every one that matters is read once: the gradient is moved back, not added.
+
+    Slots that hold padding are read by nothing that a loss depends on: their gradient is zero, and stays zero.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, there: Tensor, back: Tensor) -> Tensor:
+        ctx.save_for_backward(there, back)
+        return x.index_select(0, there)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        _, back = ctx.saved_tensors
+        return gradient.index_select(0, back), None, None
+
+
+def token_order(segment: Tensor, lanes: int, width: int) -> tuple[Tensor, Tensor]:
+    """Places `(K, W)` of a lane's real tokens in its rows laid end to end, and the slot `(K, B * T)` of each place.
+
+    `segment` `(K * B, T)`. The last slot of a lane is padding; so is every place that no slot holds.
+    """
+    padding = (segment == PAD).reshape(lanes, -1)
+    order = torch.argsort(padding.to(torch.int8), dim=1, stable=True)
+    numbers = torch.arange(order.shape[1], device=order.device).expand_as(order)
+    slot = torch.empty_like(order).scatter_(1, order, numbers).clamp_(max=width - 1)
+    return order[:, :width], slot
+
+
+def hidden_tokens(
+    model: LaneModel, ids: Tensor, mask: Tensor, position: Tensor, places: Tensor, segment: Tensor, width: int
+) -> Tensor:
+    """Last hidden states `(K, S, d)` at `places` `(K, S)` of each lane's rows laid end to end.
+
+    `ids`, `position`, `segment` `(K * B, T)`, additive `mask` `(K * B, 1, T, T)`; `width` as `Room.tokens`.
+    """
+    decoder, lanes = model.model.model, model.lanes
+    take, slot = token_order(segment, lanes, width)
+    hidden = decoder.embed_tokens(ids.reshape(lanes, -1).gather(1, take))
+    where = position.reshape(lanes, -1).gather(1, take)
+    rotary = decoder.rotary_emb(hidden, where)
+    config = model.model.config
+    heads, mask = config.num_attention_heads, mask.to(model.model.dtype)
+    rows = ids.shape
+    if rows[1] <= EXPLICIT:
+        mask = mask.expand(-1, heads, -1, -1).reshape(-1, rows[1], rows[1])
+    known = {"attention_mask": mask, "position_embeddings": rotary}
+    known |= {"moves": _moves(take, slot, heads, rows), "shape": (rows[0], heads, rows[1])}
+    with _attending(config):
+        for layer in decoder.layers[:-1]:
+            hidden = layer(hidden, position_ids=where, **known)
+        last = decoder.layers[-1]
+        attended, _ = last.self_attn(hidden_states=last.input_layernorm(hidden), **known)
+    hidden = hidden + attended
+    found = slot.gather(1, places)
+    hidden = hidden.gather(1, found[..., None].expand(-1, -1, hidden.shape[-1]))
+    hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
+    return decoder.norm(hidden)  # type: ignore[no-any-return]
+
+
+def _moves(take: Tensor, slot: Tensor, heads: int, rows: torch.Size) -> _Moves:
+    """From tokens `(K, W, h)` to rows `(K * B, h, T)` and back, as indices of one axis."""
+    lanes, width = take.shape
+    batch, length = rows[0] // lanes, rows[1]
+    lane = torch.arange(lanes, device=take.device)[:, None, None]
+    head = torch.arange(heads, device=take.device)
+    from_tokens = (lane * width + slot.view(lanes, batch, length)).view(rows[0], 1, length) * heads + head[:, None]
+    row = lane[..., 0] * batch + take // length
+    from_rows = ((row[..., None] * heads + head) * length) + (take % length)[..., None]
+    return _Moves(from_tokens.reshape(-1), from_rows.reshape(-1))
+
+
+@contextmanager
+def _attending(config: Any) -> Iterator[None]:
+    """Attention through `_attend` for the layers called inside."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, _attend)
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attend(
+    module: Any,  # noqa: ARG001 - transformers' interface
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    **known: Any,
+) -> tuple[Tensor, None]:
+    """Attention of tokens `(K, h, W, e)` within the rows that they come from: `(K, W, h, e)`."""
+    moves: _Moves = known["moves"]
+    rows, heads, length = known["shape"]
+    groups = heads // key.shape[1]
+    if groups > 1:
+        key, value = (part.repeat_interleave(groups, 1) for part in (key, value))
+
+    def to_rows(part: Tensor) -> Tensor:
+        flat = part.transpose(1, 2).reshape(-1, part.shape[-1])
+        return _Moved.apply(flat, moves.rows, moves.tokens).view(rows * heads, length, -1)  # type: ignore[no-any-return,no-untyped-call]
+
+    q, k, v = map(to_rows, (query, key, value))
+    if length <= EXPLICIT:
+        scores = torch.baddbmm(attention_mask, q, k.transpose(1, 2), alpha=scaling)
+        found = torch.bmm(scores.softmax(-1), v)
+    else:
+        q, k, v = (part.view(rows, heads, length, -1) for part in (q, k, v))
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, scale=scaling)
+    flat = found.reshape(-1, v.shape[-1])
+    back = _Moved.apply(flat, moves.tokens, moves.rows)  # type: ignore[no-untyped-call]
+    return back.view(query.shape[0], query.shape[2], heads, -1), None
