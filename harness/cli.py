@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.types import InputError
+from harness.types import InputError, NoRoom
 
 app = typer.Typer(
     name="harness",
@@ -22,6 +22,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+class Runs(StrEnum):
+    """Which runs of a sweep `eval` takes."""
+
+    all = "all"
+    best = "best"
+    flagged = "flagged"
+
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
@@ -38,6 +47,8 @@ class Engines(StrEnum):
 
     process = "process"
     inline = "inline"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Table(StrEnum):
@@ -49,13 +60,30 @@ class Table(StrEnum):
 
 
 @app.command(epilog="Example: harness plan experiments/quick.yaml --set seeds=8")
-def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None, as_json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    out: Out = RUNS,
+    set_: Set = None,
+    max_runs: MaxRuns = None,
+    preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
+    as_json: Json = False,
+) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
     from harness.sweep.plan import describe, render
 
-    described = describe(load_sweep(spec, set_ or (), max_runs), out)
+    loaded = load_sweep(spec, set_ or (), max_runs)
+    described = describe(loaded, out)
+    if preflight:
+        from harness.sweep.before import preflight as look
+        from harness.sweep.before import told
+
+        described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
     say(_json(described) if as_json else render(described))
+    if preflight:
+        if not as_json:
+            say("\n".join(told(described["preflight"])))
+        raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
 
 
 @app.command(epilog="Example: harness sweep experiments/quick.yaml --set training.steps=400 --out runs")
@@ -65,22 +93,42 @@ def sweep(
     set_: Set = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")] = None,
     max_runs: MaxRuns = None,
-    engine: Annotated[Engines, typer.Option("--engine", help="inline: all in this process")] = Engines.process,
+    engine: Annotated[Engines, typer.Option("--engine", help="where packs train; inline: all in this process")] = (
+        Engines.process
+    ),
     checkpoint_every: Every = 60.0,
     profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes; into profile.json")] = False,
+    address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
+    gpus_per_pack: Annotated[
+        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
+    ] = None,
+    partition: Annotated[str, typer.Option("--partition", help="slurm")] = "",
+    account: Annotated[str, typer.Option("--account", help="slurm")] = "",
+    minutes: Annotated[int, typer.Option("--time", min=1, metavar="MINUTES", help="slurm: limit of one job")] = 240,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the array script, submit nothing")] = False,
 ) -> None:
     """Run what is missing of a sweep. Writes its report; the same command resumes."""
     from harness.spec import load_sweep
 
     loaded = load_sweep(spec, set_ or (), max_runs)
+    from harness.sweep.engines import Cluster
+
+    cluster = Cluster(address, gpus_per_pack, 1, partition, account, minutes)
+    if dry_run:
+        from harness.sweep.engines.slurm import array_script
+
+        if engine is not Engines.slurm:
+            raise InputError("--dry-run: shows the script of --engine slurm; harness plan shows what a sweep would do")
+        say(array_script(loaded.runs, out / loaded.name, workers, cluster))
+        return
     _writable(out)
     cores = os.cpu_count() or 1
-    if workers is not None and workers > cores:
+    if workers is not None and workers > cores and engine is Engines.process:
         print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every, profile=profile)
+    means = Means(engine.value, checkpoint_every, cluster=cluster, profile=profile)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
@@ -157,6 +205,31 @@ def export(
 
     export_run(folder, to)
     say(str(to))
+
+
+@app.command("eval", epilog="Example: harness eval runs/real --tasks preference --json")
+def eval_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B", help="names of lm-eval tasks (preference: held-out pairs)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
+    fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
+    runs: Annotated[Runs, typer.Option("--runs", help="of a sweep: all, best or flagged")] = Runs.all,
+    as_json: Json = False,
+) -> None:
+    """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
+    _folder(folder)
+    from harness.sweep.evaluate import evaluate_folder, printed, publish
+    from harness.types import LmEvalSpec
+
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
+    asked = LmEvalSpec(names, limit, fewshot, runs.value)
+    tell = (lambda _: None) if as_json else say
+    found = evaluate_folder(folder, asked, tell)
+    publish(folder, tell)
+    if as_json:
+        say(_json(printed(found, alone=(folder / "result.json").exists())))
 
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick")
@@ -266,6 +339,10 @@ def run(argv: Sequence[str]) -> int:
         for line in error.problems:
             print(_escaped(line), file=sys.stderr)
         return 2
+    except NoRoom as error:
+        for line in error.problems:
+            print(_escaped(line), file=sys.stderr)
+        return 1
     except SystemExit as end:  # how typer hands back help, usage errors and exit codes
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -130,13 +130,18 @@ def candidates_of(columns: Columns, label: str) -> list[Candidate]:
     out = []
     for step in steps(where(columns, split="eval_clean")):
         held = where(columns, step, "eval_clean")
-        chosen_on = np.ones(size(held), dtype=bool) if own_test else validation_half(column(held, "prompt_id"))
+        chosen_on = np.ones(size(held), dtype=bool) if own_test else validation_half(_prompts(held))
         validation = select(held, chosen_on)
         test = where(columns, step, "test") if own_test else select(held, ~chosen_on)
         if size(validation) and size(test) and np.isfinite(delta(held)).all() and np.isfinite(delta(test)).all():
             clean, reported = float(np.mean(delta(validation) > 0)), float(np.mean(delta(test) > 0))
             out.append(Candidate(label, step, clean, _observed_accuracy(validation), reported, size(test)))
     return out
+
+
+def _prompts(held: Columns) -> np.ndarray:
+    """The ids that halves are cut by; of records older than the column, each pair counts as a prompt of its own."""
+    return column(held, "prompt_id" if "prompt_id" in held else "id")
 
 
 def validation_half(prompts: Sequence[str] | np.ndarray) -> Bools:

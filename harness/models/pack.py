@@ -8,9 +8,10 @@ masking and checkpointing per-lane row operations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,24 @@ from harness.models.lora import LaneLora, Lora, is_linear
 
 # Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
 LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
+
+T = TypeVar("T")
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _in_compute_dtype(method: F) -> F:
+    """Run a method of `LaneModel` under autocast where the model computes in another dtype than its weights have."""
+
+    @wraps(method)
+    def run(self: LaneModel, *args: Any, **kwargs: Any) -> Any:
+        if self.compute is None:
+            return method(self, *args, **kwargs)
+        with torch.autocast(self.flat.device.type, self.compute):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]  # the same signature
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,8 @@ class LaneModel:
     model: Any  # a transformers causal LM after surgery
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
+    recomputes: bool = False  # gradient checkpointing
+    compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
 
     @property
     def lanes(self) -> int:
@@ -47,6 +68,7 @@ class LaneModel:
     def _llama(self) -> bool:
         return self.model.config.model_type in LLAMA_LAYOUT
 
+    @_in_compute_dtype
     def hidden(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
         self._recompute(cache is None)
@@ -59,6 +81,7 @@ class LaneModel:
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
 
@@ -83,6 +106,7 @@ class LaneModel:
         hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def decode(self, ids: Tensor, mask: Tensor, places: tuple[Tensor, ...], cache: Any) -> Tensor:
         """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
 
@@ -108,7 +132,7 @@ class LaneModel:
 
     def _recompute(self, allowed: bool) -> None:
         """Layers recompute their activations in the backward pass where that was asked for; never beside a cache."""
-        if self.model.is_gradient_checkpointing:
+        if self.recomputes:
             for module in self.model.modules():
                 if getattr(module, "gradient_checkpointing", None) is not None:
                     module.training = allowed and torch.is_grad_enabled()
@@ -126,6 +150,14 @@ class LaneModel:
             start += size
         return out
 
+    def norm(self, grad: Tensor) -> Tensor:
+        """The norm `(K, 1)` of each lane's gradient."""
+        return torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+
+    def spread(self, index: Tensor, read: Callable[[Tensor], T]) -> T:
+        """What is read of the pairs `index` `(K, B)`: here, all of them in this process."""
+        return read(index)
+
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
         size = sum(parameter[0].numel() for parameter in self.parameters)
@@ -139,11 +171,20 @@ class LaneModel:
         scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
         return scores
 
+    @_in_compute_dtype
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return scaled_logits(self.model.config, self.model.get_output_embeddings()(hidden).float())
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """The logits of a model from those of its output layer: some architectures scale them or cap them softly."""
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _gathered(hidden: Tensor, source: Tensor) -> Tensor:
@@ -187,8 +228,10 @@ def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.devic
         size = parameter.numel()
         stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *parameter.shape))
         start += size
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
     _replace(skeleton, stacked, len(rows))
-    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()))
+    compute = getattr(skeleton, "compute_dtype", None)
+    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes, compute)
 
 
 def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:

@@ -41,8 +41,12 @@ def read_pairs(
 
     `room`: see `pair_logps_with`.
     """
-    if not scores:
-        return pair_logps_with(model, reference, corpus, index, needs, room)
-    own = pair_scores(model, corpus, index)
-    nothing = torch.zeros_like(own.chosen)
-    return own, PairLogps(nothing, nothing, own.chosen_len, own.rejected_len)
+
+    def read(part: Tensor) -> tuple[PairLogps, PairLogps]:
+        if not scores:
+            return pair_logps_with(model, reference, corpus, part, needs, room)
+        own = pair_scores(model, corpus, part)
+        nothing = torch.zeros_like(own.chosen)
+        return own, PairLogps(nothing, nothing, own.chosen_len, own.rejected_len)
+
+    return model.spread(index, read)

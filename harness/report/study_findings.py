@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.measure.statistics import (
@@ -10,6 +11,7 @@ from harness.measure.statistics import (
     NO_DIFFERENCE,
     Estimate,
     bonferroni_interval,
+    cell_estimate,
     holm,
     minimum_detectable_effect,
     paired_differences,
@@ -17,8 +19,9 @@ from harness.measure.statistics import (
     t_interval,
     verdict,
 )
+from harness.measure.table import METRICS
 from harness.report.study_reading import Study, StudyTrial
-from harness.report.text import estimate, quantity
+from harness.report.text import estimate, number, quantity
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 
@@ -127,6 +130,41 @@ def _candidates(study: Study, arm: str) -> Iterator[tuple[StudyTrial, int, bool,
             yield trial, step, step == steps[-1], scores
 
 
+def fresh_results(study: Study, arm: str, names: Sequence[str]) -> dict[str, Estimate]:
+    """Columns of `results.csv` over the fresh seeds of an arm's winner; `n` 0 where nothing is known."""
+    winner = study.winner(arm)
+    rows = [study.runs[key].result for key in (winner.fresh if winner else ()) if key in study.runs]
+    results = [row["results"] for row in rows if row is not None and row["status"] == "done"]
+    out = {}
+    for name in names:
+        values = [float(r[name]) for r in results if isinstance(r.get(name), int | float) and math.isfinite(r[name])]
+        share = name in METRICS and METRICS[name].share
+        out[name] = cell_estimate(values, None, share=share) if values else Estimate(0, math.nan, math.nan, math.nan)
+    return out
+
+
+def reference_gold(study: Study) -> float | None:
+    """Mean gold reward of the reference's own answers over the winners' fresh seeds; None where there is none."""
+    found = [fresh_results(study, arm, ("reference_gold_reward",))["reference_gold_reward"] for arm in study.arms]
+    known = [e.mean for e in found if e.n]
+    return math.fsum(known) / len(known) if known else None
+
+
+def price_sentence(study: Study, arms: Sequence[str]) -> str:
+    """Says so where the winners of `arms` answer worse than the reference they came from: interval below its mean."""
+    level = reference_gold(study)
+    if level is None:
+        return ""
+    found = {arm: fresh_results(study, arm, ("gold_reward", "kl")) for arm in arms}
+    worse = {arm: e for arm, e in found.items() if e["gold_reward"].n > 1 and e["gold_reward"].high < level}
+    if not worse:
+        return ""
+    paid = "; ".join(
+        f"{arm} {number(e['gold_reward'].mean)} at a KL of {number(e['kl'].mean)}" for arm, e in worse.items()
+    )
+    return f" The ranking was bought: free answers have less gold reward than the reference's {number(level)} ({paid})."
+
+
 def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
     """The answer in a sentence or two: how the tuned baseline stands against the best tuned rival."""
     if not differences:
@@ -149,7 +187,8 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
         NO_DIFFERENCE: f" No difference is shown: tuned {chosen.one} holds up against tuned {chosen.other} as far as "
         f"these seeds can tell (a true difference of {chosen.mde or 0:.3f} would have been found in 4 of 5 studies).",
     }
-    return head + tails.get(chosen.word, f" Verdict: {chosen.word}.")
+    price = price_sentence(study, (chosen.one, chosen.other))
+    return head + tails.get(chosen.word, f" Verdict: {chosen.word}.") + price
 
 
 def _difference(found: TunedDifference) -> str:

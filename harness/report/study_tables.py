@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.measure.statistics import cell_estimate
-from harness.measure.table import METRICS
 from harness.report.study_figures import SHORT
-from harness.report.study_findings import TunedDifference, selections
+from harness.report.study_findings import TunedDifference, fresh_results, reference_gold, selections
 from harness.report.study_reading import Study, StudyTrial
 from harness.report.text import DASH, estimate, number, plain, visible
 
@@ -56,37 +54,21 @@ def edges(study: Study, trial: StudyTrial) -> tuple[str, ...]:
 
 def paid_table(study: Study) -> StudyTable | None:
     """What the winners are beside the target, on their fresh seeds: the target alone can be bought dearly."""
-    rows, reference = [], []
+    rows = []
     for arm in study.arms:
-        winner = study.winner(arm)
-        if winner is None or not winner.fresh:
-            continue
-        runs = [study.runs[key].result for key in winner.fresh if key in study.runs]
-        results = [run["results"] for run in runs if run is not None and run["status"] == "done"]
-        reference += [r["reference_gold_reward"] for r in results if _known(r.get("reference_gold_reward"))]
-        row = [arm]
-        for name in PAID:
-            values = [float(r[name]) for r in results if _known(r.get(name))]
-            share = name in METRICS and METRICS[name].share
-            found = cell_estimate(values, None, share=share) if values else None
-            row.append(estimate(found.mean, found.low, found.high) if found else DASH)
-        rows.append(tuple(row))
+        found = fresh_results(study, arm, PAID)
+        if any(e.n for e in found.values()):
+            rows.append((arm, *(estimate(e.mean, e.low, e.high) if e.n else DASH for e in found.values())))
     if not rows:
         return None
     note = "All held-out pairs and free answers of the fresh seeds. "
-    if reference:
-        note += (
-            f"The reference's own answers have gold reward {number(math.fsum(reference) / len(reference))}: a winner "
-        )
-        note += "below it ranks better and answers worse. "
+    level = reference_gold(study)
+    if level is not None:
+        note += f"The reference's own answers have gold reward {number(level)}: a winner below it answers worse. "
     if not study.about["constraints"]:
         note += "Nothing bounded these in the search; a constraint, such as kl at most 3, does."
     header = ("objective", *(LABELS.get(name, name.replace("_", " ")) for name in PAID))
     return StudyTable("What the winners paid", header, tuple(rows), note.strip())
-
-
-def _known(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def winners_table(study: Study) -> StudyTable:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from harness.names import content_hash, plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import budget, family
-from harness.types import RunSpec
+from harness.spec_place import model_shape
+from harness.types import PathModelSpec, RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
@@ -18,6 +19,7 @@ PACK_SIZE = 8
 SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
+PATH_BYTES = 24 * 2**30  # of one training step of a model from a path, all lanes together, the shared base not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,9 @@ def pack_key(run: RunSpec) -> str:
     if run.world is not None:
         source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
     else:
-        # Each replicate of a text sweep trains its own tokenizer, so row widths differ between seeds.
-        source = [plain(run.data), plain(run.model), run.seed]
+        # Where each replicate trains its own tokenizer, row widths differ between seeds.
+        own = [] if isinstance(run.model, PathModelSpec) else [run.seed]
+        source = [plain(run.data), plain(run.model), *own]
     training = plain(budget(run.objective, run.training))
     for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
@@ -93,11 +96,27 @@ def plan_packs(
 
 
 def lanes_that_fit(run: RunSpec) -> int:
-    """How many lanes keep the logits of a step within `LOGIT_BYTES`, at least 1."""
+    """How many lanes keep a step within `LOGIT_BYTES` of logits, or `PATH_BYTES` for one from a path; 1 at least."""
     if run.data is None or run.model is None:
         return PACK_SIZE
     response = run.data.max_response_length or run.data.max_length
+    if isinstance(run.model, PathModelSpec):
+        return max(PATH_BYTES // _lane_bytes(run, run.model, run.data.max_prompt_length + 2 * response), 1)
     return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
+
+
+def _lane_bytes(run: RunSpec, model: PathModelSpec, width: int) -> int:
+    """About what a lane's step holds beside the shared base: activations of rows of `width` tokens, and its state.
+
+    A layer keeps some ten hidden vectors and three of the MLP a token; with gradient checkpointing one vector, and one
+    layer at a time in full. The state is weights, gradient and two moments in fp32.
+    """
+    shape, size = model_shape(model), 2 if model.dtype == "bfloat16" else 4
+    tokens = budget(run.objective, run.training).batch_size * width
+    layer = tokens * (10 * shape.hidden_size + 3 * shape.intermediate_size) * size
+    kept = layer + shape.layers * tokens * shape.hidden_size * size
+    state = 16 * shape.parameters if model.lora is None else 0
+    return state + (kept if model.gradient_checkpointing else shape.layers * layer)
 
 
 def keys(task: PackTask) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.sweep.engines import RUN_OUT
 from harness.sweep.engines.process import LOST
 from harness.sweep.packs import PackTask
 
@@ -19,7 +20,7 @@ MEMORY = (
 def reason_of(text: str) -> str:
     """`oom`, `lost` (its process ended) or `error`: the kind of a failure, from the message of the pack."""
     last = text.strip().splitlines()[-1] if text.strip() else ""
-    if last.startswith(MEMORY) or "CUDA out of memory" in last:
+    if last.startswith((*MEMORY, RUN_OUT)) or "CUDA out of memory" in last:
         return "oom"
     return "lost" if last.startswith(LOST) else "error"
 

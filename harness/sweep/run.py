@@ -6,9 +6,11 @@ delivered between messages, and a dead tracking server costs a line at the end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,8 +22,10 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.spec import SweepSpec, reward_run
-from harness.sweep.engines import Engine, load_engine
+from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
+from harness.sweep.before import look_before
+from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
+from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
@@ -32,7 +36,7 @@ from harness.sweep.stopping import Interrupted, Stop, listening
 from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step
-from harness.types import InputError, RunSpec
+from harness.types import InputError, NoRoom, PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class Means:
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
     profile: bool = False  # whether to measure where the time goes
+    cluster: Cluster = THIS_MACHINE
 
 
 DEFAULT_MEANS = Means()
@@ -61,13 +66,18 @@ def run_sweep(
     tables say what stands: the same command goes on).
     """
     console = console or Console(stderr=False)
+    check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with store.claim_sweep(folder):
+    with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
+        if workers is None and means.engine in CLUSTERS:
+            workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
         write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
+        look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
         left = _left(sweep, out, folder)
+        enough_room(folder, len(left))
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
@@ -77,7 +87,33 @@ def run_sweep(
         except KeyboardInterrupt:
             say_stopped(folder, console)
             raise
+        if sweep.lm_eval is not None:
+            evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom with the path, the bytes left and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not store.is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise NoRoom(
+            f"{folder}: no room left to write ({free} bytes free on this disk): {error}",
+            "nothing finished is lost; make room, or raise the quota or file-size limit, then run the same command",
+        ) from error
+
+
+def enough_room(folder: Path, runs: int) -> None:
+    """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
+    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    if free < need:
+        raise InputError(
+            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+        )
 
 
 def say_stopped(folder: Path, console: Console) -> None:
@@ -85,6 +121,9 @@ def say_stopped(folder: Path, console: Console) -> None:
     from harness.report.tables import write_results
     from harness.sweep.status import read_status
 
+    if not (folder / "plan.json").exists():
+        console.print("stopped: before any run was planned; the same command goes on", highlight=False)
+        return
     write_results(folder)
     states = read_status(folder)["states"]
     left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
@@ -99,8 +138,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: P
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
     store.write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
@@ -172,7 +219,7 @@ def execute(
     shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every, means.profile)
     profile = Profile(means.profile)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
-        drain = _Drain(load_engine(means.engine), shop, workers, stop, shown)
+        drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None
@@ -199,6 +246,8 @@ class _Drain:
         for message in self.engine(perform, orders, self.shop, self.workers, self.stop):
             if message.kind == "input":
                 raise InputError(*message.text.splitlines())
+            if message.kind == "full":
+                raise OSError(errno.ENOSPC, message.text)
             self.progress.take(message)
             yield message
 

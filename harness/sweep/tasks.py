@@ -45,6 +45,7 @@ def perform(order: Order, shop: Shop) -> Iterator[Message]:
     if "workshop" not in shop.live:
         shop.live["workshop"] = _open(shop)
     workshop = shop.live["workshop"]
+    workshop.folder = Path(shop.folder)  # an attempt apart has a folder of its own
     with workshop.keeping.stop.softly(on=False):  # but where a task says that it looks for signals
         if order.kind == "build":
             from harness.sweep.stages import build_models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,6 +57,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because there is no room: disk, quota or file-size limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -129,15 +135,19 @@ def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") ->
     if folder.is_symlink():
         raise InputError(f"{folder}: is a symbolic link; a run's folder must be a folder, remove the link")
     folder.mkdir(mode=0o700, exist_ok=True)
-    counter = folder / ATTEMPT
-    earlier = _whole_result(folder / RESULT)
-    attempt = 1 + (int(earlier["attempt"]) if earlier is not None else _attempts(counter))
-    write_atomic(counter, str(attempt).encode())
+    attempt = 1 + attempts_of(folder)
+    write_atomic(folder / ATTEMPT, str(attempt).encode())
     (folder / RESULT).unlink(missing_ok=True)  # first: a result must never stand beside files that are gone
     for leftover in folder.iterdir():
         if leftover.name not in (ATTEMPT, keep):
             _remove(leftover)
     return folder, attempt
+
+
+def attempts_of(folder: Path) -> int:
+    """Attempts at a run so far, by its result or its counter."""
+    earlier = _whole_result(folder / RESULT)
+    return int(earlier["attempt"]) if earlier is not None else _attempts(folder / ATTEMPT)
 
 
 def _attempts(counter: Path) -> int:
@@ -218,7 +228,10 @@ def verify(folder: Path) -> list[str]:
 
 
 def _verify_run(folder: Path) -> list[str]:
+    from harness.tracking.evaluations import damaged as damaged_evaluations
+
     lines = [f"{folder.name[:8]} {p.name}: was damaged" for p in sorted(folder.glob(f"{RESULT}.corrupt-*"))]
+    lines += [f"{folder.name[:8]} {line}" for line in damaged_evaluations(folder)]
     if not (folder / RESULT).exists():
         return lines
     result = _whole_result(folder / RESULT)

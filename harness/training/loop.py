@@ -6,11 +6,11 @@ of its own loss; clipping, schedule, Adam and the finite check act row by row, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.evaluation.heldout import evaluate
 from harness.models.extras import LIVE
@@ -24,6 +24,9 @@ from harness.training.optim import AdamState, adam_state, adamw_step, clip, lear
 from harness.training.spans import Spans
 from harness.training.state import LaneState, restore
 from harness.types import Record
+
+# From an unmodified model and the weights `(P,)` of each lane.
+Build = Callable[[nn.Module, Sequence[Tensor], torch.device], LaneModel]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,8 +70,10 @@ def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
     return (0, *sorted(s for s in halves if s > 0))
 
 
-def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) -> Training:
+def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = (), build: Build = build_lanes) -> Training:
     """Put a pack on its device: K copies of the architecture, each lane with its own starting weights.
+
+    `build` makes the model: `training.sharded.build_sharded` spreads a single lane over several processes.
 
     With `states`, one a lane and all of one step, every lane goes on from its state; the records of that step are
     still to come. Raises ValueError where they are of different steps.
@@ -77,11 +82,11 @@ def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = ()) ->
     if len(steps) > 1:
         raise ValueError(f"lanes of a pack go on from one step, not from {sorted(steps)}")
     starts = [lane.weights for lane in pack.lanes]
-    model = build_lanes(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
+    model = build(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
-        live = build_lanes(skeleton(pack.architecture), starts, device)
+        live = build(skeleton(pack.architecture), starts, device)
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
     run = Training(pack, model, groups, adam_state(model.flat), live, finite, steps.pop())
     for lane, state in enumerate(states):
@@ -131,7 +136,7 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
         with spans("backward"):
             gradient = model.gradient(loss.sum(), gradient)
         with spans("optimizer"):
-            grad, norm = clip(gradient, table.max_norm)
+            grad, norm = clip(gradient, table.max_norm, model.norm(gradient))
             finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
             run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
             adamw_step(

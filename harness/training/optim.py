@@ -39,13 +39,13 @@ def learning_rate(step: int, training: TrainingSpec) -> float:
     return training.learning_rate * (1.0 - (1.0 - training.final_lr_fraction) * done)
 
 
-def clip(grad: Tensor, max_norm: Tensor) -> tuple[Tensor, Tensor]:
+def clip(grad: Tensor, max_norm: Tensor, norm: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Scale each lane's gradient, in place, to at most its own `max_norm` `(K, 1)` (<= 0: no clipping).
 
-    Also returns the norms `(K, 1)` before it. Same rule as `torch.nn.utils.clip_grad_norm_`: factor
-    min(1, max_norm / (norm + 1e-6)).
+    Also returns the norms `(K, 1)` before it, which are given where `grad` is not all there is of it. Same rule as
+    `torch.nn.utils.clip_grad_norm_`: factor min(1, max_norm / (norm + 1e-6)).
     """
-    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+    norm = torch.linalg.vector_norm(grad, dim=1, keepdim=True) if norm is None else norm
     factor = torch.where(max_norm > 0, (max_norm / (norm + 1e-6)).clamp(max=1.0), 1.0)
     return grad.mul_(factor), norm
 

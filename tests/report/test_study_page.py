@@ -14,6 +14,7 @@ from harness.names import content_hash
 from harness.report.study_findings import rescue_sentence, selections, tuned_differences
 from harness.report.study_page import write_study_report
 from harness.report.study_reading import Study, read_study
+from harness.report.study_tables import edges, paid_table
 from harness.tracking import store
 from harness.types import InputError
 
@@ -33,7 +34,9 @@ RIVAL: dict[int, dict[str, tuple[float, float]]] = {
 }
 
 
-def plant(folder: Path, gap: float = -0.3, fresh: tuple[int, ...] = FRESH, **about: Any) -> Path:
+def plant(
+    folder: Path, gap: float = -0.3, fresh: tuple[int, ...] = FRESH, gold: float | None = None, **about: Any
+) -> Path:
     """A study of dpo and <cpo_smooth>, three trials each; on fresh seeds dpo's winner is `gap` from its rival's."""
     folder.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = []
@@ -47,7 +50,8 @@ def plant(folder: Path, gap: float = -0.3, fresh: tuple[int, ...] = FRESH, **abo
                     key = content_hash([arm, number, seed])
                     keys[role].append(key)
                     runs.append({"run_key": key, "name": f"{arm} {number} {seed}", "config": config(arm, number, seed)})
-                    commit(folder, runs[-1])
+                    paid = {} if gold is None else {"gold_reward": gold + 0.01 * seed, "kl": 20.0 + seed}
+                    commit(folder, runs[-1], {**paid, "reference_gold_reward": 0.5} if paid else None)
                     for split, values in splits.items():
                         for step, value in zip((5, 10), values, strict=True):
                             shift = (seed % 2) * 0.02 - 0.01
@@ -93,10 +97,17 @@ def config(arm: str, number: int, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def commit(folder: Path, run: dict[str, Any]) -> None:
+def commit(folder: Path, run: dict[str, Any], results: dict[str, Any] | None = None) -> None:
     place, _ = store.open_run(folder, run["run_key"], run["name"])
     costs = {"tokens": 1000, "seconds": 2.0}
-    result = {"run_key": run["run_key"], "status": "done", "steps": 10, "results": {}, "costs": costs, "t0_ms": 0}
+    result = {
+        "run_key": run["run_key"],
+        "status": "done",
+        "steps": 10,
+        "results": results or {},
+        "costs": costs,
+        "t0_ms": 0,
+    }
     store.commit(place, {**result, "config": run["config"], "name": run["name"]})
 
 
@@ -129,6 +140,31 @@ def test_missing_fresh_runs_are_never_put_in(tmp_path):
     more = (*FRESH, 8, 9)
     [part] = tuned_differences(read_study(plant(tmp_path / "part", fresh_seeds=list(more))))
     assert (part.plain.n, part.word) == (6, "incomplete")
+
+
+def test_a_ranking_that_was_bought_is_called_so(tmp_path):
+    """Fresh seeds 2 to 7: gold reward -1 + 0.01 seed has mean -0.955, KL 20 + seed has mean 24.5; the reference 0.5."""
+    bought = read_study(plant(tmp_path / "bought", gold=-1.0))
+    text = rescue_sentence(bought, tuned_differences(bought))
+    assert "The ranking was bought" in text and "reference's 0.500" in text and "dpo −0.955 at a KL of 24.500" in text
+    table = paid_table(bought)
+    assert (
+        table is not None and "kl at most 3" in table.note and [row[0] for row in table.rows] == ["dpo", "cpo_smooth"]
+    )
+    fair = read_study(plant(tmp_path / "fair", gold=0.6))
+    assert "bought" not in rescue_sentence(fair, tuned_differences(fair))
+
+
+def test_without_gold_rewards_nothing_is_said_of_the_price(study):
+    assert paid_table(study) is None and "bought" not in rescue_sentence(study, tuned_differences(study))
+
+
+def test_a_winner_at_the_end_of_its_range_is_flagged(study):
+    """dpo's winner has beta 0.1, the lower end of 0.1 to 10; its rival's 1.6 and both learning rates lie inside."""
+    [edge], inside = edges(study, study.winner("dpo")), edges(study, study.winner("cpo_smooth"))
+    assert edge == "beta at the lower end of its range" and inside == ()
+    page = write_study_report(study.folder).with_name("report.md").read_text(encoding="utf-8")
+    assert edge in page and "| inside |" in page and "figures/history.svg" in page
 
 
 def test_each_selection_rule_pays_its_own_price(study):
