@@ -29,6 +29,7 @@ from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
+from harness.sweep.profiling import Profile
 from harness.sweep.progress import Progress
 from harness.sweep.retries import reason_of, retried
 from harness.sweep.stopping import Interrupted, Stop, listening
@@ -45,6 +46,7 @@ class Means:
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
+    profile: bool = False  # whether to measure where the time goes
     cluster: Cluster = THIS_MACHINE
 
 
@@ -214,15 +216,18 @@ def execute(
     """
     from harness.tracking.mlflow_outbox import Outbox
 
-    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every, means.profile)
+    profile = Profile(means.profile)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
         drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None
-            failures = _train(left, folder, names, drain, deliver)
+            failures = _train(left, folder, names, drain, deliver, profile)
         if stop.heard:
             raise Interrupted(stop.heard)
+    for line in profile.finish(folder):
+        console.print(line, highlight=False, soft_wrap=True)
     return failures
 
 
@@ -267,7 +272,12 @@ def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) ->
 
 
 def _train(
-    left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
+    left: Sequence[RunSpec],
+    folder: Path,
+    names: dict[str, str],
+    drain: _Drain,
+    deliver: Callable[[Path], int] | None,
+    profile: Profile,
 ) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
     packing = settle(folder, left, drain.workers)
@@ -286,7 +296,10 @@ def _train(
                     found = store.find_run(folder, message.key)
                     assert found is not None
                     if deliver is not None:
-                        deliver(found)
+                        with profile.tracked():
+                            deliver(found)
+                elif message.kind == "profile":
+                    profile.add(message.text)
                 elif message.kind == "failed":
                     pack = packs[message.pack]
                     smaller = retried(pack, message.text, len(packs) + len(again), packs)
