@@ -373,6 +373,7 @@ def _writable(out: Path) -> None:
         raise InputError(f"--out {out}: {existing} is a file; expected a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too
 
 
 def _json(value: Any) -> str:

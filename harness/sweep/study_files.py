@@ -19,6 +19,7 @@ from harness.spec_study import StudySpec
 from harness.spec_targets import CLEAN, DOWNSTREAM, TEST
 from harness.sweep.study_ledger import COMPLETE, Ledger, Trial, winners
 from harness.sweep.study_scores import Scorer
+from harness.sweep.study_storage import shown
 from harness.tracking import store
 from harness.types import RunSpec
 
@@ -83,8 +84,14 @@ def fresh_runs(spec: StudySpec, ledger: Ledger) -> list[Planned]:
 
 
 def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> None:
-    """`sweep.yaml` (the resolved study) and `plan.json`, each run with its tags; runs that two trials share once."""
-    text = yaml.safe_dump(dict(spec.resolved), sort_keys=False, allow_unicode=True)
+    """`sweep.yaml` (the resolved study) and `plan.json`, each run with its tags; runs that two trials share once.
+
+    User name and password of a storage stand in no file.
+    """
+    resolved = dict(spec.resolved)
+    if resolved.get("storage"):
+        resolved["storage"] = shown(resolved["storage"])
+    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}
     for item in runs:
