@@ -51,12 +51,24 @@ class Table(StrEnum):
 
 
 @app.command(epilog="Example: harness plan experiments/quick.yaml --set seeds=8")
-def plan(spec: Spec, out: Out = RUNS, set_: Set = None, max_runs: MaxRuns = None, as_json: Json = False) -> None:
+def plan(
+    spec: Spec,
+    out: Out = RUNS,
+    set_: Set = None,
+    max_runs: MaxRuns = None,
+    as_json: Json = False,
+    engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: a pack a GPU, so many at a time")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="with --engine: packs at a time")] = None,
+) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
-    from harness.sweep.plan import describe, render
+    from harness.sweep.plan import Machines, describe, render
 
-    described = describe(load_sweep(spec, set_ or (), max_runs), out)
+    if engine is None and (gpus or workers):
+        raise InputError("--gpus, --workers: say of which --engine")
+    machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
+    described = describe(load_sweep(spec, set_ or (), max_runs), out, machines)
     say(_json(described) if as_json else render(described))
 
 

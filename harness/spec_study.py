@@ -219,7 +219,7 @@ def _assemble(
         )
     resolved = {
         "name": name, "question": question,
-        **{name: plain(part) for name in SECTIONS if (part := getattr(template, name)) is not None},
+        **{name: plain(part) for name in SECTIONS if (part := getattr(template, name, None)) is not None},
         "training": plain(template.training) | _axes(arms[0].space if arms else {}, training=True),
         "objectives": [{**plain(arm.fixed), **_axes(arm.space, training=False)} for arm in arms],
         "corruptions": [_corruption(template.corruption)],

@@ -81,7 +81,7 @@ TORCH_FREE = (
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
-    *("harness.sweep", "harness.sweep.plan", "harness.sweep.detectable", "harness.sweep.study*"),
+    *("harness.sweep", "harness.sweep.plan", "harness.sweep.forecast", "harness.sweep.packs", "harness.sweep.detectable", "harness.sweep.study*"),
     *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
     *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
     *("harness.doctor", "harness.starter"),
