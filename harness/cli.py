@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.types import InputError
+from harness.types import InputError, NoRoom
 
 app = typer.Typer(
     name="harness",
@@ -22,6 +22,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+
+class Runs(StrEnum):
+    """Which runs of a sweep `eval` takes."""
+
+    all = "all"
+    best = "best"
+    flagged = "flagged"
+
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
@@ -56,6 +65,7 @@ def plan(
     out: Out = RUNS,
     set_: Set = None,
     max_runs: MaxRuns = None,
+    preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
     as_json: Json = False,
     engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: a pack a GPU, so many at a time")] = None,
@@ -68,8 +78,18 @@ def plan(
     if engine is None and (gpus or workers):
         raise InputError("--gpus, --workers: say of which --engine")
     machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
-    described = describe(load_sweep(spec, set_ or (), max_runs), out, machines)
+    loaded = load_sweep(spec, set_ or (), max_runs)
+    described = describe(loaded, out, machines)
+    if preflight:
+        from harness.sweep.before import preflight as look
+        from harness.sweep.before import told
+
+        described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
     say(_json(described) if as_json else render(described))
+    if preflight:
+        if not as_json:
+            say("\n".join(told(described["preflight"])))
+        raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
 
 
 @app.command(epilog="Example: harness sweep experiments/quick.yaml --set training.steps=400 --out runs")
@@ -84,7 +104,9 @@ def sweep(
     ),
     checkpoint_every: Every = 60.0,
     address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
-    gpus_per_pack: Annotated[float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")] = None,
+    gpus_per_pack: Annotated[
+        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
+    ] = None,
     partition: Annotated[str, typer.Option("--partition", help="slurm")] = "",
     account: Annotated[str, typer.Option("--account", help="slurm")] = "",
     minutes: Annotated[int, typer.Option("--time", min=1, metavar="MINUTES", help="slurm: limit of one job")] = 240,
@@ -188,6 +210,31 @@ def export(
 
     export_run(folder, to)
     say(str(to))
+
+
+@app.command("eval", epilog="Example: harness eval runs/real --tasks preference --json")
+def eval_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B", help="names of lm-eval tasks (preference: held-out pairs)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
+    fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
+    runs: Annotated[Runs, typer.Option("--runs", help="of a sweep: all, best or flagged")] = Runs.all,
+    as_json: Json = False,
+) -> None:
+    """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
+    _folder(folder)
+    from harness.sweep.evaluate import evaluate_folder, printed, publish
+    from harness.types import LmEvalSpec
+
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
+    asked = LmEvalSpec(names, limit, fewshot, runs.value)
+    tell = (lambda _: None) if as_json else say
+    found = evaluate_folder(folder, asked, tell)
+    publish(folder, tell)
+    if as_json:
+        say(_json(printed(found, alone=(folder / "result.json").exists())))
 
 
 @app.command(epilog="Example: MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick")
@@ -297,6 +344,10 @@ def run(argv: Sequence[str]) -> int:
         for line in error.problems:
             print(_escaped(line), file=sys.stderr)
         return 2
+    except NoRoom as error:
+        for line in error.problems:
+            print(_escaped(line), file=sys.stderr)
+        return 1
     except SystemExit as end:  # how typer hands back help, usage errors and exit codes
         return end.code if isinstance(end.code, int) else 0
     return 0

@@ -53,8 +53,17 @@ def _settings(run: RunSpec) -> dict[str, Any]:
         values: Mapping[str, Any] = plain(getattr(run, section)) or {}
         for key, value in values.items():
             if key != "path":
-                out[f"{section}.{key}" if key in out else key] = value[:8] if key == "sha256" else value
+                value = value[:8] if key == "sha256" else _lora(value) if key == "lora" else value
+                out[f"{section}.{key}" if key in out else key] = value
     return out
+
+
+def _lora(lora: Mapping[str, Any] | None) -> str:
+    """`full`, or rank, alpha and targets of adapters, e.g. `r16/a32`."""
+    if lora is None:
+        return "full"
+    targets = [] if lora["targets"] == ["all-linear"] else [",".join(lora["targets"])]
+    return "/".join([f"r{lora['rank']}", f"a{lora['alpha']:g}", *targets])
 
 
 def _objective(spec: ObjectiveSpec, world: bool) -> list[str]:

@@ -20,6 +20,7 @@ RECIPE_VERSION = 1
 LATER_FIELDS = (
     ("evaluation", "gradient_probe", 0),
     ("evaluation", "keep", ""),
+    *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns")),
     ("training", "mode", "strict"),
 )
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
@@ -49,6 +50,12 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def without_later(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a section without those that came later and are not set, for hashes that must stay as they were."""
+    absent = {name: value for section, name, value in LATER_FIELDS if section == part}
+    return {name: value for name, value in fields.items() if name not in absent or value != absent[name]}
+
+
 def run_key(run: RunSpec) -> str:
     """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
 
@@ -56,9 +63,9 @@ def run_key(run: RunSpec) -> str:
     came later enters only where it is set, so that what was made before it keeps its key.
     """
     config = plain(run)
-    for part, name, absent in LATER_FIELDS:
-        if config[part] is not None and config[part][name] == absent:
-            del config[part][name]
+    for part in dict.fromkeys(part for part, _, _ in LATER_FIELDS):
+        if config[part] is not None:
+            config[part] = without_later(part, config[part])
     del config["device"]
     if not run.replica:  # younger than stored runs, which are all replica 0
         del config["replica"]

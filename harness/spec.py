@@ -16,10 +16,11 @@ from typing import Any
 from harness.names import run_key, suggestion
 from harness.objectives.table_budget import budget, family
 from harness.spec_block import Block, read_block
+from harness.spec_eval import resolved_lm_eval, take_lm_eval
 from harness.spec_models import shown
 from harness.spec_resolved import resolved_spec
 from harness.spec_set import apply_overrides
-from harness.types import InputError, RunSpec
+from harness.types import InputError, LmEvalSpec, RunSpec
 from harness.yaml_strict import Node, plain, read_yaml
 
 MAX_RUNS = 10_000
@@ -50,6 +51,7 @@ class SweepSpec:
     resolved: Mapping[str, Any]
     notes: tuple[str, ...]
     path: Path
+    lm_eval: LmEvalSpec | None = None
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | None = None) -> SweepSpec:
@@ -67,10 +69,11 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     keys = root.value
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
-    main = {key: keys[key] for key in GRID_KEYS if key in keys}
+    main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", problems)
     blocks = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
+        own = take_lm_eval(own, prefix, problems)[0] if prefix else own
         merged = _override(main, own) if prefix else main
         prefixes = dict.fromkeys(own, prefix)
         block, found = read_block(merged, prefixes, where, path.parent, hashes)
@@ -81,14 +84,10 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     if problems:
         raise InputError(*dict.fromkeys(problems))
     runs, notes = _merge(blocks, path)
-    return SweepSpec(
-        name=name,
-        question=question,
-        runs=runs,
-        resolved=resolved_spec(name, question, blocks),
-        notes=notes,
-        path=path,
-    )
+    resolved = resolved_spec(name, question, blocks)
+    if lm_eval is not None:
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
+    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval)
 
 
 def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:

@@ -24,7 +24,7 @@ from harness.spec_cells import (
 )
 from harness.spec_data import data_axes
 from harness.spec_hub import fit_problems, is_path_model, path_model_axes
-from harness.spec_models import SECTIONS, section_axes, shown
+from harness.spec_models import SECTIONS, VARIANTS, section_axes, shown
 from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec
 from harness.yaml_strict import Node, plain
 
@@ -144,7 +144,7 @@ def read_block(
 
 
 def _section_cells(name: str, axes: Mapping[str, list[Any]]) -> list[Any]:
-    kind = SECTIONS["path_model" if name == "model" and "path" in axes else name]
+    kind = VARIANTS["path_model"] if name == "model" and "path" in axes else SECTIONS[name]
     if "path" in axes:  # the content hash belongs to its path: one axis, not two
         pairs = list(zip(axes["path"], axes["sha256"], strict=True))
         rest = {key: values for key, values in axes.items() if key not in ("path", "sha256")}

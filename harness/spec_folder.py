@@ -66,6 +66,8 @@ def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
         raise InputError(f"{folder} {what}; expected a folder that save_pretrained wrote")
     problems: list[str] = []
     config = _json(folder / CONFIG, problems)
+    if problems:
+        raise InputError(*problems)
     if not (folder / TOKENIZER).is_file():
         problems.append(
             f"{folder} has no {TOKENIZER}; write it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)"

@@ -48,10 +48,9 @@ def path_model_axes(
     if not axes["path"] or "" in axes["path"]:
         problems.append(f"{place.where} {key}.path: no model given; {FIX}")
         return axes
-    if any(isinstance(node.value[name].value, tuple) for name in ("revision", "sha256") if name in node.value):
-        if len(axes["path"]) > 1 or len(axes["revision"]) > 1:
-            problems.append(f"{node.where} {key}.revision: no axis; put the other model under `also:`")
-            return axes
+    if len(axes["revision"]) > 1:
+        problems.append(f"{node.where} {key}.revision: no axis; put the other model under `also:`")
+        return axes
     found = []
     for text in axes["path"]:
         try:

@@ -40,10 +40,11 @@ SECTIONS: dict[str, type[Any]] = {
     "world": WorldSpec,
     "data": DataSpec,
     "model": ModelSpec,
-    "path_model": PathModelSpec,  # the section `model` where it has a path
     "training": TrainingSpec,
     "evaluation": EvaluationSpec,
 }
+# What a section holds in its other form: `model` with a path.
+VARIANTS: dict[str, type[Any]] = {"path_model": PathModelSpec}
 # Allowed values by section and field. `Parameter.default` is not read here: defaults stand in the dataclasses.
 FIELDS: dict[str, dict[str, Parameter]] = {
     "world": {
@@ -62,7 +63,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "data": {
         "path": P(None, "text"),
-        "format": P(None, "choice", choices=("pairs", "hh", "")),
+        "format": P(None, "choice", choices=("pairs", "hh", "unpaired", "")),
         "sha256": P(None, "text"),
         "limit": _int(0, 1_000_000_000),
         "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
@@ -70,6 +71,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "max_length": _int(4, 1_000_000),
         "max_prompt_length": _int(1, 1_000_000),
         "max_response_length": _int(0, 1_000_000),
+        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns"), P(None, "text")),
     },
     "model": {
         "kind": P(None, "choice", choices=("tiny",)),
@@ -85,6 +87,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "path": P(None, "text"),
         "revision": P(None, "text"),
         "sha256": P(None, "text"),
+        "lora": P(None, "table", doc="null or {rank, alpha, targets}"),
         "dtype": P(None, "choice", choices=("float32", "bfloat16")),
         "attention": P(None, "choice", choices=("sdpa", "eager")),
         "gradient_checkpointing": P(None, "bool"),
@@ -115,10 +118,6 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "keep": P(None, "choice", choices=("final", "best", "none", "")),
     },
 }
-# Keys that belong to the design and are not built yet: refused by name rather than called unknown.
-LATER: dict[str, dict[str, str]] = {
-    "data": {"hub": "give a local file as `data.path`", "split": "give one file as `data.path`"},
-}
 
 
 def expected(field: Parameter) -> str:
@@ -129,6 +128,8 @@ def expected(field: Parameter) -> str:
         return "text"
     if field.kind == "bool":
         return "true or false"
+    if field.kind == "table":
+        return field.doc
     return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
 
 
@@ -172,8 +173,8 @@ def axes_model(section: str) -> type[BaseModel]:
     """The pydantic model of one section: every field of its dataclass, as a non-empty list of allowed values."""
     fields: dict[str, Any] = {
         field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
-        for field in dataclasses.fields(SECTIONS[section])
-        if field.name in FIELDS[section]
+        for field in dataclasses.fields((SECTIONS | VARIANTS)[section])
+        if FIELDS[section][field.name].kind != "table"  # read by the section's own module
     }
     config = ConfigDict(extra="forbid", strict=True, frozen=True)
     return create_model(f"{section.capitalize()}Axes", __config__=config, **fields)
@@ -184,7 +185,8 @@ def section_axes(
 ) -> dict[str, list[Any]]:
     """Field -> list of values for one section, defaults filled in, in the order of the dataclass.
 
-    Messages call it `shown_as` where that is given. Appends to `problems` one line for each value that cannot be used; fields with a problem keep their default.
+    Messages call it `shown_as` where that is given. Appends to `problems` one line for each value that cannot be used;
+    fields with a problem keep their default.
     """
     key = f"{prefix}{shown_as or section}"
     given: dict[str, Node] = {}
@@ -192,11 +194,7 @@ def section_axes(
         given = node.value
     elif node is not None:
         problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected `field: value` lines")
-    later = LATER.get(section, {})
-    for name in [name for name in given if name in later]:
-        problems.append(f"{given[name].where} {key}.{name}: not supported yet in this version; {later[name]}")
-    usable = {name: child for name, child in given.items() if name not in later}
-    raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in usable.items()}
+    raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in given.items()}
     try:
         model = axes_model(section).model_validate(raw)
     except ValidationError as error:
@@ -204,7 +202,7 @@ def section_axes(
         for detail in error.errors(include_url=False):
             name, rest = str(detail["loc"][0]), list(detail["loc"][1:])
             bad.add(name)
-            problems.append(_line(section, key, name, rest, usable, detail))
+            problems.append(_line(section, key, name, rest, given, detail))
         model = axes_model(section).model_validate({name: value for name, value in raw.items() if name not in bad})
     return {name: list(getattr(model, name)) for name in axes_model(section).model_fields}
 

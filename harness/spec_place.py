@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import re
 from pathlib import Path
+from typing import Any
 
 from harness.spec_folder import ModelFolder, folder_sha256, read_folder
 from harness.types import InputError, ModelSpec, PathModelSpec
@@ -45,7 +46,7 @@ def hub_folder(identity: str, revision: str, weights: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     wanted = [*PATTERNS, "*.safetensors"] if weights else PATTERNS
-    given = {"revision": revision or None, "allow_patterns": wanted, "etag_timeout": 10}
+    given: dict[str, Any] = {"revision": revision or None, "allow_patterns": wanted, "etag_timeout": 10}
     try:
         cached = Path(snapshot_download(identity, local_files_only=True, **given))
         if (cached / "config.json").is_file() and (not weights or any(cached.glob("*.safetensors"))):
@@ -78,6 +79,12 @@ class ModelShape:
     layers: int
     heads: int
     intermediate_size: int
+
+    @property
+    def parameters(self) -> int:
+        """About how many there are: both embeddings, and of each layer attention and a gated MLP."""
+        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
+        return 2 * self.vocab_size * self.hidden_size + self.layers * layer
 
 
 def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:

@@ -24,6 +24,14 @@ class InputError(ValueError):
         super().__init__("\n".join(problems))
 
 
+class NoRoom(Exception):  # noqa: N818 - says what happened
+    """The disk is full: the command ends, nothing finished is lost. `problems` holds the lines to show."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """One named knob of an objective or a corruption: default, what is allowed, where a search may look.
@@ -159,10 +167,13 @@ class WorldSpec:
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """A file of real preference pairs. `sha256` is the content hash that enters run keys; the path never does."""
+    """Real preference pairs: a file, a folder of files, or a hub data set.
+
+    `sha256` is the content hash that enters run keys, of a hub data set its commit; the path never does.
+    """
 
     path: str = ""
-    format: str = ""  # detected where empty: pairs | hh
+    format: str = ""  # detected where empty: pairs | hh | unpaired
     sha256: str = ""
     limit: int = 0  # 0: all rows
     heldout: float = 0.2  # share of prompts held out
@@ -170,6 +181,11 @@ class DataSpec:
     max_length: int = 256  # tokens of prompt + response
     max_prompt_length: int = 128  # a longer prompt keeps its end
     max_response_length: int = 0  # a longer response keeps its start; 0: only max_length bounds it
+    hub: str = ""  # id of a hub data set, in place of path
+    revision: str = ""  # of it: a commit, branch or tag
+    split: str = ""  # of a folder or hub data set: what to train on (and to hold out of, unless heldout_split)
+    heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
+    columns: str = ""  # other names of columns, "chosen=response_j, rejected=response_k"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +271,19 @@ class EvaluationSpec:
     samples: int = 256
     gradient_probe: int = 0
     keep: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LmEvalSpec:
+    """lm-eval's tasks on finished runs: the first `limit` documents of each (None: all), `num_fewshot` examples (None:
+    as each task has it), on all runs, the best of each objective, corruption and seed, or those that the sentinel of
+    free-running samples flags. No part of a run: what was trained does not depend on it."""
+
+    tasks: tuple[str, ...] = ("preference",)
+    limit: int | None = None
+    num_fewshot: int | None = None
+    runs: str = "all"  # all | best | flagged
+    batch_size: int = 16
 
 
 @dataclass(frozen=True, slots=True)

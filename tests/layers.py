@@ -33,6 +33,7 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"evaluation": ("harness.evaluation", "harness.evaluation.*")},
     {"training": ("harness.training", "harness.training.*")},
     {"rlhf": ("harness.rlhf", "harness.rlhf.*")},
+    {"preflight": ("harness.preflight", "harness.preflight.*")},
     {"report": ("harness.report", "harness.report.*"), "listing": ("harness.listing",)},
     {
         "sweep": ("harness.sweep", "harness.sweep.*"),
@@ -45,6 +46,8 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
 # Importing from the right, (pattern, target), each with its reason; one that nothing uses any more is an error, too.
 EXCEPTIONS = {
     ("harness.spec_*", "harness.data.pairs"): "the content hash of the user's file enters the run key",
+    ("harness.spec_*", "harness.data.source"): "a split that a folder lacks is named before anything runs",
+    ("harness.spec_*", "harness.data.hub"): "the commit of a hub data set enters the run key",
     ("harness", "harness.frames"): "the door for notebooks, `from harness import load`, opens on first use",
 }
 # The report is drawn from files: it never meets the engine, the spec or a tracking server.
@@ -55,6 +58,7 @@ REPORT_SOURCES = (
     "harness.measure*",
     "harness.report*",
     "harness.tracking",
+    "harness.tracking.evaluations",
     "harness.tracking.journal",
     "harness.tracking.plan",
     "harness.tracking.store",
@@ -64,7 +68,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "mlflow": ("harness.tracking.mlflow_*",),
     "optuna": ("harness.sweep.study",),
     "lm_eval": ("harness.evaluation.lm_eval",),
-    "datasets": ("harness.data.pairs",),
+    "datasets": ("harness.data.hub",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
     "peft": ("harness.models.*",),

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.data.corrupt.table import CORRUPTIONS
 from harness.listing import markdown
 from harness.objectives.table import OBJECTIVES
-from harness.spec_models import FIELDS, SECTIONS, expected
+from harness.spec_models import FIELDS, SECTIONS, VARIANTS, expected
 from harness.types import Parameter
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,6 +23,9 @@ Every key of a spec's sections and every parameter of an objective or a corrupti
 Written by `python -m tests.readme` from the code that checks specs; how they play together: [specs.md](specs.md). A
 list in place of a value is an axis.
 """
+
+TITLES = {"path_model": "`model` with a `path`"}
+KINDS = SECTIONS | VARIANTS
 
 
 def rendered(text: str) -> str:
@@ -36,18 +39,17 @@ def rendered(text: str) -> str:
 def reference() -> str:
     """docs/reference.md."""
     parts = [HEAD]
-    for section, kind in SECTIONS.items():
+    for section, kind in KINDS.items():
         intro = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-        parts.append(
-            f"## `{section}`\n\n{intro}\n\n{_table(('key', 'default', 'accepts', 'meaning'), _keys(section))}\n"
-        )
+        head = f"## {TITLES.get(section, f'`{section}`')}\n\n{intro}\n\n"
+        parts.append(head + _table(("key", "default", "accepts", "meaning"), _keys(section)) + "\n")
     for title, rows in (("Objectives", OBJECTIVES), ("Corruptions", CORRUPTIONS)):
         parts.append(f"## {title}\n\n{_table(('name', 'parameter', 'default', 'accepts', 'meaning'), _knobs(rows))}\n")
     return "\n".join(parts)
 
 
 def _keys(section: str) -> Iterator[Sequence[str]]:
-    kind = SECTIONS[section]
+    kind = KINDS[section]
     notes = dict(re.findall(r"^    (\w+): [^\n#]*#\s*(.+)$", inspect.getsource(kind), re.MULTILINE))
     for field in dataclasses.fields(kind):
         if field.name in FIELDS[section]:

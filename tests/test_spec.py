@@ -16,7 +16,7 @@ from harness.labels import readable_name, readable_names
 from harness.names import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
 from harness.names import plain as plain_data
 from harness.spec import load_sweep
-from harness.spec_models import FIELDS, SECTIONS
+from harness.spec_models import FIELDS, SECTIONS, VARIANTS
 from harness.sweep.packs import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
@@ -80,7 +80,7 @@ def test_aliases_hold_the_same_value_and_their_own_line():
 
 
 def test_every_dataclass_field_has_a_range_and_its_default_is_allowed():
-    for section, kind in SECTIONS.items():
+    for section, kind in (SECTIONS | VARIANTS).items():
         assert set(FIELDS[section]) == {field.name for field in dataclasses.fields(kind)}
         for field in dataclasses.fields(kind):
             allowed = FIELDS[section][field.name]

@@ -11,17 +11,17 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
+from harness.data.chat import Render
+from harness.data.forms import FIELDS, FORMATS, Form, detect, paired, parse_columns, renamed, row_texts
 from harness.data.notes import Note, make_note, oddities, overlap
-from harness.data.source import MAX_ROW_BYTES, RowError, content_sha256, read_rows
-from harness.data.transcripts import is_transcript, render_conversation, split_texts, split_transcripts
+from harness.data.source import MAX_ROW_BYTES, RawRow, RowError, content_sha256, read_rows
 from harness.names import content_hash, suggestion, uniform
 from harness.types import DataSpec, InputError, PreferencePair
 
 __all__ = ["FORMATS", "Note", "PairTable", "content_sha256", "overlap", "read_pairs", "split"]
 
-FORMATS = ("pairs", "hh")
-_COLUMNS = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "gold_margin")
-_UNUSED = ("tools", "images")  # columns that change what a pair means elsewhere, so leaving them out is said
+_CHANGES_MEANING = ("tools", "images")  # columns that change what a pair means elsewhere
+_UNNAMED = 12  # of so many unused columns the names are given
 _SHOWN_PROBLEMS = 20
 
 # Why a row is dropped, by fault kind. Kinds in _REFUSED say that the file as a whole is not what was meant, so they
@@ -33,69 +33,27 @@ _DROPPED = {
     "missing_field": "a field is missing",
     "wrong_type": "a field is not text",
     "bad_number": "a score is not a finite number",
+    "bad_label": "a label is not true or false",
     "empty": "an empty prompt or response",
     "identical": "chosen equals rejected",
     "no_prompt": "no prompt, and chosen and rejected share no first words",
     "transcript": "no dialogue that ends in an assistant turn",
     "diverged": "the two dialogues differ before their last assistant turn",
 }
-_REFUSED = ("row_too_long", "conversation", "mixed")
+_REFUSED = ("row_too_long", "conversation", "mixed", "template")
 
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
-    """The usable pairs of a file in file order, and notes on the rest. `rows` counts all rows that were read."""
+    """The usable pairs of a file in file order, and notes on the rest. `rows` counts all rows that were read.
+
+    `templated`: the texts were written by a chat template, special tokens and all.
+    """
 
     pairs: tuple[PreferencePair, ...]
     notes: tuple[Note, ...]
     rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Form:
-    """How the rows of one file are to be read."""
-
-    format: str
-    has_prompt: bool
-    conversational: bool
-
-
-def _form(rows: Sequence[Mapping[str, Any]], given: str) -> _Form:
-    """The form of a file under the format that the user gave. Where it is empty, the first row with both sides decides.
-
-    A prompt that one row has, all rows must have: those without it are bad rows.
-    """
-    has_prompt = any("prompt" in row for row in rows)
-    both = ([row.get("chosen"), row.get("rejected")] for row in rows)
-    sides = next((pair for pair in both if None not in pair), ["", ""])
-    texts = all(isinstance(side, str) for side in sides)
-    detected = "hh" if texts and not has_prompt and all(is_transcript(str(side)) for side in sides) else "pairs"
-    return _Form(given or detected, has_prompt, any(isinstance(side, list) for side in sides))
-
-
-def _texts(row: Mapping[str, Any], form: _Form) -> tuple[str, str, str]:
-    """(prompt, chosen, rejected) of one row as text, unchecked. Raises RowError."""
-    for name in ("prompt", "chosen", "rejected") if form.format != "hh" and form.has_prompt else ("chosen", "rejected"):
-        if name not in row:
-            raise RowError("missing_field", name, "missing")
-        if row[name] is None:
-            raise RowError("empty", name, "null")
-    prompt, chosen, rejected = row.get("prompt"), row["chosen"], row["rejected"]
-    if form.format != "hh":
-        if isinstance(chosen, list) != form.conversational or isinstance(rejected, list) != form.conversational:
-            first = "lists of messages" if form.conversational else "text"
-            raise RowError("mixed", "chosen", f"text and lists of messages are mixed (the first rows hold {first})")
-        if form.conversational:
-            return render_conversation(prompt, chosen, rejected)
-    for name in ("prompt", "chosen", "rejected"):
-        if not isinstance(row.get(name, ""), str | None):
-            raise RowError("wrong_type", name, f"expected text, got {type(row[name]).__name__}")
-    for name in ("chosen", "rejected"):
-        if not row[name].strip():
-            raise RowError("empty", name, "empty")
-    if form.format == "hh":
-        return split_transcripts(chosen, rejected)
-    return split_texts(chosen, rejected) if prompt is None else (prompt, chosen, rejected)
+    templated: bool = False
 
 
 def _number(row: Mapping[str, Any], name: str) -> float | None:
@@ -108,9 +66,9 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     return float(value)
 
 
-def _pair(number: int, row: Mapping[str, Any], form: _Form) -> PreferencePair:
+def _pair(number: int, row: Mapping[str, Any], form: Form, render: Render | None) -> PreferencePair:
     """The pair of one row, with its content hash as id. Raises RowError."""
-    texts = _texts(row, form)
+    texts = row_texts(row, form, render)
     size = 0
     for name, text in zip(("prompt", "chosen", "rejected"), texts, strict=True):
         if not text.strip():
@@ -143,36 +101,68 @@ def _pair(number: int, row: Mapping[str, Any], form: _Form) -> PreferencePair:
     )
 
 
-def _refuse(spec: DataSpec, faults: Sequence[tuple[int, RowError]], columns: set[str], total: int) -> None:
-    """Raise InputError for a file that cannot be used as a whole, or for its bad rows where the policy says so."""
-    if lost := [name for name in ("chosen", "rejected") if name not in columns and columns]:
-        # Column names are data: `ascii` keeps marks that a terminal would obey out of the message.
-        names = [name if name.isprintable() else ascii(name) for name in sorted(columns)]
-        found = ", ".join(name[:40] for name in names[:20]) + (", ..." if len(names) > 20 else "")
+def source(spec: DataSpec) -> str:
+    """Where the pairs come from, as messages name it: the path, or the hub id."""
+    return spec.path or spec.hub
+
+
+def _listed(names: Iterable[str], limit: int = 20) -> str:
+    """Column names for a message: they are data, so `ascii` keeps marks that a terminal would obey out of it."""
+    names = sorted(names)
+    told = [(name if name.isprintable() else ascii(name))[:40] for name in names[:limit]]
+    return ", ".join(told) + (", ..." if len(names) > limit else "")
+
+
+def _refuse(
+    spec: DataSpec, form: Form, faults: Sequence[tuple[RawRow, RowError]], columns: set[str], total: int
+) -> None:
+    """Raise InputError for a source that cannot be used as a whole, or for its bad rows where the policy says so."""
+    where, mapping = source(spec), parse_columns(spec.columns)
+    if lost := [theirs for ours, theirs in mapping.items() if ours not in columns and columns]:
+        found = _listed({mapping.get(name, name) for name in columns})
+        raise InputError(f"data.columns: {where} has no column {', '.join(lost)}; found {found}")
+    needed = ("prompt", "completion", "label") if form.format == "unpaired" else ("chosen", "rejected")
+    if lost := [name for name in needed if name not in columns and columns]:
         raise InputError(
-            f"{spec.path}: column{'s' * (len(lost) > 1)} {', '.join(lost)} missing; found {found}; "
-            "needed: chosen and rejected, with prompt unless both hold it"
+            f"{where}: column{'s' * (len(lost) > 1)} {', '.join(lost)} missing; found {_listed(columns)}; "
+            + (
+                "needed: prompt, completion and label"
+                if form.format == "unpaired"
+                else "needed: chosen and rejected, with prompt unless both hold it"
+            )
+            + "; data.columns names other ones"
         )
-    bad = [(row, fault) for row, fault in faults if spec.on_bad_row == "error" or fault.kind in _REFUSED]
+    bad = [(raw, fault) for raw, fault in faults if spec.on_bad_row == "error" or fault.kind in _REFUSED]
     if bad:
-        more = [f"{spec.path}: and {len(bad) - _SHOWN_PROBLEMS} more"] if len(bad) > _SHOWN_PROBLEMS else []
-        raise InputError(*(f"{spec.path}:{row}: {fault}" for row, fault in bad[:_SHOWN_PROBLEMS]), *more)
+        more = [f"{where}: and {len(bad) - _SHOWN_PROBLEMS} more"] if len(bad) > _SHOWN_PROBLEMS else []
+        raise InputError(*(f"{raw.place}: {fault}" for raw, fault in bad[:_SHOWN_PROBLEMS]), *more)
     if len(faults) == total:
         kinds = Counter(_DROPPED[fault.kind] for _, fault in faults)
         why = "; ".join(f"{count}: {text}" for text, count in kinds.items())
-        raise InputError(f"{spec.path}: no usable pair in {total} rows{f' ({why})' if why else ''}")
+        raise InputError(f"{where}: no usable pair in {total} rows{f' ({why})' if why else ''}")
 
 
-def read_pairs(spec: DataSpec) -> PairTable:
-    """The pairs of `spec.path` (JSONL, JSONL.gz or Parquet) and notes on what was dropped or looks odd.
+def _raw_rows(spec: DataSpec, split: str) -> Iterable[RawRow]:
+    mapping = parse_columns(spec.columns)
+    wanted = tuple(dict.fromkeys([*FIELDS, *mapping.values()]))
+    if spec.path:
+        return renamed(read_rows(spec.path, wanted, split), mapping)
+    from harness.data.hub import hub_rows
 
-    `spec.format`: `pairs` has prompt, chosen and rejected as text or as lists of {role, content} (rendered as
-    `harness.data.transcripts` says); without a prompt, chosen and rejected begin with it. `hh` has whole transcripts.
-    Empty: detected. `spec.limit` takes the first rows of the file.
+    return renamed(hub_rows(spec, wanted, split), mapping)
+
+
+def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None = None) -> PairTable:
+    """The pairs of a file, a folder of files or a hub data set, and notes on what was dropped or looks odd.
+
+    `spec.format`: `pairs` has prompt, chosen and rejected as text or as lists of {role, content}, written by `render`
+    (a chat template) or as `harness.data.transcripts` says; without a prompt, chosen and rejected begin with it. `hh`
+    has whole transcripts. `unpaired` has prompt, completion and label (`harness.data.forms.paired`). Empty: detected.
+    `spec.limit` takes the first rows. `split` stands for `spec.split`.
 
     Rows that are broken, empty or identical are dropped and counted under `on_bad_row: drop`; under `error` they
-    raise InputError with a line each. Malformed lists of messages, text mixed with lists, and rows beyond 1 MB are
-    errors under either policy, and so is a file without a usable pair.
+    raise InputError with a line each. Malformed lists of messages, text mixed with lists, rows that a chat template
+    cannot write and rows beyond 1 MB are errors under either policy, and so is a source without a usable pair.
     """
     for name, value, allowed in (
         ("format", spec.format or FORMATS[0], FORMATS),
@@ -180,37 +170,52 @@ def read_pairs(spec: DataSpec) -> PairTable:
     ):
         if value not in allowed:
             raise InputError(f"data.{name}: '{value}' is not {' or '.join(allowed)}{suggestion(value, allowed)}")
-    raws = list(islice(read_rows(spec.path, _COLUMNS), spec.limit or None))
+    raws = list(islice(_raw_rows(spec, spec.split if split is None else split), spec.limit or None))
     rows = [raw.value for raw in raws if not isinstance(raw.value, RowError)]
     columns = {name for row in rows for name in row}
-    form = _form(rows, spec.format)
+    form, total, notes = detect(rows, spec.format), len(raws), list[Note]()
+    if form.format == "unpaired" and {"prompt", "completion", "label"} <= columns:
+        raws, notes = paired(raws)
     pairs: list[PreferencePair] = []
-    faults: list[tuple[int, RowError]] = []
+    faults: list[tuple[RawRow, RowError]] = []
     for raw in raws:
         try:
             if isinstance(raw.value, RowError):
                 raise raw.value
-            pairs.append(_pair(raw.number, raw.value, form))
+            pairs.append(_pair(raw.number, raw.value, form, render))
         except RowError as error:
-            faults.append((raw.number, error))
-    _refuse(spec, faults, columns, len(raws))
-
-    notes: list[Note] = []
-    if form.conversational:
-        text = f"{len(pairs)} conversations written as Human: and Assistant: turns"
-        notes.append(Note("rendered", len(pairs), text=text))
-    if unused := sorted(columns.intersection(_UNUSED)):
-        notes.append(Note("ignored_columns", len(unused), text=f"columns {', '.join(unused)} are not used"))
+            faults.append((raw, error))
+    _refuse(spec, form, faults, columns, len(raws))
+    notes += _file_notes(form, columns, len(pairs), render is not None)
     by_kind: defaultdict[str, list[int]] = defaultdict(list)
-    for number, fault in faults:
-        by_kind[fault.kind].append(number)
+    for raw, fault in faults:
+        by_kind[fault.kind].append(raw.number)
     for kind, numbers in by_kind.items():
-        much = ", more than 1 %" if kind == "identical" and len(numbers) > 0.01 * len(raws) else ""
-        notes.append(make_note(kind, numbers, f"of {len(raws)} rows dropped{much}: {_DROPPED[kind]}"))
+        much = ", more than 1 %" if kind == "identical" and len(numbers) > 0.01 * total else ""
+        notes.append(make_note(kind, numbers, f"of {total} rows dropped{much}: {_DROPPED[kind]}"))
     named, repeated = _named(pairs)
     if repeated:
         notes.append(make_note("duplicate", repeated, "pairs repeat an earlier one and are kept"))
-    return PairTable(named, (*notes, *oddities(named)), len(raws))
+    return PairTable(named, (*notes, *oddities(named)), total, form.conversational and render is not None)
+
+
+def _file_notes(form: Form, columns: set[str], count: int, templated: bool) -> list[Note]:
+    """How the rows were read as a whole: their conversations, and the columns that nobody reads."""
+    notes: list[Note] = []
+    if form.conversational:
+        how = "by the model's chat template" if templated else "as Human: and Assistant: turns"
+        notes.append(Note("rendered", count, text=f"{count} conversations written {how}"))
+    read = {"prompt", "completion", "label"} if form.format == "unpaired" else {*FIELDS} - {"completion", "label"}
+    if form.format == "hh":
+        read = read - {"prompt"}
+    unused = columns - read
+    if unused:
+        told = [name for name in _CHANGES_MEANING if name in unused]
+        told = told + [name for name in sorted(unused) if name not in told]
+        meaning = "; tools and images change what a pair means" if unused.intersection(_CHANGES_MEANING) else ""
+        shown = _listed(told, _UNNAMED)
+        notes.append(Note("ignored_columns", len(unused), text=f"columns {shown} are not used{meaning}"))
+    return notes
 
 
 def _named(pairs: Iterable[PreferencePair]) -> tuple[tuple[PreferencePair, ...], list[int]]:

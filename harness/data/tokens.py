@@ -1,4 +1,4 @@
-"""A byte-level BPE tokenizer trained on the data itself, and pairs as token ids under a stated length policy.
+"""Pairs as token ids under a stated length policy: by a byte-level BPE trained on the data, or a model's tokenizer.
 
 Prompt `<bos> ...`, response `... <eos>`. A prompt longer than `max_prompt_length` keeps `<bos>` and its end. A response
 that does not fit into `max_length` less the prompt keeps its start and has no `<eos>`: the model is not taught to stop
@@ -8,8 +8,10 @@ where the text was cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,18 +86,57 @@ def load_tokenizer(folder: str | Path, expected: str | None = None) -> Tokenizer
     return _literal(Tokenizer.from_str(raw.decode("utf-8")))
 
 
-def _encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, without special tokens."""
-    chunks = (texts[at : at + _CHUNK] for at in range(0, len(texts), _CHUNK))
-    return [e.ids for chunk in chunks for e in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """A tokenizer as pairs are written with it: `encode` adds nothing to a text; `bos` None: prompts begin without."""
+
+    encode: Callable[[Sequence[str]], list[list[int]]]
+    bos: int | None
+    eos: int
 
 
-def _response(ids: list[int], budget: int) -> NDArray[np.int32]:
-    return np.array([*ids, EOS_ID] if len(ids) < budget else ids[: max(budget, 0)], dtype=np.int32)
+def vocabulary(tokenizer: Tokenizer | Vocabulary) -> Vocabulary:
+    """The vocabulary of a tokenizer that `train_tokenizer` has made."""
+    return tokenizer if isinstance(tokenizer, Vocabulary) else Vocabulary(_encoder(tokenizer), BOS_ID, EOS_ID)
+
+
+def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
+    """The vocabulary of a transformers tokenizer, for texts of its chat template or for plain ones.
+
+    A template writes special tokens itself, so they are read as such and no `<bos>` is put before them. In plain text
+    a special token written out means its characters, and `<bos>` comes first where the tokenizer itself would put it.
+    Raises InputError where the tokenizer has no end-of-sequence token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise InputError("model.path: the tokenizer has no end-of-sequence token; no response could end")
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        if not texts:
+            return []
+        ids = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=not templated)["input_ids"]
+        return [list(row) for row in ids]
+
+    first = tokenizer("a")["input_ids"][:1]
+    own = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id] and not templated
+    return Vocabulary(encode, tokenizer.bos_token_id if own else None, tokenizer.eos_token_id)
+
+
+def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        chunks = (texts[at : at + _CHUNK] for at in range(0, len(texts), _CHUNK))
+        return [e.ids for chunk in chunks for e in tokenizer.encode_batch_fast(chunk, add_special_tokens=False)]
+
+    return encode
+
+
+def _response(ids: list[int], budget: int, eos: int) -> NDArray[np.int32]:
+    """A response with one end-of-sequence; a template may have written it already."""
+    whole = ids if ids and ids[-1] == eos else [*ids, eos]
+    return np.array(whole if len(whole) <= budget else whole[: max(budget, 0)], dtype=np.int32)
 
 
 def tokenise(
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Vocabulary,
     pairs: Sequence[PreferencePair],
     max_length: int,
     max_prompt_length: int,
@@ -110,19 +151,22 @@ def tokenise(
     """
     if max_prompt_length < 2 or max_length < 2:
         raise InputError("data: max_length and max_prompt_length must be at least 2 tokens")
-    prompts = _encode(tokenizer, [pair.prompt for pair in pairs])
-    chosen = _encode(tokenizer, [pair.chosen for pair in pairs])
-    rejected = _encode(tokenizer, [pair.rejected for pair in pairs])
+    words = vocabulary(tokenizer)
+    prompts = words.encode([pair.prompt for pair in pairs])
+    chosen = words.encode([pair.chosen for pair in pairs])
+    rejected = words.encode([pair.rejected for pair in pairs])
+    head = [] if words.bos is None else [words.bos]
     tokenised = []
     for pair, p, c, r in zip(pairs, prompts, chosen, rejected, strict=True):
-        prompt = np.array([BOS_ID, *p[-(max_prompt_length - 1) :]], dtype=np.int32)
+        prompt = np.array([*head, *p[-(max_prompt_length - len(head)) :]], dtype=np.int32)
         budget = min(max_length - len(prompt), max_response_length or max_length)
-        tokenised.append(TokenisedPair(pair.id, prompt, _response(c, budget), _response(r, budget)))
-    return tokenised, [len(p) >= max_prompt_length for p in prompts]
+        sides = (_response(ids, budget, words.eos) for ids in (c, r))
+        tokenised.append(TokenisedPair(pair.id, prompt, *sides))
+    return tokenised, [len(p) + len(head) > max_prompt_length for p in prompts]
 
 
 def encode_pairs(
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | Vocabulary,
     pairs: Sequence[PreferencePair],
     max_length: int,
     max_prompt_length: int,
@@ -137,6 +181,7 @@ def encode_pairs(
     """
     tokenised, cut_prompts = tokenise(tokenizer, pairs, max_length, max_prompt_length, max_response_length)
     numbers = [int(pair.meta.get("row", at)) for at, pair in enumerate(pairs, 1)]
+    eos = vocabulary(tokenizer).eos
     vanished, equal, kept = [], [], []
     for at, pair in enumerate(tokenised):
         if not (len(pair.chosen) and len(pair.rejected)):
@@ -152,12 +197,12 @@ def encode_pairs(
         ("truncated_prompt", [at for at in kept if cut_prompts[at]], "prompts cut, their end is kept"),
         (
             "truncated_chosen",
-            [at for at in kept if tokenised[at].chosen[-1] != EOS_ID],
+            [at for at in kept if tokenised[at].chosen[-1] != eos],
             "chosen responses cut, their start is kept",
         ),
         (
             "truncated_rejected",
-            [at for at in kept if tokenised[at].rejected[-1] != EOS_ID],
+            [at for at in kept if tokenised[at].rejected[-1] != eos],
             "rejected responses cut, their start is kept",
         ),
     )

@@ -74,20 +74,20 @@ def _messages(field: str, value: Any) -> list[Message]:
     return messages
 
 
-def _whole(prompt: list[Message], prompt_is_text: bool, turns: list[Message]) -> list[Message]:
-    """The dialogue from its first turn: `turns` repeat the prompt in some sets and follow it in others."""
-    repeats = turns[0][0] != "assistant"
+def _whole(prompt: list[Message], prompt_is_text: bool, own: list[Message]) -> list[Message]:
+    """The dialogue from its first turn: `own` repeats the prompt in some sets and follows it in others."""
+    repeats = own[0][0] != "assistant"
     if not repeats:
-        return prompt + turns
+        return prompt + own
     # UltraFeedback names the question as text and repeats it in the turns, where a system turn may come first.
-    known = prompt[0] in turns if prompt and prompt_is_text else turns[: len(prompt)] == prompt
+    known = prompt[0] in own if prompt and prompt_is_text else own[: len(prompt)] == prompt
     if not known:
         raise RowError("conversation", "prompt", "the turns of chosen and rejected do not begin with the prompt")
-    return turns
+    return own
 
 
-def render_conversation(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str]:
-    """(prompt, chosen, rejected) as text, from lists of {role, content}.
+def turns(prompt: Any, chosen: Any, rejected: Any) -> tuple[list[Message], str, str]:
+    """(turns before the answers, chosen answer, rejected answer), checked, from lists of {role, content}.
 
     `chosen` and `rejected` are lists that hold the response alone or the whole dialogue; `prompt` is a list, the
     user's text, or None where they hold the whole dialogue. Roles are an optional system turn, then user and
@@ -100,16 +100,21 @@ def render_conversation(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, s
         field: _whole(context, prompt_is_text, _messages(field, value))
         for field, value in (("chosen", chosen), ("rejected", rejected))
     }
-    for field, turns in sides.items():
-        roles = [role for role, _ in turns]
+    for field, own in sides.items():
+        roles = [role for role, _ in own]
         spoken = roles[1:] if roles[0] == "system" else roles
         if len(spoken) % 2 or spoken != ["user", "assistant"] * (len(spoken) // 2) or not spoken:
             order = ", ".join(roles)
             raise RowError("conversation", field, f"roles must alternate from user to a last assistant, got {order}")
     if sides["chosen"][:-1] != sides["rejected"][:-1]:
         raise RowError("conversation", "rejected", "its prompt differs from chosen's")
-    shared = "".join(f"\n\n{_SPEAKERS[role]}: {content}" for role, content in sides["chosen"][:-1])
-    responses = [turns[-1][1] for turns in sides.values()]
+    return sides["chosen"][:-1], sides["chosen"][-1][1], sides["rejected"][-1][1]
+
+
+def render_conversation(prompt: Any, chosen: Any, rejected: Any) -> tuple[str, str, str]:
+    """(prompt, chosen, rejected) as text in the form of HH, from what `turns` takes. Raises RowError as it does."""
+    context, *answers = turns(prompt, chosen, rejected)
+    shared = "".join(f"\n\n{_SPEAKERS[role]}: {content}" for role, content in context)
     # A response of white space alone must stay recognisable as empty, so the joining space is not added to it.
-    spaced = [f" {text}" if text.strip() else "" for text in responses]
-    return shared + ASSISTANT, spaced[0], spaced[1]
+    good, bad = (f" {text}" if text.strip() else "" for text in answers)
+    return shared + ASSISTANT, good, bad

@@ -14,6 +14,7 @@ from harness.models.lanes import LaneGroup, Pack, columns, joined, select
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel
 from harness.models.readout import read_pairs
+from harness.models.unpadded import Room, rooms
 from harness.types import PairLogps, Record
 
 # Pairs a lane and forward: a constant, so a lane's numbers never depend on its neighbours or on how many there are.
@@ -77,7 +78,14 @@ def _score(
     """Log-probs of policy and reference in chunks of constant width."""
     needs = frozenset[str]().union(*(group.needs for group in groups))
     rounds, place = _rounds(pack, index, step)
-    parts = [read_pairs(model, live, pack.corpus, part, needs, pack.architecture.score) for part in rounds]
+    space: list[Room | None] = [None] * len(rounds)
+    if pack.lanes[0].training.mode == "fast":
+        corpus = pack.corpus
+        space = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, torch.stack(rounds))
+    scores = pack.architecture.score
+    parts = [
+        read_pairs(model, live, pack.corpus, part, needs, scores, own) for part, own in zip(rounds, space, strict=True)
+    ]
     policy, reference = joined([own for own, _ in parts]), joined([other for _, other in parts])
     if place is None:
         return policy, reference
@@ -103,8 +111,8 @@ def _rounds(pack: Pack, index: Tensor, step: int) -> tuple[list[Tensor], Tensor 
     count = max(-(-len(found) // len(members[start])) for start, found in tasks.items())
     plan = torch.zeros(count, len(starts), CHUNK, dtype=torch.int64)
     for start, found in tasks.items():
-        for chunk, number in found.items():
-            plan[number % count, members[start][number // count]] = torch.tensor(chunk)
+        for content, number in found.items():
+            plan[number % count, members[start][number // count]] = torch.tensor(content)
     place = [
         [
             members[start][tasks[start][tuple(chunk)] // count] * count + tasks[start][tuple(chunk)] % count

@@ -24,13 +24,11 @@ def model_card(result: Mapping[str, Any], note: WeightsNote, pairs: Mapping[str,
     """The card as Markdown with the hub's front matter, from a run's `result.json` and its provenance of `pairs`."""
     config = result["config"]
     objective, corruption, training = config["objective"], config["corruption"], config["training"]
+    rate = "" if corruption["rate"] is None else f" {corruption['rate']:g}"
     rows = [
         ("objective", objective["name"]),
-        *((f"{name}", value) for name, value in objective["hyperparameters"]),
-        (
-            "corruption",
-            corruption["kind"] if corruption["rate"] is None else f"{corruption['kind']} {corruption['rate']}",
-        ),
+        *((name, value) for name, value in objective["hyperparameters"]),
+        ("corruption", f"{corruption['kind']}{rate}"),
         ("seed", config["seed"]),
         *training.items(),
         ("weights", f"{note.kind}, {note.rule}, after step {note.step} of {result['steps']}"),
@@ -42,7 +40,7 @@ def model_card(result: Mapping[str, Any], note: WeightsNote, pairs: Mapping[str,
             *_front(config, note),
             f"# {result['name'].partition('-')[2]}",
             "",
-            "One run of a sweep of preference objectives, trained to compare recipes under stated noise; not a product.",
+            "One run of a sweep of preference objectives, trained to compare recipes under stated noise.",
             "",
             "## Recipe",
             "",

@@ -129,7 +129,7 @@ def _text_tokenizer(text: str) -> Any:
     return _with_start(made, TEXT_SPECIALS[1], made.token_to_id(TEXT_SPECIALS[1]))
 
 
-def _with_start(tokenizer: Any, token: str, number: int) -> Any:
+def _with_start(tokenizer: Any, token: str, number: int | None) -> Any:
     """Every text begins as prompts did in training."""
     from tokenizers import processors
 
@@ -152,13 +152,13 @@ def _write_adapter(spec: PathModelSpec, source: Source, tensors: Mapping[str, Te
         base_model_name_or_path=spec.path,
         revision=source.sha256.rpartition("@")[2] if "@" in source.sha256 else None,
         r=spec.lora.rank,
-        lora_alpha=int(spec.lora.alpha) if spec.lora.alpha.is_integer() else spec.lora.alpha,
+        lora_alpha=int(spec.lora.alpha) if spec.lora.alpha.is_integer() else spec.lora.alpha,  # type: ignore[arg-type]
         lora_dropout=0.0,
         bias="none",
         target_modules=_short_names(base, spec.lora),
         fan_in_fan_out=conv,
         inference_mode=True,
-    ).save_pretrained(to)
+    ).save_pretrained(str(to))
     save_file(dict(tensors), to / ADAPTER, {"format": "pt"})
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.models.lora import adapt, initial_adapters
-from harness.models.pack import flatten
+from harness.models.pack import flatten, scaled_logits
 from harness.spec_place import hub_folder
 from harness.types import InputError, LoraSpec, PathModelSpec
 
@@ -46,6 +46,20 @@ def source_of(model: PathModelSpec) -> Source:
     return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
 
 
+def open_tokenizer(source: Source) -> Any:
+    """The tokenizer of a source's folder, as transformers reads it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, trust_remote_code=False, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"model.path: the tokenizer in {source.folder} cannot be loaded ({_first(error)})") from None
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 @lru_cache(maxsize=1)
 def base_model(source: Source) -> Any:
     """The loaded model of a source, not to be changed. Raises InputError where its weights cannot be used."""
@@ -76,7 +90,9 @@ def base_model(source: Source) -> Any:
     if model.config.model_type not in TESTED:
         _must_take_rows(model, source)
     if source.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # The second name is that of transformers before 5.23.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     return model
 
 
@@ -94,13 +110,20 @@ def shell(source: Source) -> Any:
     """
     base = base_model(source)
     model = copy.deepcopy(base, {id(parameter): parameter for parameter in base.parameters()})
+    if source.stored != DTYPES[source.dtype]:
+        model.compute_dtype = DTYPES[source.dtype]  # read by `build_lanes`
     return model if source.lora is None else adapt(model, source.lora)
 
 
 def start_weights(source: Source, seed: int) -> Tensor:
     """The row `(P,)` that training starts from: fresh adapters drawn from `seed`, or the model's own weights."""
-    model = shell(source)
-    return flatten(model) if source.lora is None else initial_adapters(model, seed)
+    return _whole(source) if source.lora is None else initial_adapters(shell(source), seed)
+
+
+@lru_cache(maxsize=1)
+def _whole(source: Source) -> Tensor:
+    """The model's own weights `(P,)`: one row for every seed that starts from them."""
+    return flatten(base_model(source))
 
 
 @torch.no_grad()
@@ -121,8 +144,7 @@ def _must_take_rows(model: Any, source: Source) -> None:
     alone = model(input_ids=plain).logits.float()[:, width:]
     loose = 1e-4 if model.dtype == torch.float32 else 0.05
     scale = alone.abs().max()
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    head = head.float() if cap is None else torch.tanh(head.float() / cap) * cap
+    head = scaled_logits(model.config, head.float())
     error = max((packed[:, 2 * width :] - alone).abs().max(), (packed - head).abs().max()) / scale
     if not bool(error <= loose):
         raise InputError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.models.pack import LaneModel
+from harness.models.picked import picked_logps
 
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64
@@ -38,7 +39,7 @@ class Samples:
 class StaticCache:
     """Keys and values of every layer in memory of fixed size: a step writes its own and sees what stands before.
 
-    It does what transformers asks of a cache where mask and positions are given (`update`).
+    It does what transformers asks of a cache where mask and positions are given.
     """
 
     is_compileable = False
@@ -59,6 +60,10 @@ class StaticCache:
             kept[:, :, start:end] = new
         keys, values = self.stored[layer]
         return keys[:, :, :end], values[:, :, :end]
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        """Tokens that a layer holds."""
+        return self.filled[layer]
 
     def repeat(self, copies: int) -> None:
         """Every cached row `copies` times behind each other, row by row."""
@@ -200,6 +205,6 @@ def score_samples(model: LaneModel, prompts: Tensor, real: Tensor, samples: Samp
         seen = torch.cat([real[:, part], within], -1).reshape(ids.shape)
         position = (seen.long().cumsum(-1) - 1).clamp(min=0)
         hidden = model.hidden(ids, causal_mask(seen, width + depth), position)[:, width - 1 : -1]
-        logps = model.head(hidden).log_softmax(-1).gather(-1, tokens.reshape(-1, depth, 1)).squeeze(-1)
+        logps = picked_logps(model, hidden, tokens.reshape(-1, depth))
         parts.append(torch.where(within.reshape(-1, depth), logps, 0.0).sum(-1).view(lanes, -1))
     return torch.cat(parts, 1)[:, :count]

@@ -127,15 +127,15 @@ class LaneByLane(nn.Module):
         found = []
         for lane in range(lanes):
             own = {name: p[lane] for name, p in zip(self.names, self.stacked, strict=True)}
-            inner: nn.Module = self.inner
+            inner: Any = self.inner
             given = {name: part(value, lane) for name, value in kwargs.items()}
             found.append(torch.func.functional_call(inner, own, tuple(part(v, lane) for v in args), given))
         return torch.cat(found)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> LaneByLane:
-        self.inner._apply(fn)  # its buffers move along
-        super()._apply(fn, recurse)
-        return self
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        inner: Any = self.inner
+        inner._apply(fn)  # its buffers move along
+        return super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
 
 
 class LaneFrozen(nn.Module):

@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.data.rows import CHOSEN, PROMPT, REJECTED, PairRows
 from harness.models import extras
 from harness.models.pack import LaneModel
+from harness.models.picked import picked_logps
 from harness.models.unpadded import Room, fits, hidden_tokens
 from harness.types import PairLogps
 
@@ -110,8 +111,8 @@ def response_distributions(model: LaneModel, corpus: Corpus, index: Tensor) -> t
 
 def response_logps(model: LaneModel, corpus: Corpus, index: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probs and sides `(K, B, R)` of every response token of the rows `index` `(K, B)`, fp32."""
-    distributions, target, side = response_distributions(model, corpus, index)
-    logps = distributions.gather(-1, target[..., None]).squeeze(-1)
+    hidden, target, side = response_hidden(model, corpus, index)
+    logps = picked_logps(model, hidden, target)
     return logps.view(*index.shape, -1), side.view(*index.shape, -1)
 
 
@@ -156,6 +157,8 @@ def pair_logps_with(
     if room is not None and not needs and fits(model):
         read = _summed(corpus, index, *_unpadded_logps(model, corpus, index, room), {})
         return read, reference_logps(corpus, index)
+    if not needs:
+        return pair_logps(model, corpus, index), reference_logps(corpus, index)
     policy, target, side = response_distributions(model, corpus, index)
     live = None
     if reference is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +25,22 @@ LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 T = TypeVar("T")
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _in_compute_dtype(method: F) -> F:
+    """Run a method of `LaneModel` under autocast where the model computes in another dtype than its weights have."""
+
+    @wraps(method)
+    def run(self: LaneModel, *args: Any, **kwargs: Any) -> Any:
+        if self.compute is None:
+            return method(self, *args, **kwargs)
+        with torch.autocast(self.flat.device.type, self.compute):
+            return method(self, *args, **kwargs)
+
+    return run  # type: ignore[return-value]  # the same signature
+
+
 @dataclass(frozen=True)
 class LaneModel:
     """A decoder for K lanes. `flat` `(K, P')` holds every trainable parameter; the modules of `model` read views of it.
@@ -35,6 +52,8 @@ class LaneModel:
     model: Any  # a transformers causal LM after surgery
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
+    recomputes: bool = False  # gradient checkpointing
+    compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
 
     @property
     def lanes(self) -> int:
@@ -49,6 +68,7 @@ class LaneModel:
     def _llama(self) -> bool:
         return self.model.config.model_type in LLAMA_LAYOUT
 
+    @_in_compute_dtype
     def hidden(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any = None) -> Tensor:
         """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
         self._recompute(cache is None)
@@ -61,6 +81,7 @@ class LaneModel:
         )
         return output.last_hidden_state  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
 
@@ -85,6 +106,7 @@ class LaneModel:
         hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
         return decoder.norm(hidden)  # type: ignore[no-any-return]
 
+    @_in_compute_dtype
     def decode(self, ids: Tensor, mask: Tensor, places: tuple[Tensor, ...], cache: Any) -> Tensor:
         """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
 
@@ -110,7 +132,7 @@ class LaneModel:
 
     def _recompute(self, allowed: bool) -> None:
         """Layers recompute their activations in the backward pass where that was asked for; never beside a cache."""
-        if self.model.is_gradient_checkpointing:
+        if self.recomputes:
             for module in self.model.modules():
                 if getattr(module, "gradient_checkpointing", None) is not None:
                     module.training = allowed and torch.is_grad_enabled()
@@ -149,11 +171,20 @@ class LaneModel:
         scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
         return scores
 
+    @_in_compute_dtype
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return scaled_logits(self.model.config, self.model.get_output_embeddings()(hidden).float())
+
+
+def scaled_logits(config: Any, logits: Tensor) -> Tensor:
+    """The logits of a model from those of its output layer: some architectures scale them or cap them softly."""
+    if scale := getattr(config, "logit_scale", None):  # Cohere
+        logits = logits * scale
+    if divisor := getattr(config, "logits_scaling", None):  # Granite
+        logits = logits / divisor
+    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+    return logits if cap is None else torch.tanh(logits / cap) * cap
 
 
 def _gathered(hidden: Tensor, source: Tensor) -> Tensor:
@@ -197,8 +228,10 @@ def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.devic
         size = parameter.numel()
         stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *parameter.shape))
         start += size
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
     _replace(skeleton, stacked, len(rows))
-    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()))
+    compute = getattr(skeleton, "compute_dtype", None)
+    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes, compute)
 
 
 def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:

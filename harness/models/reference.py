@@ -15,8 +15,9 @@ import torch
 
 from harness.data.rows import CHOSEN, TokenisedPair, pack_rows
 from harness.models.load import Architecture, skeleton
-from harness.models.logps import build_corpus, next_token_logps, response_hidden
+from harness.models.logps import build_corpus, response_hidden
 from harness.models.pack import LaneModel, build_lanes
+from harness.models.picked import picked_logps
 
 # Rows a forward, in key order: a constant, so a stored value does not depend on what was scored beside it.
 CHUNK = 64
@@ -112,7 +113,7 @@ def _scored(
         corpus = build_corpus([pack_rows(padded, tokens=tokens, responses=depth)], None, device)
         with torch.no_grad():
             hidden, target, side = response_hidden(model, corpus, torch.arange(CHUNK, device=device)[None])
-            logps = next_token_logps(model, hidden).gather(-1, target[..., None]).squeeze(-1)
+            logps = picked_logps(model, hidden, target)
             summed = torch.where(side[..., None] == CHOSEN, hidden.float(), 0.0).sum(1)
         found = zip(logps.float().cpu().numpy(), summed.cpu().numpy(), strict=True)
         for row, (values, state) in zip(part, found, strict=False):

@@ -45,7 +45,8 @@ def rooms(segment: Tensor, responses: Tensor, batches: Tensor) -> list[Room | No
 
 def fits(model: LaneModel) -> bool:
     """Whether the decoder can be read without padding: laid out as Llama's, activations kept."""
-    return model.model.config.model_type in LLAMA_LAYOUT and not model.model.is_gradient_checkpointing
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in model.model.modules())
+    return model.model.config.model_type in LLAMA_LAYOUT and not recomputes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class _Moved(torch.autograd.Function):
         return x.index_select(0, there)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         _, back = ctx.saved_tensors
         return gradient.index_select(0, back), None, None
 
@@ -143,7 +144,13 @@ def _attending(config: Any) -> Iterator[None]:
 
 
 def _attend(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor, scaling: float, **known: Any
+    module: Any,  # noqa: ARG001 - transformers' interface
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor,
+    scaling: float,
+    **known: Any,
 ) -> tuple[Tensor, None]:
     """Attention of tokens `(K, h, W, e)` within the rows that they come from: `(K, W, h, e)`."""
     moves: _Moves = known["moves"]
@@ -161,8 +168,8 @@ def _attend(
         scores = torch.baddbmm(attention_mask, q, k.transpose(1, 2), alpha=scaling)
         found = torch.bmm(scores.softmax(-1), v)
     else:
-        split = (part.view(rows, heads, length, -1) for part in (q, k, v))
-        found = functional.scaled_dot_product_attention(*split, attn_mask=attention_mask, scale=scaling)
+        q, k, v = (part.view(rows, heads, length, -1) for part in (q, k, v))
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=attention_mask, scale=scaling)
     flat = found.reshape(-1, v.shape[-1])
     back = _Moved.apply(flat, moves.tokens, moves.rows)  # type: ignore[no-untyped-call]
     return back.view(query.shape[0], query.shape[2], heads, -1), None

@@ -50,7 +50,8 @@ def save_weights(path: Path, architecture: Architecture, row: Tensor, note: Weig
     from safetensors.torch import save
 
     tensors = {name: part.clone() for name, part in weight_tensors(architecture, row).items()}
-    write_atomic(path, save(tensors, {"format": "pt", "harness": json.dumps(asdict(note), sort_keys=True)}))
+    # One key: safetensors writes several in any order, and equal runs have equal files.
+    write_atomic(path, save(tensors, {"harness": json.dumps(asdict(note), sort_keys=True)}))
 
 
 def load_weights_file(path: Path) -> tuple[Mapping[str, Tensor], WeightsNote]:

@@ -8,11 +8,13 @@ from harness.measure.records import Bools, Columns
 from harness.measure.statistics import cell_estimate, t_interval
 from harness.report.blocks import Field, Section, Table, given
 from harness.report.cells import Cell
+from harness.report.degeneration import degeneration, faults_in
 from harness.report.drawn import FAULTS, REFERENCE, fault, of_type, rate, split_of
 from harness.report.material import Material
 from harness.report.text import DASH, shorten, shown, visible
 
 ANSWERS = 6  # rows of the table of answers
+SIDE_BY_SIDE = 4  # policies of a table of answers that nothing judges
 Mask = Callable[[Columns], Bools]
 
 
@@ -28,7 +30,7 @@ def behaviour(m: Material) -> Section | None:
         "Do the answers get worse?",
         "Free-running samples at the end of training, prompts and random numbers shared by all policies and the"
         " reference. The ranking does not show these faults.",
-        given(_rates(m, cells) if flagged else None, _answers(m, cells)),
+        given(_rates(m, cells) if flagged else degeneration(m, cells), _answers(m, cells, flagged)),
         tuple(more),
         "By question type",
     )
@@ -86,16 +88,20 @@ def _estimate(m: Material, cell: Cell, column: str, mask: Mask, share: bool) -> 
     return shown(cell_estimate(values, counts, share=True) if share else t_interval(values))
 
 
-def _answers(m: Material, cells: Sequence[Cell]) -> Table | None:
-    """The same prompts to several policies (first common seed), beside the reference; data, never markup."""
-    picked = _contrasting(m, cells)
+def _answers(m: Material, cells: Sequence[Cell], judged: bool) -> Table | None:
+    """The same prompts to several policies (first common seed), beside the reference; data, never markup.
+
+    Where nothing judges answers (`judged` is false) more policies stand beside each other, for the reader to judge.
+    """
+    picked = _contrasting(m, cells) if judged else list(cells[:SIDE_BY_SIDE])
+    wrong = fault if judged else _made_badly
     seeds = [{run.seed: m.samples[run.key] for run in cell.runs if run.key in m.samples} for cell in picked]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
     if not common:
         return None
     samples = [own[common[0]] for own in seeds]
     places = [{str(prompt): i for i, prompt in enumerate(own["prompt"])} for own in samples]
-    prompts = _chosen(samples[0], [p for p in places[0] if all(p in other for other in places)])
+    prompts = _chosen(samples[0], [p for p in places[0] if all(p in other for other in places)], wrong)
     reference = f"{REFERENCE}response" in samples[0]
     rows = []
     for prompt in prompts:
@@ -103,7 +109,7 @@ def _answers(m: Material, cells: Sequence[Cell]) -> Table | None:
         if reference:
             row.append(Field(shorten(samples[0][f"{REFERENCE}response"][places[0][prompt]])))
         for own, place in zip(samples, places, strict=True):
-            row.append(Field(shorten(own["response"][place[prompt]]), fault(own, place[prompt])))
+            row.append(Field(shorten(own["response"][place[prompt]]), wrong(own, place[prompt])))
         rows.append(tuple(row))
     header = ("Prompt", *(["reference"] if reference else []), *(cell.named for cell in picked))
     note = (
@@ -121,9 +127,13 @@ def _contrasting(m: Material, cells: Sequence[Cell]) -> list[Cell]:
     return [first, by_rank[-1]] if by_rank[-1] is not first else [first]
 
 
-def _chosen(samples: Columns, prompts: Sequence[str]) -> list[str]:
+def _made_badly(samples: Columns, row: int) -> str:
+    return ", ".join(faults_in(samples, row))
+
+
+def _chosen(samples: Columns, prompts: Sequence[str], wrong: Callable[[Columns, int], str]) -> list[str]:
     places = {str(prompt): i for i, prompt in enumerate(samples["prompt"])}
-    ranked = sorted(prompts, key=lambda prompt: (not fault(samples, places[prompt]), places[prompt]))
+    ranked = sorted(prompts, key=lambda prompt: (not wrong(samples, places[prompt]), places[prompt]))
     by_type: dict[str, list[str]] = {}
     for prompt in ranked:
         by_type.setdefault(str(samples["group"][places[prompt]]), []).append(prompt)

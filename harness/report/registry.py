@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.report.behaviour import behaviour
+from harness.report.benchmarks import benchmarks
 from harness.report.betas import betas
 from harness.report.blocks import Section
 from harness.report.claims import claims
 from harness.report.costs import costs
 from harness.report.damage import damage
+from harness.report.data import data
 from harness.report.densities import densities
 from harness.report.displacement import displacement
 from harness.report.heat import heat
@@ -41,6 +43,7 @@ class Row:
 
 SECTIONS: tuple[Row, ...] = (
     Row("verdict", "Verdict", verdicts),
+    Row("data", "Data", data),
     Row("damage", "Damage", damage),
     Row("survival", "Survival", survival),
     Row("betas", "Beta", betas),
@@ -54,6 +57,7 @@ SECTIONS: tuple[Row, ...] = (
     Row("worst", "Worst pairs", worst),
     Row("behaviour", "Answers", behaviour),
     Row("quality", "Quality", quality),
+    Row("benchmarks", "Benchmarks", benchmarks),
     Row("claims", "Claims", claims),
     Row("theory", "Theory", theory),
     Row("regret", "Selection", regret),

@@ -17,6 +17,7 @@ from harness.models.load import Architecture
 from harness.models.pack import LaneModel
 from harness.models.weights import FILE, WeightsNote, save_weights
 from harness.objectives.table_budget import family
+from harness.spec_place import ModelShape
 from harness.sweep.setting import Setting
 from harness.types import Record, RunSpec
 
@@ -36,11 +37,10 @@ def rule(run: RunSpec, architecture: Architecture) -> str:
     return "final" if source.lora is not None or file_bytes(architecture) <= FULL_BYTES else "none"
 
 
-def file_bytes(architecture: Architecture) -> int:
+def file_bytes(own: Architecture) -> int:
     """About what the weights of a full model take on disk."""
-    layer = architecture.hidden_size * (4 * architecture.hidden_size + 3 * architecture.intermediate_size)
-    size = 2 * architecture.vocab_size * architecture.hidden_size + architecture.layers * layer
-    return size * (2 if architecture.source is not None and architecture.source.dtype == "bfloat16" else 4)
+    shape = ModelShape(own.vocab_size, own.hidden_size, own.layers, own.heads, own.intermediate_size)
+    return shape.parameters * (2 if own.source is not None and own.source.dtype == "bfloat16" else 4)
 
 
 @dataclass

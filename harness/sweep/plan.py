@@ -16,9 +16,10 @@ from typing import Any
 from harness.data import mythworld
 from harness.data.text import data_notes
 from harness.labels import readable_names
-from harness.names import content_hash, plain, run_key
+from harness.names import content_hash, plain, run_key, without_later
 from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
+from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.forecast import Machines, forecast, forecast_lines
 from harness.types import RunSpec
@@ -75,7 +76,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "cost_basis": _basis(measured),
         **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
-        "data": sorted({run.data.path for run in sweep.runs if run.data is not None}),
+        "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
@@ -167,8 +168,8 @@ def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str,
             tuned = SFT_SECONDS * w.sft_steps * w.sft_batch / (200 * 96)
             stages["pretraining"].setdefault(mythworld.pretraining_key(w, run.seed), base * size)
             stages["reference"].setdefault(mythworld.reference_key(w, run.seed), tuned * size)
-        elif run.data is not None and run.model is not None:
-            data = {name: value for name, value in plain(run.data).items() if name != "path"}
+        elif run.data is not None and run.model is not None and run.model.sft_steps:
+            data = {name: value for name, value in without_later("data", plain(run.data)).items() if name != "path"}
             key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
             tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
             stages["reference"].setdefault(key, tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS)
@@ -193,8 +194,8 @@ def _run_seconds(run: RunSpec) -> float:
 
 def _size(run: RunSpec) -> float:
     """Weights in the matrix products of a model's layers: what the time of a step grows with."""
-    model = run.world or run.model
-    assert model is not None
+    assert run.world is not None or run.model is not None
+    model = run.world or model_shape(run.model)  # type: ignore[arg-type]  # one of the two is set
     return float(model.layers * model.hidden_size * (8 * model.hidden_size + 3 * model.intermediate_size))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import platform
 import subprocess
@@ -19,9 +18,12 @@ from harness.types import RunSpec
 
 PACKAGES = ("preference-harness", "torch", "transformers", "numpy", "pandas", "pyarrow", "safetensors", "mlflow")
 
+TIE_TOL = {"float32": 1e-4, "bfloat16": 0.05}  # nats by which a stored reference and a live policy may differ
+
 
 def provenance(run: RunSpec, setting: Setting, data: TrainingSet) -> dict[str, Any]:
     """The record of one run: what was computed, from what, by what, on what kind of machine."""
+    dtype = run.model.dtype if run.model is not None else "float32"
     return {
         "run_key": run_key(run),
         "code": _code(),
@@ -33,7 +35,7 @@ def provenance(run: RunSpec, setting: Setting, data: TrainingSet) -> dict[str, A
         },
         "reference": {
             "setting": setting.name,
-            "sha256": hashlib.sha256(setting.weights.numpy().tobytes()).hexdigest(),
+            "sha256": setting.reference_sha256,
             "parameters": len(setting.weights),
         },
         "machine": {
@@ -42,9 +44,9 @@ def provenance(run: RunSpec, setting: Setting, data: TrainingSet) -> dict[str, A
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
             "device": "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu",
-            "dtype": "float32",
+            "dtype": dtype,
             "mode": run.training.mode,
-            "tie_tol": 1e-4,
+            "tie_tol": TIE_TOL[dtype],
         },
         "notes": list(setting.notes),
     }

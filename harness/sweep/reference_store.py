@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -23,7 +22,7 @@ def scorer(cache: Path, device: torch.device) -> Callable[[Setting, Sequence[Tok
 
     def score(setting: Setting, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
         chosen, rejected = pair_keys(pairs)
-        model = hashlib.sha256(setting.weights.numpy().tobytes()).hexdigest()
+        model = setting.reference_sha256
         wanted = sorted({*zip(chosen, rejected, strict=True)})
         key = content_hash(["reference", model, wanted, "float32", torch.__version__])
         path = cache / "reference" / f"{key[:32]}.safetensors"

@@ -6,9 +6,11 @@ delivered between messages, and a dead tracking server costs a line at the end.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,9 +22,12 @@ from rich.console import Console
 from harness.data.text import data_notes
 from harness.labels import readable_names
 from harness.names import plain, run_key
-from harness.spec import SweepSpec, reward_run
+from harness.spec import BYTES_PER_RUN, SweepSpec, reward_run
+from harness.sweep.before import look_before
 from harness.sweep.engines import CLUSTERS, THIS_MACHINE, Cluster, Engine, load_engine, slots
+from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
+from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
 from harness.sweep.progress import Progress
 from harness.sweep.retries import reason_of, retried
@@ -30,7 +35,7 @@ from harness.sweep.stopping import Interrupted, Stop, listening
 from harness.sweep.tasks import KEEP_SECONDS, Order, Shop, perform
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step
-from harness.types import InputError, RunSpec
+from harness.types import InputError, NoRoom, PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,18 @@ def run_sweep(
     tables say what stands: the same command goes on).
     """
     console = console or Console(stderr=False)
+    check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with store.claim_sweep(folder):
+    with room_in(folder), store.claim_sweep(folder):
         names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
-        write_plan(folder, sweep, names)
-        left = _left(sweep, out, folder)
-        if left and workers is None and means.engine in CLUSTERS:
+        if workers is None and means.engine in CLUSTERS:
             workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
+        write_plan(folder, sweep, names, settle(folder, sweep.runs, count, _gpu_memory(sweep.runs[0].device)))
+        look_before(sweep.runs, folder, lambda line: console.print(line, highlight=False, soft_wrap=True))
+        left = _left(sweep, out, folder)
+        enough_room(folder, len(left))
         console.print(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers",
             highlight=False,
@@ -77,7 +85,33 @@ def run_sweep(
         except KeyboardInterrupt:
             say_stopped(folder, console)
             raise
+        if sweep.lm_eval is not None:
+            evaluate_folder(folder, sweep.lm_eval, lambda line: console.print(line, highlight=False, soft_wrap=True))
         return _finish(out, folder, failures, console)
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom with the path, the bytes left and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not store.is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise NoRoom(
+            f"{folder}: no room left to write ({free} bytes free on this disk): {error}",
+            "nothing finished is lost; make room, or raise the quota or file-size limit, then run the same command",
+        ) from error
+
+
+def enough_room(folder: Path, runs: int) -> None:
+    """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
+    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    if free < need:
+        raise InputError(
+            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+        )
 
 
 def say_stopped(folder: Path, console: Console) -> None:
@@ -85,13 +119,16 @@ def say_stopped(folder: Path, console: Console) -> None:
     from harness.report.tables import write_results
     from harness.sweep.status import read_status
 
+    if not (folder / "plan.json").exists():
+        console.print("stopped: before any run was planned; the same command goes on", highlight=False)
+        return
     write_results(folder)
     states = read_status(folder)["states"]
     left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     console.print(f"stopped: {left}; the same command goes on from there", highlight=False, soft_wrap=True)
 
 
-def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
+def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: Packing) -> None:
     """`sweep.yaml` (resolved) and `plan.json`: what the sweep consists of, for status, tables and report."""
     text = yaml.safe_dump(dict(sweep.resolved), sort_keys=False, allow_unicode=True)
     store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
@@ -99,8 +136,16 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str]) -> None:
         {"run_key": key, "name": names[key], "config": plain(run)}
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *data_notes(sweep.runs)]}
-    store.write_json(folder / "plan.json", {**head, "runs": runs})
+    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
+    store.write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
+
+
+def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
+    if not any(isinstance(run.model, PathModelSpec) for run in runs):
+        return data_notes(runs)
+    from harness.sweep.text_setting import model_reading
+
+    return data_notes(runs, model_reading)
 
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
@@ -133,6 +178,15 @@ def worker_count(sweep: SweepSpec, workers: int | None) -> int:
     return (
         1 if gpu else max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
     )
+
+
+def _gpu_memory(device: str) -> int:
+    """Free bytes of the GPU that a sweep trains on; 0 where it trains on a CPU."""
+    if not (device.startswith("cuda") or (device == "auto" and _has_gpu())):
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
 
 
 def _has_gpu() -> bool:
@@ -187,6 +241,8 @@ class _Drain:
         for message in self.engine(perform, orders, self.shop, self.workers, self.stop):
             if message.kind == "input":
                 raise InputError(*message.text.splitlines())
+            if message.kind == "full":
+                raise OSError(errno.ENOSPC, message.text)
             self.progress.take(message)
             yield message
 
@@ -214,8 +270,10 @@ def _train(
     left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
 ) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
-    independent = _packs([run for run in left if run.reward_model is None], folder, drain.workers, 0)
-    dependent = _packs([run for run in left if run.reward_model is not None], folder, drain.workers, len(independent))
+    packing = settle(folder, left, drain.workers)
+    first, then = ([run for run in left if (run.reward_model is None) is now] for now in (True, False))
+    independent = _packs(first, folder, drain.workers, 0, packing)
+    dependent = _packs(then, folder, drain.workers, len(independent), packing)
     packs = [*independent, *dependent]
     _write_packs(folder, packs)
     drain.progress.start_runs(packs)
@@ -243,7 +301,7 @@ def _train(
     return failures
 
 
-def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int) -> list[PackTask]:
+def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
     """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
     groups: dict[int, list[RunSpec]] = {}
     for run in runs:
@@ -251,7 +309,7 @@ def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int) -> l
         groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
     packs: list[PackTask] = []
     for _, members in sorted(groups.items(), reverse=True):
-        packs += plan_packs(members, workers, first=first + len(packs))
+        packs += plan_packs(members, workers, packing.size, first + len(packs), packing.room)
     return packs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from harness.data import mythtokens, mythworld
 from harness.data.rows import TokenisedPair
 from harness.models.load import Architecture
-from harness.names import stream_seed
+from harness.names import content_hash, plain, stream_seed
 from harness.types import EvaluationSpec, PreferencePair, RunSpec, WorldSpec
 
 # Judges a batch of samples: (prompt texts, response token ids) -> columns of `samples.parquet`.
@@ -42,6 +43,17 @@ class Setting:
     notes: tuple[str, ...] = ()
     tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
+    tuned: bool = True  # the reference was trained by the sweep; False: it is the model of the architecture's source
+
+    @property
+    def reference_sha256(self) -> str:
+        """What the reference is, whoever trains from it: fresh adapters leave a model as it was, whatever the seed."""
+        source = self.architecture.source
+        own = "" if source is None else content_hash([source.sha256, source.dtype, source.attention])
+        if source is not None and not self.tuned:
+            return own
+        weights = hashlib.sha256(self.weights.numpy().tobytes()).hexdigest()
+        return weights if source is None else content_hash([own, plain(source.lora), weights])
 
 
 def mythworld_architecture(spec: WorldSpec) -> Architecture:

@@ -14,10 +14,10 @@ from harness.data import mythtokens, mythworld
 from harness.models.load import initial_weights
 from harness.names import stream_seed
 from harness.sweep.setting import mythworld_architecture
-from harness.sweep.text_setting import fit_text_reference
+from harness.sweep.text_setting import fit_text_reference, starting_weights, text_reference_key
 from harness.tracking.store import load_arrays, save_arrays
 from harness.training.prepare import fit, likelihood_settings
-from harness.types import RunSpec
+from harness.types import PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,8 @@ def builds(runs: Sequence[RunSpec]) -> tuple[tuple[Build, ...], ...]:
     pretrain: dict[str, Build] = {}
     reference: dict[str, Build] = {}
     for run in runs:
+        if as_loaded(run):
+            continue
         key = reference_key(run)
         reference.setdefault(key, Build(key, "reference", run))
         if run.world is not None:
@@ -44,9 +46,25 @@ def builds(runs: Sequence[RunSpec]) -> tuple[tuple[Build, ...], ...]:
 
 def reference_key(run: RunSpec) -> str:
     """The recipe of a run's reference model."""
-    from harness.sweep.text_setting import text_reference_key
-
     return mythworld.reference_key(run.world, run.seed) if run.world is not None else text_reference_key(run)
+
+
+def as_loaded(run: RunSpec) -> bool:
+    """Whether a run's reference is the model of its path as it is, so that nothing has to be built."""
+    return isinstance(run.model, PathModelSpec) and not run.model.sft_steps
+
+
+def reference_weights(cache: Path, run: RunSpec) -> Tensor:
+    """The row `(P,)` that is a run's reference and that its policy starts from.
+
+    Raises RuntimeError where a model that the sweep builds is gone from the cache.
+    """
+    if as_loaded(run):
+        return starting_weights(run)
+    weights = load_weights(cache, reference_key(run))
+    if weights is None:
+        raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
+    return weights
 
 
 def weights_path(cache: Path, key: str) -> Path:

@@ -98,7 +98,7 @@ def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: C
 
     Raises InputError for data or a storage that cannot be used, KeyboardInterrupt where the user stops it.
     """
-    from harness.sweep.run import worker_count
+    from harness.sweep.run import room_in, say_stopped, worker_count
 
     console = console or Console(stderr=False)
     storage_problem(spec.storage, out, spec.path)
@@ -106,7 +106,7 @@ def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: C
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "plan.json").exists() and not (folder / "study.json").exists() and not Ledger.found(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
-    with store.claim_sweep(folder):
+    with room_in(folder), store.claim_sweep(folder):
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
         count = worker_count_of(spec, workers, worker_count)
@@ -119,7 +119,7 @@ def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: C
             _search(spec, ledger, bench, folder, console)
             bench.train(fresh_runs(spec, ledger))
         except KeyboardInterrupt:
-            console.print("stopped: finished runs are kept, the same command goes on from there", highlight=False)
+            say_stopped(folder, console)
             raise
         except NothingTrained as failure:
             for line in failure.lines[:20]:

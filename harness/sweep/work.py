@@ -22,6 +22,7 @@ from harness.names import plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import family
 from harness.rlhf.lanes import RlTraining
+from harness.sweep.before import check_prepared
 from harness.sweep.costs import work_done
 from harness.sweep.jobs import Job
 from harness.sweep.keeping import Keeper, keeper
@@ -36,7 +37,7 @@ from harness.sweep.resuming import Keeping, Stopped, resume, stretches
 from harness.sweep.rewards import save_rewards
 from harness.sweep.sampling import sample_jobs
 from harness.sweep.setting import Setting, mythworld_setting
-from harness.sweep.stages import load_weights, reference_key
+from harness.sweep.stages import reference_key, reference_weights
 from harness.sweep.text_setting import text_setting
 from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
@@ -196,13 +197,16 @@ def _prepared(run: RunSpec, shop: Workshop) -> Prepared:
     """The run's setting, prepared once a worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
     if name not in shop.prepared:
-        key = reference_key(run)
-        weights = load_weights(shop.cache, key)
-        if weights is None:
-            raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
-        setting: Setting = mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
-        shop.prepared[name] = prepare(setting, scorer(shop.cache, shop.device))
+        made = prepare(open_setting(run, shop.cache), scorer(shop.cache, shop.device))
+        check_prepared(run, made, shop.device)
+        shop.prepared[name] = made
     return shop.prepared[name]
+
+
+def open_setting(run: RunSpec, cache: Path) -> Setting:
+    """The setting of a run with its reference. Raises RuntimeError where that is gone from the cache."""
+    weights = reference_weights(cache, run)
+    return mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
 
 
 def _costs(job: Job, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.names import content_hash
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
-from harness.tracking.mlflow_rows import Plan, RunRow, count_points, digest_of, is_committed, read_plan, run_row
+from harness.tracking.mlflow_rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.mlflow_views import OWN_RUN, write_views
 from harness.tracking.plan import read_plan_file
@@ -82,7 +82,7 @@ class Outbox:
         total = 0
         for run in committed_runs(self.folder, self._the_plan()):
             result = load_result(run)
-            if result is not None and sent.get(result["run_key"]) != digest_of(result):
+            if result is not None and sent.get(result["run_key"]) != delivery_digest(run, result):
                 try:
                     total += count_points(run)
                 except JournalDamaged as damage:
@@ -128,12 +128,12 @@ class Outbox:
     def _deliver(self, run_folder: Path) -> int:
         to = self._connect()
         result = load_result(run_folder)
-        if result is None or self._sent.get(result["run_key"]) == digest_of(result):
+        if result is None or self._sent.get(result["run_key"]) == (digest := delivery_digest(run_folder, result)):
             return 0
         row = run_row(run_folder, result, self._the_plan())
         with _no_collection():
             run_id = send(to, row)
-        self._acknowledge(row.run_key, row.digest, run_id)
+        self._acknowledge(row.run_key, digest, run_id)
         return len(row.points)
 
     def _marks_digest(self) -> str:

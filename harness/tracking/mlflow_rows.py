@@ -14,9 +14,10 @@ from typing import Any, TypeGuard
 
 from harness.names import canonical_json, content_hash
 from harness.palette import looks
+from harness.tracking.evaluations import FILE as EVALUATIONS
 from harness.tracking.journal import read_journal
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import RESULT
+from harness.tracking.store import RESULT, sha256
 
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
@@ -136,10 +137,20 @@ def digest_of(result: Mapping[str, Any]) -> str:
     return content_hash({"files": journals, "attempt": result["costs"].get("attempt", 1), **told})[:32]
 
 
+def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
+    """What a delivery is known by: the run's digest, and its benchmark results where it was evaluated since.
+
+    The run keeps its own digest, so later results join it at the server and do not replace it.
+    """
+    evaluated = folder / EVALUATIONS
+    return content_hash([digest_of(result), sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
+
+
 def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
     """The MLflow run of a committed run folder. Raises JournalDamaged or OSError where its files cannot be trusted."""
     journal = folder / "events.jsonl"
     records = read_journal(journal) if journal.exists() or "events.jsonl" in result["files"] else []
+    records += _evaluations(folder)
     config, key = result["config"], result["run_key"]
     # A run that failed before its first step has no start; nothing of it has a step that would need one.
     start = int(result["t0_ms"]) or int((folder / RESULT).stat().st_mtime * 1000)
@@ -171,7 +182,12 @@ def points(records: Iterable[Mapping[str, Any]], start_ms: int) -> Iterable[Poin
 def count_points(folder: Path) -> int:
     """How many points a run folder holds. Raises as `run_row` does."""
     journal = folder / "events.jsonl"
-    return sum(1 for _ in points(read_journal(journal), 0)) if journal.exists() else 0
+    records = read_journal(journal) if journal.exists() else []
+    return sum(1 for _ in points([*records, *_evaluations(folder)], 0))
+
+
+def _evaluations(folder: Path) -> list[dict[str, Any]]:
+    return read_journal(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else []
 
 
 def is_committed(folder: Path) -> bool:

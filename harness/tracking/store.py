@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -56,6 +57,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a write failed because there is no room: disk, quota or file-size limit."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -222,7 +228,10 @@ def verify(folder: Path) -> list[str]:
 
 
 def _verify_run(folder: Path) -> list[str]:
+    from harness.tracking.evaluations import damaged as damaged_evaluations
+
     lines = [f"{folder.name[:8]} {p.name}: was damaged" for p in sorted(folder.glob(f"{RESULT}.corrupt-*"))]
+    lines += [f"{folder.name[:8]} {line}" for line in damaged_evaluations(folder)]
     if not (folder / RESULT).exists():
         return lines
     result = _whole_result(folder / RESULT)

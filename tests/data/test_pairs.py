@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.pairs import PairTable, content_sha256, overlap, read_pairs, split
+from harness.data.pairs import Note, PairTable, content_sha256, overlap, read_pairs, split
 from harness.data.transcripts import split_texts, split_transcripts
 from harness.names import content_hash
 from harness.types import DataSpec, InputError, PreferencePair
@@ -60,7 +60,8 @@ def pair(prompt: str, chosen: str = "c", rejected: str = "r") -> PreferencePair:
 
 def test_plain_pair(tmp_path: Path) -> None:
     table = read(tmp_path, [GOOD | {"anything": 1}])
-    assert table.rows == 1 and table.notes == ()
+    assert table.rows == 1 and [note.text for note in table.notes] == ["columns anything are not used"]
+    assert read(tmp_path, [GOOD]).notes == ()
     (only,) = table.pairs
     assert (only.prompt, only.chosen, only.rejected) == tuple(GOOD.values())
     assert only.id == content_hash(tuple(GOOD.values())) and only.gold_margin is None and only.source == "pairs"
@@ -244,14 +245,14 @@ def test_file_without_a_usable_pair(tmp_path: Path) -> None:
 
 
 def test_missing_columns_name_what_is_there_and_what_is_needed(tmp_path: Path) -> None:
-    (problem,) = refused(tmp_path, [{"prompt": "x", "completion": "y", "label": True}])
+    (problem,) = refused(tmp_path, [{"prompt": "x", "completion": "y", "label": True}], format="pairs")
     assert problem.startswith("DIR/prefs.jsonl: columns chosen, rejected missing; found completion, label, prompt; ")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "pair"}, "data.format: 'pair' is not pairs or hh; did you mean 'pairs'?"),
+        ({"format": "pair"}, "data.format: 'pair' is not pairs or hh or unpaired; did you mean 'pairs'?"),
         ({"on_bad_row": "skip"}, "data.on_bad_row: 'skip' is not drop or error"),
     ],
 )
@@ -296,8 +297,12 @@ def test_gzip_parquet_byte_order_mark_and_blank_lines_read_alike(tmp_path: Path)
     (tmp_path / "packed").write_bytes(gzip.compress(plain))  # told by content, not by its name
     (tmp_path / "marked").write_bytes(b"\xef\xbb\xbf" + plain.replace(b"\n", b"\r\n") + b"\r\n")
     pq.write_table(pa.Table.from_pylist([{"extra": 1, **row} for row in rows], pa_schema()), tmp_path / "table")
-    for name in ("packed", "marked", "table"):
+    for name in ("packed", "marked"):
         assert read_pairs(DataSpec(path=str(tmp_path / name))) == expected, name
+    table = read_pairs(DataSpec(path=str(tmp_path / "table")))
+    assert table.pairs == expected.pairs and set(table.notes) - set(expected.notes) == {
+        Note("ignored_columns", 1, text="columns extra are not used")
+    }
 
 
 def pa_schema() -> Any:
@@ -334,7 +339,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(InputError, match=r"^data\.path: "):
             read_pairs(DataSpec(path=str(tmp_path / name)))
-    with pytest.raises(InputError, match=r"^data\.path: cannot read .*directory"):
+    with pytest.raises(InputError, match=r"^data\.path: .* holds no data file; expected \.parquet"):
         read_pairs(DataSpec(path=str(tmp_path)))
 
 

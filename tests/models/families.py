@@ -9,11 +9,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Phi3Config,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -45,6 +51,16 @@ CONFIGS: dict[str, Any] = {
     ),
 }
 
+# Families that have to show at loading that they score rows as they should: caps, scales and windows of their own.
+OTHERS: dict[str, Any] = {
+    "gemma2": lambda v: Gemma2Config(vocab_size=v, head_dim=16, **{**GROUPED, "tie_word_embeddings": True}),
+    "gemma3_text": lambda v: Gemma3TextConfig(vocab_size=v, head_dim=16, sliding_window=64, **GROUPED),
+    "olmo2": lambda v: Olmo2Config(vocab_size=v, eos_token_id=2, **GROUPED),
+    "phi3": lambda v: Phi3Config(vocab_size=v, pad_token_id=0, eos_token_id=2, **GROUPED),
+    "cohere": lambda v: CohereConfig(vocab_size=v, eos_token_id=2, **{**GROUPED, "tie_word_embeddings": True}),
+    "granite": lambda v: GraniteConfig(vocab_size=v, logits_scaling=3.0, **GROUPED),
+}
+
 
 def tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer with `<bos>` before every text, `<eos>`, and a chat template."""
@@ -70,7 +86,7 @@ def tokenizer(bos: bool = True) -> PreTrainedTokenizerFast:
 def write(family: str, folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A random model of `family` with its tokenizer, in `folder`."""
     own = tokenizer()
-    config = CONFIGS[family](len(own))
+    config = (CONFIGS | OTHERS)[family](len(own))
     config.bos_token_id, config.eos_token_id, config.pad_token_id = 1, 2, 0
     for name, value in changes.items():
         setattr(config, name, value)
@@ -78,7 +94,7 @@ def write(family: str, folder: Path, seed: int = 0, **changes: Any) -> Path:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config)
         with torch.no_grad():  # norms and biases start at one and zero: make them mean something
-            for name, parameter in model.named_parameters():
+            for parameter in model.parameters():
                 if parameter.dim() == 1:
                     parameter.add_(0.1 * torch.randn(parameter.shape))
     model.save_pretrained(folder)

@@ -17,6 +17,7 @@ from typing import Any
 from harness.names import look_up
 from harness.sweep.messages import Message
 from harness.sweep.stopping import Stop
+from harness.tracking.store import is_full
 from harness.types import InputError
 
 # A task function: called with (task, settings), yields messages.
@@ -69,5 +70,8 @@ def carry_out(function: TaskFunction, task: Any, settings: Any) -> Iterator[Mess
         yield from function(task, settings)
     except InputError as error:
         yield Message("input", task.number, text=str(error))
+    except OSError as error:
+        kind = "full" if is_full(error) else "failed"
+        yield Message(kind, task.number, text=str(error) if kind == "full" else traceback.format_exc(limit=-8))
     except Exception:
         yield Message("failed", task.number, text=traceback.format_exc(limit=-8))

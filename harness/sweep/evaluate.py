@@ -1,0 +1,281 @@
+"""`harness eval`: lm-eval's tasks on the kept weights of finished runs, paired with the reference each began as.
+
+Runs of one base are evaluated on one loaded model, weights put in in turn. What stands already is not done again.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from harness.evaluation.benchmarks import check_tasks
+from harness.evaluation.preference_task import NAME, preference_docs, write_task
+from harness.measure.benchmarks import document_values, paired_change, tie_share
+from harness.names import plain as as_data
+from harness.names import run_key
+from harness.spec import SweepSpec, load_sweep
+from harness.tracking import store
+from harness.tracking.evaluations import (
+    Change,
+    Evaluated,
+    points,
+    read_evaluations,
+    read_samples,
+    write_evaluations,
+)
+from harness.types import InputError, LmEvalSpec, ModelSpec, RunSpec
+
+REFERENCES = "references"  # folder of a sweep: a folder for each reference that was evaluated
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A finished run with kept weights."""
+
+    run: RunSpec
+    folder: Path
+    result: Mapping[str, Any]
+
+
+def check_asked(sweep: SweepSpec) -> None:
+    """Before anything trains: raises InputError for tasks that may not run, and where no weights would be kept."""
+    if sweep.lm_eval is None:
+        return
+    check_tasks(sweep.lm_eval.tasks, "evaluation.lm_eval.tasks")
+    built = [run for run in sweep.runs if run.world is not None or isinstance(run.model, ModelSpec)]
+    if any(run.evaluation.keep in ("", "none") for run in built):
+        raise InputError("evaluation.lm_eval: the weights of a model that the sweep builds are not kept; "
+                         "set evaluation.keep: final")  # fmt: skip
+    if any(run.evaluation.keep == "none" for run in sweep.runs):
+        raise InputError("evaluation.lm_eval: evaluation.keep: none leaves no weights to evaluate; set it to final")
+
+
+def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Path, tuple[Evaluated, ...]]]:
+    """Evaluate a run, or the runs of a sweep that `asked.runs` names; returns each run's folder with its tasks.
+
+    Results lie in the run's folder (`harness.tracking.evaluations`), those of references under `references/`.
+    Raises InputError for tasks that may not run, and where no run has weights to evaluate.
+    """
+    asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
+    alone = (folder / store.RESULT).exists()
+    sweep_folder = folder.resolve().parent if alone else folder
+    entries = _chosen(_entries(sweep_folder), asked.runs, folder.name if alone else "")
+    if not entries:
+        raise InputError(
+            f"{folder}: no finished run with kept weights to evaluate; run the sweep with evaluation.keep: final"
+        )
+    for group in _by_base(entries):
+        _evaluate_group(sweep_folder, group, asked, say)
+    return [(entry.folder, read_evaluations(entry.folder)) for entry in entries]
+
+
+def _entries(sweep_folder: Path) -> list[_Entry]:
+    from harness.models.weights import FILE as WEIGHTS
+
+    spec = sweep_folder / "sweep.yaml"
+    if not spec.is_file():
+        raise InputError(f"{sweep_folder}: no sweep.yaml; expected a sweep's folder, or a run's inside one")
+    found = []
+    for run in load_sweep(spec).runs:
+        place = store.find_run(sweep_folder, run_key(run))
+        result = store.load_result(place) if place is not None else None
+        if place is not None and result is not None and result["status"] == "done" and WEIGHTS in result["files"]:
+            found.append(_Entry(run, place, result))
+    return found
+
+
+def _chosen(entries: Sequence[_Entry], which: str, name: str) -> list[_Entry]:
+    """The entry of one folder; else all, the best of each objective by held-out ranking, or those with a warning."""
+    if name:
+        return [entry for entry in entries if entry.folder.name == name]
+    if which == "all":
+        return list(entries)
+    if which == "flagged":
+        return [entry for entry in entries if _flagged(entry)]
+    best: dict[tuple[Any, ...], _Entry] = {}
+    for entry in entries:
+        key = (entry.run.objective.name, entry.run.corruption, entry.run.seed)
+        score = entry.result["results"].get("ranking_accuracy")
+        if score is not None and (key not in best or score > best[key].result["results"]["ranking_accuracy"]):
+            best[key] = entry
+    return list(best.values())
+
+
+def _flagged(entry: _Entry) -> bool:
+    """Whether the sentinel of the run's free-running samples fires."""
+    from harness.measure.sentinel import watch
+
+    path = entry.folder / "samples.parquet"
+    return path.exists() and bool(watch(store.read_table(path)).flags)
+
+
+def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
+    """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
+    from harness.sweep.stages import reference_key
+
+    groups: dict[str, list[_Entry]] = {}
+    for entry in entries:
+        groups.setdefault(reference_key(entry.run), []).append(entry)
+    yield from groups.values()
+
+
+def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+    from harness.evaluation import lm_eval
+    from harness.models.export import export_run
+    from harness.models.exported import open_exported, put_weights
+    from harness.models.weights import FILE as WEIGHTS
+    from harness.models.weights import load_weights_file, weight_tensors
+    from harness.sweep.stages import reference_key
+    from harness.sweep.tasks import pick_device
+
+    cache = sweep_folder.parent / "cache"
+    base = sweep_folder / REFERENCES / reference_key(group[0].run)[:16]
+    todo = [(entry, _missing(entry.folder, asked, entry.result["files"][WEIGHTS])) for entry in group]
+    wanted = [name for name in asked.tasks if any(name in missing for _, missing in todo)]
+    if not wanted:
+        return
+    setting = _setting(group[0].run, cache)
+    with tempfile.TemporaryDirectory(prefix="lm-eval-", dir=_made(cache)) as place:
+        exported = Path(place) / "exported"
+        export_run(group[0].folder, exported)
+        model, tokenizer = open_exported(exported, pick_device(group[0].run.device))
+        wrapped = lm_eval.wrap(model, tokenizer, asked.batch_size)
+        include = None
+        if NAME in wanted:
+            pairs = [setting.encode(pair) for pair in setting.evals["eval_clean"]]
+            docs = preference_docs(pairs, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
+            include = write_task(cache / "lm_eval", docs)
+            say(f"task     {NAME}: lm_eval --include_path {include}")
+        tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot)
+        of_base = [name for name in wanted if name in _missing(base, asked, "reference")]
+        if of_base:
+            put_weights(model, weight_tensors(setting.architecture, setting.weights))
+            found = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
+            _store(_made(base), 0, "reference", found, None)
+            say(f"eval     reference {base.name}: {_told(read_evaluations(base))}")
+        for entry, missing in todo:
+            if missing:
+                tensors, _ = load_weights_file(entry.folder / WEIGHTS)
+                put_weights(model, tensors)
+                found = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
+                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], found, base)
+                say(f"eval     {entry.folder.name}: {_told(read_evaluations(entry.folder))}")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _setting(run: RunSpec, cache: Path) -> Any:
+    from harness.sweep.work import open_setting
+
+    return open_setting(run, cache)
+
+
+def _members(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Of the loaded tasks those of `names`, or of groups among them."""
+    return {name: task for name, task in tasks.items() if name in names or _group_of(name, names)}
+
+
+def _group_of(task: str, names: Sequence[str]) -> bool:
+    return any(task.startswith(f"{name}_") for name in names)
+
+
+def _missing(folder: Path, asked: LmEvalSpec, weights: str) -> list[str]:
+    """The asked tasks (or groups) that a folder lacks in these settings for these weights."""
+    have = {
+        found.task
+        for found in read_evaluations(folder)
+        if found.weights == weights and found.limit == asked.limit and _fewshot_as_asked(found, asked)
+    }
+    return [name for name in asked.tasks if name not in have and not any(one.startswith(f"{name}_") for one in have)]
+
+
+def _fewshot_as_asked(found: Evaluated, asked: LmEvalSpec) -> bool:
+    return asked.num_fewshot is None or found.num_fewshot in (asked.num_fewshot, 0)
+
+
+def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: Path | None) -> None:
+    """Write the results of one model, with their paired change against the reference in `base`."""
+    reference = {found.task: found for found in read_evaluations(base)} if base is not None else {}
+    rows = []
+    for result in results:
+        metrics = dict(result.metrics)
+        if result.task == NAME:
+            metrics["ties"] = tie_share(result.samples)
+        before = reference.get(result.task)
+        found = Evaluated(
+            task=result.task,
+            version=result.version,
+            library=version("lm_eval"),
+            n=result.n,
+            limit=result.limit,
+            num_fewshot=result.num_fewshot,
+            metrics=metrics,
+            higher_is_better=result.higher_is_better,
+            config_hash=result.config_hash,
+            data_hash=result.data_hash,
+            weights=weights,
+            change=_changes(result, base, before) if base is not None and before is not None else {},
+        )
+        rows.append((found, result.samples))
+    write_evaluations(folder, step, rows)
+
+
+def _changes(result: Any, base: Path, before: Evaluated) -> dict[str, Change]:
+    """Every metric of single documents less the reference's; none where the documents are not the same."""
+    if (before.data_hash, before.config_hash) != (result.data_hash, result.config_hash):
+        return {}
+    earlier = read_samples(base, before)
+    changes = {}
+    for name in result.metrics:
+        own, other = document_values(result.samples, name), document_values(earlier, name)
+        if own and other:
+            change, both = paired_change(own, other)
+            if change.n > 1:
+                changes[name] = Change(change.mean, change.low, change.high, before.metrics[name], both)
+    return changes
+
+
+def _told(found: Sequence[Evaluated]) -> str:
+    """The first metric of each task, with its change."""
+    parts = []
+    for one in found:
+        name, value = next(iter(one.metrics.items()))
+        change = one.change.get(name)
+        moved = f" ({change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}])" if change is not None else ""
+        parts.append(f"{one.task} {name} {value:.3f}{moved}")
+    return ", ".join(parts)
+
+
+def publish(folder: Path, say: Say) -> None:
+    """Bring the report and the tracking store up to date with what was evaluated in a run's or a sweep's folder."""
+    from harness.report.page import write_report
+    from harness.tracking.mlflow_outbox import Outbox
+
+    sweep_folder = folder.resolve().parent if (folder / store.RESULT).exists() else folder.resolve()
+    with store.claim_sweep(sweep_folder):
+        say(f"report   {write_report(sweep_folder)}")
+        waiting = Outbox(sweep_folder.parent, sweep_folder.name).finish(sweep_folder)
+    if waiting:
+        say(f"tracking {waiting} points waiting, run harness sync {sweep_folder}")
+
+
+def printed(found: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
+    """What `harness eval --json` prints: `lm_eval/<task>/<metric>` of the run, or of each run under its folder's name.
+
+    Beside them, under `tasks`, what each number rests on and its interval against the reference.
+    """
+    by_run = {folder.name: _as_json(evaluated) for folder, evaluated in found}
+    return next(iter(by_run.values())) if alone else {"runs": by_run}
+
+
+def _as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+    numbers = {name: value for one in evaluated for name, value in points(one).items()}
+    return {**numbers, "tasks": {one.task: as_data(one) for one in evaluated}}

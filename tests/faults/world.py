@@ -1,0 +1,223 @@
+"""The smallest sweep and study that meet every file of the harness, and commands in forked children that may be killed.
+
+A child is forked from a process that has imported everything, so that faults meet work and not imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from harness.cli import run as command_line
+from harness.names import run_key
+from harness.report import page
+from harness.report.tables import write_results
+from harness.spec import SweepSpec, load_sweep
+from harness.spec_study import load_study
+from harness.sweep import run as driver
+from harness.sweep import work  # noqa: F401 - so that children have it
+from harness.sweep.run import Means, run_sweep
+from harness.sweep.stopping import stoppable
+from harness.sweep.study_run import run_study
+from harness.tracking import mlflow_outbox  # noqa: F401
+from harness.tracking.mlflow_store import default_uri, open_client
+from harness.tracking.store import find_run, load_result
+from harness.types import InputError, NoRoom
+
+WORLD = {
+    "kind": "mythworld", "misaligned": 0.5, "pairs": 32,
+    "pretrain_steps": 6, "pretrain_batch": 8, "sft_steps": 4, "sft_batch": 8,
+}  # fmt: skip
+SPEC = {
+    "name": "small",
+    "world": WORLD,
+    "objectives": [{"name": "dpo", "beta": [0.5, 5]}, {"name": "kto", "beta": 0.5}],
+    "corruptions": [{"kind": "none"}, {"kind": "uniform_flip", "rate": 0.4}],
+    "seeds": 2,
+    "training": {"steps": 8, "batch_size": 8},
+    "evaluation": {"checkpoints": 3, "heldout": 16, "probe": 16, "ood": 8, "samples": 4, "gradient_probe": 1},
+    "device": "cpu",
+}  # fmt: skip
+STUDY = {
+    "name": "search",
+    "world": WORLD,
+    "objectives": [{"name": "dpo"}],
+    "corruptions": [{"kind": "uniform_flip", "rate": 0.3}],
+    "training": {"steps": 4, "batch_size": 8, "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}},
+    "evaluation": {"checkpoints": 2, "heldout": 32, "probe": 8, "ood": 8, "samples": 4},
+    "seeds": 2, "fresh_seeds": 1, "trials": 4, "round": 2,
+    "targets": [{"measure": "ranking_accuracy"}],
+    "sampler": {"startup_trials": 2},
+    "device": "cpu",
+}  # fmt: skip
+QUIET = Console(quiet=True)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a spec, under which a sweep or study runs; `calm` is the result of an undisturbed command."""
+
+    root: Path
+    spec: Mapping[str, Any]
+
+    @property
+    def out(self) -> Path:
+        return self.root / "runs"
+
+    @property
+    def folder(self) -> Path:
+        return self.out / str(self.spec["name"])
+
+    @property
+    def file(self) -> Path:
+        return self.root / "spec.yaml"
+
+    def load(self) -> SweepSpec:
+        return load_sweep(self.file)
+
+
+def place(root: Path, spec: Mapping[str, Any] = SPEC, schema: Path | None = None) -> Place:
+    """A fresh place; `schema` is an empty tracking store to copy, since making one takes a second."""
+    if root.exists():
+        shutil.rmtree(root)
+    made = Place(root, spec)
+    made.out.mkdir(parents=True)
+    made.file.write_text(yaml.safe_dump(dict(spec)), encoding="utf-8")
+    if schema is not None:
+        shutil.copy(schema, made.out / "mlflow.db")
+    return made
+
+
+def make_schema(root: Path) -> Path:
+    """An empty tracking store, made by a child: a connection must not be carried through a fork."""
+    root.mkdir(parents=True, exist_ok=True)
+    child = fork(lambda: 0 * len(open_client(default_uri(root)).search_experiments()))
+    assert wait(child) == 0
+    return root / "mlflow.db"
+
+
+def sweep_command(at: Place, keep_every: float = 0.0, plain: bool = True, engine: str = "inline") -> Callable[[], int]:
+    """`harness sweep` of a place in this process; `plain` writes tables alone instead of the report's figures."""
+
+    def command() -> int:
+        if plain:
+            page.write_report = lambda folder: write_results(folder)[0]
+        means = Means(engine, keep_every)
+        return stoppable(lambda: run_sweep(at.load(), at.out, 1 if engine == "inline" else 2, QUIET, means))
+
+    return command
+
+
+def study_command(at: Place) -> Callable[[], int]:
+    """`harness study` of a place, trained in this process."""
+
+    def command() -> int:
+        whole = driver.execute
+        driver.execute = lambda *arguments: whole(*arguments, Means("inline", 0.0))
+        return stoppable(lambda: run_study(load_study(at.file), at.out, 1, QUIET))
+
+    return command
+
+
+def fork(command: Callable[[], int], prepare: Callable[[], object] = lambda: None, log: Path | None = None) -> int:
+    """Start `command` in a forked child with a session of its own; returns its process id."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        os.setsid()
+        sink = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(sink, 1)
+        os.dup2(sink, 2)
+        torch.set_num_threads(1)
+        prepare()
+        code = command()
+    except (InputError, NoRoom) as error:
+        print(error, file=sys.stderr)
+        code = 2 if isinstance(error, InputError) else 1
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def wait(child: int, seconds: float = 600.0) -> int:
+    """The exit code of a child, minus the signal that ended it; a child beyond the time is killed and shown as 124."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.005)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return 124
+
+
+def cpu_seconds(child: int) -> float:
+    """Processor time that a child has used: a busy machine must not decide where in its work a fault meets it."""
+    try:
+        fields = Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return float("inf")
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def signal_after(child: int, seconds: float, number: int = signal.SIGKILL) -> int | None:
+    """Send a signal to a child's group once it has used so much processor time; its exit code if it ended before."""
+    while True:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if cpu_seconds(child) >= seconds:
+            os.killpg(child, number)
+            return None
+        time.sleep(0.003)
+
+
+def finished(at: Place) -> dict[str, bytes]:
+    """The whole results of a sweep by run key, as bytes: a finished run that is made again would differ."""
+    found = {}
+    for run in at.load().runs if at.spec["name"] == "small" else ():
+        folder = find_run(at.folder, run_key(run))
+        result = load_result(folder) if folder is not None else None
+        if result is not None and result["status"] in ("done", "diverged"):
+            found[result["run_key"]] = (folder / "result.json").read_bytes()
+    return found
+
+
+def tracked(at: Place) -> list[str]:
+    """Run keys of the runs that the tracking store holds; asked in a child."""
+    note = at.root / "tracked.json"
+
+    def ask() -> int:
+        client = open_client(default_uri(at.out))
+        experiment = client.get_experiment_by_name(str(at.spec["name"]))
+        runs = client.search_runs([experiment.experiment_id], "tags.`harness.kind` = 'run'", max_results=50_000)
+        note.write_text(json.dumps([run.data.tags["harness.run_key"] for run in runs]))
+        return 0
+
+    assert wait(fork(ask)) == 0
+    return list(json.loads(note.read_text()))
+
+
+def command(*arguments: object) -> Callable[[], int]:
+    """A command line in this process."""
+    return lambda: command_line([str(word) for word in arguments])

@@ -1,0 +1,81 @@
+"""Pack sizes: bounded by memory, settled once, and never any part of a result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from harness.spec import load_sweep
+from harness.sweep import packing
+from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
+from harness.sweep.packs import PACK_SIZE, plan_packs
+from harness.tracking import store
+
+TEXT = """
+name: t
+world: {kind: mythworld}
+corruptions: [{kind: none}]
+objectives: [{name: dpo, beta: [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]}]
+seeds: 2
+"""
+
+
+@pytest.fixture
+def runs(tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_text(TEXT)
+    return load_sweep(path).runs
+
+
+def test_parameters_are_those_of_the_model_that_is_built():
+    from harness.models.load import Architecture, initial_weights
+
+    assert parameters(50, 32, 3, 48) == len(initial_weights(Architecture(50, 32, 3, 2, 48, 64), 0))
+
+
+def test_a_lane_costs_its_state_and_what_grows_with_each_size():
+    small = Shape(32, 2, 64, 100, 8, 32, 24, trained=1000)
+    base = lane_bytes(small)
+    for name in ("hidden_size", "layers", "intermediate_size", "vocab_size", "pairs", "tokens", "responses", "trained"):
+        assert lane_bytes(replace(small, **{name: 2 * getattr(small, name)})) > base
+    assert lane_bytes(replace(small, trained=2000)) - base == 4 * 5 * 1000
+    assert lanes_within(small, 10 * base) == 10
+    assert lanes_within(replace(small, frozen=base // 4), 10 * base) == 9
+    assert lanes_within(small, 0) == 1
+
+
+def test_packs_shrink_to_the_memory_there_is(runs):
+    shape = packing.shape_of(runs[0])
+    assert shape is not None
+    tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(shape), "")
+    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
+    assert sum(sizes) == len(runs) and max(sizes) == 3
+    plenty = packing.Packing(PACK_SIZE, 2**40, "")
+    assert plan_packs(runs, 2, plenty.size, 0, plenty.room) == plan_packs(runs, 2)
+
+
+def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
+    first = packing.settle(tmp_path, runs, 2)
+    assert first.size == PACK_SIZE and first.bytes > 0
+    store.write_json(tmp_path / "plan.json", {"packing": packing.as_plan(first)})
+    monkeypatch.setattr(packing, "memory", lambda: 1)
+    assert packing.settle(tmp_path, runs, 8) == first
+    (tmp_path / "plan.json").unlink()
+    assert packing.settle(tmp_path, runs, 8).bytes == 0
+
+
+def test_a_gpu_takes_what_its_memory_holds(tmp_path, runs):
+    found = packing.settle(tmp_path, runs, 1, gpu_bytes=80 * 2**30)
+    assert found.size == packing.GPU_LANES
+    assert len(plan_packs(runs, 1, found.size, 0, found.room)) == 1
+
+
+def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(packing, "CGROUP", limit)
+    whole = packing.memory()
+    limit.write_text("max\n")
+    assert packing.memory() == whole
+    limit.write_text("1000000\n")
+    assert packing.memory() == 1_000_000
