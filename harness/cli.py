@@ -68,7 +68,7 @@ def plan(
     preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
     as_json: Json = False,
     engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: a pack a GPU, so many at a time")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: one pack on each at a time")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="with --engine: packs at a time")] = None,
 ) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""

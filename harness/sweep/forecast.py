@@ -105,7 +105,9 @@ def _of_a_run(todo: Sequence[RunSpec], out: Path) -> tuple[float, float, str]:
         return statistics.mean(counts), statistics.mean(sizes), f"points and bytes: as {len(counts)} earlier runs here"
     checks = [run.evaluation for run in todo]
     points = statistics.mean([e.checkpoints * POINTS_A_CHECKPOINT + FINAL_POINTS for e in checks] or [0])
-    size = statistics.mean([RUN_BYTES + ROW_BYTES * e.checkpoints * (e.heldout + e.probe + e.ood) for e in checks] or [0])
+    size = statistics.mean(
+        [RUN_BYTES + ROW_BYTES * e.checkpoints * (e.heldout + e.probe + e.ood) for e in checks] or [0]
+    )
     return points, size, "points and bytes: assumed"
 
 

@@ -65,7 +65,17 @@ def postgres() -> Iterator[int]:
         assert done.returncode == 0, done.stderr
 
     try:
-        run(found["initdb"], "-D", str(data), "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={secret}", "-E", "UTF8")
+        run(
+            found["initdb"],
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "--auth=scram-sha-256",
+            f"--pwfile={secret}",
+            "-E",
+            "UTF8",
+        )
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={home} -c fsync=off"
         run(found["pg_ctl"], "-D", str(data), "-l", str(home / "log"), "-w", "-o", options, "start")
         ask(f"CREATE ROLE harness LOGIN PASSWORD '{PASSWORD}'")

@@ -50,8 +50,8 @@ def test_a_preempted_job_is_requeued_and_goes_on(tmp_path: Path) -> None:
         text=True,
     )
     try:
-        wait_for(lambda: begun(sweep), "a pack in training")
-        wait_for(lambda: kept(sweep), "a checkpoint")
+        wait_for(lambda: begun(sweep), "a pack in training", driver)
+        wait_for(lambda: kept(sweep), "a checkpoint", driver)
         told = [pid for pid in processes("submitit.core._submit") if str(sweep) in command_line(pid)]
         for pid in told:
             os.kill(pid, signal.SIGUSR2)

@@ -1,4 +1,4 @@
-"""Attempts at a run in folders of their own: the first to finish is published, whole; the next goes on from the last."""
+"""Attempts at a run in folders of their own: the first to finish is published, the next goes on from the last."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def committing(status: str, mark: str, step: int = 0):
     """A task function that commits its run with `status`, leaving `mark` in a file and a checkpoint at `step`."""
 
     def perform(task: Order, own: Shop) -> Iterator[Message]:
-        folder, attempt = store.open_run(Path(own.folder), KEY, NAME, keep="ckpt")
+        folder, _ = store.open_run(Path(own.folder), KEY, NAME, keep="ckpt")
         store.write_atomic(folder / "mark", mark.encode())
         if step:
             save_checkpoint(folder, step, {"state": mark.encode()})

@@ -52,7 +52,7 @@ def process(rank: int, count: int, folder: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
-    """Losses and log-probs within 1e-5 relative, final weights within 1e-4; each process holds its share of the parameters."""
+    """Losses and log-probs within 1e-5 relative, final weights within 1e-4; each process holds a share of them."""
     alone = trained(start(pack([the_lane(name)], checkpoints=(0, STEPS)), CPU))
     context = multiprocessing.get_context("spawn")
     group = [context.Process(target=process, args=(rank, 2, str(tmp_path), name)) for rank in range(2)]
