@@ -34,7 +34,7 @@ OLDEST_PYTHON = (3, 11)
 
 DEFAULT_SPEC = "experiments/quick.yaml"
 DEFAULT_STUDY = "experiments/study.yaml"
-DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow"]
+DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow and not cluster"]
 
 DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
@@ -232,6 +232,14 @@ def oracle(session: nox.Session) -> None:
     """Compare losses and training with TRL's own code (installs TRL beside the rest)."""
     environment(session, "oracle")
     python(session, "-m", "pytest", "-m", "oracle", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def cluster(session: nox.Session) -> None:
+    """Lose workers, nodes, drivers and jobs on Ray and Slurm's stand-in; eight writers on PostgreSQL; two processes a
+    model. Installs Ray, submitit and psycopg2; skips what PostgreSQL's server is missing for. Some 10 minutes."""
+    environment(session, "cluster")
+    python(session, "-m", "pytest", "-m", "cluster", "-rs", "-s", *session.posargs, **ONE_THREAD)
 
 
 @nox.session(venv_backend="none")

@@ -16,7 +16,7 @@ import yaml
 from harness.data.text import data_notes
 from harness.names import plain, run_key
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, TEST
+from harness.spec_targets import CLEAN, DOWNSTREAM, TEST
 from harness.sweep.study_ledger import COMPLETE, Ledger, Trial, winners
 from harness.sweep.study_scores import Scorer
 from harness.sweep.study_storage import shown
@@ -153,6 +153,8 @@ def write_study(
 
 def report_split(spec: StudySpec) -> str:
     """The half of the held-out pairs that no target or constraint has seen: test, or validation where test steers."""
+    if spec.targets[0].split == DOWNSTREAM:
+        return DOWNSTREAM  # a benchmark has no half that steered nothing: only the seeds are fresh
     return CLEAN if any(t.split == TEST for t in spec.wanted) else TEST
 
 

@@ -124,6 +124,7 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
     table = run.timetable = run.timetable or timetable(pack, device)
     gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
     spans = run.spans
+    head = model.model.get_output_embeddings() if spans.on else None
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
             with spans("evaluation"):
@@ -131,7 +132,7 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
             yield from found
         if run.step == settings.steps:
             return
-        with spans("forward"), spans.within(model.model.get_output_embeddings(), "head"):
+        with spans("forward"), spans.within(head, "head"):
             loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
         with spans("backward"):
             gradient = model.gradient(loss.sum(), gradient)

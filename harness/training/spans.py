@@ -32,9 +32,9 @@ class Spans:
             self.seconds[name] = self.seconds.get(name, 0.0) + _now() - began
 
     @contextmanager
-    def within(self, module: nn.Module, name: str) -> Iterator[None]:
+    def within(self, module: nn.Module | None, name: str) -> Iterator[None]:
         """Add the time of every forward of `module` inside the block to `name`."""
-        if not self.on:
+        if not self.on or module is None:
             yield
             return
         starts: list[float] = []
