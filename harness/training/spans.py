@@ -54,7 +54,7 @@ class Spans:
 
 
 def _now() -> float:
-    """CPU seconds of this process, which other load does not stretch; with a GPU seconds of the wall, once it is done."""
+    """CPU seconds of this process, which other load does not stretch; with a GPU those of the wall, once it is done."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return time.process_time()
     torch.cuda.synchronize()
