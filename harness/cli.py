@@ -67,13 +67,19 @@ def plan(
     max_runs: MaxRuns = None,
     preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
     as_json: Json = False,
+    engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: one pack on each at a time")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="with --engine: packs at a time")] = None,
 ) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
-    from harness.sweep.plan import describe, render
+    from harness.sweep.plan import Machines, describe, render
 
+    if engine is None and (gpus or workers):
+        raise InputError("--gpus, --workers: say of which --engine")
+    machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
     loaded = load_sweep(spec, set_ or (), max_runs)
-    described = describe(loaded, out)
+    described = describe(loaded, out, machines)
     if preflight:
         from harness.sweep.before import preflight as look
         from harness.sweep.before import told
@@ -373,6 +379,7 @@ def _writable(out: Path) -> None:
         raise InputError(f"--out {out}: {existing} is a file; expected a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too
 
 
 def _json(value: Any) -> str:
