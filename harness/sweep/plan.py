@@ -21,6 +21,7 @@ from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
 from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
+from harness.sweep.evaluate import check_asked
 from harness.types import RunSpec
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
@@ -42,6 +43,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
     `seconds` holds one-core seconds per stage of what is still to do; `cost_basis` says whether the seconds of a run
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
     """
+    check_asked(sweep)
     folder = out / sweep.name
     keys = [run_key(run) for run in sweep.runs]
     names = readable_names(sweep.runs)
@@ -74,6 +76,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
+        "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *data_notes(sweep.runs)],
     }
@@ -124,6 +127,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("cost", f"about {_duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
+        ("lm-eval", ", ".join(plan["lm_eval"])),
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),
