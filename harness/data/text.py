@@ -63,6 +63,7 @@ def read_text(
         data.max_prompt_length,
         data.on_bad_row,
         data.max_response_length,
+        source(data),
     )
     tokens = {pair.id: pair for pair in kept}
     text = TextData(
