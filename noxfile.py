@@ -12,6 +12,7 @@ import json
 import platform
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -33,7 +34,7 @@ OLDEST_PYTHON = (3, 11)
 
 DEFAULT_SPEC = "experiments/quick.yaml"
 DEFAULT_STUDY = "experiments/study.yaml"
-DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow"]
+DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow and not cluster"]
 
 DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
@@ -189,9 +190,34 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """Run the fault, scale and long end-to-end tests."""
+    """Run the long tests: every step of a resume, every signal, killed studies, 10,000 fuzzed specs."""
     environment(session)
     python(session, "-m", "pytest", "-m", "slow", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Kill, damage, starve and stop small sweeps some 500 times, and count what was lost or made twice (15 min)."""
+    environment(session)
+    python(session, "-m", "tests.faults", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def scale(session: nox.Session) -> None:
+    """Rehearse 10,000 runs that train nothing, some killed; prints how long plan, status and report take."""
+    environment(session)
+    python(session, "-m", "tests.faults.scale", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="virtualenv")
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database about every pinned version; skipped where it cannot be reached."""
+    try:
+        urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=20).close()
+    except OSError as error:
+        session.skip(f"the advisories at pypi.org cannot be reached: {error}")
+    session.install("--quiet", "pip-audit>=2.9,<3")
+    session.run("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -206,6 +232,14 @@ def oracle(session: nox.Session) -> None:
     """Compare losses and training with TRL's own code (installs TRL beside the rest)."""
     environment(session, "oracle")
     python(session, "-m", "pytest", "-m", "oracle", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def cluster(session: nox.Session) -> None:
+    """Lose workers, nodes, drivers and jobs on Ray and Slurm's stand-in; eight writers on PostgreSQL; two processes a
+    model. Installs Ray, submitit and psycopg2; skips what PostgreSQL's server is missing for. Some 10 minutes."""
+    environment(session, "cluster")
+    python(session, "-m", "pytest", "-m", "cluster", "-rs", "-s", *session.posargs, **ONE_THREAD)
 
 
 @nox.session(venv_backend="none")

@@ -67,13 +67,19 @@ def plan(
     max_runs: MaxRuns = None,
     preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
     as_json: Json = False,
+    engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: one pack on each at a time")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="with --engine: packs at a time")] = None,
 ) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
-    from harness.sweep.plan import describe, render
+    from harness.sweep.plan import Machines, describe, render
 
+    if engine is None and (gpus or workers):
+        raise InputError("--gpus, --workers: say of which --engine")
+    machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
     loaded = load_sweep(spec, set_ or (), max_runs)
-    described = describe(loaded, out)
+    described = describe(loaded, out, machines)
     if preflight:
         from harness.sweep.before import preflight as look
         from harness.sweep.before import told
@@ -97,6 +103,7 @@ def sweep(
         Engines.process
     ),
     checkpoint_every: Every = 60.0,
+    profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes; into profile.json")] = False,
     address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
     gpus_per_pack: Annotated[
         float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
@@ -127,7 +134,7 @@ def sweep(
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every, cluster=cluster)
+    means = Means(engine.value, checkpoint_every, cluster=cluster, profile=profile)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
@@ -372,6 +379,7 @@ def _writable(out: Path) -> None:
         raise InputError(f"--out {out}: {existing} is a file; expected a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too
 
 
 def _json(value: Any) -> str:

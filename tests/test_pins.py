@@ -25,10 +25,17 @@ def test_direct_dependencies_are_pinned() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wanted = [
         *project["project"]["dependencies"],
+        *(line for extra in project["project"]["optional-dependencies"].values() for line in extra),
         *(line for group in project["dependency-groups"].values() for line in group),
     ]
     assert len(wanted) > 20
     assert unpinned(wanted, (ROOT / "constraints.txt").read_text("utf-8")) == []
+
+
+def test_the_cluster_session_tests_with_what_users_install() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    extras = project["project"]["optional-dependencies"]
+    assert project["dependency-groups"]["cluster"] == [*extras["cluster"], *extras["slurm"], *extras["team"]]
 
 
 def test_check_catches() -> None:

@@ -22,6 +22,7 @@ from harness.spec import SweepSpec
 from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.evaluate import check_asked
+from harness.sweep.forecast import Machines, forecast, forecast_lines
 from harness.types import RunSpec
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
@@ -37,11 +38,12 @@ TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
 OUTCOMES = ("done", "diverged")  # failed and stopped runs are made again
 
 
-def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
+def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> dict[str, Any]:
     """The plan of `sweep` under the folder `out`, as plain data: what `harness plan --json` prints.
 
     `seconds` holds one-core seconds per stage of what is still to do; `cost_basis` says whether the seconds of a run
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
+    `forecast` is there where `machines` are given (`sweep/forecast.py`).
     """
     check_asked(sweep)
     folder = out / sweep.name
@@ -55,6 +57,9 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
     sampling = any(family(run.objective) == "rl" for run in todo)
     if sampling:  # runs of very different cost: the median of others says little
         measured = None
+    built = {stage: (total, models[stage]) for stage, total in seconds.items()}
+    scale = measured / statistics.median(per_run) if measured is not None and per_run else 1.0
+    ahead = forecast(todo, [scale * run for run in per_run], built, out, machines) if machines is not None else None
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
     return {
@@ -71,6 +76,7 @@ def describe(sweep: SweepSpec, out: Path) -> dict[str, Any]:
         "wall_seconds": round(math.fsum(seconds.values()) / cores, 1),
         "cores": cores,
         "cost_basis": _basis(measured),
+        **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
         "first": _named(keys, names, 0),
@@ -126,6 +132,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("models", ", ".join(f"{n} {stage}" for stage, n in plan["models_to_build"].items()) or "none to build"),
         ("cost", f"about {_duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
+        *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
         ("lm-eval", ", ".join(plan["lm_eval"])),
         ("first run", plan["first"]),
@@ -133,6 +140,10 @@ def render(plan: Mapping[str, Any]) -> str:
         *(("note", note) for note in plan["notes"]),
     ]
     return "\n".join(f"{head:<10}{text}" for head, text in rows if text)
+
+
+def _ahead(plan: Mapping[str, Any]) -> list[str]:
+    return forecast_lines(plan["forecast"]) if "forecast" in plan else []
 
 
 def _settings(run: RunSpec) -> Iterable[tuple[str, Any]]:

@@ -39,15 +39,16 @@ def ended(process: subprocess.Popen[str], code: int = 0) -> str:
     return text
 
 
-def wait_for(what: Callable[[], Any], why: str) -> Any:
-    """What `what` returns once it is true."""
+def wait_for(what: Callable[[], Any], why: str, driver: subprocess.Popen[str]) -> Any:
+    """What `what` returns once it is true, while `driver` lives."""
     until = time.monotonic() + PATIENCE
-    while time.monotonic() < until:
+    while time.monotonic() < until and driver.poll() is None:
         found = what()
         if found:
             return found
         time.sleep(0.1)
-    raise AssertionError(f"{why}: not within {PATIENCE:g} s")
+    driver.kill()
+    raise AssertionError(f"{why}: not within {PATIENCE:g} s, and the driver said\n{driver.communicate()[0]}")
 
 
 def processes(part: str) -> dict[int, int]:

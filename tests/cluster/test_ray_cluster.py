@@ -47,7 +47,7 @@ def test_driver_dies_and_is_started_again(inline: Path, ray_nodes: tuple[Any, An
     sweep = tmp_path / "smoke"
     first = command(*arguments)
     try:
-        early = wait_for(lambda: committed(sweep), "a first run committed")
+        early = wait_for(lambda: committed(sweep), "a first run committed", first)
         second = command(*arguments)
         assert "is running this sweep" in ended(second, 2)
     finally:
@@ -66,10 +66,11 @@ def test_worker_and_node_lost_with_tracking_down(inline: Path, ray_nodes: tuple[
     arguments = ("sweep", *SPEC, "--engine", "ray", "--address", cluster.address, "--out", str(tmp_path))
     driver = command(*arguments, MLFLOW_TRACKING_URI=NOWHERE)
     try:
-        wait_for(lambda: len(begun(sweep)) > 3 and workers_of(cluster.head_node), "packs in training on both nodes")
+        both = lambda: workers_of(cluster.head_node) and workers_of(node)  # noqa: E731
+        wait_for(lambda: len(begun(sweep)) > 3 and both(), "packs in training on both nodes", driver)
         for pid in workers_of(cluster.head_node):
             os.kill(pid, signal.SIGKILL)
-        wait_for(lambda: workers_of(cluster.head_node) and workers_of(node), "the lost pack in training again")
+        wait_for(both, "the lost pack in training again", driver)
         cluster.remove_node(node, allow_graceful=False)
         text = ended(driver)
     finally:

@@ -52,7 +52,7 @@ def process(rank: int, count: int, folder: str, name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
-    """Losses, log-probs and final weights within 1e-5 relative; each process holds its share of the parameters."""
+    """Losses and log-probs within 1e-5 relative, final weights within 1e-4; each process holds a share of them."""
     alone = trained(start(pack([the_lane(name)], checkpoints=(0, STEPS)), CPU))
     context = multiprocessing.get_context("spawn")
     group = [context.Process(target=process, args=(rank, 2, str(tmp_path), name)) for rank in range(2)]
@@ -73,7 +73,8 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
                 # A reward is a difference of two log-probs: their rounding is its.
                 size = values if "reward" not in key else alone[f"{key.partition('/')[0]}/policy_chosen"]
                 error = np.abs(there - values).max() / max(np.abs(size).max(), 1e-3)
-                assert error < 1e-5, (key, error)
+                # Adam divides by the root of a gradient's square: a weight that has hardly any moves by its rounding.
+                assert error < (1e-4 if key == "weights" else 1e-5), (key, error)
     assert shares == len(alone["weights"])
 
 
