@@ -14,6 +14,7 @@ from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
 from harness.data.tokens import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
 from harness.names import stream_seed
+from harness.spec_place import model_folder
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec
 
 
@@ -122,6 +123,9 @@ def data_notes(runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Readi
             seen.setdefault((run.data, run.model, run.seed))
     lines: dict[str, None] = {}
     for data, model, seed in seen:
+        if isinstance(model, PathModelSpec):
+            for said in model_folder(model.path, model.sha256).notes:
+                lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
             table = read_pairs(data)
             rows, usable, notes, own = table.rows, len(table.pairs), table.notes, []
