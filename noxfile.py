@@ -12,6 +12,7 @@ import json
 import platform
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -189,9 +190,34 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """Run the fault, scale and long end-to-end tests."""
+    """Run the long tests: every step of a resume, every signal, killed studies, 10,000 fuzzed specs."""
     environment(session)
     python(session, "-m", "pytest", "-m", "slow", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Kill, damage, starve and stop small sweeps some 500 times, and count what was lost or made twice (15 min)."""
+    environment(session)
+    python(session, "-m", "tests.faults", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="none")
+def scale(session: nox.Session) -> None:
+    """Rehearse 10,000 runs that train nothing, some killed; prints how long plan, status and report take."""
+    environment(session)
+    python(session, "-m", "tests.faults.scale", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="virtualenv")
+def audit(session: nox.Session) -> None:
+    """Ask the advisory database about every pinned version; skipped where it cannot be reached."""
+    try:
+        urllib.request.urlopen("https://pypi.org/pypi/pip/json", timeout=20).close()
+    except OSError as error:
+        session.skip(f"the advisories at pypi.org cannot be reached: {error}")
+    session.install("--quiet", "pip-audit>=2.9,<3")
+    session.run("pip-audit", "--requirement", "constraints.txt", "--no-deps", "--disable-pip", *session.posargs)
 
 
 @nox.session(venv_backend="none")

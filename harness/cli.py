@@ -103,6 +103,7 @@ def sweep(
         Engines.process
     ),
     checkpoint_every: Every = 60.0,
+    profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes; into profile.json")] = False,
     address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
     gpus_per_pack: Annotated[
         float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
@@ -133,7 +134,7 @@ def sweep(
     from harness.sweep.run import Means, run_sweep
     from harness.sweep.stopping import stoppable
 
-    means = Means(engine.value, checkpoint_every, cluster=cluster)
+    means = Means(engine.value, checkpoint_every, cluster=cluster, profile=profile)
     raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means)))
 
 
@@ -378,6 +379,7 @@ def _writable(out: Path) -> None:
         raise InputError(f"--out {out}: {existing} is a file; expected a folder")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too
 
 
 def _json(value: Any) -> str:

@@ -42,7 +42,12 @@ def plain(value: Any) -> Any:
 
 def canonical_json(value: Any) -> str:
     """One text for one value: sorted keys, no spaces, floats in full, UTF-8, NaN and Infinity refused."""
-    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return canonical_plain(plain(value))
+
+
+def canonical_plain(value: Any) -> str:
+    """`canonical_json` of what is plain data already, such as what was read from JSON: three times as fast."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def content_hash(value: Any) -> str:

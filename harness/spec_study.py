@@ -18,12 +18,13 @@ from harness.spec import GRID_KEYS, STUDY_KEYS, run_problems, texts
 from harness.spec import unknown as unknown_keys
 from harness.spec_block import MAX_SEED, Block, read_block
 from harness.spec_cells import resolve_objective
+from harness.spec_eval import resolved_lm_eval, take_lm_eval
 from harness.spec_models import SECTIONS, shown
 from harness.spec_search import Axis, Choice, ends
 from harness.spec_set import apply_overrides
 from harness.spec_space import Arm, read_arms, replace_axes
 from harness.spec_targets import Constraint, Context, Target, model_problems, read_constraints, read_targets
-from harness.types import CorruptionSpec, InputError, RunSpec
+from harness.types import CorruptionSpec, InputError, LmEvalSpec, RunSpec
 from harness.yaml_strict import Node, read_yaml
 from harness.yaml_strict import plain as plain_node
 
@@ -103,6 +104,7 @@ class StudySpec:
     storage: str
     resolved: Mapping[str, Any]
     path: Path
+    lm_eval: LmEvalSpec | None = None  # benchmarks of every run, which may be aimed at
 
     def run(self, arm: Arm, params: Mapping[str, Any], seed: int) -> RunSpec:
         """The training run of one trial and seed."""
@@ -143,6 +145,7 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     problems += unknown_keys(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
     fixed, axes = replace_axes(keys, problems)
+    fixed, lm_eval = take_lm_eval(dict(fixed), "", problems)
     block, found = read_block(fixed, {}, str(path), path.parent, {})
     problems += found
     problems += _one_condition(block, fixed, axes)
@@ -151,12 +154,12 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
         raise InputError(*dict.fromkeys(problems))
     arms = read_arms(block, axes, problems)
     template = next(replace(block, seeds=(0,)).runs())
-    context = _context(block, arms, template)
+    context = replace(_context(block, arms, template), lm_eval=lm_eval)
     targets = read_targets(keys.get("targets"), str(path), context, problems)
     constraints = read_constraints(keys.get("constraints"), context, problems)
     study = _assemble(
         keys, path, problems, name=name, question=question, arms=arms, template=template, seeds=tuple(block.seeds),
-        targets=targets, constraints=constraints, device=block.device,
+        targets=targets, constraints=constraints, device=block.device, lm_eval=lm_eval,
     )  # fmt: skip
     problems += _corner_problems(study) if not problems else []
     if problems:
@@ -197,7 +200,7 @@ def _one_condition(block: Block, keys: Mapping[str, Node], axes: Mapping[str, Ax
 def _assemble(
     keys: Mapping[str, Node], path: Path, problems: list[str], *, name: str, question: str, arms: tuple[Arm, ...],
     template: RunSpec, seeds: tuple[int, ...], targets: tuple[Target, ...], constraints: tuple[Constraint, ...],
-    device: str,
+    device: str, lm_eval: LmEvalSpec | None,
 ) -> StudySpec:  # fmt: skip
     """The remaining keys: counts, seeds, sampler, pruner, budget, storage; and the resolved mapping."""
     fresh = _fresh(keys.get("fresh_seeds"), seeds, problems)
@@ -229,9 +232,11 @@ def _assemble(
         "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
         "storage": str(node.value), "device": device,
     }  # fmt: skip
+    if lm_eval is not None:
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
     return StudySpec(
         name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
-        str(node.value), resolved, path,
+        str(node.value), resolved, path, lm_eval,
     )  # fmt: skip
 
 

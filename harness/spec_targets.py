@@ -17,9 +17,10 @@ from harness.data.corrupt import table as corruptions
 from harness.measure.table import METRICS
 from harness.names import suggestion
 from harness.spec_models import shown
-from harness.types import CorruptionSpec, EvaluationSpec
+from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec
 from harness.yaml_strict import Node, plain
 
+DOWNSTREAM = "downstream"  # of a benchmark, which has documents of its own and no split
 CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
 LOSSES = ("loss", "base_loss")
 # Measures of the pairs or of the reference alone: no setting of a trial moves them.
@@ -67,6 +68,7 @@ class Context:
     evaluation: EvaluationSpec
     corruption: CorruptionSpec
     world: bool
+    lm_eval: LmEvalSpec | None = None
 
 
 class _TargetModel(BaseModel):
@@ -78,7 +80,7 @@ class _TargetModel(BaseModel):
     }
     measure: str
     direction: Literal["maximize", "minimize", "up", "down"] | None = None
-    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
 
 
 class _ConstraintModel(BaseModel):
@@ -90,7 +92,7 @@ class _ConstraintModel(BaseModel):
         "at_least": "a number",
     }
     measure: str
-    split: Literal["validation_clean", "validation_observed", "ood", "test"] = "validation_clean"
+    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
     at_most: float | None = None
     at_least: float | None = None
 
@@ -133,11 +135,14 @@ def read_targets(node: Node | None, where: str, context: Context, problems: list
             key = "split" if why.startswith("split") and "split" in child.value else "measure"
             problems.append(f"{child.value[key].where} {path}.{key}: {why}")
             continue
+        if benchmark(model.measure) and model.split != DOWNSTREAM and "split" in child.value:
+            problems.append(f"{child.value['split'].where} {path}.split: a benchmark has no split; leave it out")
+            continue
         direction, wrong = _direction(model)
         if wrong:
             problems.append(f"{child.value.get('direction', child).where} {path}.direction: {wrong}")
             continue
-        found.append(Target(model.measure, direction, model.split))
+        found.append(Target(model.measure, direction, _place(model.measure, model.split)))
     if len({(t.measure, t.split) for t in found}) < len(found):
         problems.append(f"{node.where} targets: one measure on one split is given twice; keep one")
     return tuple(found)
@@ -164,7 +169,8 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
         elif why:
             problems.append(f"{child.value['measure'].where} {path}.measure: {why}")
         else:
-            found.append(Constraint(model.measure, model.split, model.at_most, model.at_least))
+            place = _place(model.measure, model.split)
+            found.append(Constraint(model.measure, place, model.at_most, model.at_least))
     return tuple(found)
 
 
@@ -181,7 +187,7 @@ def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: 
 
 def _direction(model: _TargetModel) -> tuple[str, str]:
     """maximize or minimize, and why it cannot be said."""
-    known = METRICS[model.measure].direction
+    known = "" if benchmark(model.measure) else METRICS[model.measure].direction
     natural = DIRECTIONS.get(known)
     if model.direction is None:
         if natural is None:
@@ -195,8 +201,10 @@ def _direction(model: _TargetModel) -> tuple[str, str]:
 
 def refusal(measure: str, split: str, context: Context) -> str:
     """Why `measure` on `split` cannot steer a study; the empty string where it can."""
-    if measure.startswith("lm_eval/"):
-        return f"'{measure}' is downstream and the evaluation of a run does not produce it; expected a held-out measure"
+    if benchmark(measure):
+        return _benchmark_refusal(measure, context.lm_eval)
+    if split == DOWNSTREAM:
+        return f"split {split}: belongs to a benchmark, lm_eval/<task>/<metric>; expected one of {', '.join(SPLITS)}"
     name = measure.removeprefix("eval_")
     if name in LOSSES and not (measure in METRICS and context.one_scale):
         return (
@@ -216,6 +224,32 @@ def refusal(measure: str, split: str, context: Context) -> str:
     if not set(row.splits) & set("EDS"):
         return f"'{measure}' is measured on training pairs; expected a held-out measure"
     return _unproduced(measure, split, context)
+
+
+def benchmark(measure: str) -> bool:
+    """Whether a target is a number of lm-eval, `lm_eval/<task>/<metric>`."""
+    return measure.startswith("lm_eval/")
+
+
+def _place(measure: str, split: str) -> str:
+    return DOWNSTREAM if benchmark(measure) else split
+
+
+def _benchmark_refusal(measure: str, asked: LmEvalSpec | None) -> str:
+    parts = measure.split("/")
+    if len(parts) != 3 or not all(parts):
+        return f"'{measure}': expected lm_eval/<task>/<metric>, such as lm_eval/arc_easy/acc"
+    task = parts[1]
+    if task == "preference":
+        return (
+            f"'{measure}' is asked of held-out pairs, the report's test half among them; expected ranking_accuracy on "
+            f"{CLEAN}, which is the same question"
+        )
+    if asked is None or not any(task == name or task.startswith(f"{name}_") for name in asked.tasks):
+        return f"'{measure}' is not evaluated; expected `evaluation: {{lm_eval: {{tasks: [{task}]}}}}` beside it"
+    if asked.runs != "all":
+        return f"'{measure}' must be known for every trial; expected `runs: all` in evaluation.lm_eval"
+    return ""
 
 
 def _unproduced(measure: str, split: str, context: Context) -> str:

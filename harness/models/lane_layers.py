@@ -25,10 +25,29 @@ class LaneLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         lanes, out, width = self.weight.shape
         rows = x.reshape(lanes, -1, width)
-        y = torch.bmm(rows, self.weight.transpose(1, 2))
+        if torch.is_autocast_enabled(x.device.type):
+            y = torch.bmm(rows, self.weight.transpose(1, 2))
+        else:
+            y = _LaneProduct.apply(rows, self.weight)  # type: ignore[no-untyped-call]
         if self.bias is not None:
             y = y + self.bias[:, None]
         return y.reshape(*x.shape[:-1], out)
+
+
+class _LaneProduct(torch.autograd.Function):
+    """`x[k] @ weight[k].T`, whose weight gradient comes out laid out as the weight is: autograd's own is turned."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return torch.bmm(rows, weight.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        back = torch.bmm(gradient, weight) if ctx.needs_input_grad[0] else None
+        own = torch.bmm(gradient.transpose(1, 2), rows) if ctx.needs_input_grad[1] else None
+        return back, own
 
 
 class LaneConv1D(nn.Module):

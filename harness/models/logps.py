@@ -135,7 +135,7 @@ def _unpadded_logps(model: LaneModel, corpus: Corpus, index: Tensor, room: Room)
         model, corpus.ids[flat], attention_mask(segment), corpus.position[flat], places, segment, room.tokens
     )
     wanted = target.view(lanes, -1).gather(1, answers)
-    logps = next_token_logps(model, hidden).gather(-1, wanted[..., None]).squeeze(-1)
+    logps = picked_logps(model, hidden, wanted)
     grid = torch.zeros(missing.shape, device=flat.device).scatter(1, answers, logps)
     return grid.view(*index.shape, -1), side.view(*index.shape, -1)
 

@@ -152,7 +152,8 @@ class LaneModel:
 
     def norm(self, grad: Tensor) -> Tensor:
         """The norm `(K, 1)` of each lane's gradient."""
-        return torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        norm: Tensor = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
+        return norm
 
     def spread(self, index: Tensor, read: Callable[[Tensor], T]) -> T:
         """What is read of the pairs `index` `(K, B)`: here, all of them in this process."""

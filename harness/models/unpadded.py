@@ -44,9 +44,8 @@ def rooms(segment: Tensor, responses: Tensor, batches: Tensor) -> list[Room | No
 
 
 def fits(model: LaneModel) -> bool:
-    """Whether the decoder can be read without padding: laid out as Llama's, activations kept."""
-    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in model.model.modules())
-    return model.model.config.model_type in LLAMA_LAYOUT and not recomputes
+    """Whether the decoder can be read without padding: laid out as Llama's, activations kept, no autocast."""
+    return model.model.config.model_type in LLAMA_LAYOUT and not model.recomputes and model.compute is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,10 @@ def differing(reference: Reference, place: str) -> list[Finding]:
         f"by up to {worst:.3g} nats where {float(allowed.max()):.2g} is the rounding of {reference.dtype}"
     )
     fix = "remove the cache of references under --out, and check that policy and reference are one model"
-    return [Finding("error", "policy_is_reference", text, place, row_numbers(wrong), "reference", fix, len(wrong))]
+    # In bf16 a few pairs are off by chance where logits are large; a wrong reference is off in most.
+    by_chance = reference.dtype != "float32" and 2 * len(wrong) <= len(reference.pairs)
+    severity = "warning" if by_chance else "error"
+    return [Finding(severity, "policy_is_reference", text, place, row_numbers(wrong), "reference", fix, len(wrong))]
 
 
 def assumption(e: Evidence) -> list[Finding]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.names import canonical_json
 from harness.tracking.plan import PLAN, read_plan_file
-from harness.tracking.store import load_result, read_json
+from harness.tracking.store import load_result, read_json, run_folders
 from harness.types import InputError
 
 STATUSES = ("done", "diverged", "failed", "stopped", "pending")
@@ -203,19 +203,13 @@ def read_sweep(folder: Path) -> Sweep:
     """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
     plan = read_plan_file(folder)
     try:
-        folders = _folders(folder)
+        folders = run_folders(folder)
         runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
     return Sweep(folder, name, question, notes, runs)
-
-
-def _folders(sweep: Path) -> dict[str, Path]:
-    """Run folders by the first 8 characters of their run key; the sweep's folder is listed once for all runs."""
-    found = [path for path in sorted(sweep.iterdir(), reverse=True) if path.name[8:9] == "-"]
-    return {path.name[:8]: path for path in found}
 
 
 def _run(found: Path | None, key: str, config: Mapping[str, Any]) -> Run:

@@ -136,7 +136,7 @@ class Study:
         found = list(self.last(keys, measure, split).values())
         if not found:
             return NOTHING
-        share = METRICS[measure].share
+        share = measure in METRICS and METRICS[measure].share
         return cell_estimate([s.value for s in found], [s.items for s in found] if share else None, share=share)
 
     def cost(self, keys: Sequence[str]) -> tuple[int, float, float]:

@@ -61,27 +61,36 @@ def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Pat
     Results lie in the run's folder (`harness.tracking.evaluations`), those of references under `references/`.
     Raises InputError for tasks that may not run, and where no run has weights to evaluate.
     """
-    asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
     alone = (folder / store.RESULT).exists()
     sweep_folder = folder.resolve().parent if alone else folder
-    entries = _chosen(_entries(sweep_folder), asked.runs, folder.name if alone else "")
+    spec = sweep_folder / "sweep.yaml"
+    if not spec.is_file():
+        raise InputError(f"{sweep_folder}: no sweep.yaml; expected a sweep's folder, or a run's inside one")
+    entries = _chosen(_entries(sweep_folder, load_sweep(spec).runs), asked.runs, folder.name if alone else "")
     if not entries:
         raise InputError(
             f"{folder}: no finished run with kept weights to evaluate; run the sweep with evaluation.keep: final"
         )
-    for group in _by_base(entries):
-        _evaluate_group(sweep_folder, group, asked, say)
+    _evaluate(sweep_folder, entries, asked, say)
     return [(entry.folder, read_evaluations(entry.folder)) for entry in entries]
 
 
-def _entries(sweep_folder: Path) -> list[_Entry]:
+def evaluate_runs(sweep_folder: Path, runs: Sequence[RunSpec], asked: LmEvalSpec, say: Say) -> None:
+    """Evaluate those of `runs` that are finished with kept weights, whatever `asked.runs` says."""
+    _evaluate(sweep_folder, _entries(sweep_folder, runs), asked, say)
+
+
+def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+    asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
+    for group in _by_base(entries):
+        _evaluate_group(sweep_folder, group, asked, say)
+
+
+def _entries(sweep_folder: Path, runs: Sequence[RunSpec]) -> list[_Entry]:
     from harness.models.weights import FILE as WEIGHTS
 
-    spec = sweep_folder / "sweep.yaml"
-    if not spec.is_file():
-        raise InputError(f"{sweep_folder}: no sweep.yaml; expected a sweep's folder, or a run's inside one")
     found = []
-    for run in load_sweep(spec).runs:
+    for run in runs:
         place = store.find_run(sweep_folder, run_key(run))
         result = store.load_result(place) if place is not None else None
         if place is not None and result is not None and result["status"] == "done" and WEIGHTS in result["files"]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 
 from harness.sweep.jobs import Job
 from harness.sweep.stopping import Stop
@@ -59,7 +60,10 @@ def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept]:
     common = set(found[0]).intersection(*found[1:])
     if not common:
         return []
-    return [_unpack(key, files[max(common)]) for key, files in zip(keys, found, strict=True)]
+    try:
+        return [_unpack(key, files[max(common)]) for key, files in zip(keys, found, strict=True)]
+    except (SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making: not believed
+        return []
 
 
 def stretches(
@@ -118,7 +122,10 @@ def _pack(key: str, kept: Kept) -> dict[str, bytes]:
 
 def _fits(files: Mapping[str, bytes], key: str) -> bool:
     """Whether a whole checkpoint is this run's: files may have been moved about."""
-    return set(files) == {STATE, RECORDS, HEADS} and json.loads(files[HEADS])["run_key"] == key
+    try:
+        return set(files) == {STATE, RECORDS, HEADS} and json.loads(files[HEADS])["run_key"] == key
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _unpack(key: str, files: Mapping[str, bytes]) -> Kept:

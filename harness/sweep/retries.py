@@ -32,7 +32,7 @@ def retried(pack: PackTask, text: str, first: int, earlier: Sequence[PackTask]) 
     on its pack, so they are as if it had been cut like this from the start.
     """
     reason, size = reason_of(text), len(pack.runs)
-    if reason == "error":
+    if reason == "error" or not size:
         return []
     if size > 1:
         return [PackTask(first, pack.runs[: size // 2]), PackTask(first + 1, pack.runs[size // 2 :])]

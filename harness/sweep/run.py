@@ -29,6 +29,8 @@ from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.messages import DONE, Message
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.packs import PackTask, plan_packs
+from harness.sweep.plan import finished
+from harness.sweep.profiling import Profile
 from harness.sweep.progress import Progress
 from harness.sweep.retries import reason_of, retried
 from harness.sweep.stopping import Interrupted, Stop, listening
@@ -45,6 +47,7 @@ class Means:
     engine: str = "process"
     keep_every: float = KEEP_SECONDS
     track: bool = True  # whether finished runs are delivered to MLflow at once
+    profile: bool = False  # whether to measure where the time goes
     cluster: Cluster = THIS_MACHINE
 
 
@@ -150,7 +153,8 @@ def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
 
 def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
     """The runs to make: those without an outcome, and reward models that these need and the cache has lost."""
-    open_runs = {run_key(run): run for run in sweep.runs if not _finished(folder, run)}
+    done = finished(folder, [run_key(run) for run in sweep.runs])
+    open_runs = {key: run for run in sweep.runs if (key := run_key(run)) not in done}
     needed = {run_key(reward_run(run)) for run in open_runs.values() if run.reward_model is not None} - set(open_runs)
     if needed:
         from harness.sweep.rewards import load_reward
@@ -214,15 +218,18 @@ def execute(
     """
     from harness.tracking.mlflow_outbox import Outbox
 
-    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every)
+    shop = Shop(str(out / "cache"), str(folder), sweep.runs[0].device, names, means.keep_every, means.profile)
+    profile = Profile(means.profile)
     with listening() as stop, stop.softly(), Progress(console, len(sweep.runs), len(sweep.runs) - len(left)) as shown:
         drain = _Drain(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
         failures = _build(left, out / "cache", folder, drain)
         if not failures:
             deliver = Outbox(out, sweep.name).deliver if means.track else None
-            failures = _train(left, folder, names, drain, deliver)
+            failures = _train(left, folder, names, drain, deliver, profile)
         if stop.heard:
             raise Interrupted(stop.heard)
+    for line in profile.finish(folder):
+        console.print(line, highlight=False, soft_wrap=True)
     return failures
 
 
@@ -267,7 +274,12 @@ def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) ->
 
 
 def _train(
-    left: Sequence[RunSpec], folder: Path, names: dict[str, str], drain: _Drain, deliver: Callable[[Path], int] | None
+    left: Sequence[RunSpec],
+    folder: Path,
+    names: dict[str, str],
+    drain: _Drain,
+    deliver: Callable[[Path], int] | None,
+    profile: Profile,
 ) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
     packing = settle(folder, left, drain.workers)
@@ -283,12 +295,17 @@ def _train(
             again: list[PackTask] = []
             for message in drain([Order("pack", pack.number, pack) for pack in phase]):
                 if message.kind == "done":
-                    found = store.find_run(folder, message.key)
+                    found = store.find_run(folder, message.key, names[message.key])
                     assert found is not None
                     if deliver is not None:
-                        deliver(found)
+                        with profile.tracked():
+                            deliver(found)
+                elif message.kind == "profile":
+                    profile.add(message.text)
                 elif message.kind == "failed":
                     pack = packs[message.pack]
+                    open_runs = tuple(run for run in pack.runs if not _finished(folder, run))
+                    pack = PackTask(pack.number, open_runs)  # what it has committed stands
                     smaller = retried(pack, message.text, len(packs) + len(again), packs)
                     again += smaller
                     if not smaller:
@@ -304,8 +321,9 @@ def _train(
 def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
     """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
     groups: dict[int, list[RunSpec]] = {}
+    folders = store.run_folders(folder)
     for run in runs:
-        found = store.find_run(folder, run_key(run))
+        found = folders.get(run_key(run)[:8])
         groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
     packs: list[PackTask] = []
     for _, members in sorted(groups.items(), reverse=True):

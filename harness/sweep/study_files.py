@@ -16,9 +16,10 @@ import yaml
 from harness.data.text import data_notes
 from harness.names import plain, run_key
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, TEST
+from harness.spec_targets import CLEAN, DOWNSTREAM, TEST
 from harness.sweep.study_ledger import COMPLETE, Ledger, Trial, winners
 from harness.sweep.study_scores import Scorer
+from harness.sweep.study_storage import shown
 from harness.tracking import store
 from harness.types import RunSpec
 
@@ -83,8 +84,14 @@ def fresh_runs(spec: StudySpec, ledger: Ledger) -> list[Planned]:
 
 
 def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> None:
-    """`sweep.yaml` (the resolved study) and `plan.json`, each run with its tags; runs that two trials share once."""
-    text = yaml.safe_dump(dict(spec.resolved), sort_keys=False, allow_unicode=True)
+    """`sweep.yaml` (the resolved study) and `plan.json`, each run with its tags; runs that two trials share once.
+
+    User name and password of a storage stand in no file.
+    """
+    resolved = dict(spec.resolved)
+    if resolved.get("storage"):
+        resolved["storage"] = shown(resolved["storage"])
+    text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}
     for item in runs:
@@ -146,6 +153,8 @@ def write_study(
 
 def report_split(spec: StudySpec) -> str:
     """The half of the held-out pairs that no target or constraint has seen: test, or validation where test steers."""
+    if spec.targets[0].split == DOWNSTREAM:
+        return DOWNSTREAM  # a benchmark has no half that steered nothing: only the seeds are fresh
     return CLEAN if any(t.split == TEST for t in spec.wanted) else TEST
 
 

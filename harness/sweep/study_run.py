@@ -72,6 +72,14 @@ class _Engine:
             self.failures |= {line[:8]: line for line in failed}
             if failed and not any(done(self.folder, run_key(run)) for run in left):
                 raise NothingTrained(failed)
+        if self.spec.lm_eval is not None:
+            from harness.sweep.evaluate import evaluate_runs
+
+            evaluate_runs(self.folder, [item.run for item in runs], self.spec.lm_eval, self.say)
+
+    def say(self, line: str) -> None:
+        """A line of progress."""
+        self.console.print(line, highlight=False, soft_wrap=True)
 
 
 def _committed(folder: Path, key: str) -> dict[str, Any] | None:
@@ -102,6 +110,11 @@ def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: C
 
     console = console or Console(stderr=False)
     storage_problem(spec.storage, out, spec.path)
+    if spec.lm_eval is not None:
+        from harness.sweep.evaluate import check_asked
+
+        one = (spec.template,)
+        check_asked(SweepSpec(spec.name, spec.question, one, spec.resolved, (), spec.path, spec.lm_eval))
     folder = out / spec.name
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "plan.json").exists() and not (folder / "study.json").exists() and not Ledger.found(folder):

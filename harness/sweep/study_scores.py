@@ -15,7 +15,8 @@ from pathlib import Path
 from harness.measure import records
 from harness.measure.selection import validation_half
 from harness.measure.table import METRICS
-from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST
+from harness.spec_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
+from harness.tracking.evaluations import points, read_evaluations
 from harness.tracking.store import find_run, load_result, read_table
 
 DONE = "done"
@@ -85,12 +86,14 @@ class Scorer:
 
     def _measure(self, key: str, beta: float | None, place: Path) -> Iterable[Score]:
         examples = read_table(place / "examples.parquet")
-        sampled = [name for name in self.measures if set(METRICS[name].splits) == {"S"}]
+        downstream = [name for name in self.measures if benchmark(name)]
+        held_out = [name for name in self.measures if name not in downstream]
+        sampled = [name for name in held_out if set(METRICS[name].splits) == {"S"}]
         steps = records.steps(examples, HELD_OUT)
         for step in steps:
             for split in self.splits:
                 rows = rows_of(split, examples, step)
-                for name in (name for name in self.measures if name not in sampled):
+                for name in (name for name in held_out if name not in sampled):
                     yield _score(key, step, split, name, rows, beta)
         drawn = place / "samples.parquet"
         if sampled and drawn.exists():
@@ -99,6 +102,12 @@ class Scorer:
                 rows = samples_of(split, samples, examples)
                 for name in sampled:
                     yield _score(key, steps[-1], split, name, rows, beta)
+
+        known = {name: (value, one.n) for one in read_evaluations(place) for name, value in points(one).items()}
+        for name in downstream:
+            if name in known:
+                value, items = known[name]
+                yield Score(key, steps[-1], DOWNSTREAM, name, value if math.isfinite(value) else None, items)
 
 
 def _score(key: str, step: int, split: str, name: str, rows: records.Columns, beta: float | None) -> Score:

@@ -86,7 +86,8 @@ def serve_study(folder: Path) -> int:
     if not (folder / "study.json").is_file():
         raise InputError(f"{folder}: no study.json here; expected the folder of a finished study, such as runs/study")
     settings = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
-    url = settings.get("storage") or f"sqlite:///{(folder / DATABASE).resolve()}"
+    # A password stands in no file: for a storage that wants one the address comes from Optuna's own variable.
+    url = os.environ.get("OPTUNA_STORAGE") or settings.get("storage") or f"sqlite:///{(folder / DATABASE).resolve()}"
     if find_spec("optuna_dashboard") is None:
         raise InputError(
             "optuna-dashboard is not installed; install the extra: pip install 'preference-harness[dashboard]'"

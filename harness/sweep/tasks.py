@@ -36,6 +36,7 @@ class Shop:
     device: str
     names: Mapping[str, str]
     keep_every: float = KEEP_SECONDS  # seconds between checkpoints of a pack in training
+    profile: bool = False  # whether workers measure where their time goes
     live: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,7 +66,9 @@ def _open(shop: Shop) -> Any:
 
     keep_freed_memory()
     keeping = Keeping(shop.keep_every, listen(worker=True))
-    return Workshop(Path(shop.cache), Path(shop.folder), pick_device(shop.device), shop.names, keeping)
+    workshop = Workshop(Path(shop.cache), Path(shop.folder), pick_device(shop.device), shop.names, keeping)
+    workshop.profile = shop.profile
+    return workshop
 
 
 def pick_device(name: str) -> Any:

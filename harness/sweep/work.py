@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import resource
 import socket
@@ -45,6 +46,7 @@ from harness.tracking import store
 from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
 from harness.tracking.journal import Journal
 from harness.training.loop import Training, checkpoint_steps, start
+from harness.training.spans import Spans, gemm_ceiling, summary
 from harness.types import Record, RunSpec
 
 # Splits whose metrics go to the journal, with the prefix their names carry.
@@ -61,6 +63,7 @@ class Workshop:
     names: Mapping[str, str]  # run key -> readable name
     keeping: Keeping = field(default_factory=lambda: Keeping(math.inf))
     prepared: dict[str, Prepared] = field(default_factory=dict)
+    profile: bool = False
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
@@ -70,7 +73,9 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     """
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
-    jobs, pack = _open(task, shop, t0_ms)
+    spans = Spans(shop.profile)
+    with spans("preparation"):
+        jobs, pack = _open(task, shop, t0_ms)
     settings = [job.prepared.setting for job in jobs]
     run, records, answers = begin(pack, task.runs, settings, shop.cache, shop.device)
     kind = family(task.runs[0].objective)
@@ -84,21 +89,24 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         if earlier:
             run = start(pack, shop.device, [one.state for one in earlier])
             began -= earlier[0].seconds
+        run.spans = spans
         records = stretches(run, jobs, shop.keeping, earlier, began)
     with shop.keeping.stop.softly(isinstance(run, Training)):
         try:
-            yield from _follow(task, jobs, records, run, kept)
+            yield from _follow(task, jobs, records, run, kept, spans)
         except Stopped as stopped:
             yield from _stop(task, jobs, stopped.step, time.monotonic() - began, t0_ms)
             return
         last = jobs[0].records[-1].step if jobs[0].records else -1
         probes.append(gradient_probe(run, pack.lanes, probed, last))
         chosen = [(job.run, job.prepared) for job in jobs]
-        samples = sample_jobs(chosen, run.model, answers) if kind != "reward" else []
+        with spans("sampling"):
+            samples = sample_jobs(chosen, run.model, answers) if kind != "reward" else []
         diverged = run.diverged_at[:, 0].tolist()
         if kind == "reward":
             save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
         seconds = time.monotonic() - began
+        flops = 0.0
         for lane, job in enumerate(jobs):
             status = "done" if diverged[lane] < 0 else "diverged"
             costs = _costs(job, run, seconds / len(jobs), task.number, lane)
@@ -106,12 +114,22 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
                 table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
                 store.write_table(job.folder / "probes.parquet", table)
             kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
-            _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
+            with spans("I/O"):
+                _commit(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
+            flops += costs["flops"]
             yield Message("done", task.number, key=job.key, status=status)
+        if spans.on:
+            found = summary(spans.seconds, flops if isinstance(run, Training) else 0.0, gemm_ceiling(shop.device))
+            yield Message("profile", task.number, text=json.dumps(found))
 
 
 def _follow(
-    task: PackTask, jobs: Sequence[Job], records: Iterator[Record], run: Training | RlTraining, kept: Keeper
+    task: PackTask,
+    jobs: Sequence[Job],
+    records: Iterator[Record],
+    run: Training | RlTraining,
+    kept: Keeper,
+    spans: Spans,
 ) -> Iterator[Message]:
     """Take every record of a pack: keep it, and write its metrics to the run's journal."""
     by_key = {job.key: job for job in jobs}
@@ -124,12 +142,17 @@ def _follow(
             step = record.step
             yield Message("step", task.number, step, steps)
         if record.split in PREFIXES:
-            prefix = PREFIXES[record.split]
-            columns = job.all_columns(record)
-            points = {**job.points(columns, prefix), **record.scalars}
-            if record.split == "train_observed" and "multiplier" in columns:
-                points |= constraint_metrics(columns, float(job.knobs["margin"]))
-            job.journal.append({"kind": "metrics", "step": record.step, **points})
+            with spans("records"):
+                _note(job, record)
+
+
+def _note(job: Job, record: Record) -> None:
+    """Append the metric points of a record to the run's journal."""
+    columns = job.all_columns(record)
+    points = {**job.points(columns, PREFIXES[record.split]), **record.scalars}
+    if record.split == "train_observed" and "multiplier" in columns:
+        points |= constraint_metrics(columns, float(job.knobs["margin"]))
+    job.journal.append({"kind": "metrics", "step": record.step, **points})
 
 
 def _stop(task: PackTask, jobs: Sequence[Job], step: int, seconds: float, t0_ms: int) -> Iterator[Message]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -20,8 +21,14 @@ from harness.types import InputError
 def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
     """Serve the store under `out` until Ctrl-C; prints each sweep's view, the newest first. Returns an exit code.
 
-    With `MLFLOW_TRACKING_URI` at a running server, prints that server's addresses and returns.
+    With `MLFLOW_TRACKING_URI` at a running server, prints that server's addresses and returns. Raises InputError for
+    a `host` that other machines reach: this server asks nobody who they are.
     """
+    if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
+        raise InputError(
+            f"host {host}: other machines reach it, and this server knows no users; expected 127.0.0.1. A team's "
+            "server is `mlflow server --app-name basic-auth` behind TLS, named by MLFLOW_TRACKING_URI"
+        )
     uri = tracking_uri(out)
     if uri.startswith(("http://", "https://")):
         return _say_views(open_client(uri), uri.rstrip("/"))

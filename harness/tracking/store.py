@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.names import canonical_json, slug
+from harness.names import canonical_json, canonical_plain, slug
 from harness.tracking import faults
 from harness.types import InputError
 
@@ -119,10 +119,21 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def find_run(sweep_folder: Path, run_key: str) -> Path | None:
-    """The folder of a run, or None. Folder names begin with the first 8 characters of the key."""
-    found = sorted(sweep_folder.glob(f"{run_key[:8]}-*"))
-    return found[0] if found else None
+def run_folders(sweep_folder: Path) -> dict[str, Path]:
+    """Run folders by the first 8 characters of their run key; the sweep's folder is listed once for all of them."""
+    if not sweep_folder.is_dir():
+        return {}
+    found = sorted((entry.name for entry in os.scandir(sweep_folder) if entry.name[8:9] == "-"), reverse=True)
+    return {name[:8]: sweep_folder / name for name in found}
+
+
+def find_run(sweep_folder: Path, run_key: str, readable: str = "") -> Path | None:
+    """The folder of a run, or None. Folder names begin with the first 8 characters of the key.
+
+    A folder of the `readable` name is found at once; else the sweep's folder is listed, since names may have changed.
+    """
+    likely = sweep_folder / f"{run_key[:8]}-{slug(readable)}"
+    return likely if readable and likely.is_dir() else run_folders(sweep_folder).get(run_key[:8])
 
 
 def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") -> tuple[Path, int]:
@@ -131,7 +142,7 @@ def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") ->
     What an unfinished or failed earlier attempt left is removed, but for what is named `keep`. Raises InputError where
     the folder is a link: what is removed here must be the run's own.
     """
-    folder = find_run(sweep_folder, run_key) or sweep_folder / f"{run_key[:8]}-{slug(readable)}"
+    folder = find_run(sweep_folder, run_key, readable) or sweep_folder / f"{run_key[:8]}-{slug(readable)}"
     if folder.is_symlink():
         raise InputError(f"{folder}: is a symbolic link; a run's folder must be a folder, remove the link")
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -209,7 +220,7 @@ def _whole_result(path: Path) -> dict[str, Any] | None:
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         stated = value.pop("sha256")
-        actual = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+        actual = hashlib.sha256(canonical_plain(value).encode("utf-8")).hexdigest()
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return value if actual == stated else None

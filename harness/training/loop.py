@@ -21,6 +21,7 @@ from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
 from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
+from harness.training.spans import Spans
 from harness.training.state import LaneState, restore
 from harness.types import Record
 
@@ -50,6 +51,7 @@ class Training:
     live: LaneModel | None = None  # the frozen reference, for objectives that need more of it than the stored table
     diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
     step: int = 0  # updates done
+    spans: Spans = field(default_factory=Spans)
     timetable: Timetable | None = None  # made by the first `train`, so that going on costs nothing
 
     @property
@@ -121,27 +123,34 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
     settings = pack.lanes[0].training
     table = run.timetable = run.timetable or timetable(pack, device)
     gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
+    spans = run.spans
+    head = model.model.get_output_embeddings() if spans.on else None
     while until is None or run.step < until:
         if run.step in pack.checkpoints:
-            yield from evaluate(pack, model, run.live, run.groups, run.step)
+            with spans("evaluation"):
+                found = list(evaluate(pack, model, run.live, run.groups, run.step))
+            yield from found
         if run.step == settings.steps:
             return
-        loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
-        grad = model.gradient(loss.sum(), gradient)
-        grad, norm = clip(grad, table.max_norm, model.norm(grad))
-        finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
-        run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
-        adamw_step(
-            model.flat,
-            grad,
-            run.adam,
-            step=run.step + 1,
-            rate=table.rates[run.step],
-            beta1=settings.adam_beta1,
-            beta2=settings.adam_beta2,
-            weight_decay=settings.weight_decay,
-            alive=run.alive,
-        )
+        with spans("forward"), spans.within(head, "head"):
+            loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
+        with spans("backward"):
+            gradient = model.gradient(loss.sum(), gradient)
+        with spans("optimizer"):
+            grad, norm = clip(gradient, table.max_norm, model.norm(gradient))
+            finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
+            run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
+            adamw_step(
+                model.flat,
+                grad,
+                run.adam,
+                step=run.step + 1,
+                rate=table.rates[run.step],
+                beta1=settings.adam_beta1,
+                beta2=settings.adam_beta2,
+                weight_decay=settings.weight_decay,
+                alive=run.alive,
+            )
         run.step += 1
 
 

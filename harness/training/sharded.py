@@ -88,6 +88,7 @@ class _Halves(nn.Module):
     def __init__(self, causal: Any) -> None:
         super().__init__()
         self.causal = causal  # an unmodified transformers causal LM laid out as Llama's
+        self.config = causal.config
 
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor] | None, hidden: Tensor | None) -> Tensor:
         """Hidden states at the places asked for, given `inputs`; else the logits of `hidden`."""

@@ -32,9 +32,10 @@ class Case:
     order: np.ndarray
 
 
-def case(size: str, batch: int, steps: int, mode: str = "strict") -> Case:
+def case(size: str, batch: int, steps: int, mode: str = "strict", factor: int = 1) -> Case:
     """Random pairs of a size, its untrained model and settings. The same for every arm."""
     vocabulary, width, layers, prompt, response = SIZES[size]
+    prompt, response = prompt * factor, response * factor
     rng = np.random.default_rng(0)
 
     def tokens(low: int, high: int) -> np.ndarray:
@@ -43,7 +44,7 @@ def case(size: str, batch: int, steps: int, mode: str = "strict") -> Case:
     pairs = [
         TokenisedPair(str(i), tokens(prompt // 2, prompt), tokens(4, response), tokens(4, response)) for i in range(128)
     ]
-    architecture = Architecture(vocabulary, width, layers, max(width // 32, 1), width * 3, 128)
+    architecture = Architecture(vocabulary, width, layers, max(width // 32, 1), width * 3, 128 * factor)
     settings = TrainingSpec(steps=steps, batch_size=batch, learning_rate=1e-3, warmup_steps=2, mode=mode)
     order = batch_ids([p.id for p in pairs], 0, steps, batch)
     return Case(size, architecture, initial_weights(architecture, 0), pairs, settings, order)

@@ -14,9 +14,10 @@ from harness.models import picked
 from harness.models.folder import Source, base_model, shell, start_weights
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.load import Architecture, skeleton
-from harness.models.logps import build_corpus, pair_logps
+from harness.models.logps import build_corpus, pair_logps, pair_logps_with
 from harness.models.lora import peft_name
 from harness.models.pack import LaneModel, build_lanes, parameter_shapes, unflatten
+from harness.models.unpadded import rooms
 from harness.types import InputError, LoraSpec
 from tests.models.families import CONFIGS, OTHERS, write
 
@@ -160,6 +161,19 @@ def test_recomputing_activations_changes_no_bit(case):
         drawn = sample(model, prompts, real, torch.full((2, 1, 4), 0.5), eos=EOS)
         assert (score_samples(model, prompts, real, drawn) - drawn.logps).abs().max() <= 1e-4
     assert torch.equal(*found)
+
+
+def test_the_real_tokens_alone_give_the_numbers_of_whole_rows(case):
+    source, rows = case
+    model = lanes(source, rows)
+    corpus = build_corpus([pack_rows(PAIRS)], None, CPU)
+    index = INDEX.expand(2, -1)
+    lengths = corpus.chosen_len + corpus.rejected_len
+    [room] = rooms(corpus.segment, lengths, index[None])
+    found = [pair_logps_with(model, None, corpus, index, frozenset(), r)[0] for r in (None, room)]
+    whole, tokens = ((pairs.chosen, model.gradient((pairs.chosen - pairs.rejected).sum())) for pairs in found)
+    assert torch.allclose(whole[0], tokens[0], rtol=1e-5)
+    assert (whole[1] - tokens[1]).norm() <= 1e-5 * whole[1].norm()
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from harness.measure.selection import validation_half
-from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST
+from harness.spec_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
 from harness.sweep.study_scores import Scorer, rows_of
 from harness.tracking import store
+from harness.tracking.evaluations import Evaluated, write_evaluations
 
 KEY = "ab" * 32
 PROMPTS = np.array([f"prompt {i % 60}" for i in range(200)], dtype=object)
@@ -90,3 +91,18 @@ def test_what_is_missing_or_not_finite_has_no_value(tmp_path):
 
 def test_a_diverged_run_has_no_scores(tmp_path):
     assert committed(tmp_path, status="diverged").scores(KEY, 2.0) == ()
+
+
+def test_a_benchmark_is_read_from_what_was_evaluated(tmp_path):
+    committed(tmp_path)
+    place = store.find_run(tmp_path, KEY)
+    measure = "lm_eval/arc_easy/acc"
+    before = Scorer(tmp_path, [measure], [CLEAN])
+    assert before.last(KEY, None, measure, DOWNSTREAM) is None, "nothing stands in for a benchmark that was not run"
+    found = Evaluated(
+        task="arc_easy", version="1", library="0.4", n=50, limit=50, num_fewshot=0, metrics={"acc": 0.5},
+        higher_is_better={"acc": True}, config_hash="c", data_hash="d", weights="w",
+    )  # fmt: skip
+    write_evaluations(place, 8, [(found, [])])
+    [score] = Scorer(tmp_path, [measure], [CLEAN]).scores(KEY, None)
+    assert (score.value, score.items, score.step, score.split) == (0.5, 50, 8, DOWNSTREAM)

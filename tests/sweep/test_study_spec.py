@@ -14,6 +14,7 @@ import yaml
 from harness.measure.table import METRICS
 from harness.spec_search import Choice, Range
 from harness.spec_study import StudySpec, load_study
+from harness.sweep.study_files import report_split
 from harness.types import InputError
 
 BASE = {
@@ -91,7 +92,7 @@ MISTAKES: list[tuple[dict[str, object], str, list[str]]] = [
     (target("rewards/accuracies"), "targets.0.measure", ["training"]),
     (target("memorised_flip_rate"), "targets.0.measure", ["training pairs"]),
     (target("clean_ranking_accuracy"), "targets.0.measure", ["training pairs"]),
-    (target("lm_eval/task/acc"), "targets.0.measure", ["does not produce"]),
+    (target("lm_eval/task/acc"), "targets.0.measure", ["is not evaluated", "lm_eval: {tasks: [task]}"]),
     (target("frac_ref_below_gamma", direction="maximize"), "targets.0.measure", ["gamma", "does not produce"]),
     (target("ref_accuracy", direction="maximize"), "targets.0.measure", ["the same for every trial"]),
     (target("reference_gold_reward"), "targets.0.measure", ["the same for every trial"]),
@@ -273,3 +274,41 @@ def test_a_loss_may_steer_where_it_has_one_scale(tmp_path):
     assert spec.targets[0].measure == "loss"
     with pytest.raises(InputError, match="its own scale"):
         load(tmp_path, **{**fixed, "objectives": [{"name": "dpo"}]}, **target("loss", direction="minimize"))
+
+
+def test_a_benchmark_may_be_aimed_at_where_it_is_evaluated(tmp_path):
+    evaluation = {"keep": "final", "lm_eval": {"tasks": ["arc_easy"], "limit": 50}}
+    goal = {"measure": "lm_eval/arc_easy/acc", "direction": "maximize"}
+    spec = load(tmp_path, evaluation=evaluation, targets=[goal], constraints=[{"measure": "kl", "at_most": 3.0}])
+    assert (spec.targets[0].measure, spec.targets[0].split) == ("lm_eval/arc_easy/acc", "downstream")
+    assert spec.lm_eval is not None and spec.lm_eval.tasks == ("arc_easy",) and report_split(spec) == "downstream"
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(dict(spec.resolved), sort_keys=False), encoding="utf-8")
+    assert load_study(again).lm_eval == spec.lm_eval and load_study(again).targets[0] == spec.targets[0]
+
+
+@pytest.mark.parametrize(
+    ("goal", "lm_eval", "why"),
+    [
+        ({"measure": "lm_eval/arc_easy/acc", "direction": "maximize"}, None, "is not evaluated"),
+        ({"measure": "lm_eval/arc_easy/acc", "direction": "maximize"}, {"tasks": ["piqa"]}, "is not evaluated"),
+        ({"measure": "lm_eval/arc_easy", "direction": "maximize"}, {"tasks": ["arc_easy"]}, "lm_eval/<task>/<metric>"),
+        ({"measure": "lm_eval/arc_easy/acc"}, {"tasks": ["arc_easy"]}, "expected maximize or minimize"),
+        ({"measure": "lm_eval/preference/acc", "direction": "maximize"}, {"tasks": ["preference"]}, "test half"),
+        (
+            {"measure": "lm_eval/arc_easy/acc", "direction": "maximize"},
+            {"tasks": ["arc_easy"], "runs": "best"},
+            "runs: all",
+        ),
+        (
+            {"measure": "lm_eval/arc_easy/acc", "direction": "maximize", "split": "test"},
+            {"tasks": ["arc_easy"]},
+            "has no split",
+        ),
+    ],
+)
+def test_a_benchmark_that_cannot_steer_is_refused(tmp_path, goal, lm_eval, why):
+    evaluation = {"keep": "final", **({"lm_eval": lm_eval} if lm_eval else {})}
+    with pytest.raises(InputError, match=why) as error:
+        load(tmp_path, evaluation=evaluation, targets=[goal])
+    assert len(error.value.problems) == 1

@@ -1,0 +1,78 @@
+"""`harness sweep --profile`: where the time of a sweep went, from what its packs and its driver measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.tracking import store
+
+FILE = "profile.json"
+# Parts of a worker's time in the order of a run; `head` is a part of `forward`, the rest adds up.
+PARTS = ("preparation", "forward", "head", "backward", "optimizer", "evaluation", "sampling", "records", "I/O")
+
+
+@dataclass
+class Profile:
+    """Sums of what packs told (`seconds` by part, training flops) and the driver's own seconds in tracking."""
+
+    on: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+    flops: float = 0.0
+    ceiling: float = 0.0  # flops a second of the machine's matrix products, the best that a pack measured
+    packs: int = 0
+    tracking: float = 0.0
+
+    def add(self, text: str) -> None:
+        """Take in what a pack told: the JSON of `harness.training.spans.summary`."""
+        found: Mapping[str, Any] = json.loads(text)
+        for name, value in found["seconds"].items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        self.flops += found["training_flops"]
+        self.ceiling = max(self.ceiling, found["gemm_flops_per_second"])
+        self.packs += 1
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Add the time of the block to tracking."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.tracking += time.perf_counter() - began
+
+    def result(self) -> dict[str, Any]:
+        """What `profile.json` holds. Seconds are summed over workers; tracking is the driver's and runs beside them."""
+        trained = sum(self.seconds.get(name, 0.0) for name in ("forward", "backward", "optimizer"))
+        speed = self.flops / trained if trained else 0.0
+        return {
+            "packs": self.packs,
+            "seconds": {name: self.seconds.get(name, 0.0) for name in PARTS},
+            "tracking_seconds": self.tracking,
+            "training_flops": self.flops,
+            "flops_per_second": speed,
+            "gemm_flops_per_second": self.ceiling,
+            "share_of_gemm": speed / self.ceiling if self.ceiling else 0.0,
+        }
+
+    def finish(self, folder: Path) -> list[str]:
+        """Write `profile.json`; returns a short table, line by line (none where nothing was measured)."""
+        if not self.on or not self.packs:
+            return []
+        found = self.result()
+        store.write_json(folder / FILE, found)
+        whole = sum(value for name, value in found["seconds"].items() if name != "head")
+        lines = [f"profile  of {self.packs} packs, {whole:.1f} s of workers ({folder / FILE})"]
+        for name, value in found["seconds"].items():
+            label = "  of it head" if name == "head" else name
+            lines.append(f"  {label:<14}{value:8.1f} s {value / whole:6.1%}")
+        lines.append(f"  {'tracking':<14}{self.tracking:8.1f} s, in the driver beside the workers")
+        speed, best = found["flops_per_second"] / 1e9, self.ceiling / 1e9
+        share = f"{found['share_of_gemm']:.0%} of the {best:.0f} of its matrix products"
+        lines.append(f"  training at {speed:.1f} GFLOP/s a worker, {share}")
+        return lines

@@ -1,0 +1,88 @@
+"""Where the time goes: seconds by name, and the speed that a machine's matrix products reach."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+
+@dataclass
+class Spans:
+    """Seconds spent by name. `on` False measures nothing and costs nothing; on a GPU measuring waits for the device."""
+
+    on: bool = False
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Add the time of the block to `name`. Blocks may nest: the inner one's time is in both."""
+        if not self.on:
+            yield
+            return
+        began = _now()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + _now() - began
+
+    @contextmanager
+    def within(self, module: nn.Module | None, name: str) -> Iterator[None]:
+        """Add the time of every forward of `module` inside the block to `name`."""
+        if not self.on or module is None:
+            yield
+            return
+        starts: list[float] = []
+
+        def end(*_: object) -> None:
+            self.seconds[name] = self.seconds.get(name, 0.0) + _now() - starts.pop()
+
+        handles = [
+            module.register_forward_pre_hook(lambda *_: starts.append(_now())),
+            module.register_forward_hook(end),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _now() -> float:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def gemm_ceiling(device: torch.device, seconds: float = 0.2) -> float:
+    """Flops a second of a matrix product of 1024 x 1024 x 1024 in float32, the best of those that fit in `seconds`."""
+    size = 1024
+    a, b = (torch.rand(size, size, device=device) for _ in range(2))
+    torch.mm(a, b)
+    fastest, end = float("inf"), time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        began = _now()
+        torch.mm(a, b)
+        fastest = min(fastest, _now() - began)
+    return 2 * size**3 / fastest
+
+
+def summary(seconds: Mapping[str, float], flops: float, ceiling: float) -> dict[str, Any]:
+    """What a profile says: seconds by part, and the flops of training a second, as a share of the ceiling too.
+
+    `head` is a part of `forward`; `flops` are those of forward and backward passes in training.
+    """
+    trained = sum(seconds.get(name, 0.0) for name in ("forward", "backward", "optimizer"))
+    speed = flops / trained if trained else 0.0
+    return {
+        "seconds": dict(seconds),
+        "training_flops": flops,
+        "flops_per_second": speed,
+        "gemm_flops_per_second": ceiling,
+        "share_of_gemm": speed / ceiling if ceiling else 0.0,
+    }

@@ -1,0 +1,93 @@
+"""What the product adds to a bare loop: corruption levels that share one reference; journal, records and MLflow."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.models.reference import score_responses
+from harness.spec import load_sweep
+from harness.sweep.material import corrupted_set, prepare
+from harness.sweep.run import Means, run_sweep
+from harness.sweep.setting import mythworld_architecture, mythworld_setting
+from harness.types import CorruptionSpec
+from tests.benchmarks.cases import CPU
+
+SPEC = """
+name: overhead
+question: What do journal, records and tracking cost?
+world: {kind: mythworld, pretrain_steps: 2, sft_steps: 2}
+objectives: [{name: dpo, beta: [0.5, 1, 1.5, 2, 3, 4, 5, 6]}]
+corruptions: [{kind: none}]
+seeds: 2
+"""
+TRAINING = ("forward", "backward", "optimizer")
+
+
+def levels() -> list[dict[str, Any]]:
+    """CPU seconds to prepare 1, 2, 4 and 8 levels of flips, against scoring the reference anew for each."""
+    run = _load().runs[0]
+    assert run.world is not None
+    weights = torch.zeros(1)
+    from harness.models.load import initial_weights
+
+    weights = initial_weights(mythworld_architecture(run.world), 0)
+    setting = mythworld_setting(run, weights)
+    scored = 0
+
+    def score(own: Any, pairs: Any) -> Any:
+        nonlocal scored
+        scored += 1
+        return score_responses(own.architecture, own.weights, pairs, CPU)
+
+    began = time.process_time()
+    prepared = prepare(setting, score)
+    once = time.process_time() - began
+    rows = []
+    for count in (1, 2, 4, 8):
+        began = time.process_time()
+        for number in range(count):
+            flips = CorruptionSpec("uniform_flip", 0.05 * (number + 1))
+            corrupted_set(prepared, replace(flips), run.seed, score)
+        shared = once + time.process_time() - began
+        rows.append({"levels": count, "seconds": round(shared, 3), "scored_anew_seconds": round(once * count, 3)})
+    assert scored == 1, "a flip must cost no forward pass"
+    return rows
+
+
+def overhead() -> dict[str, float]:
+    """Seconds a run in training, measuring, records, files and tracking, of 16 runs of the embedded world, one worker.
+
+    `share` is what journal, records, files and MLflow add to training and measuring.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = _load()
+        from rich.console import Console
+
+        run_sweep(sweep, Path(folder), 1, Console(quiet=True), Means(profile=True))
+        found = json.loads((Path(folder) / sweep.name / "profile.json").read_text())
+    seconds, runs = found["seconds"], len(sweep.runs)
+    work = sum(seconds[name] for name in TRAINING)
+    added = seconds["records"] + seconds["I/O"] + found["tracking_seconds"]
+    return {
+        "training": work / runs,
+        "evaluation": (seconds["evaluation"] + seconds["sampling"]) / runs,
+        "records": seconds["records"] / runs,
+        "files": seconds["I/O"] / runs,
+        "tracking": found["tracking_seconds"] / runs,
+        "share": added / (work + seconds["evaluation"] + seconds["sampling"]),
+        "share_of_gemm": found["share_of_gemm"],
+    }
+
+
+def _load() -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "overhead.yaml"
+        path.write_text(SPEC, encoding="utf-8")
+        return load_sweep(path)

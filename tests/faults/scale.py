@@ -1,0 +1,191 @@
+"""`nox -s scale`: 10,000 runs that train nothing, through the real plan, claims, packs, journal, status and report.
+
+One run in twenty loses its process in the middle, and the driver is killed three times. Every run is committed exactly
+once; plan within 5 s, status within 2 s, report within 60 s, memory within 1 GB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from harness.names import plain, run_key, uniform
+from harness.report.page import write_report
+from harness.spec import load_sweep
+from harness.sweep import run as driver
+from harness.sweep.engines import carry_out
+from harness.sweep.engines.process import LOST
+from harness.sweep.messages import Message
+from harness.sweep.plan import describe
+from harness.sweep.run import Means, run_sweep
+from harness.sweep.status import read_status
+from harness.sweep.stopping import Stop
+from harness.sweep.tasks import Order, Shop
+from harness.tracking import store
+from harness.tracking.journal import Journal, read_journal
+from harness.tracking.store import verify
+
+KILLED = 0.05  # of the runs
+LIMITS = {"plan": 5.0, "status": 2.0, "report": 60.0, "memory": 1024.0}  # s, s, s, MB
+QUIET = Console(quiet=True)
+
+
+def spec(runs: int) -> dict[str, Any]:
+    """A grid of so many runs: 5 objectives and betas x 4 rates x seeds."""
+    return {
+        "name": "scale",
+        "world": {"kind": "mythworld", "misaligned": 0.5},
+        "objectives": [{"name": "dpo", "beta": [0.1, 0.5, 2]}, {"name": "ipo", "beta": [0.1, 1]}],
+        "corruptions": [{"kind": "none"}, {"kind": "uniform_flip", "rate": [0.1, 0.2, 0.4]}],
+        "seeds": runs // 20,
+    }
+
+
+def fake(order: Order, shop: Shop) -> Iterator[Message]:
+    """In place of training: the files of a pack, committed as the trainer does; a few packs lose their process."""
+    sweep, log = Path(shop.folder), os.open(Path(shop.cache).parent / "committed.log", os.O_WRONLY | os.O_APPEND)
+    for lane, run in enumerate(order.payload.runs):
+        key = run_key(run)
+        folder, attempt = store.open_run(sweep, key, shop.names[key])
+        journal = Journal(folder / "events.jsonl")
+        journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": 1})
+        for step in (0, 50, 100, 200):
+            journal.append({"kind": "metrics", "step": step, "loss": uniform(step, "loss", key)})
+        if attempt == 1 and uniform(0, "killed", key) < KILLED:
+            os.kill(os.getpid(), signal.SIGKILL)
+        journal.close()
+        measures = ("ranking_accuracy", "reward_accuracy", "undesirable_zone", "train_loss_last", "kl")
+        value = {
+            "run_key": key,
+            "status": "done",
+            "steps": run.training.steps,
+            "results": {name: uniform(0, name, key) for name in measures},
+            "costs": {"seconds": 0.01, "pack": order.number, "lane": lane},
+            "config": plain(run),
+            "name": shop.names[key],
+            "t0_ms": 1,
+        }
+        store.commit(folder, value)
+        os.write(log, f"{key}\n".encode())
+        yield Message("done", order.number, key=key, status="done")
+
+
+def forked(
+    function: Callable[..., Iterator[Message]], tasks: Sequence[Any], settings: Any, workers: int, stop: Stop
+) -> Iterator[Message]:
+    """An engine of forked processes that light tasks can be killed in by the hundred: one a task, a pipe each."""
+    waiting, live = deque(tasks), {}
+    while waiting or live:
+        while waiting and len(live) < workers and not stop.heard:
+            task = waiting.popleft()
+            read, write = os.pipe()
+            child = os.fork()
+            if not child:
+                os.close(read)
+                for message in carry_out(function, task, settings):
+                    os.write(write, f"{json.dumps(plain(message))}\n".encode())
+                os._exit(0)
+            os.close(write)
+            live[child] = (task, os.fdopen(read))
+        child, status = os.wait()
+        task, lines = live.pop(child)
+        with lines:
+            for line in lines:
+                yield Message(**json.loads(line))
+        if status:
+            yield Message("failed", task.number, text=f"{LOST} {os.waitstatus_to_exitcode(status)}")
+
+
+def timed(what: Callable[[], object]) -> tuple[float, float]:
+    """Wall seconds and peak megabytes of `what`, in a forked child of its own."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        began = time.monotonic()
+        what()
+        spent, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        os.write(write, json.dumps([spent, peak]).encode())
+        os._exit(0)
+    os.close(write)
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise SystemExit(f"scale: a step ended with {os.waitstatus_to_exitcode(status)}")
+    with os.fdopen(read) as answer:
+        spent, peak = json.loads(answer.read())
+    return spent, peak
+
+
+def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
+    """Run the sweep to its end, its driver killed so many times on the way; wall seconds and commands it took."""
+    driver.load_engine = lambda name: forked
+    driver.perform = fake
+    driver._build = lambda *_: []
+    draw, commands, began = random.Random(1), 0, time.monotonic()
+    while True:
+        commands += 1
+        child = os.fork()
+        if not child:
+            os.setsid()
+            driver._finish = lambda *_: 0
+            os._exit(run_sweep(load_sweep(file), out, 4, QUIET, Means("forked", 1e9, track=False)))
+        if commands <= driver_kills:
+            time.sleep(draw.uniform(5, 12))
+            os.killpg(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if status == 0:
+            return time.monotonic() - began, commands
+        if commands > driver_kills:
+            raise SystemExit(f"scale: the sweep ended with {os.waitstatus_to_exitcode(status)}")
+
+
+def main() -> int:
+    """Rehearse and print the figures; 1 where a run is missing or made twice, or a limit is passed."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.scale", description=__doc__)
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--driver-kills", type=int, default=3)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="harness-scale-") as name:
+        out, file = Path(name) / "runs", Path(name) / "scale.yaml"
+        out.mkdir()
+        (out / "committed.log").touch()
+        file.write_text(yaml.safe_dump(spec(given.runs)))
+        figures = {"plan": timed(lambda: describe(load_sweep(file), out))}
+        seconds, commands = drain(file, out, given.driver_kills)
+        folder = out / "scale"
+        figures["status"] = timed(lambda: read_status(folder))
+        figures["report"] = timed(lambda: write_report(folder))
+        keys = [run_key(run) for run in load_sweep(file).runs]
+        commits = Counter((out / "committed.log").read_text().split())
+        results = {path.parent.name[:8]: store.load_result(path.parent) for path in folder.glob("*/result.json")}
+        attempts = Counter(result["attempt"] for result in results.values() if result)
+        whole = sum(len(read_journal(path)) == 5 for path in folder.glob("*/events.jsonl"))
+        damaged = verify(folder)
+    lost = len(keys) - sum(result is not None for result in results.values())
+    twice = sum(count - 1 for count in commits.values())
+    print(f"{len(keys)} runs in {seconds:.0f} s with {commands} commands, {given.driver_kills} of them killed")
+    print(f"{attempts.total() - attempts[1]} runs were begun again after their process or the driver was killed")
+    print(f"lost {lost}, made twice {twice}, damaged files {len(damaged)}, whole journals {whole} of {len(keys)}")
+    bad = bool(lost or twice or damaged or whole != len(keys))
+    for what, (spent, peak) in figures.items():
+        limit = LIMITS[what]
+        print(f"{what:<8}{spent:>7.2f} s (at most {limit:g}), {peak:>6.0f} MB (at most {LIMITS['memory']:g})")
+        bad = bad or spent > limit or peak > LIMITS["memory"]
+    return int(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
