@@ -141,9 +141,7 @@ def _share(value: Any) -> Tensor:
 def _gathered(pairs: PairLogps, count: int) -> PairLogps:
     """The columns `(1, b)` of every process behind each other, cut to `count`."""
     values = {
-        field.name: _gather(getattr(pairs, field.name))[:, :count]
-        for field in fields(pairs)
-        if field.name != "extra"
+        field.name: _gather(getattr(pairs, field.name))[:, :count] for field in fields(pairs) if field.name != "extra"
     }
     extra = {name: _gather(value)[:, :count] for name, value in pairs.extra.items()}
     return replace(pairs, **values, extra=extra)

@@ -184,7 +184,8 @@ def test_mlflows_database_is_refused_as_storage(tmp_path, monkeypatch):
 
 def test_a_password_in_the_storage_is_refused_and_not_repeated(tmp_path):
     path = tmp_path / "s.yaml"
-    path.write_text(yaml.safe_dump({**BASE, "storage": "postgresql+psycopg2://u:hunter2@host/optuna"}), encoding="utf-8")
+    url = "postgresql+psycopg2://u:hunter2@host/optuna"
+    path.write_text(yaml.safe_dump({**BASE, "storage": url}), encoding="utf-8")
     with pytest.raises(InputError, match="PGPASSWORD") as refused:
         load_study(path)
     assert "hunter2" not in str(refused.value)
