@@ -137,7 +137,7 @@ def test_a_worker_is_told_to_stop_when_the_drivers_sign_goes(tmp_path: Path) -> 
             time.sleep(0.05)
         yield Message("built", task.number, status="stopped" if stop.heard else "went on")
 
-    with listening():
+    with listening() as stop, stop.softly():
         (message,) = carry_out_far(looking, Order("build", 1, ()), shared(shop(tmp_path)), sign, code())
     assert message.status == "stopped"
 

@@ -117,7 +117,7 @@ def connect(cluster: Cluster) -> Any:
         if cluster.address:
             ray.init(address=cluster.address, **common)
         else:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
