@@ -32,6 +32,7 @@ NETWORK = (
     *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs"),
 )
 PRIVATE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines a run, where the store is a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ def tracking_uri(out: Path) -> str:
 
 def open_client(uri: str) -> Any:
     """An MlflowClient without telemetry and without schema chatter on the terminal."""
-    for name, value in PRIVATE.items():
+    for name, value in {**PRIVATE, **QUIET}.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
