@@ -73,7 +73,8 @@ def plan(
 ) -> None:
     """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
     from harness.spec import load_sweep
-    from harness.sweep.plan import Machines, describe, render
+    from harness.sweep.forecast import Machines
+    from harness.sweep.plan import describe, render
 
     if engine is None and (gpus or workers):
         raise InputError("--gpus, --workers: say of which --engine")

@@ -28,10 +28,13 @@ LATER_FIELDS = (
 WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
 
 T = TypeVar("T")
+_SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
 def plain(value: Any) -> Any:
     """`value` as JSON-ready plain data: dataclasses and mappings become dicts, tuples become lists."""
+    if type(value) in _SCALARS:  # most of what a plan of thousands of runs asks about
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -80,7 +83,8 @@ def run_key(run: RunSpec) -> str:
             (config[part] or {}).pop(name, None)
     if config["reward_model"] is None:
         del config["reward_model"]
-    return content_hash({"recipe": RECIPE_VERSION, **config})
+    text = canonical_plain({"recipe": RECIPE_VERSION, **config})
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def stream_seed(root: int, purpose: str, *names: object) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -219,6 +220,11 @@ def _assemble(
         problems.append(
             f"{node.where} storage: {shown(plain_node(node))}; expected a database URL of {', '.join(STORAGE_SCHEMES)} "
             "such as sqlite:///optuna.db, or no such key for the study's own file"
+        )
+    elif urlsplit(node.value).password:
+        problems.append(
+            f"{node.where} storage: holds a password, which would stand in the study's folder; expected an address "
+            "without one, and PGPASSWORD or a line in ~/.pgpass"
         )
     resolved = {
         "name": name, "question": question,

@@ -49,7 +49,7 @@ USAGE = (
     (["sweep", "good.yaml", "--workers", "0"], 2, "--workers"),
     (["sweep", "good.yaml", "--workers", "-1"], 2, "--workers"),
     (["sweep", "good.yaml", "--workers", "1.5"], 2, "--workers"),
-    (["sweep", "good.yaml", "--engine", "slurm"], 2, "--engine"),
+    (["sweep", "good.yaml", "--engine", "cloud"], 2, "--engine"),
     (["sweep", "good.yaml", "--checkpoint-every", "-1"], 2, "--checkpoint-every"),
     (["sweep", "good.yaml", "--allow-pickle"], 2, "No such option"),
     (["sweep", "good.yaml", "--trust-remote-code"], 2, "No such option"),

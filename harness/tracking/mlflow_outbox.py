@@ -84,7 +84,7 @@ class Outbox:
             result = load_result(run)
             if result is not None and sent.get(result["run_key"]) != delivery_digest(run, result):
                 try:
-                    total += count_points(run)
+                    total += count_points(run, len(self._the_plan().names))
                 except JournalDamaged as damage:
                     self.reason = f"{damage}; not sent, see harness verify"
         return total

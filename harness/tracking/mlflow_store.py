@@ -26,7 +26,13 @@ SHORT = {
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
 }
+# File systems on which sqlite's locks do not hold. (9p and overlays are how containers see their own disk.)
+NETWORK = (
+    *("nfs", "nfs4", "cifs", "smb3", "smbfs", "lustre", "ceph", "gpfs", "beegfs", "afs", "glusterfs"),
+    *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs"),
+)
 PRIVATE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines a run, where the store is a server
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ def tracking_uri(out: Path) -> str:
 
 def open_client(uri: str) -> Any:
     """An MlflowClient without telemetry and without schema chatter on the terminal."""
-    for name, value in PRIVATE.items():
+    for name, value in {**PRIVATE, **QUIET}.items():
         os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
@@ -87,6 +93,19 @@ def probe(uri: str) -> None:
     socket.create_connection((parts.hostname or "localhost", port), timeout=2).close()
 
 
+def network_kind(place: Path, mounts: str) -> str:
+    """The kind of network or user-space file system that holds `place`, by the text of /proc/mounts; "" for a disk.
+
+    sqlite's locks do not hold there: databases were found malformed.
+    """
+    found, kind = Path("/"), ""
+    for line in mounts.splitlines():
+        point, name = Path(line.split(" ")[1].replace("\\040", " ")), line.split(" ")[2]
+        if place.is_relative_to(point) and point.is_relative_to(found):
+            found, kind = point, name
+    return kind if kind in NETWORK else ""
+
+
 def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     """Open the store, create schema and experiment where they are missing. Raises one of `down_errors()`.
 
@@ -96,6 +115,14 @@ def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     if uri.startswith(("http://", "https://")):
         probe(uri)
     local = uri.startswith("sqlite:")
+    mounts = Path("/proc/mounts")
+    if uri == default_uri(out) and mounts.exists():
+        kind = network_kind(out.resolve(), mounts.read_text(encoding="utf-8", errors="replace"))
+        if kind:
+            raise OSError(
+                f"{out} is on {kind}, where sqlite's locks do not hold; set MLFLOW_TRACKING_URI to a server or a local "
+                "sqlite file, then run harness sync"
+            )
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(str(out / ".mlflow.lock"), mode=0o600):
         client = open_client(uri)

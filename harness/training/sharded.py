@@ -78,7 +78,7 @@ class ShardedModel:
     def _put_back(self) -> None:
         with torch.no_grad():
             sizes = [_share(parameter).numel() for parameter in self.parameters]
-            for parameter, part in zip(self.parameters, self.flat[0].split(sizes), strict=True):
+            for parameter, part in zip(self.parameters, torch.split(self.flat[0], sizes), strict=True):
                 _share(parameter).copy_(part.view_as(_share(parameter)))
 
 
@@ -141,12 +141,15 @@ def _share(value: Any) -> Tensor:
 def _gathered(pairs: PairLogps, count: int) -> PairLogps:
     """The columns `(1, b)` of every process behind each other, cut to `count`."""
     values = {
-        field.name: _Gather.apply(getattr(pairs, field.name))[:, :count]
-        for field in fields(pairs)
-        if field.name != "extra"
+        field.name: _gather(getattr(pairs, field.name))[:, :count] for field in fields(pairs) if field.name != "extra"
     }
-    extra = {name: _Gather.apply(value)[:, :count] for name, value in pairs.extra.items()}
+    extra = {name: _gather(value)[:, :count] for name, value in pairs.extra.items()}
     return replace(pairs, **values, extra=extra)
+
+
+def _gather(own: Tensor) -> Tensor:
+    whole: Tensor = _Gather.apply(own)  # type: ignore[no-untyped-call]
+    return whole
 
 
 class _Gather(torch.autograd.Function):
@@ -163,6 +166,6 @@ class _Gather(torch.autograd.Function):
         return torch.cat(parts, 1)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         own = grad[:, dist.get_rank() * ctx.width :][:, : ctx.width]
         return own * dist.get_world_size()

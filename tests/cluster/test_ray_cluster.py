@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.tracking.store import load_result
-from tests.cluster.fleet import begun, command, committed, ended, ray_of_two, wait_for, workers_of
+from tests.cluster.fleet import ROOT, begun, command, committed, ended, ray_of_two, wait_for, workers_of
 
 pytestmark = [
     pytest.mark.cluster,
@@ -79,6 +81,34 @@ def test_worker_and_node_lost_with_tracking_down(inline: Path, ray_nodes: tuple[
     attempts = check(sweep, inline)
     print(f"5 runs, attempts {attempts}")
     assert max(attempts) > 1
+
+
+OWN = """
+import os, subprocess, sys
+from harness.sweep.engines import Cluster
+from harness.sweep.engines.ray import connect, slots
+ray = connect(Cluster())
+assert os.environ["RAY_AUTH_MODE"] == "token" and len(os.environ["RAY_AUTH_TOKEN"]) == 64
+address = ray.get_runtime_context().gcs_address
+stranger = (
+    "from harness.sweep.engines import Cluster; from harness.sweep.engines.ray import connect\\n"
+    f"connect(Cluster(address={address!r}))"
+)
+env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
+refused = subprocess.run([sys.executable, "-c", stranger], env=env, capture_output=True, text=True, timeout=200)
+print(address, slots(Cluster()) > 0, refused.returncode, "cannot join this Ray cluster" in refused.stderr)
+"""
+
+
+def test_a_ray_of_its_own_is_on_loopback_and_asks_for_its_token() -> None:
+    """Started without an address: bound to this machine, and whoever comes with another token is refused."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", OWN], cwd=ROOT, env={**env, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    address, *said = done.stdout.split()[-4:]
+    assert address.startswith("127.0.0.1:") and said == ["True", "1", "True"]
 
 
 def check(sweep: Path, inline: Path) -> list[int]:

@@ -127,11 +127,11 @@ def kills(on: Ground, count: int, seed: int) -> Tally:
         at, done, code = on.fresh(f"kills-{sweeps}", cached=sweeps > 1), {}, None
         while tally.injected < count:
             arm: Callable[[], object] = lambda: None  # noqa: E731
-            if draw.random() < 0.4:
+            if draw.random() < 0.3:
                 point, nth = draw.choice(faults.POINTS), draw.randint(1, 12)
                 arm = lambda p=point, n=nth: faults._armed.update({p: ("kill", n)})  # noqa: E731
             child = fork(sweep_command(at), arm, at.root / "log")
-            code = signal_after(child, draw.uniform(0.02, 0.5 * on.seconds))
+            code = signal_after(child, draw.uniform(0.02, 1.2 * on.seconds))
             if code is None:
                 wait(child)
             tally.injected += code is None or code == -signal.SIGKILL

@@ -110,23 +110,23 @@ def forked(
             yield Message("failed", task.number, text=f"{LOST} {os.waitstatus_to_exitcode(status)}")
 
 
-def timed(what: Callable[[], object]) -> tuple[float, float]:
-    """Wall seconds and peak megabytes of `what`, in a forked child of its own."""
+def timed(what: Callable[[], object]) -> tuple[float, float, float]:
+    """Processor seconds, wall seconds and peak megabytes of `what`, in a forked child of its own."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        began = time.monotonic()
+        began, busy = time.monotonic(), time.process_time()
         what()
-        spent, peak = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        os.write(write, json.dumps([spent, peak]).encode())
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        os.write(write, json.dumps([time.process_time() - busy, time.monotonic() - began, peak]).encode())
         os._exit(0)
     os.close(write)
     _, status = os.waitpid(child, 0)
     if status:
         raise SystemExit(f"scale: a step ended with {os.waitstatus_to_exitcode(status)}")
     with os.fdopen(read) as answer:
-        spent, peak = json.loads(answer.read())
-    return spent, peak
+        spent, wall, peak = json.loads(answer.read())
+    return spent, wall, peak
 
 
 def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
@@ -180,9 +180,10 @@ def main() -> int:
     print(f"{attempts.total() - attempts[1]} runs were begun again after their process or the driver was killed")
     print(f"lost {lost}, made twice {twice}, damaged files {len(damaged)}, whole journals {whole} of {len(keys)}")
     bad = bool(lost or twice or damaged or whole != len(keys))
-    for what, (spent, peak) in figures.items():
+    for what, (spent, wall, peak) in figures.items():
         limit = LIMITS[what]
-        print(f"{what:<8}{spent:>7.2f} s (at most {limit:g}), {peak:>6.0f} MB (at most {LIMITS['memory']:g})")
+        room = f"{peak:>6.0f} MB (at most {LIMITS['memory']:g})"
+        print(f"{what:<8}{spent:>7.2f} s of one core (at most {limit:g}), {wall:>6.1f} s on the clock, {room}")
         bad = bad or spent > limit or peak > LIMITS["memory"]
     return int(bad)
 

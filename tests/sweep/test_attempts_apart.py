@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.sweep.engines.apart import ATTEMPTS, perform_apart, publish, sweep_
 from harness.sweep.engines.far import carry_out_far, code, put_up_sign, shared
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask
+from harness.sweep.stopping import listen, listening
 from harness.sweep.tasks import Order, Shop
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step, save_checkpoint
@@ -122,6 +124,22 @@ def test_a_worker_says_what_it_cannot_work_with(tmp_path: Path) -> None:
     (other,) = carry_out_far(committing("done", ""), order(), far, sign, "another")
     assert other.kind == "input" and "another version of the harness" in other.text
     assert put_up_sign(tmp_path) != sign and not sign.exists()
+
+
+def test_a_worker_is_told_to_stop_when_the_drivers_sign_goes(tmp_path: Path) -> None:
+    sign = put_up_sign(tmp_path)
+
+    def looking(task: Order, own: Shop) -> Iterator[Message]:
+        stop = listen(worker=True)
+        sign.unlink()
+        until = time.monotonic() + 20
+        while not stop.heard and time.monotonic() < until:
+            time.sleep(0.05)
+        yield Message("built", task.number, status="stopped" if stop.heard else "went on")
+
+    with listening() as stop, stop.softly():
+        (message,) = carry_out_far(looking, Order("build", 1, ()), shared(shop(tmp_path)), sign, code())
+    assert message.status == "stopped"
 
 
 def test_what_is_shared_names_places_in_full(tmp_path: Path, monkeypatch) -> None:

@@ -142,6 +142,16 @@ def test_damaged_checkpoints_are_set_aside_for_older_ones_or_a_fresh_start(calm,
     assert (folder / "results.csv").read_bytes() == (calm / "results.csv").read_bytes()
 
 
+def test_a_run_alone_from_nothing_gives_the_bits_that_it_gave_in_its_pack(calm):
+    """`verify --rerun`: bitwise equal; after a change of a stored value, it says which."""
+    from harness.sweep.rerun import rerun
+
+    folder = sorted(path.parent for path in calm.glob("*/result.json"))[0]
+    found = rerun(folder)
+    assert (found.tier, found.lines) == ("T1", ("bitwise equal: every stored value and every result (T1)",))
+    assert not list(calm.parent.glob(".rerun-*"))
+
+
 def test_checkpoints_keep_two_and_choose_the_newest_whole_one(tmp_path):
     for step in (3, 5, 9):
         save_checkpoint(tmp_path, step, {"a": b"x" * step, "b": b""})

@@ -182,6 +182,15 @@ def test_mlflows_database_is_refused_as_storage(tmp_path, monkeypatch):
     assert not list(out.glob("*/*")) if out.exists() else True
 
 
+def test_a_password_in_the_storage_is_refused_and_not_repeated(tmp_path):
+    path = tmp_path / "s.yaml"
+    url = "postgresql+psycopg2://u:hunter2@host/optuna"
+    path.write_text(yaml.safe_dump({**BASE, "storage": url}), encoding="utf-8")
+    with pytest.raises(InputError, match="PGPASSWORD") as refused:
+        load_study(path)
+    assert "hunter2" not in str(refused.value)
+
+
 def test_a_sweep_spec_points_to_the_verb_and_a_sweeps_folder_is_left_alone(tmp_path, capsys):
     from harness.cli import run
 

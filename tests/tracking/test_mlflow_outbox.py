@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 from harness.tracking import mlflow_outbox, store
 from harness.tracking.journal import read_journal
 from harness.tracking.mlflow_outbox import ACKS, Outbox, sync
-from harness.tracking.mlflow_store import SHORT, default_uri, open_client
+from harness.tracking.mlflow_rows import Point, thinned
+from harness.tracking.mlflow_store import SHORT, default_uri, network_kind, open_client
 from harness.types import InputError
 from tests.tracking.sweeps import POINTS, T0, commit_run, make_sweep, read_runs, write_plan
 
@@ -280,3 +282,38 @@ def test_nothing_is_opened_before_the_first_delivery(tmp_path: Path) -> None:
 def test_sync_wants_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no plan\.json"):
         sync(tmp_path)
+
+
+def test_big_sweeps_send_fewer_points_and_the_first_and_last_are_among_them() -> None:
+    """Above 1000 runs a metric sends at most 50 points; the journal is not touched."""
+    whole = [Point(key, float(step), T0 + step, step) for step in range(200) for key in ("loss", "kl")]
+    whole.append(Point("final/kl", 1.0, T0 + 200, 200))
+    assert thinned(whole, 1000) == tuple(whole)
+    fewer = thinned(whole, 1001)
+    for key in ("loss", "kl"):
+        steps = [point.step for point in fewer if point.key == key]
+        assert len(steps) == 50 and steps[0] == 0 and steps[-1] == 199 and steps == sorted(steps)
+        assert max(b - a for a, b in pairwise(steps)) <= 5
+    assert fewer[-1] == whole[-1]
+    short = [Point("loss", 0.0, T0 + step, step) for step in range(6)]
+    assert thinned(short, 10_000) == tuple(short)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        ("/data/runs", ""),
+        ("/data/shared/runs", "nfs4"),
+        ("/data/shared2/runs", ""),
+        ("/home/a b/runs", "fuse.sshfs"),
+        ("/", ""),
+    ],
+)
+def test_file_systems_whose_locks_do_not_hold_are_known(place: str, kind: str) -> None:
+    mounts = (
+        "/dev/sda1 / ext4 rw 0 0\n"
+        "/dev/sdb1 /data xfs rw 0 0\n"
+        "server:/x /data/shared nfs4 rw 0 0\n"
+        "a@b: /home/a\\040b fuse.sshfs rw 0 0\n"
+    )
+    assert network_kind(Path(place), mounts) == kind

@@ -6,6 +6,8 @@ the shared folder; one that sees it go stops at its next boundary. No network is
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import threading
 import uuid
@@ -17,7 +19,7 @@ from harness.names import content_hash
 from harness.sweep.engines import TaskFunction, carry_out
 from harness.sweep.engines.apart import perform_apart
 from harness.sweep.messages import Message
-from harness.sweep.stopping import SIGNALS, Stop, listen
+from harness.sweep.stopping import listen
 from harness.sweep.tasks import Order, Shop
 from harness.tracking.store import sha256
 
@@ -51,8 +53,9 @@ def carry_out_far(function: TaskFunction, order: Order, shop: Shop, sign: Path, 
     import torch
 
     torch.set_num_threads(1)
-    stop, done = listen(worker=True), threading.Event()
-    threading.Thread(target=_watch, args=(sign, stop, done), daemon=True).start()
+    listen(worker=True)
+    done = threading.Event()
+    threading.Thread(target=_watch, args=(sign, done), daemon=True).start()
     try:
         yield from carry_out(lambda task, own: perform_apart(function, task, own), order, shop)
     finally:
@@ -71,10 +74,11 @@ def _problem(home: Path, sign: Path, driver_code: str) -> str:
     return ""
 
 
-def _watch(sign: Path, stop: Stop, done: threading.Event) -> None:
+def _watch(sign: Path, done: threading.Event) -> None:
+    """Once the sign is gone, the signal that means stop: at the next boundary, or at once where nothing can be kept."""
     while not done.wait(LOOK_SECONDS):
         if not sign.exists():
-            stop.heard = stop.heard or SIGNALS[-1]
+            os.kill(os.getpid(), signal.SIGTERM)
             return
 
 

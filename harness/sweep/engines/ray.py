@@ -25,6 +25,7 @@ from harness.sweep.stopping import Stop
 from harness.sweep.tasks import Order, Shop
 from harness.types import InputError
 
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0, the default on these two systems: Ray binds to loopback alone
 OBJECT_STORE = 100 * 2**20  # bytes, of a Ray started here: messages are small, everything large is a file
 
 
@@ -101,8 +102,10 @@ def connect(cluster: Cluster) -> Any:
     """The module `ray`, connected; a Ray of this machine's own is started where no address is given."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    if not cluster.address and os.environ["RAY_AUTH_MODE"] == "token" and not _token_set():
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # of this Ray alone, gone with it
+    if not cluster.address:
+        os.environ.setdefault(LOOPBACK, "0")
+        if os.environ["RAY_AUTH_MODE"] == "token" and not _token_set():
+            os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # of this Ray alone, gone with it
     try:
         import ray
     except ImportError:
@@ -114,7 +117,7 @@ def connect(cluster: Cluster) -> Any:
         if cluster.address:
             ray.init(address=cluster.address, **common)
         else:
-            ray.init(include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE, **common)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
