@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 240.0  # seconds; two cores, and perhaps not alone
+PATIENCE = 900.0  # seconds; two cores, and perhaps not alone
 
 
 def command(*arguments: str, **env: str) -> subprocess.Popen[str]:
