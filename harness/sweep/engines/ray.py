@@ -124,8 +124,8 @@ def connect(cluster: Cluster) -> Any:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
-            f"--address {cluster.address or '(none)'}: cannot join this Ray cluster ({why}); it must run with RAY_AUTH_MODE=token, "
-            "and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be set here as there"
+            f"--address {cluster.address or '(none)'}: cannot join this Ray cluster ({why}); it must run with "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be set here as there"
         ) from None
     return ray
 
