@@ -20,6 +20,7 @@ RECIPE_VERSION = 1
 LATER_FIELDS = (
     ("evaluation", "gradient_probe", 0),
     ("evaluation", "keep", ""),
+    ("data", "test", 0.0),
     *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns")),
     ("training", "mode", "strict"),
 )

@@ -234,4 +234,9 @@ def _shape_problems(name: str, axes: Mapping[str, list[Any]], node: Node | None,
         for total, prompt in itertools.product(axes["max_length"], axes["max_prompt_length"]):
             if prompt >= total:
                 lines.append(f"{at('max_prompt_length')}: {prompt} leaves no room for a response; expected < {total}")
+        for held, test in itertools.product(axes["heldout"], axes["test"]):
+            if test and (0 if all(axes["heldout_split"]) else held) + test >= 1:
+                lines.append(
+                    f"{at('test')}: {test:g} beside heldout {held:g} leaves nothing to train on; expected less"
+                )
     return lines

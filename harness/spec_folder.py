@@ -154,17 +154,29 @@ def _weight_problems(folder: Path) -> Iterator[str]:
 
 def _stated_size(path: Path) -> int:
     """The size that a safetensors header gives its file; -1 where there is no header to read."""
+    length, header = _header(path)
+    return 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0) if length else -1
+
+
+def _header(path: Path) -> tuple[int, dict[str, Any]]:
+    """Length and entries (tensor -> dtype, shape, offsets) of a safetensors header; 0 where there is none to read."""
     with path.open("rb") as file:
         head = file.read(8)
         length = struct.unpack("<Q", head)[0] if len(head) == 8 else 0
         if not 2 <= length <= 100_000_000:
-            return -1
+            return 0, {}
         try:
-            header = json.loads(file.read(length))
+            header: dict[str, Any] = json.loads(file.read(length))
         except ValueError:
-            return -1
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return 8 + int(length) + max(ends, default=0)
+            return 0, {}
+    header.pop("__metadata__", None)
+    return int(length), header
+
+
+def linear_names(folder: Path) -> set[str]:
+    """The modules of a folder's weights that hold a matrix: what adapters can be put on, embeddings among them."""
+    entries = [item for path in sorted(folder.glob("*.safetensors")) for item in _header(path)[1].items()]
+    return {name.removesuffix(".weight") for name, entry in entries if len(entry["shape"]) == 2}
 
 
 def _token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:

@@ -10,7 +10,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from harness.spec_folder import length_problems
+from harness.names import suggestion
+from harness.spec_folder import length_problems, linear_names
 from harness.spec_models import section_axes, shown
 from harness.spec_place import locate, model_folder
 from harness.spec_set import SOURCE
@@ -18,6 +19,7 @@ from harness.types import InputError, LoraSpec
 from harness.yaml_strict import Node, plain
 
 FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
+ALL = "all-linear"
 _LORA = {"rank": "an integer in [1, 4096]", "alpha": "a number in (0, 1000000]", "targets": "all-linear, or names"}
 
 
@@ -65,7 +67,22 @@ def path_model_axes(
                 "changed since the line was written; expected the same model, or no such line"
             )
         axes["path"], axes["sha256"] = [path for path, _ in found], [identity for _, identity in found]
+        problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
     return axes
+
+
+def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
+    """Targets that name nothing in a local folder's weights; a hub's are not here yet, and are checked on loading."""
+    lines = []
+    wanted = [target for lora in axes["lora"] if lora is not None for target in lora.targets if target != ALL]
+    for path in filter(lambda path: Path(path).is_absolute(), axes["path"]) if wanted else ():
+        names = linear_names(Path(path))
+        known = sorted({name.rpartition(".")[2] for name in names})
+        for target in dict.fromkeys(wanted):
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                near = suggestion(target, known)
+                lines.append(f"{place}: '{target}' names no layer; expected {ALL}, or some of {', '.join(known)}{near}")
+    return lines
 
 
 def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: str) -> list[str]:

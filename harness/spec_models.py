@@ -71,6 +71,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "max_length": _int(4, 1_000_000),
         "max_prompt_length": _int(1, 1_000_000),
         "max_response_length": _int(0, 1_000_000),
+        "test": P(None, "float", 0, 1, high_open=True),
         **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns"), P(None, "text")),
     },
     "model": {

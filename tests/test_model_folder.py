@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.data.text import data_notes
 from harness.names import run_key
 from harness.spec import load_sweep
 from harness.spec_folder import folder_sha256, read_folder
@@ -162,6 +163,7 @@ def test_padding_that_is_no_token_of_its_own_is_told_and_harmless(folder, pad):
     edit("tokenizer_config.json", pad_token=pad)(folder / "model")
     (note,) = read_folder(folder / "model").notes
     assert "pad token" in note and "masked by their lengths" in note
+    assert note in data_notes(load_sweep(folder / "spec.yaml").runs)
 
 
 def test_an_end_that_the_model_does_not_know_of_is_told(folder):
@@ -216,6 +218,7 @@ def test_the_resolved_spec_gives_the_same_runs(good, tmp_path):
         ({"rank": 2.5}, "expected an integer"),
         ({"alpha": -1}, "expected a number"),
         ({"targets": []}, "expected all-linear, or names"),
+        ({"targets": ["q_prj"]}, "'q_prj' names no layer; expected all-linear, or some of down_proj"),
         ({"dropout": 0.1}, "unknown key; expected one of rank, alpha, targets"),
         (4, "expected null or {rank, alpha, targets}"),
     ],
@@ -237,3 +240,18 @@ def test_a_local_folder_has_no_revision(good):
     with pytest.raises(InputError, match="has no revision"):
         load_sweep(spec(good, model={"revision": "main"}))
     spec(good)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_hub_experiment_names_the_offline_route_and_takes_local_folders(good):
+    spec = ROOT / "experiments" / "hub.yaml"
+    with pytest.raises(InputError) as caught:
+        load_sweep(spec)
+    assert all("hf download" in line for line in caught.value.problems)
+    local = [f"data.path={good / 'pairs.jsonl'}", f"model.path={good / 'model'}", "data.max_length=200"]
+    nothing = [f"data.{name}=''" for name in ("hub", "split", "heldout_split")]
+    lengths = ["data.max_prompt_length=100", "data.max_response_length=100"]
+    runs = load_sweep(spec, [*local, *nothing, *lengths]).runs
+    assert len(runs) == 18 and {run.model.lora for run in runs} == {LoraSpec(16, 32.0)}

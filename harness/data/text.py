@@ -14,6 +14,7 @@ from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
 from harness.data.tokens import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
 from harness.names import stream_seed
+from harness.spec_place import model_folder
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec
 
 
@@ -30,6 +31,7 @@ class TextData:
     usable: int  # of them pairs
     file_notes: tuple[Note, ...]
     notes: tuple[Note, ...]
+    test: tuple[PreferencePair, ...] = ()  # held out like `heldout`, and nothing is chosen on them
 
 
 def read_text(
@@ -46,6 +48,7 @@ def read_text(
     """
     table = read_pairs(data, render)
     train, heldout, split_notes = _sides(data, table, seed, render)
+    train, test = split(train, data.test / (1 - (0 if data.heldout_split else data.heldout)), stream_seed(seed, "test"))
     tokenizer = None
     if words_of is not None:
         words = words_of(table.templated)
@@ -56,11 +59,12 @@ def read_text(
         words = vocabulary(tokenizer)
     kept, notes = encode_pairs(
         words,
-        [*train, *heldout],
+        [*train, *heldout, *test],
         data.max_length,
         data.max_prompt_length,
         data.on_bad_row,
         data.max_response_length,
+        source(data),
     )
     tokens = {pair.id: pair for pair in kept}
     text = TextData(
@@ -73,6 +77,7 @@ def read_text(
         len(table.pairs),
         table.notes,
         (*split_notes, *notes),
+        tuple(pair for pair in test if pair.id in tokens),
     )
     if not text.train or not text.heldout:
         raise InputError(
@@ -118,6 +123,9 @@ def data_notes(runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Readi
             seen.setdefault((run.data, run.model, run.seed))
     lines: dict[str, None] = {}
     for data, model, seed in seen:
+        if isinstance(model, PathModelSpec):
+            for said in model_folder(model.path, model.sha256).notes:
+                lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
             table = read_pairs(data)
             rows, usable, notes, own = table.rows, len(table.pairs), table.notes, []
@@ -125,7 +133,8 @@ def data_notes(runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Readi
             opened = reading(model) if isinstance(model, PathModelSpec) and reading is not None else ()
             text = read_text(data, model, seed, *opened)
             rows, usable, notes = text.rows, text.usable, text.file_notes
-            own = [f"{len(text.train)} pairs to train on, {len(text.heldout)} held out by prompt"]
+            also = f", {len(text.test)} kept for the test split" if text.test else ""
+            own = [f"{len(text.train)} pairs to train on, {len(text.heldout)} held out by prompt{also}"]
             own += [note.text for note in text.notes]
         lines.setdefault(f"{rows} rows read, {rows - usable} dropped, {usable} usable pairs")
         for note in notes:

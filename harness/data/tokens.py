@@ -172,12 +172,14 @@ def encode_pairs(
     max_prompt_length: int,
     on_bad_row: str = "drop",
     max_response_length: int = 0,
+    place: str = "",
 ) -> tuple[tuple[TokenisedPair, ...], tuple[Note, ...]]:
     """The pairs that can be trained on as token ids, in their order, and notes on what was cut or dropped.
 
     A pair whose response has no tokens left, or whose responses are equal once cut, is dropped and counted
     (`on_bad_row: drop`) or named in an InputError (`error`). Cut prompts and responses are kept and counted under
-    either policy. Raises InputError where no pair is left. Rows are named by `meta["row"]`, else counted from 1.
+    either policy. Raises InputError where no pair is left. Rows are named by `meta["row"]`, else counted from 1, and
+    stand behind `place`, their source.
     """
     tokenised, cut_prompts = tokenise(tokenizer, pairs, max_length, max_prompt_length, max_response_length)
     numbers = [int(pair.meta.get("row", at)) for at, pair in enumerate(pairs, 1)]
@@ -210,8 +212,10 @@ def encode_pairs(
     fix = f"raise data.max_length (now {max_length}) or lower data.max_prompt_length (now {max_prompt_length})"
     if on_bad_row == "error" and (bad := sorted({*vanished, *equal})):
         why = {**dict.fromkeys(vanished, "a response has no room"), **dict.fromkeys(equal, "responses equal once cut")}
+        rows = [f"{place}:{numbers[at]}" if place else f"row {numbers[at]}" for at in bad[:_SHOWN_PROBLEMS]]
         more = [f"and {len(bad) - _SHOWN_PROBLEMS} more"] if len(bad) > _SHOWN_PROBLEMS else []
-        raise InputError(*(f"row {numbers[at]}: {why[at]}; {fix}" for at in bad[:_SHOWN_PROBLEMS]), *more)
+        lines = (f"{row}: chosen, rejected: {why[at]}; {fix}" for row, at in zip(rows, bad, strict=False))
+        raise InputError(*lines, *more)
     if not kept:
         raise InputError(f"data: none of {total} pairs is left at these lengths; {fix}", *(note.text for note in notes))
     return tuple(tokenised[at] for at in kept), notes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,9 +60,16 @@ def _first(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-@lru_cache(maxsize=1)
 def base_model(source: Source) -> Any:
-    """The loaded model of a source, not to be changed. Raises InputError where its weights cannot be used."""
+    """The loaded model of a source, not to be changed; adapters of any kind share one.
+
+    Raises InputError where its weights cannot be used.
+    """
+    return _loaded(source if source.lora is None else replace(source, lora=LoraSpec()))
+
+
+@lru_cache(maxsize=1)
+def _loaded(source: Source) -> Any:
     from transformers import AutoModelForCausalLM
 
     quiet()

@@ -20,6 +20,7 @@ from harness.names import run_key
 from harness.spec import SweepSpec, load_sweep
 from harness.tracking import store
 from harness.tracking.evaluations import (
+    REFERENCES,
     Change,
     Evaluated,
     points,
@@ -29,7 +30,6 @@ from harness.tracking.evaluations import (
 )
 from harness.types import InputError, LmEvalSpec, ModelSpec, RunSpec
 
-REFERENCES = "references"  # folder of a sweep: a folder for each reference that was evaluated
 Say = Callable[[str], None]
 
 

@@ -17,8 +17,8 @@ from harness.data import mythtokens
 from harness.objectives.table_budget import budget
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
 from harness.sweep.packs import PACK_SIZE
-from harness.tracking import store
-from harness.types import ModelSpec, RunSpec
+from harness.tracking.plan import PLAN, read_plan_file
+from harness.types import InputError, ModelSpec, RunSpec
 
 SHARE = 0.5  # of the machine's memory that training may take, all workers together
 GPU_LANES = 512
@@ -71,11 +71,13 @@ def settle(folder: Path, runs: Sequence[RunSpec], workers: int, gpu_bytes: int =
 
 
 def _stated(folder: Path) -> Packing | None:
-    path = folder / "plan.json"
-    if not path.exists():
+    if not (folder / PLAN).exists():
         return None
-    found: Mapping[str, Any] | None = store.read_json(path).get("packing")
-    return None if found is None else Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]))
+    try:
+        found: Mapping[str, Any] = read_plan_file(folder)["packing"]
+        return Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]))
+    except (InputError, KeyError, TypeError, ValueError):  # damaged, or older than packings: the plan is written anew
+        return None
 
 
 def as_plan(packing: Packing) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
 from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
+from harness.sweep.evaluate import check_asked
 from harness.sweep.forecast import Machines, forecast, forecast_lines
 from harness.types import RunSpec
 
@@ -44,6 +45,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
     `forecast` is there where `machines` are given (`sweep/forecast.py`).
     """
+    check_asked(sweep)
     folder = out / sweep.name
     keys = [run_key(run) for run in sweep.runs]
     names = readable_names(sweep.runs)
@@ -80,6 +82,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "first": _named(keys, names, 0),
         "last": _named(keys, names, -1),
         "run_keys": keys,
+        "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *data_notes(sweep.runs)],
     }
@@ -131,6 +134,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("", plan["cost_basis"]),
         *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
+        ("lm-eval", ", ".join(plan["lm_eval"])),
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),

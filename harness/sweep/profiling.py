@@ -40,14 +40,17 @@ class Profile:
     @contextmanager
     def tracked(self) -> Iterator[None]:
         """Add the time of the block to tracking."""
-        began = time.perf_counter()
+        began = time.process_time()
         try:
             yield
         finally:
-            self.tracking += time.perf_counter() - began
+            self.tracking += time.process_time() - began
 
     def result(self) -> dict[str, Any]:
-        """What `profile.json` holds. Seconds are summed over workers; tracking is the driver's and runs beside them."""
+        """What `profile.json` holds. Seconds are summed over workers; tracking is the driver's and runs beside them.
+
+        On a CPU they are CPU seconds: waiting for a disk or for a core is not in them.
+        """
         trained = sum(self.seconds.get(name, 0.0) for name in ("forward", "backward", "optimizer"))
         speed = self.flops / trained if trained else 0.0
         return {

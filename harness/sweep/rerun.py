@@ -142,8 +142,9 @@ def run_of(config: Mapping[str, Any]) -> RunSpec:
 def _built(kind: Any, value: Any) -> Any:
     options = [option for option in (*typing.get_args(kind), kind) if dataclasses.is_dataclass(option)]
     if options and isinstance(value, Mapping):
-        hints = typing.get_type_hints(options[0])
-        make: Any = options[0]
+        # A section may have two forms: the one whose fields these are.
+        make: Any = next((o for o in options if value.keys() <= {f.name for f in dataclasses.fields(o)}), options[0])
+        hints = typing.get_type_hints(make)
         return make(**{name: _built(hints.get(name), child) for name, child in value.items()})
     return _tuples(value)
 

@@ -114,7 +114,8 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
     assert data is not None and model is not None
     read = _read(run)
     text = read.own
-    widths = pack_rows([text.tokens[pair.id] for pair in (*text.train, *text.heldout)])
+    everything = (*text.train, *text.heldout, *text.test)
+    widths = pack_rows([text.tokens[pair.id] for pair in everything])
 
     def encode(pair: PreferencePair) -> TokenisedPair:
         known = text.tokens.get(pair.id)
@@ -123,7 +124,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         [tokens], _ = tokenise(text.words, [pair], data.max_length, data.max_prompt_length, data.max_response_length)
         return tokens
 
-    originals = {pair.id: (pair.chosen, pair.rejected) for pair in (*text.train, *text.heldout)}
+    originals = {pair.id: (pair.chosen, pair.rejected) for pair in everything}
 
     def judge(_: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
         texts = [read.decode(ids.tolist()) for ids in responses]
@@ -142,7 +143,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> Setting:
         weights=weights,
         train=text.train,
         label_flips=np.zeros(len(text.train), dtype=bool),
-        evals={"eval_clean": heldout},
+        evals={"eval_clean": heldout} | ({"test": text.test[: run.evaluation.heldout]} if text.test else {}),
         encode=encode,
         judge=judge,
         eos=text.words.eos,

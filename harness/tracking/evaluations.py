@@ -17,6 +17,7 @@ from harness.tracking.store import sha256, write_atomic
 
 FILE = "lm_eval.jsonl"
 PREFIX = "lm_eval"
+REFERENCES = "references"  # in a sweep's folder: a folder for each reference that was evaluated
 
 
 @dataclass(frozen=True, slots=True)

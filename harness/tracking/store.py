@@ -234,8 +234,16 @@ def verify(folder: Path) -> list[str]:
     """One line for each damaged file of a run or sweep folder: run key, file, what differs. Changes nothing."""
     if not (folder / RESULT).exists():
         runs = sorted({path.parent for path in folder.glob(f"*/{RESULT}*")})
-        return [line for run in runs for line in _verify_run(run)]
+        return [line for run in runs for line in _verify_run(run)] + _verify_references(folder)
     return _verify_run(folder)
+
+
+def _verify_references(sweep_folder: Path) -> list[str]:
+    """What was evaluated of the references that runs began as."""
+    from harness.tracking.evaluations import REFERENCES, damaged
+
+    found = sorted(path for path in (sweep_folder / REFERENCES).glob("*") if path.is_dir())
+    return [f"{path.name} {line}" for path in found for line in damaged(path)]
 
 
 def _verify_run(folder: Path) -> list[str]:

@@ -7,7 +7,7 @@ of its own loss; clipping, schedule, Adam and the finite check act row by row, a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from harness.models.readout import read_pairs
 from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
 from harness.training.spans import Spans
-from harness.training.state import LaneState, restore
+from harness.training.state import LaneState, lane_state, restore
 from harness.types import Record
 
 # From an unmodified model and the weights `(P,)` of each lane.
@@ -92,6 +92,17 @@ def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = (), bu
     for lane, state in enumerate(states):
         restore(run, lane, state)
     return run
+
+
+def compact(run: Training, keep: Sequence[int]) -> Training:
+    """The pack of the lanes `keep` alone, going on from where `run` stands: the others have left.
+
+    What a lane computes from there does not depend on who left (bit for bit in `strict` on a CPU).
+    """
+    pack = replace(run.pack, lanes=tuple(run.pack.lanes[lane] for lane in keep))
+    fewer = start(pack, run.model.flat.device, [lane_state(run, lane) for lane in keep])
+    fewer.spans = run.spans
+    return fewer
 
 
 def timetable(pack: Pack, device: torch.device) -> Timetable:

@@ -81,8 +81,8 @@ def page(found: dict[str, Any], command: str) -> str:
     if "overhead" in found:
         parts += [
             "## What the product adds to a bare loop",
-            "Seconds a run of the embedded world (200 steps of 16 pairs), one worker; `share` is what records, files and "
-            "MLflow add to training and measuring.",
+            "Seconds a run of the embedded world (200 steps of 16 pairs), one worker; `share` is what records, files "
+            "and MLflow add to training and measuring.",
             cells([list(found["overhead"]), [f"{value:.3f}" for value in found["overhead"].values()]]),
         ]
     if "memory" in found:

@@ -113,8 +113,8 @@ def theirs(made: Case, precomputed: bool, device: torch.device = CPU) -> Arm:
                 args=DPOConfig(
                     output_dir=folder, beta=BETA, max_steps=made.settings.steps, max_length=None,
                     per_device_train_batch_size=made.settings.batch_size, max_grad_norm=made.settings.max_grad_norm,
-                    gradient_checkpointing=False, bf16=False, use_cpu=device.type == "cpu", report_to=[], save_strategy="no",
-                    logging_strategy="no", disable_tqdm=True, precompute_ref_log_probs=precomputed,
+                    gradient_checkpointing=False, bf16=False, use_cpu=device.type == "cpu", report_to=[],
+                    save_strategy="no", logging_strategy="no", disable_tqdm=True, precompute_ref_log_probs=precomputed,
                 ),
                 train_dataset=Dataset.from_list(rows),
                 processing_class=tokenizer,

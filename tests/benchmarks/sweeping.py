@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
+from rich.console import Console
 
+from harness.models.load import initial_weights
 from harness.models.reference import score_responses
 from harness.spec import load_sweep
 from harness.sweep.material import corrupted_set, prepare
@@ -34,9 +34,6 @@ def levels() -> list[dict[str, Any]]:
     """CPU seconds to prepare 1, 2, 4 and 8 levels of flips, against scoring the reference anew for each."""
     run = _load().runs[0]
     assert run.world is not None
-    weights = torch.zeros(1)
-    from harness.models.load import initial_weights
-
     weights = initial_weights(mythworld_architecture(run.world), 0)
     setting = mythworld_setting(run, weights)
     scored = 0
@@ -54,7 +51,7 @@ def levels() -> list[dict[str, Any]]:
         began = time.process_time()
         for number in range(count):
             flips = CorruptionSpec("uniform_flip", 0.05 * (number + 1))
-            corrupted_set(prepared, replace(flips), run.seed, score)
+            corrupted_set(prepared, flips, run.seed, score)
         shared = once + time.process_time() - began
         rows.append({"levels": count, "seconds": round(shared, 3), "scored_anew_seconds": round(once * count, 3)})
     assert scored == 1, "a flip must cost no forward pass"
@@ -68,8 +65,6 @@ def overhead() -> dict[str, float]:
     """
     with tempfile.TemporaryDirectory() as folder:
         sweep = _load()
-        from rich.console import Console
-
         run_sweep(sweep, Path(folder), 1, Console(quiet=True), Means(profile=True))
         found = json.loads((Path(folder) / sweep.name / "profile.json").read_text())
     seconds, runs = found["seconds"], len(sweep.runs)

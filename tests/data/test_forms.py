@@ -14,6 +14,7 @@ from harness.data.pairs import content_sha256, read_pairs
 from harness.data.source import RowError
 from harness.data.text import read_text
 from harness.data.tokens import model_vocabulary, tokenise
+from harness.names import run_key
 from harness.spec import load_sweep
 from harness.types import DataSpec, InputError, ModelSpec, PreferencePair
 
@@ -110,6 +111,33 @@ def test_no_prompt_stands_in_two_splits(tmp_path: Path) -> None:
     assert not sides[0] & sides[1] and sides[1] == {f"question {i}" for i in range(20, 25)} | {"QUESTION  3"}
     told = {note.kind: note.count for note in text.notes}
     assert told["shared_prompt"] == 5 and told["overlap"] == 1
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_three_splits_share_no_prompt_and_lose_no_pair(tmp_path: Path, separate: bool) -> None:
+    prompts = [f"question {i}" for i in range(60)]
+    jsonl(tmp_path / "train.jsonl", [*rows(prompts), *rows(prompts[:20], other=1)])
+    if separate:
+        jsonl(tmp_path / "valid.jsonl", rows([f"other {i}" for i in range(10)]))
+    options = {"split": "train", "heldout_split": "valid"} if separate else {"heldout": 0.25}
+    text = read_text(DataSpec(str(tmp_path), test=0.25, **options), ModelSpec(vocab_size=300), 0)  # type: ignore[arg-type]
+    sides = [{pair.prompt for pair in side} for side in (text.train, text.heldout, text.test)]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert len(text.train) + len(text.heldout) + len(text.test) == (90 if separate else 80)
+    assert 5 <= len(sides[2]) <= 25
+
+
+def test_shares_that_leave_nothing_are_refused_and_an_unset_test_split_moves_no_key(tmp_path: Path) -> None:
+    jsonl(tmp_path / "p.jsonl", rows(["a", "b"]))
+    spec = "name: t\nobjectives: [{name: dpo, beta: 1}]\ndata: {path: p.jsonl, heldout: 0.5, test: X}\n"
+    (tmp_path / "s.yaml").write_text(spec.replace("X", "0.5"))
+    with pytest.raises(InputError, match=r"data\.test: 0\.5 beside heldout 0\.5 leaves nothing to train on"):
+        load_sweep(tmp_path / "s.yaml")
+    keys = []
+    for text in (spec.replace(", test: X", ""), spec.replace("X", "0")):
+        (tmp_path / "s.yaml").write_text(text)
+        keys.append(run_key(load_sweep(tmp_path / "s.yaml").runs[0]))
+    assert keys[0] == keys[1]
 
 
 # --- columns ---

@@ -16,13 +16,14 @@ import yaml
 from harness.models.export import export_run
 from harness.models.load import path_architecture
 from harness.models.weights import load_weights_file, weight_tensors
-from harness.names import run_key
+from harness.names import canonical_json, run_key
 from harness.spec import load_sweep
 from harness.sweep import keeping
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import corrupted_set, prepare
 from harness.sweep.packs import plan_packs
 from harness.sweep.reference_store import scorer
+from harness.sweep.rerun import run_of
 from harness.sweep.stages import build_models, builds, reference_weights
 from harness.sweep.text_setting import text_setting
 from harness.sweep.work import Workshop, work
@@ -197,6 +198,11 @@ def test_lanes_of_a_pack_are_the_runs_alone(qwen, data, tmp_path):
         assert sha256(alone / "weights.safetensors") == sha256(together[run_key(run)] / "weights.safetensors")
 
 
+def test_a_stored_config_is_its_run_again(qwen, data, tmp_path):
+    for run in sweep(tmp_path, qwen, data).runs:
+        assert run_of(json.loads(canonical_json(run))) == run
+
+
 def test_seeds_that_share_a_model_share_its_reference(qwen, data, tmp_path):
     loaded = sweep(tmp_path, qwen, data, seeds=2, model={"lora": {"rank": 4}}, objectives=[{"name": "dpo", "beta": 1}])
     first, second = (prepared_run(run, tmp_path) for run in loaded.runs)
@@ -298,3 +304,32 @@ def test_whole_models_beyond_the_cap_are_kept_only_by_name(qwen, data, tmp_path,
     assert rules == {False: "final", True: "none"}
     asked = replace(whole, evaluation=replace(whole.evaluation, keep="final"))
     assert keeping.rule(asked, path_architecture(asked.model)) == "final"
+
+
+def test_a_tiny_text_model_exports_with_the_tokenizer_of_its_seed(data, tmp_path):
+    tiny = {"kind": "tiny", "vocab_size": 300, "hidden_size": 16, "layers": 1, "sft_steps": 3, "sft_batch": 4}
+    spec = {**SPEC, "data": {**SPEC["data"], "path": str(data / "plain.jsonl")}, "model": tiny, "seeds": 2}
+    spec["data"] |= {"max_length": 64, "max_prompt_length": 32}
+    spec["evaluation"] = {**SPEC["evaluation"], "keep": "final"}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    loaded = load_sweep(tmp_path / "spec.yaml")
+    folders = trained(loaded, tmp_path / "runs")
+    rows = {(r["prompt"], r["chosen"]): r for r in map(json.loads, (data / "plain.jsonl").read_text().splitlines())}
+    for run in loaded.runs[::2]:
+        folder = folders[run_key(run)]
+        export_run(folder, to := tmp_path / run_key(run)[:8])
+        own, tokenizer = reloaded(to, to)
+        table = read_table(folder / "examples.parquet")
+        last = (table["step"] == 3) & (table["split"] == "eval_clean")
+        by_id = pair_texts(loaded, run, rows)
+        setting = text_setting(run, torch.zeros(0))
+        pair, checked = setting.evals["eval_clean"][0], 0
+        assert tokenizer(pair.prompt)["input_ids"][-5:] == setting.encode(pair).prompt.tolist()[-5:]
+        for name, expected in zip(table["id"][last], table["policy_chosen"][last], strict=True):
+            row = by_id[name]
+            # A response that was cut has no end; the plain route above always writes one. A cut prompt lost its start.
+            tokens = setting.encode(next(p for p in setting.evals["eval_clean"] if p.id == name))
+            if tokens.chosen[-1] == setting.eos and tokens.prompt.tolist() == tokenizer(row["prompt"])["input_ids"]:
+                assert plain_logp(own, tokenizer, row["prompt"], row["chosen"]) == pytest.approx(expected, rel=1e-5)
+                checked += 1
+        assert checked > 2

@@ -206,3 +206,12 @@ def test_packs_are_cut_in_halves_where_that_can_help():
     assert retried(alone, OOM, 5, [pack, alone]) == []
     assert retried(alone, LOST, 5, [pack, alone]) == [PackTask(5, RUNS[:1])]
     assert retried(alone, LOST, 6, [pack, alone, PackTask(5, RUNS[:1])]) == []
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"name": "s", "runs": []}', '{"name": "s", "packing": 1, "runs": [5]}'])
+def test_a_damaged_plan_is_no_obstacle_to_the_command_that_writes_it_anew(sweep, text):
+    from harness.sweep.packing import settle
+
+    fresh = settle(sweep.parent, RUNS, 1)
+    (sweep / "plan.json").write_text(text)
+    assert settle(sweep, RUNS, 1) == fresh

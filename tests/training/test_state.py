@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from harness.training.loop import start, train
+from harness.training.loop import compact, start, train
 from harness.training.state import LaneState, from_tensors, lane_state, own_rows
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, PAIRS, lane, pack
@@ -110,3 +110,16 @@ def test_own_rows_name_the_same_pairs_in_any_corpus():
     here, there = (lane("a", "dpo", {"beta": 1.0}, offset=offset) for offset in (0, PAIRS))
     assert torch.equal(own_rows(here) + PAIRS, own_rows(there))
     assert len(set(own_rows(here).tolist())) == len(own_rows(here))
+
+
+def test_lanes_leave_and_the_others_do_not_notice(whole):
+    training = start(made(list(LANES), (0, 1)), CPU)
+    before = finish(training, 5)
+    training = compact(training, [0, 2])
+    middle = finish(training, 8)
+    training = compact(training, [1])
+    after = finish(training)
+    assert [lane.key for lane in training.pack.lanes] == ["dual"]
+    assert same(lane_state(training, 0), whole[1]["dual"])
+    joined = before["dual"] + middle["dual"] + after["dual"]
+    assert all(np.array_equal(a, b) for a, b in zip(joined, whole[0]["dual"], strict=True))
