@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 240.0  # seconds; two cores, and perhaps not alone
+PATIENCE = 900.0  # seconds; two cores, and perhaps not alone
 
 
 def command(*arguments: str, **env: str) -> subprocess.Popen[str]:
@@ -75,8 +75,14 @@ def committed(sweep: Path) -> dict[str, int]:
 def ray_of_two() -> Iterator[tuple[Any, Any]]:
     """A Ray of two nodes with a core each, with token authentication: (cluster, the node that is not the head)."""
     node = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
-    before = {name: os.environ.get(name) for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_USAGE_STATS_ENABLED")}
-    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
+    settings = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
+    }
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ |= settings
     from ray.cluster_utils import Cluster  # reads the mode when it is first imported
 
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})

@@ -71,7 +71,9 @@ def run_tasks(
             ready, _ = ray.wait(list(live), num_returns=1, timeout=LOOK_SECONDS)
             for stream in ready:
                 try:
-                    yield ray.get(next(stream))
+                    message = ray.get(next(stream))
+                    if not (told and message.kind == "input"):  # it was begun when the sign had gone
+                        yield message
                 except StopIteration:
                     del live[stream]
                 except ray.exceptions.RayError as error:
@@ -83,7 +85,8 @@ def run_tasks(
                         hand_in(lost.order, lost.losses + 1)
                     else:
                         yield final
-        sweep_up(home)
+        if not told:
+            sweep_up(home)
     finally:
         sign.unlink(missing_ok=True)
         for stream in live:
@@ -121,8 +124,8 @@ def connect(cluster: Cluster) -> Any:
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         why = (str(error).strip().splitlines() or [""])[0]
         raise InputError(
-            f"--address {cluster.address}: cannot join this Ray cluster ({why}); it must run with RAY_AUTH_MODE=token, "
-            "and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be set here as there"
+            f"--address {cluster.address or '(none)'}: cannot join this Ray cluster ({why}); it must run with "
+            "RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH must be set here as there"
         ) from None
     return ray
 

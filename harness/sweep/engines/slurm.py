@@ -108,15 +108,16 @@ def run_tasks(
             for job in [job for job in live if job.done()]:
                 order, losses = live.pop(job)
                 messages, why = _outcome(job, order)
-                if told or not why:
-                    yield from messages
+                if told or not why:  # a job that was begun when the sign had gone says that it does not see it
+                    yield from (message for message in messages if not (told and message.kind == "input"))
                 elif losses >= INFRASTRUCTURE_RETRIES:
                     text = f"lost {losses + 1} times on the Slurm cluster, the last: {why}"
                     yield Message("failed", order.number, text=text)
                 else:
                     live[hand_in([order])[0]] = (order, losses + 1)
             time.sleep(LOOK_SECONDS)
-        sweep_up(home)
+        if not told:
+            sweep_up(home)
     finally:
         sign.unlink(missing_ok=True)
         for job in live:
