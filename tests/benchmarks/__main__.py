@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def main() -> None:
         found["levels"] = sweeping.levels()
         found["overhead"] = sweeping.overhead()
         found["memory"] = bench_memory.measure("M", 8, 16, "strict")
-    text = page(found, "nox -s bench")
+    text = page(found, " ".join(["nox -s bench", *(["--", *sys.argv[1:]] if sys.argv[1:] else [])]))
     print(text)
     if options.write:
         FOLDER.mkdir(parents=True, exist_ok=True)

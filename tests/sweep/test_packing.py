@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.names import run_key
 from harness.spec import load_sweep
 from harness.sweep import packing, packs
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
@@ -59,7 +60,8 @@ def test_packs_shrink_to_the_memory_there_is(runs):
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     first = packing.settle(tmp_path, runs, 2)
     assert first.size == PACK_SIZE and first.bytes > 0
-    store.write_json(tmp_path / "plan.json", {"packing": packing.as_plan(first)})
+    plan = {"name": "t", "runs": [{"run_key": run_key(run), "name": "x", "config": {}} for run in runs]}
+    store.write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, runs, 8) == first
     (tmp_path / "plan.json").unlink()
