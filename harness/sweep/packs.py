@@ -85,7 +85,8 @@ def plan_packs(
     for members in groups.values():
         ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
         most = min(size, room(ordered[0]) if room is not None else size)
-        if ordered[0].data is not None and size <= PACK_SIZE:  # the embedded world's logits are small
+        # The embedded world's logits are small; those of a built text model bound packs on a CPU alone.
+        if isinstance(ordered[0].model, PathModelSpec) or (ordered[0].data is not None and size <= PACK_SIZE):
             most = min(most, lanes_that_fit(ordered[0]))
         count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.

@@ -495,17 +495,17 @@ def study_kills(on: Ground, count: int, seed: int) -> Tally:
 
 # name -> (campaign, how many faults the long session injects, how many the selection in the tests)
 CAMPAIGNS = {
-    "kills": (kills, 200, 5),
+    "kills": (kills, 200, 3),
     "process_kills": (process_kills, 5, 0),
     "points": (points, 22, 0),
     "flips": (flips, 200, 64),
-    "disk_full": (disk_full, 12, 2),
+    "disk_full": (disk_full, 12, 1),
     "locked_store": (locked_store, 1, 0),
     "dead_server": (dead_server, 2, 0),
     "starters": (starters, 6, 1),
-    "signals": (signals, 20, 2),
+    "signals": (signals, 20, 1),
     "nan_lanes": (nan_lanes, 4, 1),
-    "memory": (memory, 4, 1),
+    "memory": (memory, 4, 0),
     "clocks": (clocks, 2, 0),
     "study_kills": (study_kills, 20, 0),
 }

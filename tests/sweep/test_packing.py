@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 
 from harness.spec import load_sweep
-from harness.sweep import packing
+from harness.sweep import packing, packs
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
 from harness.sweep.packs import PACK_SIZE, plan_packs
 from harness.tracking import store
+from harness.types import DataSpec, PathModelSpec
 
 TEXT = """
 name: t
@@ -79,3 +80,10 @@ def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
     assert packing.memory() == whole
     limit.write_text("1000000\n")
     assert packing.memory() == 1_000_000
+
+
+def test_a_model_from_a_path_keeps_its_own_bound_on_a_gpu(runs, monkeypatch):
+    monkeypatch.setattr(packs, "lanes_that_fit", lambda run: 3)
+    theirs = [replace(run, world=None, data=DataSpec(), model=PathModelSpec()) for run in runs]
+    plenty = packing.Packing(packing.GPU_LANES, 2**40, "")
+    assert max(len(pack.runs) for pack in plan_packs(theirs, 1, plenty.size, 0, plenty.room)) == 3

@@ -49,7 +49,7 @@ def write(folder: Path, **changes: object) -> Path:
 
 def wait_for_training(folder: Path, runs: int) -> None:
     """Until so many runs have their first records."""
-    until = time.monotonic() + 180
+    until = time.monotonic() + 600
     while sum(b"metrics" in path.read_bytes() for path in folder.glob("*/events.jsonl")) < runs:
         assert time.monotonic() < until
         time.sleep(0.1)
@@ -88,10 +88,10 @@ class Stopper:
         monkeypatch.setattr(resuming, "train", train)
 
 
-EVERY = [pytest.param([k], marks=pytest.mark.slow) for k in range(1, 20) if k != 7]
+EVERY = [pytest.param([k], marks=pytest.mark.slow) for k in range(1, 20)]
 
 
-@pytest.mark.parametrize("moments", [[7], [3, 4, 11, 18], *EVERY], ids=str)
+@pytest.mark.parametrize("moments", [[3, 4, 11, 18], *EVERY], ids=str)
 def test_stopped_at_a_step_and_begun_again_every_bit_is_the_same(calm, tmp_path, monkeypatch, moments):
     import shutil
 
@@ -216,7 +216,7 @@ def test_a_signal_stops_at_the_next_boundary_and_says_so(tmp_path, number, code)
     time.sleep(2 * random.Random(code).random())
     began = time.monotonic()
     os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert time.monotonic() - began < 30
     assert "2 stopped; the same command goes on from there" in output
