@@ -79,7 +79,6 @@ def ray_of_two() -> Iterator[tuple[Any, Any]]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_raylet_start_wait_time_s": str(round(PATIENCE)),
     }
     before = {name: os.environ.get(name) for name in settings}
     os.environ |= settings
