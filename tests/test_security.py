@@ -197,17 +197,15 @@ def test_the_database_has_no_row_with_a_path_of_another_user_or_environment(swep
 
 
 def test_a_study_keeps_the_password_of_its_storage_to_itself(tmp_path, capsys):
-    from harness.spec_study import load_study
-    from harness.sweep.study_files import write_study_plan
-
     study = {k: v for k, v in SPEC.items() if k not in ("seeds",)} | {
         "name": "s", "objectives": [{"name": "dpo"}], "seeds": 1, "fresh_seeds": 1, "trials": 2,
         "targets": [{"measure": "ranking_accuracy"}], "storage": f"postgresql://u:{CANARY}@127.0.0.1:1/x",
     }  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(study))
-    write_study_plan(tmp_path, load_study(tmp_path / "s.yaml"), [])
-    assert "127.0.0.1:1/x" in (tmp_path / "sweep.yaml").read_text()
-    assert CANARY not in (tmp_path / "sweep.yaml").read_text() + (tmp_path / "plan.json").read_text()
+    assert run(["study", str(tmp_path / "s.yaml"), "--out", str(tmp_path / "runs")]) == 2
+    told = capsys.readouterr().err
+    assert "holds a password" in told and "PGPASSWORD" in told and CANARY not in told
+    assert not (tmp_path / "runs").exists()
 
 
 # Servers

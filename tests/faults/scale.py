@@ -131,7 +131,7 @@ def timed(what: Callable[[], object]) -> tuple[float, float, float]:
 
 def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
     """Run the sweep to its end, its driver killed so many times on the way; wall seconds and commands it took."""
-    driver.load_engine = lambda name: forked
+    driver.load_engine = lambda *_: forked
     driver.perform = fake
     driver._build = lambda *_: []
     draw, commands, began = random.Random(1), 0, time.monotonic()

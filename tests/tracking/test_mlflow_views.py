@@ -63,7 +63,7 @@ def test_long_conditions_get_views_of_their_own(tmp_path: Path) -> None:
 
 def test_legends_leave_out_what_all_runs_share(tmp_path: Path) -> None:
     named = ("dpo b=2 flip=0.2 phi=0.75 s0", "dpo b=2 phi=0.75 s0", "ipo b=2 phi=0.75 s0")
-    runs = [{"run_key": name, "name": name, "config": config("dpo", 2.0, 0.2, 0)} for name in named]
+    runs = [{"run_key": f"k{i}", "name": n, "config": config("dpo", 2.0, 0.2, 0)} for i, n in enumerate(named)]
     write_plan(tmp_path, runs)
     assert list(read_plan(tmp_path).names.values()) == ["dpo b=2 flip=0.2 s0", "dpo b=2 s0", "ipo b=2 s0"]
     write_plan(tmp_path, [*runs, {**runs[0], "run_key": "other", "name": "dpo b=2 phi=0 s0"}])
