@@ -64,10 +64,11 @@ def history(study: Study) -> Picture | None:
     def paint(_: Any, axes: Any) -> None:
         for panel, arm in zip(_panels(axes, len(arms)), arms, strict=True):
             done = _complete(study, arm)
-            numbers, values = [t.number for t in done], [t.values[0] for t in done]
             colour = seen[arm].colour
-            panel.plot(numbers, values, seen[arm].marker, color=colour, alpha=0.6, label="trial")
-            able = [t for t in done if t.feasible]
+            able, beyond = ([t for t in done if t.feasible is kept] for kept in (True, False))
+            for trials, face, label in ((able, colour, "trial"), (beyond, "none", "beyond a bound")):
+                panel.plot([t.number for t in trials], [t.values[0] for t in trials], seen[arm].marker, color=colour,
+                           markerfacecolor=face, alpha=0.6, label=label if trials else None)  # fmt: skip
             if able:
                 best = better.accumulate([t.values[0] for t in able])
                 panel.step([t.number for t in able], best, where="post", color=colour, label="best so far")
@@ -90,7 +91,8 @@ def history(study: Study) -> Picture | None:
         (
             "The search, trial by trial",
             "Means over the search seeds. The band is the winner's interval on fresh seeds and pairs that steered "
-            "nothing: how far it lies below the best so far is the winner's curse. Dotted: failed or pruned trials.",
+            "nothing: how far it lies below the best so far is the winner's curse. Hollow: trials beyond a bound, which "
+            "cannot win. Dotted: failed or pruned ones.",
             "Small multiples by objective: score of each trial in order, with the best so far as a step line.",
         ),
         (rows, columns), (3.4 * columns, 2.6 * rows), paint, sharey=True,

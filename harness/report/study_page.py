@@ -68,6 +68,8 @@ def status(study: Study) -> str:
     named = (("COMPLETE", "complete"), ("PRUNED", "pruned"), ("FAIL", "failed"), ("RUNNING", "not finished"))
     told = ", ".join(f"{states.count(state)} {word}" for state, word in named if states.count(state))
     seeds, fresh = len(study.about["seeds"]), len(study.about["fresh_seeds"])
+    beyond = sum(trial.complete and not trial.feasible for trial in study.trials)
+    told += f", {beyond} of them beyond a bound" if beyond else ""
     return f"{quantity(len(states), 'trial')} ({told}) of {seeds} seeds each; winners on {fresh} fresh seeds."
 
 
