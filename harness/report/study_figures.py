@@ -91,8 +91,8 @@ def history(study: Study) -> Picture | None:
         (
             "The search, trial by trial",
             "Means over the search seeds. The band is the winner's interval on fresh seeds and pairs that steered "
-            "nothing: how far it lies below the best so far is the winner's curse. Hollow: trials beyond a bound, which "
-            "cannot win. Dotted: failed or pruned ones.",
+            "nothing: how far it lies below the best so far is the winner's curse. Hollow: trials beyond a bound, "
+            "which cannot win. Dotted: failed or pruned ones.",
             "Small multiples by objective: score of each trial in order, with the best so far as a step line.",
         ),
         (rows, columns), (3.4 * columns, 2.6 * rows), paint, sharey=True,
