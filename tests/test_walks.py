@@ -24,6 +24,7 @@ SMALL = (
     *("--set", "seeds=2", "--set", "world.misaligned=0.5", "--set", "world.pretrain_steps=60"),
     *("--set", "world.sft_steps=20", "--set", "world.pairs=128", "--set", "training.steps=20"),
     *("--set", "evaluation={checkpoints: 3, heldout: 64, probe: 64, ood: 16, samples: 16}"),
+    *("--set", "corruptions=[{kind: none}, {kind: uniform_flip, rate: 0.4}]"),
 )
 
 
