@@ -1,5 +1,6 @@
 """The command line: what it prints, what it exits with, and what it does not import."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -129,7 +130,7 @@ def test_list_others(capsys, what, name):
 
 
 def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
-    checks = pytest.importorskip("harness.sweep.checks")
+    checks = importlib.import_module("harness.sweep.checks")
     monkeypatch.setattr(checks, "check", lambda folder: (["abc examples.parquet: differs"], []))
     assert run(["verify", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "abc examples.parquet: differs\n"
@@ -139,7 +140,7 @@ def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
 
 
 def test_sweep_hands_on_and_returns_the_exit_code(capsys, monkeypatch, tmp_path):
-    module = pytest.importorskip("harness.sweep.run")
+    module = importlib.import_module("harness.sweep.run")
     seen = []
     monkeypatch.setattr(module, "run_sweep", lambda *arguments, means: seen.append(arguments) or 1)
     assert run(["sweep", SMOKE, "--out", str(tmp_path), "--set", "seeds=2", "--workers", "1"]) == 1
