@@ -26,7 +26,7 @@ from harness.rlhf.scoring import score
 from harness.rlhf.shaping import shaped
 from harness.rlhf.tally import Tally
 from harness.rlhf.watch import observed
-from harness.training.optim import adam_state, adamw_step, clip, learning_rate
+from harness.training.optim import adam_state, adamw_step, bias_corrections, clip, learning_rate
 from harness.types import Record
 
 SHAPING = ("missing_eos_penalty", "length_penalty")
@@ -162,11 +162,13 @@ class _Update:
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, iteration, run.diverged_at)
         self.updates += 1
+        first, second = bias_corrections(self.updates, self.settings)
         adamw_step(
             run.model.flat,
             grad,
             self.adam,
-            step=self.updates,
+            first=first,
+            second=second,
             rate=self.rates[iteration],
             beta1=self.settings.adam_beta1,
             beta2=self.settings.adam_beta2,

@@ -19,7 +19,7 @@ from harness.sweep.jobs import Job
 from harness.sweep.stopping import Stop
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
 from harness.training.loop import Training, train
-from harness.training.state import LaneState, from_tensors, lane_state
+from harness.training.state import LaneState, from_tensors, state_of
 from harness.types import Record
 
 STRETCH_SECONDS = 1.0  # between two looks at clock and signals
@@ -27,11 +27,11 @@ STATE, RECORDS, HEADS = "state.safetensors", "records.safetensors", "records.jso
 
 
 class Stopped(Exception):  # noqa: N818 - says what happened
-    """A signal was heard and every lane is kept at `step`."""
+    """A signal was heard and every lane is kept; `steps` of each, by run key."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"stopped after {step} steps")
+    def __init__(self, steps: Mapping[str, int]) -> None:
+        self.steps = steps
+        super().__init__(f"stopped after {min(steps.values())} steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,30 +51,30 @@ class Kept:
     seconds: float
 
 
-def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept]:
-    """What is kept of a pack's runs at the newest step that all of them have whole; empty where there is none."""
-    found = [
-        {step: files for step, files in load_checkpoints(folder) if _fits(files, key)}
-        for folder, key in zip(folders, keys, strict=True)
-    ]
-    common = set(found[0]).intersection(*found[1:])
-    if not common:
-        return []
-    try:
-        return [_unpack(key, files[max(common)]) for key, files in zip(keys, found, strict=True)]
-    except (SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making: not believed
-        return []
+def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept | None]:
+    """What is kept of each of a pack's runs at its newest whole checkpoint; None for one that begins anew."""
+    return [_newest(folder, key) for folder, key in zip(folders, keys, strict=True)]
+
+
+def _newest(folder: Path, key: str) -> Kept | None:
+    for _, files in load_checkpoints(folder):
+        if _fits(files, key):
+            try:
+                return _unpack(key, files)
+            except (SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making
+                continue
+    return None
 
 
 def stretches(
-    run: Training, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept], started: float
+    run: Training, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept | None], started: float
 ) -> Iterator[Record]:
     """The records of a pack, those from before a resume first; `started` on the monotonic clock, earlier work included.
 
     Raises Stopped where a signal was heard; all lanes are kept then.
     """
-    yield from sorted((r for kept in earlier for r in kept.records), key=lambda record: record.step)
-    steps = run.pack.lanes[0].training.steps
+    yield from sorted((r for kept in earlier if kept for r in kept.records), key=lambda record: record.step)
+    steps = run.steps
     kept_at, kept_step, stretch = time.monotonic(), run.step, 1
     while run.step < steps:
         began, first = time.monotonic(), run.step
@@ -88,15 +88,15 @@ def stretches(
             keep(run, jobs, now - started)
             kept_at, kept_step = time.monotonic(), run.step
         if keeping.stop.heard:
-            raise Stopped(run.step)
+            raise Stopped({job.key: state_of(run, job.key).step for job in jobs})
     yield from train(run)
 
 
 def keep(run: Training, jobs: Sequence[Job], seconds: float) -> None:
     """Store every lane as it stands between two steps. Raises OSError where the disk is full."""
-    for lane, job in enumerate(jobs):
-        kept = Kept(lane_state(run, lane), tuple(job.records), seconds)
-        save_checkpoint(job.folder, run.step, _pack(job.key, kept))
+    for job in jobs:
+        kept = Kept(state_of(run, job.key), tuple(job.records), seconds)
+        save_checkpoint(job.folder, kept.state.step, _pack(job.key, kept))
 
 
 def _pack(key: str, kept: Kept) -> dict[str, bytes]:
@@ -133,6 +133,7 @@ def _unpack(key: str, files: Mapping[str, bytes]) -> Kept:
     from safetensors.torch import load
 
     arrays, heads = load_numpy(files[RECORDS]), json.loads(files[HEADS])
+    state = from_tensors(load(files[STATE]))
     records = tuple(
         Record(
             key,
@@ -143,5 +144,6 @@ def _unpack(key: str, files: Mapping[str, bytes]) -> Kept:
             head["scalars"],
         )
         for number, head in enumerate(heads["records"])
+        if head["step"] < state.step  # a lane that had ended before its pack tells its last records once more
     )
-    return Kept(from_tensors(load(files[STATE])), records, heads["seconds"])
+    return Kept(state, records, heads["seconds"])

@@ -64,6 +64,7 @@ class Workshop:
     keeping: Keeping = field(default_factory=lambda: Keeping(math.inf))
     prepared: dict[str, Prepared] = field(default_factory=dict)
     profile: bool = False
+    ceilings: dict[str, int] = field(default_factory=dict)  # lanes that fit, by pack key, once memory gave out
 
 
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
@@ -86,16 +87,16 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         # The best weights so far are in no checkpoint: runs that keep them begin anew.
         whole = "best" not in kept.rules
         earlier = resume([job.folder for job in jobs], [job.key for job in jobs]) if whole else []
-        if earlier:
-            run = start(pack, shop.device, [one.state for one in earlier])
-            began -= earlier[0].seconds
+        if any(earlier):
+            run = start(pack, shop.device, [one.state if one else None for one in earlier])
+            began -= max(one.seconds for one in earlier if one)
         run.spans = spans
         records = stretches(run, jobs, shop.keeping, earlier, began)
     with shop.keeping.stop.softly(isinstance(run, Training)):
         try:
             yield from _follow(task, jobs, records, run, kept, spans)
         except Stopped as stopped:
-            yield from _stop(task, jobs, stopped.step, time.monotonic() - began, t0_ms)
+            yield from _stop(task, jobs, stopped.steps, time.monotonic() - began, t0_ms)
             return
         last = jobs[0].records[-1].step if jobs[0].records else -1
         probes.append(gradient_probe(run, pack.lanes, probed, last))
@@ -136,10 +137,11 @@ def _follow(
     step, steps = -1, run.pack.lanes[0].training.steps
     for record in records:
         job = by_key[record.run_key]
-        kept.see(record, run.model)
+        kept.see(record, run.pack, run.model)
         job.records.append(record)
-        if record.step != step:
-            step = record.step
+        now = run.step if isinstance(run, Training) else record.step
+        if now != step:
+            step = now
             yield Message("step", task.number, step, steps)
         if record.split in PREFIXES:
             with spans("records"):
@@ -155,8 +157,10 @@ def _note(job: Job, record: Record) -> None:
     job.journal.append({"kind": "metrics", "step": record.step, **points})
 
 
-def _stop(task: PackTask, jobs: Sequence[Job], step: int, seconds: float, t0_ms: int) -> Iterator[Message]:
-    """Commit runs that were stopped after `step` updates; the next command goes on from there."""
+def _stop(
+    task: PackTask, jobs: Sequence[Job], steps: Mapping[str, int], seconds: float, t0_ms: int
+) -> Iterator[Message]:
+    """Commit runs that were stopped after `steps` updates of each; the next command goes on from there."""
     for job in jobs:
         job.journal.append({"kind": "end", "status": "stopped"})
         job.journal.sync()
@@ -166,7 +170,7 @@ def _stop(task: PackTask, jobs: Sequence[Job], step: int, seconds: float, t0_ms:
             {
                 "run_key": job.key,
                 "status": "stopped",
-                "steps": step,
+                "steps": steps[job.key],
                 "results": {},
                 "costs": {"seconds": seconds / len(jobs), "pack": task.number},
                 "config": plain(job.run),

@@ -69,7 +69,7 @@ def lane_state(run: Training, lane: int) -> LaneState:
 
     group, position = _group_of(run.groups, lane)
     return LaneState(
-        step=run.step,
+        step=run.own[lane],
         diverged_at=int(run.diverged_at[lane]),
         weights=weights,
         mean=row(run.adam.mean),
@@ -79,6 +79,12 @@ def lane_state(run: Training, lane: int) -> LaneState:
             for name, value in group.state.items()
         },
     )
+
+
+def state_of(run: Training, key: str) -> LaneState:
+    """The state of the run `key`, which may have left. Raises KeyError where it never was in the pack."""
+    lanes = {lane.key: number for number, lane in enumerate(run.pack.lanes)}
+    return run.left[key] if key in run.left else lane_state(run, lanes[key])
 
 
 def restore(run: Training, lane: int, state: LaneState) -> None:

@@ -241,7 +241,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
         [sys.executable, "-m", "harness", "sweep", str(spec), "--out", str(tmp_path / "runs")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    wait_for_training(tmp_path / "runs" / "long", 3)
+    wait_for_training(tmp_path / "runs" / "long", 2)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     time.sleep(0.05)
