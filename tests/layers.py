@@ -59,6 +59,7 @@ REPORT_SOURCES = (
     "harness.report*",
     "harness.tracking",
     "harness.tracking.evaluations",
+    "harness.tracking.files",
     "harness.tracking.journal",
     "harness.tracking.plan",
     "harness.tracking.store",

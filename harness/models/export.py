@@ -20,7 +20,8 @@ from harness.models.load import Architecture, skeleton
 from harness.models.lora import is_linear, target_names
 from harness.models.weights import FILE, WeightsNote, load_weights_file
 from harness.spec_folder import CONFIG, INDEX, NAMES
-from harness.tracking.store import load_result, read_json, sha256
+from harness.tracking.files import read_json, sha256
+from harness.tracking.store import load_result
 from harness.types import InputError, LoraSpec, PathModelSpec
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -20,7 +20,7 @@ from harness.report.registry import Row, sections
 from harness.report.render import render
 from harness.report.tables import write_run_tables
 from harness.report.text import visible
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from harness.models.load import initial_weights
 from harness.names import stream_seed
 from harness.sweep.setting import mythworld_architecture
 from harness.sweep.text_setting import fit_text_reference, starting_weights, text_reference_key
-from harness.tracking.store import load_arrays, save_arrays
+from harness.tracking.arrays import load_arrays, save_arrays
 from harness.training.prepare import fit, likelihood_settings
 from harness.types import PathModelSpec, RunSpec
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import slug
+from harness.tracking.files import sha256, write_atomic
 from harness.tracking.journal import JournalDamaged, encode, read_journal
-from harness.tracking.store import sha256, write_atomic
 
 FILE = "lm_eval.jsonl"
 PREFIX = "lm_eval"

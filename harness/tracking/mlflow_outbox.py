@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import content_hash
+from harness.tracking.claims import claim_sweep
+from harness.tracking.files import sha256
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.mlflow_views import OWN_RUN, write_views
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import claim_sweep, load_result, sha256
+from harness.tracking.store import load_result
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
 SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least

@@ -15,9 +15,10 @@ from typing import Any, TypeGuard
 from harness.names import canonical_json, content_hash
 from harness.palette import looks
 from harness.tracking.evaluations import FILE as EVALUATIONS
+from harness.tracking.files import sha256
 from harness.tracking.journal import read_journal
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import RESULT, sha256
+from harness.tracking.store import RESULT
 
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu

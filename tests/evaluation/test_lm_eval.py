@@ -26,7 +26,8 @@ from harness.names import run_key
 from harness.spec import load_sweep
 from harness.tracking.evaluations import read_evaluations, read_samples
 from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table, verify
+from harness.tracking.store import read_table
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 WORDS = [

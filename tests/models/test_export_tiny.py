@@ -13,7 +13,8 @@ import yaml
 
 from harness.data import mythpairs, mythworld
 from harness.models.export import export_run
-from harness.tracking.store import read_table, verify
+from harness.tracking.store import read_table
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 SPEC = {

@@ -27,7 +27,9 @@ from harness.sweep.rerun import run_of
 from harness.sweep.stages import build_models, builds, reference_weights
 from harness.sweep.text_setting import text_setting
 from harness.sweep.work import Workshop, work
-from harness.tracking.store import find_run, read_json, read_table, sha256, verify
+from harness.tracking.files import read_json, sha256
+from harness.tracking.store import find_run, read_table
+from harness.tracking.verify import verify
 from harness.training.optim import learning_rate
 from harness.types import InputError
 from tests.models.families import CONFIGS, write

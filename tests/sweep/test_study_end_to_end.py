@@ -22,7 +22,7 @@ from harness.sweep.study_ledger import Ledger
 from harness.sweep.study_scores import Scorer
 from harness.tracking.mlflow_rows import read_plan
 from harness.tracking.mlflow_views import views
-from harness.tracking.store import verify
+from harness.tracking.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

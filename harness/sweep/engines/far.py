@@ -21,7 +21,7 @@ from harness.sweep.engines.apart import perform_apart
 from harness.sweep.messages import Message
 from harness.sweep.stopping import listen
 from harness.sweep.tasks import Order, Shop
-from harness.tracking.store import sha256
+from harness.tracking.files import sha256
 
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 25.0  # for workers to come to a boundary; schedulers kill after 30
