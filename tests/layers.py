@@ -41,7 +41,7 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
         "doctor": ("harness.doctor",),
         "starter": ("harness.starter",),
     },
-    {"cli": ("harness.cli", "harness.__main__")},
+    {"cli": ("harness.cli", "harness.verbs", "harness.verbs.*", "harness.__main__")},
 )
 # Importing from the right, (pattern, target), each with its reason; one that nothing uses any more is an error, too.
 EXCEPTIONS = {
@@ -75,7 +75,7 @@ HOMES: dict[str, tuple[str, ...]] = {
     "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
     "pydantic": ("harness.spec", "harness.spec_*"),
-    "typer": ("harness.cli", "harness.__main__"),
+    "typer": ("harness.cli", "harness.verbs.*"),
     "ray": ("harness.sweep.engines.*",),
     "submitit": ("harness.sweep.engines.*",),
     "trl": (),
@@ -95,9 +95,9 @@ TORCH_FREE = (
         "harness.sweep.study*",
     ),
     *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
-    *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages"),
+    *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages", "harness.sweep.voice"),
     *("harness.doctor", "harness.starter"),
-    *("harness.cli", "harness.__main__"),
+    *("harness.cli", "harness.verbs*", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}
 ENGINE = ("harness.types", "harness.objectives*", "harness.models*", "harness.training*")
