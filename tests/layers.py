@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module belongs to the first room that has a pattern for it.
 LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"types": ("harness", "harness.types")},
-    {"names": ("harness.names",), "palette": ("harness.palette",)},
+    {"names": ("harness.names",), "palette": ("harness.palette",), "units": ("harness.units",)},
     {
         "measure": ("harness.measure", "harness.measure.*"),
         "objective table": ("harness.objectives", "harness.objectives.table*"),
@@ -82,6 +82,7 @@ HOMES: dict[str, tuple[str, ...]] = {
 }
 TORCH_FREE = (
     *("harness", "harness.frames", "harness.types", "harness.names", "harness.palette", "harness.labels"),
+    "harness.units",
     *("harness.listing", "harness.measure*"),
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),

@@ -86,8 +86,8 @@ def margins(columns: Columns, tie_tol: float = TIE_TOL, mean: bool = False) -> M
 
 
 # Each rate is the share of pairs for which its condition holds (strict, ties are false). Every pair lies in one zone
-# (Z1 right and improved, Z2 right and not improved, the undesirable one wrong and improved, Z4 wrong and not improved, or
-# tied at delta 0) and is rescued, broken, kept right or kept wrong against the reference, on raw signs.
+# (Z1 right and improved, Z2 right and not improved, the undesirable one wrong and improved, Z4 wrong and not improved,
+# or tied at delta 0) and is rescued, broken, kept right or kept wrong against the reference, on raw signs.
 RATES: Mapping[str, Callable[[Margins], Bools]] = {
     "ranking_accuracy": lambda m: m.delta > 0,
     "reward_accuracy": lambda m: m.improved,

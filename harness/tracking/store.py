@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.names import canonical_json, canonical_plain, slug
+from harness.names import canonical_json, canonical_plain, file_sha256, slug
 from harness.tracking import faults
-from harness.tracking.files import remove, set_aside, sha256, sync_folder, write_atomic, write_synced
+from harness.tracking.files import remove, set_aside, sync_folder, write_atomic, write_synced
 from harness.types import InputError
 
 RESULT, ATTEMPT = "result.json", "attempt"
@@ -109,7 +109,7 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
     faults.point("commit.begin")
     attempt = max(_attempts(folder / ATTEMPT), 1)
     own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != ATTEMPT]
-    files = {path.name: sha256(path) for path in own if not path.name.startswith(".")}
+    files = {path.name: file_sha256(path) for path in own if not path.name.startswith(".")}
     value = {**result, "attempt": attempt, "files": files}
     value["costs"] = {**result["costs"], "attempt": attempt}
     value["sha256"] = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()

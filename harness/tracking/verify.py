@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.names import file_sha256
 from harness.tracking.evaluations import REFERENCES
 from harness.tracking.evaluations import damaged as damaged_evaluations
-from harness.tracking.files import sha256
 from harness.tracking.store import RESULT, whole_result
 
 
@@ -35,6 +35,6 @@ def _verify_run(folder: Path) -> list[str]:
     for name, stated in result["files"].items():
         if not (folder / name).exists():
             lines.append(f"{result['run_key']} {name}: missing")
-        elif sha256(folder / name) != stated:
+        elif file_sha256(folder / name) != stated:
             lines.append(f"{result['run_key']} {name}: does not match its checksum")
     return lines
