@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.tracking import store
+from harness.tracking import files, store
 from harness.tracking.arrays import load_arrays, once, save_arrays
 from harness.tracking.claims import claim_sweep
 from harness.tracking.files import read_json, write_atomic, write_json
@@ -93,7 +93,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: 
     path = tmp_path / "f"
     write_atomic(path, b"old")
     with monkeypatch.context() as patch:
-        die_at(patch, store, point)
+        die_at(patch, files, point)
         with pytest.raises(Killed):
             write_atomic(path, b"new")
     assert path.read_bytes() == (b"old" if point == "write_synced" else b"new")
@@ -180,7 +180,7 @@ def test_a_new_attempt_starts_clean_and_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(store, "sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
+    [(store, "file_sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
     ids=["before hashing", "before writing", "before publishing", "after publishing"],
 )
 def test_a_kill_in_commit_leaves_a_whole_result_or_none(
