@@ -39,7 +39,7 @@ def length_problems(modules: Mapping[str, str]) -> list[str]:
 
 
 def docstring_problems(modules: Mapping[str, str]) -> list[str]:
-    """Modules, public classes, functions and methods without a docstring; a torch module's class speaks for `forward`."""
+    """Modules, public classes, functions and methods without a docstring; a class speaks for its `forward`."""
 
     def missing(node: ast.Module | ast.ClassDef, where: str) -> Iterator[str]:
         for child in node.body:

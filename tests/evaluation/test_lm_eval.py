@@ -185,6 +185,8 @@ def test_eval_prints_flat_metrics_and_does_nothing_twice(swept: Path, capsys: py
     assert printed["lm_eval/preference/acc"] == found.metrics["acc"]
     assert printed["tasks"]["preference"]["library"] and printed["tasks"]["preference"]["num_fewshot"] == 0
     assert (folder / "lm_eval.jsonl").stat().st_mtime_ns == before
+    assert command(["eval", str(folder), "--limit", "20", "--quiet"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["report"]
 
 
 def test_the_report_and_the_checks_know_of_evaluations(swept: Path) -> None:

@@ -131,6 +131,11 @@ def test_repeating_the_command_trains_nothing(studied):
     kept = files(studied)
     done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0 and "8 trials already told" in done.stdout
+    quiet = subprocess.run(
+        command(studied.parent.parent, "--quiet"), capture_output=True, text=True, cwd=ROOT, timeout=1500
+    )
+    ends = ["results", "report", "storage", "tracking"]
+    assert (quiet.returncode, [line.split()[0] for line in quiet.stdout.splitlines()]) == (0, ends)
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
     assert files(studied) == kept
 
