@@ -30,7 +30,6 @@ class Progress:
     _diverged: int = 0
     _failed: int = 0
     _units: dict[int, float] = field(default_factory=dict)
-    _done_units: float = 0.0
     _stage: str = ""
     _stage_done: int = 0
     _stage_total: int = 0
