@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module belongs to the first room that has a pattern for it.
 LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {"types": ("harness", "harness.types")},
-    {"names": ("harness.names",), "palette": ("harness.palette",), "units": ("harness.units",)},
+    {"names": ("harness.names",), "palette": ("harness.palette",)},
     {
         "measure": ("harness.measure", "harness.measure.*"),
         "objective table": ("harness.objectives", "harness.objectives.table*"),
         "corruption table": ("harness.data", "harness.data.corrupt.table", "harness.data.corrupt.kind*"),
+        "units": ("harness.units",),
     },
     {"spec": ("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.labels")},
     {
@@ -82,7 +83,6 @@ HOMES: dict[str, tuple[str, ...]] = {
 }
 TORCH_FREE = (
     *("harness", "harness.frames", "harness.types", "harness.names", "harness.palette", "harness.labels"),
-    "harness.units",
     *("harness.listing", "harness.measure*"),
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
@@ -97,7 +97,7 @@ TORCH_FREE = (
     ),
     *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
     *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages", "harness.sweep.voice"),
-    *("harness.doctor", "harness.starter"),
+    *("harness.doctor", "harness.starter", "harness.units"),
     *("harness.cli", "harness.verbs*", "harness.__main__"),
 )
 BRINGS_TORCH = {"torch", "transformers", "lm_eval", "peft", "accelerate", "trl"}
