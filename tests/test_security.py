@@ -25,9 +25,10 @@ from harness.names import slug
 from harness.spec import load_sweep
 from harness.sweep.resuming import HEADS, RECORDS, STATE, resume
 from harness.sweep.run import Means, run_sweep
+from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
 from harness.tracking.mlflow_server import serve
-from harness.tracking.store import load_arrays, open_run
+from harness.tracking.store import open_run
 from harness.types import InputError
 
 CANARY = "canary-4f1c9e77d2"

@@ -20,7 +20,7 @@ from harness.preflight.gather import Opened, gather, sources
 from harness.preflight.step0 import differing
 from harness.preflight.table import run_checks
 from harness.spec import SweepSpec
-from harness.tracking.store import write_json
+from harness.tracking.files import write_json
 from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
 
 if TYPE_CHECKING:

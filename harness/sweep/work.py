@@ -44,6 +44,7 @@ from harness.sweep.trainers import as_trained, begin, own_model
 from harness.sweep.worst import worst_pairs
 from harness.tracking import store
 from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
+from harness.tracking.files import write_json
 from harness.tracking.journal import Journal
 from harness.training.loop import Training, checkpoint_steps, start
 from harness.training.spans import Spans, gemm_ceiling, summary
@@ -293,7 +294,7 @@ def _commit(
     job.journal.append(end)
     job.journal.sync()
     job.journal.close()
-    store.write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.setting, job.data))
+    write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.setting, job.data))
     store.commit(
         job.folder,
         {

@@ -19,8 +19,10 @@ import torch
 from harness.sweep import resuming, work
 from harness.sweep.stages import load_weights
 from harness.tracking import faults
+from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.tracking.store import load_arrays, load_result, verify
+from harness.tracking.store import load_result
+from harness.tracking.verify import verify
 from harness.training import loop
 from tests.faults.world import (
     STUDY,

@@ -15,9 +15,10 @@ from harness.objectives.table import resolve
 from harness.sweep.engines import process
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
-from harness.sweep.progress import Progress, duration
+from harness.sweep.progress import Progress
 from harness.sweep.stopping import Stop
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+from harness.units import duration
 
 RUN = RunSpec(
     resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()

@@ -21,7 +21,8 @@ from harness.sweep import resuming
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import Interrupted
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
-from harness.tracking.store import find_run, load_result, read_table, verify
+from harness.tracking.store import find_run, load_result, read_table
+from harness.tracking.verify import verify
 
 SPEC = {
     "name": "long",
