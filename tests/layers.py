@@ -21,7 +21,7 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
     {
         "measure": ("harness.measure", "harness.measure.*"),
         "objective table": ("harness.objectives", "harness.objectives.table*"),
-        "corruption table": ("harness.data", "harness.data.corrupt.table", "harness.data.corrupt.kinds"),
+        "corruption table": ("harness.data", "harness.data.corrupt.table", "harness.data.corrupt.kind*"),
     },
     {"spec": ("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.labels")},
     {
