@@ -51,7 +51,7 @@ class WorldSpec:
     sft_steps: int = 200  # updates that give the reference its bias; more: the reference is surer, right or wrong
     sft_batch: int = 96  # prompts with an answer a step of it
     sft_learning_rate: float = 2e-3  # peak rate of it (AdamW)
-    hidden_size: int = 64  # width of the model; a multiple of `heads`
+    hidden_size: int = 64  # width of the model; a multiple of 2 x `heads`
     layers: int = 1  # decoder layers; more: slower, and able to memorise more
     heads: int = 2  # attention heads
     intermediate_size: int = 192  # width inside each feed-forward block
@@ -89,11 +89,11 @@ class ModelSpec:
     kind: str = "tiny"  # tiny: a small Llama built from the data's own texts; a model of your own has a `path`
     # entries of the byte-level BPE trained on the texts; larger: shorter sequences, wider output
     vocab_size: int = 1024
-    hidden_size: int = 64  # width of the model; a multiple of `heads`
+    hidden_size: int = 64  # width of the model; a multiple of 2 x `heads`
     layers: int = 2  # decoder layers; more: slower, and able to memorise more
     heads: int = 2  # attention heads
     intermediate_size: int = 192  # width inside each feed-forward block
-    # updates of maximum likelihood on the chosen responses, which make the reference; 0 is refused
+    # updates of maximum likelihood on the chosen responses, which make the reference
     sft_steps: int = 300
     sft_batch: int = 32  # responses a step of it
     sft_learning_rate: float = 3e-3  # peak rate of it (AdamW)
@@ -156,13 +156,7 @@ class TrainingSpec:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last.
-
-    `samples`: free-running samples of held-out prompts at the end, and a quarter as many of OOD prompts.
-    `gradient_probe`: training probe pairs whose log-prob gradients are compared at the first and the last step.
-    `keep`: which weights stay in the run folder: final, best (the checkpoint that ranks most held-out pairs right) or
-    none; "" is final for a model from a path and none for one that the sweep builds.
-    """
+    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last."""
 
     # times a run is measured, step 0 and the last among them; more: finer curves, more time and disk
     checkpoints: int = 6
@@ -173,7 +167,9 @@ class EvaluationSpec:
     samples: int = 256
     # training pairs whose two log-prob gradients are compared at the first and last step; 0: none
     gradient_probe: int = 0
-    keep: str = ""  # weights that stay on disk: final | best (on held-out pairs) | none; empty: as docs/models.md says
+    # weights kept: final | best: of the checkpoint that ranks most held-out pairs right | none; empty: final for
+    # adapters and for whole models up to 2 GiB from a path, else none
+    keep: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,9 +35,10 @@ class Sampler(Settings):
         "seed": f"an integer in [0, {MAX_SEED}]",
         "startup_trials": "an integer in [1, 10000]",
     }
+    # tpe: learns where good trials lie | random: each trial on its own | gp: a Gaussian process, for few trials
     kind: Literal["tpe", "random", "gp"] = "tpe"
-    seed: int = Field(0, ge=0, le=MAX_SEED)
-    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)
+    seed: int = Field(0, ge=0, le=MAX_SEED)  # of the draws; another number asks other trials
+    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)  # random trials before the sampler learns from them
 
 
 class Pruner(Settings):
@@ -48,9 +49,11 @@ class Pruner(Settings):
         "startup_trials": "an integer in [0, 10000]",
         "p": "a number in (0, 1)",
     }
+    # none: every seed is run | median: worse than half | hyperband: halved by rounds | wilcoxon: worse than the best on
+    # the seeds that both have
     kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
-    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)
-    p: float = Field(0.1, gt=0, lt=1)
+    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before the first may be pruned (median)
+    p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is dropped below it; larger: sooner
 
 
 class Budget(Settings):
@@ -61,9 +64,10 @@ class Budget(Settings):
         "seconds": "a number above 0 (of one core)",
         "runs": "an integer above 0",
     }
-    tokens: int | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)  # trained tokens
+    # of one core; depends on the machine, so a repeated study may then differ
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    runs: int | None = Field(None, gt=0)
+    runs: int | None = Field(None, gt=0)  # training runs, one a trial and seed
 
 
 def read_settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:

@@ -48,19 +48,24 @@ class Constraint:
         return self.at_least - value
 
 
-class _TargetModel(BaseModel):
+class TargetModel(BaseModel):
+    """One thing to optimise; several of them search for a Pareto front."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     expected: ClassVar[dict[str, str]] = {
         "measure": "a measure of `harness list metrics`",
         "direction": "maximize or minimize",
         "split": f"one of {', '.join(SPLITS)}",
     }
-    measure: str
-    direction: Literal["maximize", "minimize", "up", "down"] | None = None
+    measure: str  # what a trial is scored by, the mean over its seeds; lm_eval/<task>/<metric> for a benchmark
+    direction: Literal["maximize", "minimize", "up", "down"] | None = None  # follows from the measure where it has one
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
 
 
-class _ConstraintModel(BaseModel):
+class ConstraintModel(BaseModel):
+    """A bound on another measure: a trial beyond it can never win."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     expected: ClassVar[dict[str, str]] = {
         "measure": "a measure of `harness list metrics`",
@@ -68,10 +73,11 @@ class _ConstraintModel(BaseModel):
         "at_most": "a number",
         "at_least": "a number",
     }
-    measure: str
+    measure: str  # what is bounded
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: float | None = None  # upper bound, in the measure's unit; exactly one of the two
+    at_least: float | None = None  # lower bound
 
 
 def model_problems(error: ValidationError, kind: type[BaseModel], node: Node, path: str) -> list[str]:
@@ -103,10 +109,10 @@ def read_targets(node: Node | None, where: str, context: Context, problems: list
     found = []
     for index, child in enumerate(node.value):
         path = f"targets.{index}"
-        model = _read(_TargetModel, child, path, example, problems)
+        model = _read(TargetModel, child, path, example, problems)
         if model is None:
             continue
-        assert isinstance(model, _TargetModel) and isinstance(child.value, dict)
+        assert isinstance(model, TargetModel) and isinstance(child.value, dict)
         why = refusal(model.measure, model.split, context)
         if why:
             key = "split" if why.startswith("split") and "split" in child.value else "measure"
@@ -136,10 +142,10 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
     found = []
     for index, child in enumerate(node.value):
         path = f"constraints.{index}"
-        model = _read(_ConstraintModel, child, path, example, problems)
+        model = _read(ConstraintModel, child, path, example, problems)
         if model is None:
             continue
-        assert isinstance(model, _ConstraintModel) and isinstance(child.value, dict)
+        assert isinstance(model, ConstraintModel) and isinstance(child.value, dict)
         why = refusal(model.measure, model.split, context)
         if (model.at_most is None) == (model.at_least is None):
             problems.append(f"{child.where} {path}: expected exactly one of at_most and at_least, as in {example}")
@@ -162,7 +168,7 @@ def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: 
         return None
 
 
-def _direction(model: _TargetModel) -> tuple[str, str]:
+def _direction(model: TargetModel) -> tuple[str, str]:
     """maximize or minimize, and why it cannot be said."""
     known = "" if benchmark(model.measure) else METRICS[model.measure].direction
     natural = DIRECTIONS.get(known)
