@@ -79,7 +79,7 @@ class DataSpec:
     split: str = ""  # of a folder or hub data set: what to train on (and to hold out of, unless heldout_split)
     heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
     test: float = 0.0  # share of the prompts kept for the split `test`, on which no setting or checkpoint is chosen
-    columns: str = ""  # other names of columns: {chosen: response_j, rejected: response_k}
+    columns: str = ""  # other names of columns, a mapping {chosen: response_j, rejected: response_k}
 
 
 @dataclass(frozen=True, slots=True)

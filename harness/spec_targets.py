@@ -57,7 +57,7 @@ class TargetModel(BaseModel):
         "direction": "maximize or minimize",
         "split": f"one of {', '.join(SPLITS)}",
     }
-    measure: str  # what a trial is scored by, the mean over its seeds; lm_eval/<task>/<metric> for a benchmark
+    measure: str  # scores a trial, as its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
     direction: Literal["maximize", "minimize", "up", "down"] | None = None  # follows from the measure where it has one
     # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"

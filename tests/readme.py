@@ -38,23 +38,23 @@ TOP: dict[str, tuple[str, str, str]] = {
     "world": ("", "a mapping, or left out", "the embedded world; this, or `data` with `model`"),
     "data": ("", "a mapping, or left out", "pairs of your own"),
     "model": ("", "a mapping, or left out", "what is trained on `data`"),
-    "objectives": ("required", "a list of {name, <parameters>}", "what is compared; parameters below, lists are axes"),
-    "corruptions": ("[{kind: none}]", "a list of {kind, rate, <parameters>}", "which damage the training pairs take"),
-    "seeds": ("1", "a count or a list", "5 means 0 to 4; more: narrower intervals. 6 or more for verdicts, 10 for small effects"),
+    "objectives": ("required", "a list of `{name, <parameters>}`", "what is compared; parameters below, lists are axes"),
+    "corruptions": ("[{kind: none}]", "a list of `{kind, rate, <parameters>}`", "which damage the training pairs take"),
+    "seeds": ("1", "a count or a list", "5 means 0 to 4; more: narrower intervals; verdicts need 6"),
     "replica": ("1", "a count or a list", "repeats of a run in other orders of the same data, for A/A checks"),
     "training": ("", "a mapping", "how long and how fast every run learns"),
     "evaluation": ("", "a mapping", "how often and on how many pairs a run is measured"),
     "device": ("auto", "one of auto, cpu, cuda, cuda:N", "where runs train; auto: a GPU where there is one. No axis"),
     "also": ("[]", "a list of mappings", "further grids, each overriding whole keys of the main one"),
-    "trials": ("", "an integer in [1, 10000]", "makes the spec a study: settings tried for each objective; more: better winners"),
-    "fresh_seeds": ("10", "a count or a list", "seeds of the winners' re-run, none of `seeds`; more: narrower intervals"),
+    "trials": ("", "an integer in [1, 10000]", "settings tried for each objective; makes the spec a study"),
+    "fresh_seeds": ("10", "a count or a list", "study: seeds of the winners' re-run, none of `seeds`"),
     "targets": ("required", "a list of mappings", "study: what is optimised"),
     "constraints": ("[]", "a list of mappings", "study: bounds that a winner must keep"),
     "search": ("{}", "{parameter: range}", "study: one range for every objective that states none of its own"),
     "sampler": ("tpe", "a name or a mapping", "study: how trials are chosen"),
     "pruner": ("none", "a name or a mapping", "study: when a trial loses its remaining seeds"),
     "budget": ("{}", "a mapping", "study: what one objective's search may cost beside `trials`"),
-    "round": ("5", "an integer in [1, 10000]", "study: trials of each objective asked together; smaller: learns more, slower"),
+    "round": ("5", "an integer in [1, 10000]", "study: trials asked together; smaller: learns more, slower"),
     "storage": ("", "a database URL", "study: where Optuna's copy of the trials goes; empty: `optuna.db` beside them"),
 }  # fmt: skip
 # Tables of keys: title, what holds the fields, what each accepts.
@@ -69,10 +69,7 @@ KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter] | Mapping[str, st
     "pruner": ("`pruner` of a study", Pruner, Pruner.expected),
     "budget": ("`budget` of a study", Budget, Budget.expected),
 }
-WORLD = (
-    'In the embedded world a parameter that is left out takes the value behind "world:", since its log-probs are those '
-    "of short answers."
-)
+WORLD = 'In the embedded world, whose answers are short, a parameter that is left out takes the value behind "world:".'
 
 
 def rendered(text: str) -> str:
@@ -139,9 +136,7 @@ def _knobs(rows: Mapping[str, Any]) -> Iterator[Sequence[str]]:
         parameters: dict[str, Parameter] = getattr(row, "hyperparameters", None) or getattr(row, "parameters", {})
         world = world_defaults(name, {}) if rows is OBJECTIVES else {}
         for key, parameter in parameters.items():
-            accepted = (
-                expected(parameter) if parameter.kind in ("float", "int", "choice", "bool", "text") else "as said"
-            )
+            accepted = "as said" if parameter.kind == "table" else expected(parameter)
             default = _value(parameter.default)
             if key in world and world[key] != parameter.default:
                 default = f"{default}{' ' if default else ''}(world: {_value(world[key])})"
