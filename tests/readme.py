@@ -38,7 +38,7 @@ TOP: dict[str, tuple[str, str, str]] = {
     "world": ("", "a mapping, or left out", "the embedded world; this, or `data` with `model`"),
     "data": ("", "a mapping, or left out", "pairs of your own"),
     "model": ("", "a mapping, or left out", "what is trained on `data`"),
-    "objectives": ("required", "a list of `{name, <parameters>}`", "what is compared; parameters below, lists are axes"),
+    "objectives": ("required", "a list of `{name, <parameters>}`", "what is compared; lists are axes"),
     "corruptions": ("[{kind: none}]", "a list of `{kind, rate, <parameters>}`", "which damage the training pairs take"),
     "seeds": ("1", "a count or a list", "5 means 0 to 4; more: narrower intervals; verdicts need 6"),
     "replica": ("1", "a count or a list", "repeats of a run in other orders of the same data, for A/A checks"),
@@ -82,15 +82,15 @@ def rendered(text: str) -> str:
 
 def reference() -> str:
     """docs/reference.md."""
-    keys = ([f"`{name}`", *cells] for name, cells in TOP.items())
-    parts = [HEAD, f"## Top level\n\n{_table(('key', 'default', 'accepts', 'meaning'), keys)}\n"]
+    top = ([f"`{name}`", *cells] for name, cells in TOP.items())
+    parts = [HEAD, f"## Top level\n\n{table(('key', 'default', 'accepts', 'meaning'), top)}\n"]
     for section, (title, kind, _) in KINDS.items():
         intro = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
-        table = _table(("key", "default", "accepts", "meaning"), _keys(section))
-        parts.append(f"## {title}\n\n{intro}\n\n{table}\n")
+        keys = table(("key", "default", "accepts", "meaning"), _keys(section))
+        parts.append(f"## {title}\n\n{intro}\n\n{keys}\n")
     for title, rows, intro in (("Objectives", OBJECTIVES, f"{WORLD}\n\n"), ("Corruptions", CORRUPTIONS, "")):
-        table = _table(("name", "parameter", "default", "accepts", "meaning"), _knobs(rows))
-        parts.append(f"## {title}\n\n{intro}{table}\n")
+        knobs = table(("name", "parameter", "default", "accepts", "meaning"), _knobs(rows))
+        parts.append(f"## {title}\n\n{intro}{knobs}\n")
     return "\n".join(parts)
 
 
@@ -150,11 +150,15 @@ def _value(value: object) -> str:
     return "" if value in (None, "") else written(value)
 
 
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
+    """Rows as a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 if __name__ == "__main__":
+    from tests import literature
+
     README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
     REFERENCE.write_text(reference(), encoding="utf-8")
+    literature.PAGE.write_text(literature.rendered(literature.PAGE.read_text(encoding="utf-8")), encoding="utf-8")
