@@ -20,7 +20,8 @@ def test_every_interval_in_the_words_stands_in_the_report_they_name() -> None:
     assert len(items) >= 5
     for item in items:
         named = re.findall(r"reports/(\w+)/report\.md", item)
-        told = "".join((REPORTS / name / "report.md").read_text(encoding="utf-8") for name in named).replace("\\", "")
+        told = "".join((REPORTS / name / "report.md").read_text(encoding="utf-8") for name in named)
+        told = " ".join(told.replace("\\", "").split())
         for value, interval in re.findall(r"([−\d.]+)\s+(\[[^\]]+\])(?!\()", item):
             shown = f"{value} {' '.join(interval.split())}"
             assert shown in told, f"{value} {interval}: in none of {named}"
