@@ -100,7 +100,7 @@ def markdown(what: str) -> str:
             for row in rows
         ]
     else:
-        head = ("corruption", "rate", "changes", "needs", "what it does", "source")
+        head = ("corruption", "rate", "changes", "needs", "what it does", "source (arXiv)")
         cells = [
             (
                 f"`{row['name']}`",
