@@ -150,7 +150,7 @@ class TrainingSpec:
     max_grad_norm: float = 1.0  # a run's gradient is scaled down to this norm; very large: no clipping
     adam_beta1: float = 0.9  # memory of the mean gradient; larger: smoother steps
     adam_beta2: float = 0.99  # memory of the squared gradient; larger: a steadier step size
-    weight_decay: float = 0.0  # decoupled: every step shrinks the weights by this share of the rate
+    weight_decay: float = 0.0  # decoupled: every step shrinks the weights by the share rate x this
     mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may, less time
 
 

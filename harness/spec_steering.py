@@ -49,8 +49,8 @@ class Pruner(Settings):
         "startup_trials": "an integer in [0, 10000]",
         "p": "a number in (0, 1)",
     }
-    # none: every seed is run | median: worse than half | hyperband: halved by rounds | wilcoxon: worse than the best on
-    # the seeds that both have
+    # none: every seed is run | median: worse than half | hyperband: successive halving | wilcoxon: worse than the
+    # best on the seeds that both have
     kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
     startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before the first may be pruned (median)
     p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is dropped below it; larger: sooner
