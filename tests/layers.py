@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # From left to right: a module may import its own room and every layer above it, never a neighbour room of its layer.
 # A module belongs to the first room that has a pattern for it.
 LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
-    {"types": ("harness", "harness.types")},
+    {"types": ("harness", "harness.types", "harness.settings")},
     {"names": ("harness.names",), "palette": ("harness.palette",)},
     {
         "measure": ("harness.measure", "harness.measure.*"),
@@ -82,7 +82,8 @@ HOMES: dict[str, tuple[str, ...]] = {
     "trl": (),
 }
 TORCH_FREE = (
-    *("harness", "harness.frames", "harness.types", "harness.names", "harness.palette", "harness.labels"),
+    *("harness", "harness.frames", "harness.types", "harness.settings", "harness.names"),
+    *("harness.palette", "harness.labels"),
     *("harness.listing", "harness.measure*"),
     *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),

@@ -15,8 +15,8 @@ import yaml
 
 from harness.data.text import data_notes
 from harness.names import plain, run_key
+from harness.spec_refusal import CLEAN, DOWNSTREAM, TEST
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, DOWNSTREAM, TEST
 from harness.sweep.study_ledger import COMPLETE, Ledger, Trial, winners
 from harness.sweep.study_scores import Scorer
 from harness.sweep.study_storage import shown

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from harness.names import run_key
 from harness.spec import SweepSpec
+from harness.spec_refusal import CLEAN, OBSERVED, OOD, TEST, observed_refusal
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
+from harness.spec_targets import Constraint, Target
 from harness.sweep.messages import DONE
 from harness.sweep.study_files import (
     Planned,

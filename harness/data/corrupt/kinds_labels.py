@@ -63,7 +63,9 @@ LABELS = (
         summary="a Bradley-Terry annotator: close pairs are flipped more often; form=rate draws an exact share",
         parameters={
             "temperature": TEMPERATURE,
-            "form": Parameter("temperature", "choice", choices=("temperature", "rate")),
+            "form": Parameter(
+                "temperature", "choice", choices=("temperature", "rate"), doc="the rate follows from it, or is given"
+            ),
             "mode": MODE,
             **GOLDEN,
         },
@@ -107,7 +109,7 @@ LABELS = (
         laws=CNI,
         citation="",
         summary="flip all pairs of a share of prompts (rho 1), or with correlation rho within a prompt",
-        parameters={"rho": Parameter(1.0, low=0.0, high=1.0), **RATED},
+        parameters={"rho": Parameter(1.0, low=0.0, high=1.0, doc="correlation of two hits of a prompt"), **RATED},
         needs=("prompt_id",),
         severities=by_severity(0.1, 0.2, 0.4),
     ),
@@ -121,7 +123,9 @@ LABELS = (
         citation="2210.10760",
         summary="flip where normal noise on each response's reward overturns the sign of the gold margin",
         parameters={
-            "noise": Parameter(1.0, low=0.0, search=(0.25, 2.0), doc="standard deviation per response"),
+            "noise": Parameter(
+                1.0, low=0.0, search=(0.25, 2.0), doc="standard deviation per response; larger: more flips"
+            ),
             "unit": Parameter("reward", "choice", choices=("reward", "sd"), doc="of the reward, or of the margin's sd"),
             **GOLDEN,
         },
@@ -147,7 +151,9 @@ LABELS = (
         parameters={
             "quantile": Parameter(0.25, low=0.0, high=1.0, doc="share of pairs that count as near ties"),
             "tau": Parameter(None, low=0.0, doc="largest absolute gold margin of a near tie, instead of quantile"),
-            "form": Parameter("coin", "choice", choices=("coin", "filter")),
+            "form": Parameter(
+                "coin", "choice", choices=("coin", "filter"), doc="a fair coin as label, or all others dropped"
+            ),
             **GOLDEN,
         },
         needs=("gold_margin",),
@@ -171,7 +177,9 @@ LABELS = (
             "kappa": KAPPA,
             "temperature": TEMPERATURE,
             "unit": UNIT,
-            "form": Parameter("annotator", "choice", choices=("annotator", "rate")),
+            "form": Parameter(
+                "annotator", "choice", choices=("annotator", "rate"), doc="the rate follows, or is given"
+            ),
             "mode": MODE,
             **GOLDEN,
         },
@@ -195,7 +203,14 @@ LABELS = (
             "kappa": KAPPA,
             "temperature": TEMPERATURE,
             "marker": Parameter("auto", "table", doc="auto, column, or the phrase itself"),
-            "prevalence": Parameter(0.3, low=0.0, high=1.0, low_open=True, high_open=True, doc="read by marker: auto"),
+            "prevalence": Parameter(
+                0.3,
+                low=0.0,
+                high=1.0,
+                low_open=True,
+                high_open=True,
+                doc="share of responses with the word that marker: auto picks",
+            ),
             **GOLDEN,
         },
         needs=("gold_margin",),

@@ -42,7 +42,9 @@ ROWS = (
         "exponential weights (form=reweight); the reference itself is untouched",
         parameters={
             "shift": Parameter(1.0, low=0.0, search=(0.0, 8.0), doc="nats by which the mean delta_ref falls"),
-            "form": Parameter("select", "choice", choices=("select", "reweight")),
+            "form": Parameter(
+                "select", "choice", choices=("select", "reweight"), doc="pairs dropped, or drawn again by weight"
+            ),
             "on_missing": MISSING,
         },
         needs=("delta_ref",),
@@ -63,11 +65,13 @@ ROWS = (
         summary="drop pairs not at random: by gold margin, by total response length or by reference margin; "
         "form=rate drops an exact share with that probability as weight",
         parameters={
-            "a": Parameter(-2.0),
-            "b": Parameter(1.0, doc="per unit of the value"),
-            "on": Parameter("gold_margin", "choice", choices=("gold_margin", "length", "delta_ref")),
+            "a": Parameter(-2.0, doc="log-odds of a drop where the value is 0; larger: more pairs dropped"),
+            "b": Parameter(1.0, doc="log-odds added per unit of the value; above 0: large values go"),
+            "on": Parameter("gold_margin", "choice", choices=("gold_margin", "length", "delta_ref"), doc="the value"),
             "unit": UNIT,
-            "form": Parameter("logit", "choice", choices=("logit", "rate")),
+            "form": Parameter(
+                "logit", "choice", choices=("logit", "rate"), doc="the rate follows from a and b, or is given"
+            ),
             "mode": MODE,
             **GOLDEN,
         },

@@ -29,7 +29,7 @@ TEXT = (
         summary="cut responses to a fraction of their words: the first ceil(fraction * n), spacing kept",
         parameters={
             "fraction": Parameter(0.5, low=0.0, low_open=True, high=1.0, doc="share of words kept"),
-            "side": Parameter("chosen", "choice", choices=("chosen", "rejected", "both")),
+            "side": Parameter("chosen", "choice", choices=("chosen", "rejected", "both"), doc="which responses"),
             "unit": Parameter("words", "choice", choices=("words", "characters"), doc="what is counted and cut"),
             "eos": Parameter("reappended", "choice", choices=("reappended",), doc="the tokeniser ends every response"),
             "mode": MODE,
@@ -47,7 +47,12 @@ TEXT = (
         citation="2404.14367; 2404.10719",
         summary="replace both responses by those of another prompt (form=mismatched) or of another generator "
         "(form=generator: facts generator_chosen, generator_rejected)",
-        parameters={"form": Parameter("mismatched", "choice", choices=("mismatched", "generator")), **RATED},
+        parameters={
+            "form": Parameter(
+                "mismatched", "choice", choices=("mismatched", "generator"), doc="from another prompt, or generator"
+            ),
+            **RATED,
+        },
         needs=("prompt_id",),
         needs_changes=(("form", "generator", ("prompt_id",), ("generator_chosen", "generator_rejected")),),
         severities=by_severity(0.1, 0.3, 1.0),
@@ -62,7 +67,9 @@ TEXT = (
         citation="2407.07880",
         summary="degrade the chosen text and keep the label",
         parameters={
-            "operator": Parameter("shuffle", "choice", choices=("shuffle", "drop", "repeat"), doc="acts on words"),
+            "operator": Parameter(
+                "shuffle", "choice", choices=("shuffle", "drop", "repeat"), doc="what is done to the words"
+            ),
             "mode": MODE,
         },
         severities=by_severity(0.1, 0.2, 0.4),
