@@ -1,7 +1,6 @@
-"""A pack of given pairs trained in stretches, its lanes kept at boundaries, so that a killed run goes on where it was.
+"""A pack trained in stretches, its lanes kept at boundaries, so that a killed run goes on where it was.
 
-What is kept of a run is its own: it may go on in another pack, and gives the same numbers bit for bit. Runs of RL
-trainers keep nothing in between and begin anew.
+What is kept of a run is its own: it may go on in another pack, and gives the same numbers bit for bit.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from safetensors import SafetensorError
 
 from harness.sweep.jobs import Job
 from harness.sweep.stopping import Stop
+from harness.sweep.trainers import Trainer
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.training.loop import Training, train
-from harness.training.state import LaneState, from_tensors, lane_state
+from harness.training.state import LaneState, from_tensors
 from harness.types import Record
 
 STRETCH_SECONDS = 1.0  # between two looks at clock and signals
@@ -67,36 +66,37 @@ def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept]:
 
 
 def stretches(
-    run: Training, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept], started: float
+    trainer: Trainer, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept], started: float
 ) -> Iterator[Record]:
     """The records of a pack, those from before a resume first; `started` on the monotonic clock, earlier work included.
 
     Raises Stopped where a signal was heard; all lanes are kept then.
     """
     yield from sorted((r for kept in earlier for r in kept.records), key=lambda record: record.step)
+    run = trainer.run
     steps = run.pack.lanes[0].training.steps
     kept_at, kept_step, stretch = time.monotonic(), run.step, 1
     while run.step < steps:
         began, first = time.monotonic(), run.step
-        yield from train(run, min(run.step + stretch, steps))
+        yield from trainer.train(min(run.step + stretch, steps))
         now = time.monotonic()
         pace = max(now - began, 1e-6) / (run.step - first)
         stretch = max(1, min(int(STRETCH_SECONDS / pace), 4 * stretch))
         if run.step == steps:
             break
         if (now - kept_at >= keeping.every or keeping.stop.heard) and run.step > kept_step:
-            keep(run, jobs, now - started)
+            keep(trainer, jobs, now - started)
             kept_at, kept_step = time.monotonic(), run.step
         if keeping.stop.heard:
             raise Stopped(run.step)
-    yield from train(run)
+    yield from trainer.train(None)
 
 
-def keep(run: Training, jobs: Sequence[Job], seconds: float) -> None:
+def keep(trainer: Trainer, jobs: Sequence[Job], seconds: float) -> None:
     """Store every lane as it stands between two steps. Raises OSError where the disk is full."""
     for lane, job in enumerate(jobs):
-        kept = Kept(lane_state(run, lane), tuple(job.records), seconds)
-        save_checkpoint(job.folder, run.step, _pack(job.key, kept))
+        kept = Kept(trainer.state(lane), tuple(job.records), seconds)
+        save_checkpoint(job.folder, trainer.run.step, _pack(job.key, kept))
 
 
 def _pack(key: str, kept: Kept) -> dict[str, bytes]:

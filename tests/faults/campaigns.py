@@ -10,9 +10,10 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,8 @@ from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
 from harness.tracking.store import load_arrays, load_result, verify
 from harness.training import loop
 from tests.faults.world import (
+    RL,
+    SPEC,
     STUDY,
     Place,
     command,
@@ -66,7 +69,7 @@ class Ground:
 
     def fresh(self, name: str, cached: bool = True) -> Place:
         """A new place for the small sweep; with the calm one's caches where models are beside the point."""
-        made = place(self.root / name, schema=self.schema)
+        made = place(self.root / name, self.calm.spec, self.schema)
         if cached:
             shutil.copytree(self.calm.out / "cache", made.out / "cache")
         return made
@@ -76,9 +79,9 @@ class Ground:
         return (self.calm.folder / "results.csv").read_bytes()
 
 
-def ground(root: Path) -> Ground:
+def ground(root: Path, spec: Mapping[str, Any] = SPEC) -> Ground:
     schema = make_schema(root / "schema")
-    calm = place(root / "calm", schema=schema)
+    calm = place(root / "calm", spec, schema)
     whole = noting(sweep_command(calm, keep_every=1e9, plain=False), root / "modules")
     assert wait(fork(whole, log=root / "calm.log")) == 0, (root / "calm.log").read_text()[-2000:]
     import_noted(root / "modules")
@@ -148,6 +151,11 @@ def kills(on: Ground, count: int, seed: int) -> Tally:
         shutil.rmtree(at.root)
     tally.note = f"over {sweeps} sweeps of {planned} runs"
     return tally
+
+
+def rl_kills(on: Ground, count: int, seed: int) -> Tally:
+    """The same in a sweep of RL runs and the reward model that some of them learn from."""
+    return kills(ground(on.root / "rl", RL), count, seed)
 
 
 def process_kills(on: Ground, count: int, seed: int) -> Tally:
@@ -505,6 +513,7 @@ def study_kills(on: Ground, count: int, seed: int) -> Tally:
 CAMPAIGNS = {
     "kills": (kills, 200, 3),
     "study_kills": (study_kills, 20, 0),
+    "rl_kills": (rl_kills, 20, 0),
     "process_kills": (process_kills, 5, 0),
     "points": (points, 22, 0),
     "flips": (flips, 200, 64),

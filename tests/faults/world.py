@@ -51,6 +51,17 @@ SPEC = {
     "evaluation": {"checkpoints": 3, "heldout": 16, "probe": 16, "ood": 8, "samples": 4, "gradient_probe": 1},
     "device": "cpu",
 }  # fmt: skip
+RL = {
+    **SPEC,
+    "name": "rl",
+    "objectives": [
+        {"name": "ppo", "epochs": 2, "minibatches": 2},
+        {"name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold"},
+        {"name": "constrained_rlhf", "pairs": 12, "reward": "gold"},
+    ],
+    "corruptions": [{"kind": "uniform_flip", "rate": 0.4}],
+    "training": {"steps": 4, "batch_size": 4},
+}
 STUDY = {
     "name": "search",
     "world": WORLD,
@@ -213,7 +224,7 @@ def signal_after(child: int, seconds: float, number: int = signal.SIGKILL) -> in
 def finished(at: Place) -> dict[str, bytes]:
     """The whole results of a sweep by run key, as bytes: a finished run that is made again would differ."""
     found = {}
-    for run in at.load().runs if at.spec["name"] == "small" else ():
+    for run in at.load().runs:
         folder = find_run(at.folder, run_key(run))
         result = load_result(folder) if folder is not None else None
         if result is not None and result["status"] in ("done", "diverged"):
