@@ -14,6 +14,10 @@ from harness.models.load import skeleton, with_score
 from harness.models.pack import LaneModel, build_lanes
 from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.rollouts import prompt_table
+from harness.rlhf.state import restore
+from harness.rlhf.tally import Tally
+from harness.training.optim import AdamState, adam_state
+from harness.training.state import LaneState
 
 # The source's own reward: (n prompts, n responses, as token ids) -> rewards (n,), NaN where it knows none.
 Gold = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
@@ -48,6 +52,17 @@ class Sampling:
     depth: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Timetable:
+    """What every iteration of a pack reads: `batches` `(iterations, K, p)`, `rates` `(iterations, K, 1)`, and the pairs
+    that constrain it with which are labelled the other way, `(iterations, K, B)` each, where any do."""
+
+    batches: Tensor
+    rates: Tensor
+    max_norm: Tensor  # (K, 1)
+    constraint: tuple[Tensor, Tensor] | None
+
+
 @dataclass
 class RlTraining:
     """The live state of an RL pack: what `train` yields records about, and what is left when it ends."""
@@ -65,6 +80,10 @@ class RlTraining:
     beta: Tensor  # (K, 1), as the KL controller moves it
     scale: Tensor  # (K, 1)
     diverged_at: Tensor  # (K, 1), -1 while finite
+    adam: AdamState
+    tally: Tally  # what was watched since the last checkpoint
+    step: int = 0  # iterations done
+    timetable: Timetable | None = None  # made by the first `train`, so that going on costs nothing
     generated: int = 0  # tokens sampled by a lane so far, padding included
     asked: int = 0  # prompts read for them
     uniforms: tuple[np.random.Generator, ...] = field(default=())
@@ -74,9 +93,22 @@ class RlTraining:
         """Which lanes are still finite, `(K, 1)` bool."""
         return self.diverged_at < 0
 
+    def step_of(self, lane: int) -> int:  # noqa: ARG002 - lanes go together
+        """Iterations that the lane has done."""
+        return self.step
 
-def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.device) -> RlTraining:
-    """Put an RL pack on its device. All lanes share one shape (`pack_key`): samples, epochs, kind of reward."""
+
+def start(
+    pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.device, states: Sequence[LaneState] = ()
+) -> RlTraining:
+    """Put an RL pack on its device. All lanes share one shape (`pack_key`): samples, epochs, kind of reward.
+
+    With `states`, one a lane and all of one step (`rlhf/state.py`), every lane goes on from its state; the records of
+    that step are still to come. Raises ValueError where they are of different steps.
+    """
+    steps = {state.step for state in states} or {0}
+    if len(steps) > 1:
+        raise ValueError(f"lanes of a pack go on from one step, not from {sorted(steps)}")
     objectives = [lane.objective for lane in pack.lanes]
     groups = lane_groups(objectives, pack.corpus.ids.shape[0], device)
     weights = [lane.weights for lane in pack.lanes]
@@ -87,12 +119,14 @@ def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.d
     models = [lane.reward for lane in own if lane.reward is not None]
     scored = with_score(pack.architecture, weights[0])[0]
     beta = torch.tensor([[objective.beta or 0.0] for objective in objectives], device=device)
-    return RlTraining(
+    model = build_lanes(skeleton(architecture), [state.weights for state in states] or starts, device)
+    trained = model.flat if pack.lanes[0].training.steps else model.flat[:, :0]  # best-of-n has no moments
+    run = RlTraining(
         pack=pack,
         own=tuple(own),
         sampling=sampling,
         k=int(dict(objectives[0].hyperparameters).get("samples", 1)),
-        model=build_lanes(skeleton(architecture), starts, device),
+        model=model,
         reference=build_lanes(skeleton(pack.architecture), weights, device),
         scorer=build_lanes(skeleton(scored), models, device) if models else None,
         groups=groups,
@@ -101,8 +135,25 @@ def start(pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.d
         beta=beta,
         scale=torch.tensor([[lane.scale] for lane in own], device=device),
         diverged_at=torch.tensor([[0 if lane.broken else -1] for lane in own], device=device),
+        adam=adam_state(trained),
+        tally=Tally(len(own)),
         uniforms=tuple(np.random.Generator(np.random.Philox(lane.seed)) for lane in own),
     )
+    for _ in range(steps.pop()):
+        run.step += 1
+        draw(run)  # what the iterations before have used
+    for lane, state in enumerate(states):
+        restore(run, lane, state)
+    return run
+
+
+def draw(run: RlTraining) -> np.ndarray:
+    """The uniforms `(K, p k, L)` in [0, 1) that decide the tokens of the next iteration, counted as generated."""
+    prompts = run.pack.lanes[0].batches.shape[1]
+    size = (prompts * run.k, run.sampling.depth)
+    run.generated += size[0] * size[1]
+    run.asked += prompts
+    return np.stack([stream.random(size, dtype=np.float32) for stream in run.uniforms])
 
 
 def needs_values(group: LaneGroup) -> bool:

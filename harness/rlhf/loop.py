@@ -19,42 +19,56 @@ from harness.rlhf import algorithms
 from harness.rlhf.algorithms import Forward, Rollout, Targets
 from harness.rlhf.checkpoint import records
 from harness.rlhf.kl import next_beta
-from harness.rlhf.lanes import RlTraining, algorithm, needs_values
+from harness.rlhf.lanes import RlTraining, Timetable, algorithm, draw, needs_values
 from harness.rlhf.pair_constraint import pair_terms, stacked_pairs
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
 from harness.rlhf.shaping import shaped
-from harness.rlhf.tally import Tally
 from harness.rlhf.watch import observed
-from harness.training.optim import adam_state, adamw_step, bias_corrections, clip, learning_rate
+from harness.training.optim import adamw_step, bias_corrections, clip, learning_rate
 from harness.types import Record
 
 SHAPING = ("missing_eos_penalty", "length_penalty")
 
 
-def train(run: RlTraining) -> Iterator[Record]:
+def train(run: RlTraining, until: int | None = None) -> Iterator[Record]:
     """Train every lane to its last iteration, yielding the records of each checkpoint in order of step and lane.
 
     Records hold log-probs of policy and reference on the lane's evaluation sets, and as rewards beta times the
     log-ratio, the reward for which the policy would be optimal; a policy learnt by RL has no loss of given pairs. The
     first record of each lane carries the means of what was watched since the checkpoint before (`scalars`).
+
+    With `until` it ends after that many iterations, before the records of that step: there `rlhf.state.lane_state` may
+    be taken, and a further `train(run)`, or one from those states, yields the rest.
     """
-    pack, settings = run.pack, run.pack.lanes[0].training
-    tally = Tally(len(pack.lanes))
-    update = _Update(run, tally)
-    for iteration in range(settings.steps + 1):
-        if iteration in pack.checkpoints:
-            yield from records(run, iteration, tally)
-        if iteration < settings.steps:
-            update.iterate(iteration)
+    pack, steps = run.pack, run.pack.lanes[0].training.steps
+    update = _Update(run)
+    while until is None or run.step < until:
+        if run.step in pack.checkpoints:
+            yield from records(run, run.step, run.tally)
+        if run.step == steps:
+            return
+        update.iterate(run.step)
+        run.step += 1
+
+
+def timetable(run: RlTraining) -> Timetable:
+    """The prompts, constraining pairs and learning rates of every iteration of a pack."""
+    lanes, device = run.pack.lanes, run.model.flat.device
+    rates = [[[learning_rate(i, lane.training)] for lane in lanes] for i in range(lanes[0].training.steps)]
+    return Timetable(
+        batches=torch.stack([lane.batches for lane in lanes], 1).to(device),
+        rates=torch.tensor(rates, device=device),
+        max_norm=torch.tensor([[lane.training.max_grad_norm] for lane in lanes], device=device),
+        constraint=stacked_pairs(run),
+    )
 
 
 class _Update:
-    """One iteration after another: what an optimiser keeps between them."""
+    """One iteration after another, by what the pack's lanes share."""
 
-    def __init__(self, run: RlTraining, tally: Tally) -> None:
-        self.run, self.tally = run, tally
-        pack, device = run.pack, run.model.flat.device
+    def __init__(self, run: RlTraining) -> None:
+        self.run, pack = run, run.pack
         self.settings = pack.lanes[0].training
         own = dict(pack.lanes[0].objective.hyperparameters)
         self.epochs, self.minibatches = int(own.get("epochs", 1)), int(own.get("minibatches", 1))
@@ -62,22 +76,16 @@ class _Update:
             lane for lane, own in enumerate(pack.lanes) if dict(own.objective.hyperparameters).get("entropy_coef")
         }
         self.values = any(map(needs_values, run.groups))
-        self.batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (iterations, K, p)
-        self.constraint = stacked_pairs(run)
-        self.max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
-        self.rates = torch.tensor(
-            [[[learning_rate(i, lane.training)] for lane in pack.lanes] for i in range(self.settings.steps)],
-            device=device,
-        )
-        self.adam, self.updates = adam_state(run.model.flat), 0
+        self.table = run.timetable = run.timetable or timetable(run)
 
     def iterate(self, iteration: int) -> None:
         """Sample, score, and take the iteration's steps."""
         run = self.run
-        responses = _sample(run, self.batches[iteration])
+        rows = self.table.batches[iteration]
+        responses = _sample(run, rows)
         with torch.no_grad():
             reference = read(run.reference, responses).logps
-        raw = score(run, responses, self.batches[iteration])
+        raw = score(run, responses, rows)
         first: Forward | None = None
         if self.values:  # the values at sampling: the first pass over the rollout computes them anyway
             with torch.set_grad_enabled(self.minibatches == 1):
@@ -85,11 +93,11 @@ class _Update:
         rollouts = [self._rollout(group, responses, reference, raw, first) for group in run.groups]
         targets = [self._targets(group, rollout) for group, rollout in zip(run.groups, rollouts, strict=True)]
         for epoch in range(self.epochs):
-            for part in self._parts(iteration, epoch):
+            for number, part in enumerate(self._parts(iteration, epoch)):
                 now = first if first is not None and epoch == 0 and self.minibatches == 1 else None
-                self._step(
-                    iteration, responses if part is None else responses.prompts(part), part, now, rollouts, targets
-                )
+                shown = responses if part is None else responses.prompts(part)
+                updates = (iteration * self.epochs + epoch) * self.minibatches + number
+                self._step(iteration, updates, shown, part, now, rollouts, targets)
         self._move_beta(iteration, targets)
 
     def _rollout(
@@ -108,7 +116,7 @@ class _Update:
         rollout = Rollout(
             responses.flat("logps")[lanes], reference[lanes], responses.flat("real")[lanes], scores, run.k, values
         )
-        self.tally.add(observed(rollout, raw[lanes], run.beta[lanes], responses, lanes), lanes)
+        run.tally.add(observed(rollout, raw[lanes], run.beta[lanes], responses, lanes), lanes)
         return rollout
 
     def _targets(self, group: LaneGroup, rollout: Rollout) -> Targets:
@@ -123,17 +131,18 @@ class _Update:
         if self.minibatches == 1:
             yield None
             return
-        count = self.batches.shape[2]
+        count = self.table.batches.shape[2]
         orders = [
             np.random.Generator(np.random.Philox([own.seed, iteration * self.epochs + epoch])).permutation(count)
             for own in self.run.own
         ]
-        order = torch.from_numpy(np.stack(orders)).to(self.batches.device)
+        order = torch.from_numpy(np.stack(orders)).to(self.table.batches.device)
         yield from order.tensor_split(self.minibatches, dim=1)
 
     def _step(
         self,
         iteration: int,
+        updates: int,
         responses: Responses,
         part: Tensor | None,
         now: Forward | None,
@@ -148,28 +157,26 @@ class _Update:
             batch = algorithms.minibatch(rollout, target, _rows(part, lanes, rollout, run.k))
             seen = _lanes(now, lanes, entropy=not self.entropy.isdisjoint(group.lanes))
             result = algorithm(group).loss(seen, batch, beta=run.beta[lanes], **_knobs(group, run.k))
-            self.tally.add({_NAMES.get(name, name): value for name, value in result.statistics.items()}, lanes)
-            self.tally.add({"loss/policy_avg": result.loss}, lanes)
+            run.tally.add({_NAMES.get(name, name): value for name, value in result.statistics.items()}, lanes)
+            run.tally.add({"loss/policy_avg": result.loss}, lanes)
             for position, lane in enumerate(group.lanes):
                 losses[lane] = result.loss[position]
         loss = torch.stack(losses)
-        if self.constraint is not None:
-            terms = pair_terms(
-                run, run.groups, self.constraint[0][iteration], self.constraint[1][iteration], self.tally
-            )
+        if self.table.constraint is not None:
+            index, flipped = (table[iteration] for table in self.table.constraint)
+            terms = pair_terms(run, run.groups, index, flipped, run.tally)
             loss = loss + torch.stack([terms[lane] for lane in range(len(losses))])
-        grad, norm = clip(run.model.gradient(loss.sum()), self.max_norm)
+        grad, norm = clip(run.model.gradient(loss.sum()), self.table.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, iteration, run.diverged_at)
-        self.updates += 1
-        first, second = bias_corrections(self.updates, self.settings)
+        first, second = bias_corrections(updates + 1, self.settings)
         adamw_step(
             run.model.flat,
             grad,
-            self.adam,
+            run.adam,
             first=first,
             second=second,
-            rate=self.rates[iteration],
+            rate=self.table.rates[iteration],
             beta1=self.settings.adam_beta1,
             beta2=self.settings.adam_beta2,
             weight_decay=self.settings.weight_decay,
@@ -230,10 +237,6 @@ def _rows(part: Tensor | None, lanes: Tensor, rollout: Rollout, k: int) -> Tenso
 
 def _sample(run: RlTraining, rows: Tensor) -> Responses:
     """k responses to the prompts of the pairs `rows` `(K, p)`."""
-    size = (rows.shape[1] * run.k, run.sampling.depth)
-    uniforms = np.stack([stream.random(size, dtype=np.float32) for stream in run.uniforms])
-    run.generated += size[0] * size[1]
-    run.asked += rows.shape[1]
     prompts, real = (table[rows] for table in run.prompts)
-    drawn = torch.from_numpy(uniforms).to(rows.device, non_blocking=True)
+    drawn = torch.from_numpy(draw(run)).to(rows.device, non_blocking=True)
     return roll_out(run.model, prompts, real, drawn, k=run.k, eos=run.sampling.eos)

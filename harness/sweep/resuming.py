@@ -1,7 +1,6 @@
-"""A pack of given pairs trained in stretches, its lanes kept at boundaries, so that a killed run goes on where it was.
+"""A pack trained in stretches, its lanes kept at boundaries, so that a killed run goes on where it was.
 
-What is kept of a run is its own: it may go on in another pack, and gives the same numbers bit for bit. Runs of RL
-trainers keep nothing in between and begin anew.
+What is kept of a run is its own: it may go on in another pack, and gives the same numbers bit for bit.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,9 +17,9 @@ from safetensors import SafetensorError
 
 from harness.sweep.jobs import Job
 from harness.sweep.stopping import Stop
+from harness.sweep.trainers import Trainer
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.training.loop import Training, train
-from harness.training.state import LaneState, from_tensors, state_of
+from harness.training.state import LaneState, from_tensors
 from harness.types import Record
 
 STRETCH_SECONDS = 1.0  # between two looks at clock and signals
@@ -51,51 +51,59 @@ class Kept:
     seconds: float
 
 
-def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept | None]:
-    """What is kept of each of a pack's runs at its newest whole checkpoint; None for one that begins anew."""
-    return [_newest(folder, key) for folder, key in zip(folders, keys, strict=True)]
+def resume(folders: Sequence[Path], keys: Sequence[str], together: bool) -> list[Kept | None]:
+    """What is kept of each of a pack's runs at its newest whole checkpoint; None for one that begins anew.
+
+    `together`: all at the newest step that every one of them has, or all anew.
+    """
+    found = [_whole(folder, key) for folder, key in zip(folders, keys, strict=True)]
+    if not together:
+        return [kept[max(kept)] if kept else None for kept in found]
+    common = set(found[0]).intersection(*found[1:])
+    return [kept[max(common)] if common else None for kept in found]
 
 
-def _newest(folder: Path, key: str) -> Kept | None:
-    for _, files in load_checkpoints(folder):
+def _whole(folder: Path, key: str) -> dict[int, Kept]:
+    """The whole checkpoints of a run, by step."""
+    found: dict[int, Kept] = {}
+    for step, files in load_checkpoints(folder):
         if _fits(files, key):
-            try:
-                return _unpack(key, files)
-            except (SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making
-                continue
-    return None
+            with suppress(SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making
+                found[step] = _unpack(key, files)
+    return found
 
 
 def stretches(
-    run: Training, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept | None], started: float
+    trainer: Trainer, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept | None], started: float
 ) -> Iterator[Record]:
     """The records of a pack, those from before a resume first; `started` on the monotonic clock, earlier work included.
 
     Raises Stopped where a signal was heard; all lanes are kept then.
     """
     yield from sorted((r for kept in earlier if kept for r in kept.records), key=lambda record: record.step)
-    steps = run.steps
+    run = trainer.run
+    steps = run.pack.lanes[0].training.steps
     kept_at, kept_step, stretch = time.monotonic(), run.step, 1
     while run.step < steps:
         began, first = time.monotonic(), run.step
-        yield from train(run, min(run.step + stretch, steps))
+        yield from trainer.train(min(run.step + stretch, steps))
         now = time.monotonic()
         pace = max(now - began, 1e-6) / (run.step - first)
         stretch = max(1, min(int(STRETCH_SECONDS / pace), 4 * stretch))
         if run.step == steps:
             break
         if (now - kept_at >= keeping.every or keeping.stop.heard) and run.step > kept_step:
-            keep(run, jobs, now - started)
+            keep(trainer, jobs, now - started)
             kept_at, kept_step = time.monotonic(), run.step
         if keeping.stop.heard:
-            raise Stopped({job.key: state_of(run, job.key).step for job in jobs})
-    yield from train(run)
+            raise Stopped({job.key: trainer.state(job.key).step for job in jobs})
+    yield from trainer.train(None)
 
 
-def keep(run: Training, jobs: Sequence[Job], seconds: float) -> None:
+def keep(trainer: Trainer, jobs: Sequence[Job], seconds: float) -> None:
     """Store every lane as it stands between two steps. Raises OSError where the disk is full."""
     for job in jobs:
-        kept = Kept(state_of(run, job.key), tuple(job.records), seconds)
+        kept = Kept(trainer.state(job.key), tuple(job.records), seconds)
         save_checkpoint(job.folder, kept.state.step, _pack(job.key, kept))
 
 

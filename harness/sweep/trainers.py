@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,25 @@ from harness.rlhf import choose
 from harness.rlhf import loop as rl
 from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
 from harness.rlhf.lanes import start as start_rl
+from harness.rlhf.state import lane_state as rl_lane_state
 from harness.spec import reward_run
 from harness.sweep.rewards import Reward, load_reward
 from harness.sweep.sampling import Answers
 from harness.sweep.setting import Setting
 from harness.training.loop import Training, start, train
+from harness.training.state import LaneState, state_of
 from harness.types import Record, RunSpec
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trainer:
+    """A pack as it trains: the live state `run`, `train` it until so many steps (None: to its end, with the last
+    records), the `state` of a run between two steps, and the pack's own way to answer where it has one."""
+
+    run: Training | RlTraining
+    train: Callable[[int | None], Iterator[Record]]
+    state: Callable[[str], LaneState]  # by run key
+    answers: Answers | None = None
 
 
 def as_trained(run: RunSpec) -> RunSpec:
@@ -41,19 +55,30 @@ def own_model(
 
 
 def begin(
-    pack: Pack, runs: Sequence[RunSpec], settings: Sequence[Setting], cache: Path, device: torch.device
-) -> tuple[Training | RlTraining, Iterator[Record], Answers | None]:
-    """The live state of a pack, the records that training it yields, and its own way to answer where it has one."""
+    pack: Pack,
+    runs: Sequence[RunSpec],
+    settings: Sequence[Setting],
+    cache: Path,
+    device: torch.device,
+    states: Sequence[LaneState | None] = (),
+) -> Trainer:
+    """A pack on its device; lanes go on from their `states`, or begin (None). RL lanes do either together."""
     if family(runs[0].objective) != "rl":
-        training = start(pack, device)
-        return training, train(training), None
+        training = start(pack, device, states)
+        return Trainer(training, partial(train, training), partial(state_of, training))
     own = [_rl_lane(lane, run, setting, cache) for lane, run, setting in zip(pack.lanes, runs, settings, strict=True)]
     first = settings[0]
-    running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device)
-    if runs[0].objective.name == "best_of_n":
+    kept = [state for state in states if state is not None]
+    running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device, kept)
+    numbers = {lane.key: number for number, lane in enumerate(pack.lanes)}
+
+    def state(key: str) -> LaneState:
+        return rl_lane_state(running, numbers[key])
+
+    if runs[0].objective.name == "best_of_n":  # no step to stop between
         choice = choose.start(running)
-        return running, choice.records(), choice.answers
-    return running, rl.train(running), None
+        return Trainer(running, lambda _: choice.records(), state, choice.answers)
+    return Trainer(running, partial(rl.train, running), state)
 
 
 def _rl_lane(lane: Lane, run: RunSpec, setting: Setting, cache: Path) -> RlLane:

@@ -46,7 +46,7 @@ from harness.tracking import store
 from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
 from harness.tracking.files import write_json
 from harness.tracking.journal import Journal
-from harness.training.loop import Training, checkpoint_steps, start
+from harness.training.loop import Training, checkpoint_steps
 from harness.training.spans import Spans, gemm_ceiling, summary
 from harness.types import Record, RunSpec
 
@@ -71,7 +71,7 @@ class Workshop:
 def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     """Train one pack and commit every run of it; yields progress, then one `done` a run.
 
-    Where a signal was heard the runs are kept as they stand and committed as `stopped`; RL runs keep nothing.
+    Where a signal was heard the runs are kept as they stand and committed as `stopped`.
     """
     began = time.monotonic()
     t0_ms = time.time_ns() // 1_000_000
@@ -79,21 +79,24 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
     with spans("preparation"):
         jobs, pack = _open(task, shop, t0_ms)
     settings = [job.prepared.setting for job in jobs]
-    run, records, answers = begin(pack, task.runs, settings, shop.cache, shop.device)
+    trainer = begin(pack, task.runs, settings, shop.cache, shop.device)
+    run = trainer.run
     kind = family(task.runs[0].objective)
     probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
     probes = [gradient_probe(run, pack.lanes, probed, 0)]
     kept = keeper(task.runs, [job.key for job in jobs], settings)
+    # The best weights so far are in no checkpoint: runs that keep them begin anew.
+    whole = "best" not in kept.rules
+    earlier = resume([job.folder for job in jobs], [job.key for job in jobs], kind == "rl") if whole else []
+    if any(earlier):
+        states = [one.state if one else None for one in earlier]
+        trainer = begin(pack, task.runs, settings, shop.cache, shop.device, states)
+        run = trainer.run
+        began -= max(one.seconds for one in earlier if one)
     if isinstance(run, Training):
-        # The best weights so far are in no checkpoint: runs that keep them begin anew.
-        whole = "best" not in kept.rules
-        earlier = resume([job.folder for job in jobs], [job.key for job in jobs]) if whole else []
-        if any(earlier):
-            run = start(pack, shop.device, [one.state if one else None for one in earlier])
-            began -= max(one.seconds for one in earlier if one)
         run.spans = spans
-        records = stretches(run, jobs, shop.keeping, earlier, began)
-    with shop.keeping.stop.softly(isinstance(run, Training)):
+    records = stretches(trainer, jobs, shop.keeping, earlier, began)
+    with shop.keeping.stop.softly(trainer.answers is None):  # best-of-n has no boundary to look at
         try:
             yield from _follow(task, jobs, records, run, kept, spans)
         except Stopped as stopped:
@@ -103,7 +106,7 @@ def work(task: PackTask, shop: Workshop) -> Iterator[Message]:
         probes.append(gradient_probe(run, pack.lanes, probed, last))
         chosen = [(job.run, job.prepared) for job in jobs]
         with spans("sampling"):
-            samples = sample_jobs(chosen, run.model, answers) if kind != "reward" else []
+            samples = sample_jobs(chosen, run.model, trainer.answers) if kind != "reward" else []
         diverged = run.diverged_at[:, 0].tolist()
         if kind == "reward":
             save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])

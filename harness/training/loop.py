@@ -77,6 +77,10 @@ class Training:
         """Updates done by the lane that has the most before it."""
         return min(self.own)
 
+    def step_of(self, lane: int) -> int:
+        """Updates that the lane has done."""
+        return self.own[lane]
+
     @property
     def steps(self) -> int:
         """Updates that a lane does in all."""

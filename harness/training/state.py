@@ -4,17 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
-from harness.models.lanes import Lane, LaneGroup
+from harness.models.lanes import Lane, LaneGroup, Pack
+from harness.models.pack import LaneModel
+from harness.training.optim import AdamState
 
 if TYPE_CHECKING:
     from harness.training.loop import Training
 
 OBJECTIVE = "objective."  # prefix of objective state among a lane's tensors
+TRAINER = "trainer."  # of what its trainer carries beside
+
+
+class Live(Protocol):
+    """What every trainer's live state has: lanes, their model and moments, the objectives' state, steps done."""
+
+    pack: Pack
+    model: LaneModel
+    groups: tuple[LaneGroup, ...]
+    adam: AdamState
+    diverged_at: Tensor
+
+    def step_of(self, lane: int) -> int:
+        """Updates that the lane has done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -22,7 +39,8 @@ class LaneState:
     """A run after `step` updates and before the records of that step; every tensor is a copy on the CPU.
 
     `weights`, `mean`, `square` `(P,)`: trainable parameters and Adam's moments. `objective`: what the objective
-    carries, `(1,)` a run or `(n,)` a pair, in the order of `own_rows`, so that it holds in any corpus.
+    carries, `(1,)` a run or `(n,)` a pair, in the order of `own_rows`, so that it holds in any corpus. `trainer`: what
+    a trainer other than that of given pairs carries beside (`rlhf/state.py`).
     """
 
     step: int
@@ -31,12 +49,14 @@ class LaneState:
     mean: Tensor
     square: Tensor
     objective: Mapping[str, Tensor] = field(default_factory=dict)
+    trainer: Mapping[str, Tensor] = field(default_factory=dict)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named tensors, which safetensors can hold; `from_tensors` is the inverse."""
         counters = {"step": torch.tensor([self.step]), "diverged_at": torch.tensor([self.diverged_at])}
         rows = {"weights": self.weights, "mean": self.mean, "square": self.square}
-        return counters | rows | {f"{OBJECTIVE}{name}": value for name, value in self.objective.items()}
+        carried = {f"{OBJECTIVE}{name}": value for name, value in self.objective.items()}
+        return counters | rows | carried | {f"{TRAINER}{name}": value for name, value in self.trainer.items()}
 
 
 def from_tensors(tensors: Mapping[str, Tensor]) -> LaneState:
@@ -47,8 +67,13 @@ def from_tensors(tensors: Mapping[str, Tensor]) -> LaneState:
         weights=tensors["weights"],
         mean=tensors["mean"],
         square=tensors["square"],
-        objective={name.removeprefix(OBJECTIVE): t for name, t in tensors.items() if name.startswith(OBJECTIVE)},
+        objective=_under(OBJECTIVE, tensors),
+        trainer=_under(TRAINER, tensors),
     )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def own_rows(lane: Lane) -> Tensor:
@@ -60,7 +85,7 @@ def own_rows(lane: Lane) -> Tensor:
     return torch.tensor(list(dict.fromkeys(read.tolist())), dtype=torch.int64)
 
 
-def lane_state(run: Training, lane: int) -> LaneState:
+def lane_state(run: Live, lane: int) -> LaneState:
     """A copy of one lane's state, taken between two steps."""
     weights = run.model.weights(lane)
 
@@ -69,7 +94,7 @@ def lane_state(run: Training, lane: int) -> LaneState:
 
     group, position = _group_of(run.groups, lane)
     return LaneState(
-        step=run.own[lane],
+        step=run.step_of(lane),
         diverged_at=int(run.diverged_at[lane]),
         weights=weights,
         mean=row(run.adam.mean),
@@ -87,7 +112,7 @@ def state_of(run: Training, key: str) -> LaneState:
     return run.left[key] if key in run.left else lane_state(run, lanes[key])
 
 
-def restore(run: Training, lane: int, state: LaneState) -> None:
+def restore(run: Live, lane: int, state: LaneState) -> None:
     """Put a state in the place of one lane's moments, objective state and divergence; its weights are there already."""
     size = len(state.weights)
     run.adam.mean[lane, :size] = state.mean.to(run.adam.mean.device)

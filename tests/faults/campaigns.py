@@ -10,9 +10,10 @@ import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -25,12 +26,16 @@ from harness.tracking.store import load_result
 from harness.tracking.verify import verify
 from harness.training import loop
 from tests.faults.world import (
+    RL,
+    SPEC,
     STUDY,
     Place,
     command,
     finished,
     fork,
+    import_noted,
     make_schema,
+    noting,
     place,
     signal_after,
     study_command,
@@ -66,7 +71,7 @@ class Ground:
 
     def fresh(self, name: str, cached: bool = True) -> Place:
         """A new place for the small sweep; with the calm one's caches where models are beside the point."""
-        made = place(self.root / name, schema=self.schema)
+        made = place(self.root / name, self.calm.spec, self.schema)
         if cached:
             shutil.copytree(self.calm.out / "cache", made.out / "cache")
         return made
@@ -76,11 +81,12 @@ class Ground:
         return (self.calm.folder / "results.csv").read_bytes()
 
 
-def ground(root: Path) -> Ground:
+def ground(root: Path, spec: Mapping[str, Any] = SPEC) -> Ground:
     schema = make_schema(root / "schema")
-    calm = place(root / "calm", schema=schema)
-    child = fork(sweep_command(calm, keep_every=1e9, plain=False), log=root / "calm.log")
-    assert wait(child) == 0, (root / "calm.log").read_text()[-2000:]
+    calm = place(root / "calm", spec, schema)
+    whole = noting(sweep_command(calm, keep_every=1e9, plain=False), root / "modules")
+    assert wait(fork(whole, log=root / "calm.log")) == 0, (root / "calm.log").read_text()[-2000:]
+    import_noted(root / "modules")
     on = Ground(root, schema, calm, 0.0)
     again, before = on.fresh("again"), used()
     assert wait(fork(sweep_command(again))) == 0
@@ -124,6 +130,7 @@ def survive(before: dict[str, bytes], at: Place, tally: Tally) -> dict[str, byte
 def kills(on: Ground, count: int, seed: int) -> Tally:
     """SIGKILL at a random moment of the work, or at a named point of a file recipe, until `count` were sent."""
     tally, draw, sweeps = Tally(), random.Random(seed), 0
+    planned = len(on.calm.load().runs)
     while tally.injected < count:
         sweeps += 1
         at, done, code = on.fresh(f"kills-{sweeps}", cached=sweeps > 1), {}, None
@@ -133,7 +140,9 @@ def kills(on: Ground, count: int, seed: int) -> Tally:
                 point, nth = draw.choice(faults.POINTS), draw.randint(1, 12)
                 arm = lambda p=point, n=nth: faults._armed.update({p: ("kill", n)})  # noqa: E731
             child = fork(sweep_command(at), arm, at.root / "log")
-            code = signal_after(child, draw.uniform(0.02, 1.2 * on.seconds))
+            # Up to the end of what remains: whole sweeps would mostly end before their signal.
+            remains = on.seconds * (0.3 + 0.7 * (1 - len(done) / planned))
+            code = signal_after(child, draw.uniform(0.02, remains))
             if code is None:
                 wait(child)
             tally.injected += code is None or code == -signal.SIGKILL
@@ -142,8 +151,13 @@ def kills(on: Ground, count: int, seed: int) -> Tally:
                 break
         end(at, on, tally, f"sweep {sweeps} under kills")
         shutil.rmtree(at.root)
-    tally.note = f"over {sweeps} sweeps of {len(on.calm.load().runs)} runs"
+    tally.note = f"over {sweeps} sweeps of {planned} runs"
     return tally
+
+
+def rl_kills(on: Ground, count: int, seed: int) -> Tally:
+    """The same in a sweep of RL runs and the reward model that some of them learn from."""
+    return kills(ground(on.root / "rl", RL), count, seed)
 
 
 def process_kills(on: Ground, count: int, seed: int) -> Tally:
@@ -394,7 +408,8 @@ def nan_lanes(on: Ground, count: int, seed: int) -> Tally:
             def losses(run, *rest):
                 found = whole(run, *rest)
                 spoiled = torch.zeros_like(found)
-                spoiled[lane] = value if run.step == step else 0.0
+                if run.step == step:  # later the pack is narrower
+                    spoiled[lane] = value
                 return found + spoiled
 
             loop._losses = losses
@@ -463,13 +478,15 @@ def clocks(on: Ground, count: int, seed: int) -> Tally:
 def study_kills(on: Ground, count: int, seed: int) -> Tally:
     """A study under SIGKILLs at random moments: the same trials, tables and results as the undisturbed one."""
     tally, draw = Tally(), random.Random(seed)
-    calm = place(on.root / "study-calm", STUDY, on.schema)
-    before = used()
-    code = wait(fork(study_command(calm), log=calm.root / "log"))
-    seconds = used() - before
-    if code != 0:
-        tally.wrong.append(f"the undisturbed study ended with {code}, see {calm.root / 'log'}")
-        return tally
+    modules = on.root / "study-modules"
+    for _ in range(2):  # the first imports, the second tells how long the work takes
+        calm, before = place(on.root / "study-calm", STUDY, on.schema), used()
+        code = wait(fork(noting(study_command(calm), modules), log=calm.root / "log"))
+        seconds = used() - before
+        if code != 0:
+            tally.wrong.append(f"the undisturbed study ended with {code}, see {calm.root / 'log'}")
+            return tally
+        import_noted(modules)
     files = ("results.csv", "trials.jsonl", "study.json", "report/tuned.csv", "report/selection.csv")
     sweeps = 0
     while tally.injected < count:
@@ -495,9 +512,11 @@ def study_kills(on: Ground, count: int, seed: int) -> Tally:
     return tally
 
 
-# name -> (campaign, how many faults the long session injects, how many the selection in the tests)
+# name -> (campaign, how many faults the long session injects, how many the selection in the tests); long ones first
 CAMPAIGNS = {
     "kills": (kills, 200, 3),
+    "study_kills": (study_kills, 20, 0),
+    "rl_kills": (rl_kills, 20, 0),
     "process_kills": (process_kills, 5, 0),
     "points": (points, 22, 0),
     "flips": (flips, 200, 64),
@@ -505,10 +524,10 @@ CAMPAIGNS = {
     "locked_store": (locked_store, 1, 0),
     "dead_server": (dead_server, 2, 0),
     "starters": (starters, 6, 1),
-    "signals": (signals, 20, 1),
     "nan_lanes": (nan_lanes, 4, 1),
     "memory": (memory, 4, 0),
     "clocks": (clocks, 2, 0),
-    "study_kills": (study_kills, 20, 0),
+    "signals": (signals, 20, 1),
 }
+ALONE = {"dead_server", "signals"}  # they tell how long something took
 assert resuming  # imported before any fork

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -17,10 +19,11 @@ import yaml
 from rich.console import Console
 
 from harness.spec import load_sweep
-from harness.sweep import resuming
+from harness.sweep import work
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import Interrupted
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
+from harness.tracking.journal import read_journal
 from harness.tracking.store import find_run, load_result, read_table
 from harness.tracking.verify import verify
 
@@ -61,6 +64,12 @@ def tables(sweep: Path) -> dict[str, pd.DataFrame]:
     return {f"{path.parent.name}/{path.name}": pd.DataFrame(read_table(path)) for path in found}
 
 
+def curves(journal: Path) -> dict[tuple[int, str], float]:
+    """Every metric point of a run."""
+    points = [record for record in read_journal(journal) if record["kind"] == "metrics"]
+    return {(point["step"], name): value for point in points for name, value in point.items()}
+
+
 @pytest.fixture(scope="module")
 def calm(tmp_path_factory) -> Path:
     """The sweep's folder after one undisturbed command that keeps nothing."""
@@ -73,20 +82,25 @@ class Stopper:
     """Raises the stop flag of a pack once `steps` updates are done, as a signal there would."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.at = -1
-        whole = resuming.train
+        self.at, self.began = -1, set[int]()
+        whole = work.begin
 
-        def train(run, until=None):
-            if until is None:
-                yield from whole(run)
+        def begin(*arguments):
+            trainer = whole(*arguments)
+            self.began.add(trainer.run.step)
+            return replace(trainer, train=partial(self.train, trainer))
+
+        monkeypatch.setattr(work, "begin", begin)
+
+    def train(self, trainer, until):
+        if until is None:
+            yield from trainer.train(None)
+            return
+        while trainer.run.step < until:  # a look after every single step
+            yield from trainer.train(trainer.run.step + 1)
+            if trainer.run.step == self.at:
+                os.kill(os.getpid(), signal.SIGTERM)
                 return
-            while run.step < until:  # a look after every single step
-                yield from whole(run, run.step + 1)
-                if run.step == self.at:
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    return
-
-        monkeypatch.setattr(resuming, "train", train)
 
 
 EVERY = [pytest.param([k], marks=pytest.mark.slow) for k in range(1, 20)]
@@ -116,6 +130,37 @@ def test_stopped_at_a_step_and_begun_again_every_bit_is_the_same(calm, tmp_path,
     assert verify(folder) == [] and not list(folder.glob("*/ckpt"))
     attempts = pd.read_csv(folder / "costs.csv").attempt
     assert attempts.max() >= 1 + len(moments) // 3
+
+
+RL = [
+    {"name": "ppo", "epochs": 2, "minibatches": 2, "beta": 0.5},
+    {"name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold"},
+    {"name": "constrained_rlhf", "margin": 0.5, "pairs": 12, "reward": "gold"},
+]
+
+
+def test_rl_runs_stopped_and_begun_again_are_the_same_to_the_bit(tmp_path, monkeypatch):
+    """And the reward model that one of them learns from: it trains as other runs do."""
+    changes = {"name": "rl", "objectives": RL, "training": {"steps": 4, "batch_size": 4}}
+    undisturbed, folder = tmp_path / "calm" / "rl", tmp_path / "runs" / "rl"
+    sweep = load_sweep(write(tmp_path, **changes))
+    assert run_sweep(sweep, undisturbed.parent, 1, QUIET, INLINE) == 0
+    stopper = Stopper(monkeypatch)
+    for moment in (1, 2, 3, 3, 3):
+        stopper.at = moment
+        with pytest.raises(Interrupted):
+            run_sweep(sweep, folder.parent, 1, QUIET, INLINE)
+        rows = pd.read_csv(folder / "results.csv")
+        assert set(rows[rows.status == "stopped"].steps) == {moment}
+    assert stopper.began == {0, 1, 2, 3}
+    stopper.at = -1
+    assert run_sweep(sweep, folder.parent, 1, QUIET, INLINE) == 0
+    assert (folder / "results.csv").read_bytes() == (undisturbed / "results.csv").read_bytes()
+    mine, theirs = tables(folder), tables(undisturbed)
+    assert list(mine) == list(theirs) and all(mine[name].equals(theirs[name]) for name in mine)
+    assert verify(folder) == [] and not list(folder.glob("*/ckpt"))
+    journals = [path.relative_to(undisturbed) for path in undisturbed.glob("*/events.jsonl")]
+    assert len(journals) == 4 and all(curves(folder / name) == curves(undisturbed / name) for name in journals)
 
 
 def test_damaged_checkpoints_are_set_aside_for_older_ones_or_a_fresh_start(calm, tmp_path, monkeypatch):
