@@ -183,7 +183,7 @@ def _made(folder: Path) -> Path:
 
 
 def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.sweep.work import open_setting
+    from harness.sweep.opening import open_setting
 
     return open_setting(run, cache)
 

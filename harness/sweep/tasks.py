@@ -75,8 +75,8 @@ def _within_memory(task: PackTask, workshop: Any) -> Iterator[Message]:
 
 
 def _open(shop: Shop) -> Any:
+    from harness.sweep.opening import Workshop
     from harness.sweep.resuming import Keeping
-    from harness.sweep.work import Workshop
 
     keep_freed_memory()
     keeping = Keeping(shop.keep_every, listen(worker=True))

@@ -21,12 +21,13 @@ from harness.spec import load_sweep
 from harness.sweep import keeping
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import corrupted_set, prepare
+from harness.sweep.opening import Workshop
 from harness.sweep.packs import plan_packs
 from harness.sweep.reference_store import scorer
 from harness.sweep.rerun import run_of
 from harness.sweep.stages import build_models, builds, reference_weights
 from harness.sweep.text_setting import text_setting
-from harness.sweep.work import Workshop, work
+from harness.sweep.work import work
 from harness.tracking.files import read_json
 from harness.tracking.store import find_run, read_table
 from harness.tracking.verify import verify
