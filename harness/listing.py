@@ -53,11 +53,34 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     width = max((len(row["name"]) for row in rows), default=0) + 2
     lines = []
     for row in rows:
-        knobs = ", ".join(f"{name}={p['default']}" for name, p in row.get("parameters", {}).items())
+        knobs = ", ".join(f"{name}={written(p['default'])}" for name, p in row.get("parameters", {}).items())
         kind = f"{row['kind']}  " if "kind" in row else ""
         source = f"  {row['citation']}" if row.get("citation") else ""
         lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}")
     return "\n".join(lines)
+
+
+def written(value: Any) -> str:
+    """A default as a spec writes it, in YAML's flow style: `null`, `true`, `[{name: dpo, weight: 1}]`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {written(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(written(_component(part)) for part in value) + "]"
+    return str(value)
+
+
+def _component(part: Any) -> Any:
+    """A component of a mixture, held as (name, weight, hyperparameters), as the mapping that a spec writes."""
+    if isinstance(part, tuple) and len(part) == 3:
+        name, weight, hyperparameters = part
+        return {"name": name, "weight": weight, **dict(hyperparameters)}
+    return part
 
 
 def markdown(what: str) -> str:
@@ -77,7 +100,7 @@ def markdown(what: str) -> str:
             for row in rows
         ]
     else:
-        head = ("corruption", "rate", "changes", "needs", "what it does", "source")
+        head = ("corruption", "rate", "changes", "needs", "what it does", "source (arXiv)")
         cells = [
             (
                 f"`{row['name']}`",

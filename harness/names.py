@@ -9,6 +9,7 @@ import json
 import re
 import struct
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.types import InputError, RunSpec
@@ -52,6 +53,12 @@ def canonical_json(value: Any) -> str:
 def canonical_plain(value: Any) -> str:
     """`canonical_json` of what is plain data already, such as what was read from JSON: three times as fast."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def content_hash(value: Any) -> str:

@@ -17,6 +17,11 @@ from harness.yaml_strict import Node, plain
 KEY = "lm_eval"
 _COUNTS = {"limit": (1, 10_000_000), "num_fewshot": (0, 100), "batch_size": (1, 65_536)}
 _RUNS = ("all", "best", "flagged")
+EXPECTED = {
+    "tasks": "a list of task names",
+    **{name: f"an integer in [{low}, {high}]" for name, (low, high) in _COUNTS.items()},
+    "runs": f"one of {', '.join(_RUNS)}",
+}
 
 
 def take_lm_eval(keys: dict[str, Node], prefix: str, problems: list[str]) -> tuple[dict[str, Node], LmEvalSpec | None]:
@@ -57,12 +62,12 @@ def _value(name: str, node: Node, key: str, problems: list[str]) -> Any:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            problems.append(f"{node.where} {key}: {shown(value)}; expected an integer in [{low}, {high}]")
+            problems.append(f"{node.where} {key}: {shown(value)}; expected {EXPECTED[name]}")
             return None
         return value
     if name == "runs":
         if value not in _RUNS:
-            problems.append(f"{node.where} {key}: {shown(value)}; expected one of {', '.join(_RUNS)}")
+            problems.append(f"{node.where} {key}: {shown(value)}; expected {EXPECTED[name]}")
             return None
         return value
     tasks = [value] if isinstance(value, str) else value

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.names import file_sha256
 from harness.types import InputError
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX = (
@@ -44,13 +45,8 @@ def folder_sha256(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.iterdir()):
         if path.name in NAMES or path.suffix == ".safetensors":
-            digest.update(f"{path.name} {_sha256(path)}\n".encode())
+            digest.update(f"{path.name} {file_sha256(path)}\n".encode())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_folder(folder: Path, weights: bool = True) -> ModelFolder:

@@ -20,7 +20,7 @@ from harness.yaml_strict import Node, plain
 
 FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
 ALL = "all-linear"
-_LORA = {"rank": "an integer in [1, 4096]", "alpha": "a number in (0, 1000000]", "targets": "all-linear, or names"}
+LORA = {"rank": "an integer in [1, 4096]", "alpha": "a number in (0, 1000000]", "targets": "all-linear, or names"}
 
 
 def is_path_model(node: Node | None) -> bool:
@@ -116,8 +116,8 @@ def _lora_axis(node: Node | None, key: str, problems: list[str]) -> list[LoraSpe
 def _loras(node: Node, key: str, problems: list[str]) -> list[LoraSpec]:
     assert isinstance(node.value, dict)
     defaults, values = LoraSpec(), {}
-    for name in [name for name in node.value if name not in _LORA]:
-        problems.append(f"{node.value[name].where} {key}.{name}: unknown key; expected one of {', '.join(_LORA)}")
+    for name in [name for name in node.value if name not in LORA]:
+        problems.append(f"{node.value[name].where} {key}.{name}: unknown key; expected one of {', '.join(LORA)}")
     for field in dataclasses.fields(LoraSpec):
         child = node.value.get(field.name)
         given = getattr(defaults, field.name) if child is None else plain(child)
@@ -128,7 +128,7 @@ def _loras(node: Node, key: str, problems: list[str]) -> list[LoraSpec]:
         options = given if isinstance(given, list) else [given]
         bad = [option for option in options if not _usable(field.name, option)]
         if (bad or not options) and child is not None:
-            problems.append(f"{child.where} {key}.{field.name}: {shown(plain(child))}; expected {_LORA[field.name]}")
+            problems.append(f"{child.where} {key}.{field.name}: {shown(plain(child))}; expected {LORA[field.name]}")
             return []
         values[field.name] = options
     return [

@@ -9,76 +9,36 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
-from urllib.parse import urlsplit
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any
 
 from harness.names import RECIPE_VERSION, content_hash, plain
 from harness.spec import GRID_KEYS, STUDY_KEYS, run_problems, texts
 from harness.spec import unknown as unknown_keys
-from harness.spec_block import MAX_SEED, Block, read_block
+from harness.spec_block import Block, read_block
 from harness.spec_cells import resolve_objective
 from harness.spec_eval import resolved_lm_eval, take_lm_eval
 from harness.spec_models import SECTIONS, shown
+from harness.spec_refusal import Context
 from harness.spec_search import Axis, Choice, ends
 from harness.spec_set import apply_overrides
 from harness.spec_space import Arm, read_arms, replace_axes
-from harness.spec_targets import Constraint, Context, Target, model_problems, read_constraints, read_targets
+from harness.spec_steering import (
+    Budget,
+    Pruner,
+    Sampler,
+    pruner_problems,
+    read_count,
+    read_fresh,
+    read_settings,
+    read_storage,
+)
+from harness.spec_targets import Constraint, Target, read_constraints, read_targets
 from harness.types import CorruptionSpec, InputError, LmEvalSpec, RunSpec
 from harness.yaml_strict import Node, read_yaml
 from harness.yaml_strict import plain as plain_node
 
 TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS)
-MAX_TRIALS = 10_000
 MAX_CORNERS = 256
-STORAGE_SCHEMES = ("sqlite", "postgresql", "mysql")
-
-
-class Settings(BaseModel):
-    """Sampler, pruner, budget and the counts of a study; `expected` words what each may hold."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    expected: ClassVar[dict[str, str]] = {}
-
-
-class Sampler(Settings):
-    """Which trials are asked. `seed` and a trial's number fix its draw; the first `startup_trials` are random."""
-
-    expected: ClassVar[dict[str, str]] = {
-        "kind": "one of tpe, random, gp",
-        "seed": f"an integer in [0, {MAX_SEED}]",
-        "startup_trials": "an integer in [1, 10000]",
-    }
-    kind: Literal["tpe", "random", "gp"] = "tpe"
-    seed: int = Field(0, ge=0, le=MAX_SEED)
-    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)
-
-
-class Pruner(Settings):
-    """Which trials lose their remaining seeds. `startup_trials`: complete trials before the first may be pruned."""
-
-    expected: ClassVar[dict[str, str]] = {
-        "kind": "one of none, median, hyperband, wilcoxon",
-        "startup_trials": "an integer in [0, 10000]",
-        "p": "a number in (0, 1)",
-    }
-    kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
-    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)
-    p: float = Field(0.1, gt=0, lt=1)
-
-
-class Budget(Settings):
-    """What one objective's search may cost beside `trials`: no further round is asked once it is spent."""
-
-    expected: ClassVar[dict[str, str]] = {
-        "tokens": "an integer above 0",
-        "seconds": "a number above 0 (of one core)",
-        "runs": "an integer above 0",
-    }
-    tokens: int | None = Field(None, gt=0)
-    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    runs: int | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,28 +164,16 @@ def _assemble(
     device: str, lm_eval: LmEvalSpec | None,
 ) -> StudySpec:  # fmt: skip
     """The remaining keys: counts, seeds, sampler, pruner, budget, storage; and the resolved mapping."""
-    fresh = _fresh(keys.get("fresh_seeds"), seeds, problems)
-    sampler = _settings(Sampler, "sampler", keys, problems)
-    pruner = _settings(Pruner, "pruner", keys, problems)
-    budget = _settings(Budget, "budget", keys, problems)
+    fresh = read_fresh(keys.get("fresh_seeds"), seeds, problems)
+    sampler = read_settings(Sampler, "sampler", keys, problems)
+    pruner = read_settings(Pruner, "pruner", keys, problems)
+    budget = read_settings(Budget, "budget", keys, problems)
     if "trials" not in keys:
         problems.append(f"{path} trials: missing; expected how many each objective gets, e.g. `trials: 30`")
-    trials = _count(keys.get("trials"), "trials", 1, problems)
-    together = _count(keys.get("round"), "round", 5, problems)
-    _pruner_problems(pruner, seeds, targets, keys, problems)
-    node = keys.get("storage", Node("", str(path)))
-    if not isinstance(node.value, str) or (
-        node.value and node.value.split(":")[0].split("+")[0] not in STORAGE_SCHEMES
-    ):
-        problems.append(
-            f"{node.where} storage: {shown(plain_node(node))}; expected a database URL of {', '.join(STORAGE_SCHEMES)} "
-            "such as sqlite:///optuna.db, or no such key for the study's own file"
-        )
-    elif urlsplit(node.value).password:
-        problems.append(
-            f"{node.where} storage: holds a password, which would stand in the study's folder; expected an address "
-            "without one, and PGPASSWORD or a line in ~/.pgpass"
-        )
+    trials = read_count(keys.get("trials"), "trials", 1, problems)
+    together = read_count(keys.get("round"), "round", 5, problems)
+    pruner_problems(pruner, seeds, targets, keys, problems)
+    storage = read_storage(keys.get("storage"), problems)
     resolved = {
         "name": name, "question": question,
         **{name: plain(part) for name in SECTIONS if (part := getattr(template, name, None)) is not None},
@@ -236,13 +184,13 @@ def _assemble(
         "targets": plain(targets), "constraints": plain(constraints),
         "sampler": sampler.model_dump(), "pruner": pruner.model_dump(),
         "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
-        "storage": str(node.value), "device": device,
+        "storage": storage, "device": device,
     }  # fmt: skip
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
     return StudySpec(
         name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
-        str(node.value), resolved, path, lm_eval,
+        storage, resolved, path, lm_eval,
     )  # fmt: skip
 
 
@@ -260,68 +208,6 @@ def _axes(space: Mapping[str, Axis], training: bool) -> dict[str, Any]:
 def _corruption(spec: CorruptionSpec) -> dict[str, Any]:
     rate = {} if spec.rate is None else {"rate": spec.rate}
     return {"kind": spec.kind, **rate, **plain(dict(spec.params))}
-
-
-def _settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:
-    """One of the small mappings; a plain word is its `kind` (`sampler: random`)."""
-    node = keys.get(key)
-    if node is None:
-        return kind()
-    if isinstance(node.value, str) and "kind" in kind.model_fields:
-        node = Node({"kind": Node(node.value, node.where)}, node.where)
-    if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {key}: {shown(plain_node(node))} is no mapping; expected {kind.expected}")
-        return kind()
-    try:
-        return kind.model_validate(plain_node(node))
-    except ValidationError as error:
-        problems += model_problems(error, kind, node, key)
-        return kind()
-
-
-def _count(node: Node | None, key: str, default: int, problems: list[str]) -> int:
-    if node is None:
-        return default
-    if isinstance(node.value, bool) or not isinstance(node.value, int) or not 1 <= node.value <= MAX_TRIALS:
-        problems.append(f"{node.where} {key}: {shown(plain_node(node))}; expected an integer in [1, {MAX_TRIALS}]")
-        return default
-    return node.value
-
-
-def _fresh(node: Node | None, seeds: tuple[int, ...], problems: list[str]) -> tuple[int, ...]:
-    """`10` means the ten seeds after the largest of `seeds`; a list is taken as it is and must share none with them."""
-    first = max(seeds) + 1
-    if node is None:
-        return tuple(range(first, first + 10))
-    value = plain_node(node)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TRIALS:
-        return tuple(range(first, first + value))
-    wanted = f"a count from 0 to {MAX_TRIALS}, or a list of different integers that are none of `seeds`"
-    good = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
-    if not good or len(set(value)) < len(value) or set(value) & set(seeds):
-        shared = good and set(value) & set(seeds)
-        told = f"{sorted(shared)} searched with already" if shared else shown(value)
-        problems.append(f"{node.where} fresh_seeds: {told}; expected {wanted}")
-        return ()
-    return tuple(value)
-
-
-def _pruner_problems(
-    pruner: Pruner, seeds: tuple[int, ...], targets: tuple[Target, ...], keys: Mapping[str, Node], problems: list[str]
-) -> None:
-    if pruner.kind == "none":
-        return
-    place = f"{keys['pruner'].where} pruner"
-    if len(targets) > 1:
-        problems.append(f"{place}: trials with several targets have no order to prune by; expected none")
-    if len(seeds) < 2:
-        problems.append(f"{place}: prunes between the seeds of a trial; expected at least 2 seeds")
-    elif pruner.kind == "wilcoxon" and 0.5 ** (len(seeds) - 1) >= pruner.p:
-        # The smallest one-sided p of n pairs is 2 ** -n, and the last seed leaves nothing to save.
-        problems.append(
-            f"{place}: with {len(seeds)} seeds its p is never under {pruner.p:g}, so it would never prune; "
-            "expected more seeds, a larger p, or median"
-        )
 
 
 def _corner_problems(study: StudySpec) -> list[str]:

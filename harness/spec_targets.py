@@ -1,30 +1,18 @@
-"""What a study may aim at: held-out measures with a direction and a split, and bounds on others. Imports no torch.
-
-Refused before anything is trained, each with its reason: a loss (another scale for every objective and beta), anything
-scaled by beta, measures of training pairs, measures that the evaluation does not produce.
-"""
+"""What a study aims at: held-out measures with a direction and a split, and bounds on others. Imports no torch."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from harness.data.corrupt import table as corruptions
 from harness.measure.table import METRICS
 from harness.names import suggestion
 from harness.spec_models import shown
-from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec
+from harness.spec_refusal import CLEAN, DOWNSTREAM, SPLITS, Context, benchmark, refusal
 from harness.yaml_strict import Node, plain
 
-DOWNSTREAM = "downstream"  # of a benchmark, which has documents of its own and no split
-CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
-LOSSES = ("loss", "base_loss")
-# Measures of the pairs or of the reference alone: no setting of a trial moves them.
-CONSTANT = re.compile(r"(ln_)?(ref_accuracy|violation_proxy|delta_ref_.*)|reference_.*|vacuous_rate")
 DIRECTIONS = {"up": "maximize", "down": "minimize", "maximize": "maximize", "minimize": "minimize"}
 
 
@@ -60,30 +48,24 @@ class Constraint:
         return self.at_least - value
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What decides whether a measure exists and compares: searched or several scales, evaluation, data, labels."""
+class TargetModel(BaseModel):
+    """One thing to optimise; several of them search for a Pareto front."""
 
-    one_scale: bool  # one objective whose own hyperparameters are all fixed
-    evaluation: EvaluationSpec
-    corruption: CorruptionSpec
-    world: bool
-    lm_eval: LmEvalSpec | None = None
-
-
-class _TargetModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     expected: ClassVar[dict[str, str]] = {
         "measure": "a measure of `harness list metrics`",
         "direction": "maximize or minimize",
         "split": f"one of {', '.join(SPLITS)}",
     }
-    measure: str
-    direction: Literal["maximize", "minimize", "up", "down"] | None = None
+    measure: str  # scores a trial, as its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
+    direction: Literal["maximize", "minimize", "up", "down"] | None = None  # follows from the measure where it has one
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
 
 
-class _ConstraintModel(BaseModel):
+class ConstraintModel(BaseModel):
+    """A bound on another measure: a trial beyond it can never win."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     expected: ClassVar[dict[str, str]] = {
         "measure": "a measure of `harness list metrics`",
@@ -91,10 +73,11 @@ class _ConstraintModel(BaseModel):
         "at_most": "a number",
         "at_least": "a number",
     }
-    measure: str
+    measure: str  # what is bounded
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: float | None = None  # upper bound, in the measure's unit; exactly one of the two
+    at_least: float | None = None  # lower bound
 
 
 def model_problems(error: ValidationError, kind: type[BaseModel], node: Node, path: str) -> list[str]:
@@ -126,10 +109,10 @@ def read_targets(node: Node | None, where: str, context: Context, problems: list
     found = []
     for index, child in enumerate(node.value):
         path = f"targets.{index}"
-        model = _read(_TargetModel, child, path, example, problems)
+        model = _read(TargetModel, child, path, example, problems)
         if model is None:
             continue
-        assert isinstance(model, _TargetModel) and isinstance(child.value, dict)
+        assert isinstance(model, TargetModel) and isinstance(child.value, dict)
         why = refusal(model.measure, model.split, context)
         if why:
             key = "split" if why.startswith("split") and "split" in child.value else "measure"
@@ -159,10 +142,10 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
     found = []
     for index, child in enumerate(node.value):
         path = f"constraints.{index}"
-        model = _read(_ConstraintModel, child, path, example, problems)
+        model = _read(ConstraintModel, child, path, example, problems)
         if model is None:
             continue
-        assert isinstance(model, _ConstraintModel) and isinstance(child.value, dict)
+        assert isinstance(model, ConstraintModel) and isinstance(child.value, dict)
         why = refusal(model.measure, model.split, context)
         if (model.at_most is None) == (model.at_least is None):
             problems.append(f"{child.where} {path}: expected exactly one of at_most and at_least, as in {example}")
@@ -185,7 +168,7 @@ def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: 
         return None
 
 
-def _direction(model: _TargetModel) -> tuple[str, str]:
+def _direction(model: TargetModel) -> tuple[str, str]:
     """maximize or minimize, and why it cannot be said."""
     known = "" if benchmark(model.measure) else METRICS[model.measure].direction
     natural = DIRECTIONS.get(known)
@@ -199,104 +182,5 @@ def _direction(model: _TargetModel) -> tuple[str, str]:
     return given, ""
 
 
-def refusal(measure: str, split: str, context: Context) -> str:
-    """Why `measure` on `split` cannot steer a study; the empty string where it can."""
-    if benchmark(measure):
-        return _benchmark_refusal(measure, context.lm_eval)
-    if split == DOWNSTREAM:
-        return f"split {split}: belongs to a benchmark, lm_eval/<task>/<metric>; expected one of {', '.join(SPLITS)}"
-    name = measure.removeprefix("eval_")
-    if name in LOSSES and not (measure in METRICS and context.one_scale):
-        return (
-            f"'{measure}' is a loss: every objective and every beta has its own scale, so trials cannot be compared "
-            "by it; expected e.g. ranking_accuracy"
-        )
-    if measure.startswith(("train_", "rewards/", "logps/")):
-        return f"'{measure}' is measured on training pairs or in training's units; expected a held-out measure"
-    row = METRICS.get(measure)
-    if row is None:
-        near = suggestion(measure, METRICS)
-        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`"
-    if not row.beta_neutral and name not in LOSSES:
-        return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
-    if CONSTANT.fullmatch(measure):
-        return f"'{measure}' is the reference's or the pairs' own, the same for every trial: nothing to tune by"
-    if not set(row.splits) & set("EDS"):
-        return f"'{measure}' is measured on training pairs; expected a held-out measure"
-    return _unproduced(measure, split, context)
-
-
-def benchmark(measure: str) -> bool:
-    """Whether a target is a number of lm-eval, `lm_eval/<task>/<metric>`."""
-    return measure.startswith("lm_eval/")
-
-
 def _place(measure: str, split: str) -> str:
     return DOWNSTREAM if benchmark(measure) else split
-
-
-def _benchmark_refusal(measure: str, asked: LmEvalSpec | None) -> str:
-    parts = measure.split("/")
-    if len(parts) != 3 or not all(parts):
-        return f"'{measure}': expected lm_eval/<task>/<metric>, such as lm_eval/arc_easy/acc"
-    task = parts[1]
-    if task == "preference":
-        return (
-            f"'{measure}' is asked of held-out pairs, the report's test half among them; expected ranking_accuracy on "
-            f"{CLEAN}, which is the same question"
-        )
-    if asked is None or not any(task == name or task.startswith(f"{name}_") for name in asked.tasks):
-        return f"'{measure}' is not evaluated; expected `evaluation: {{lm_eval: {{tasks: [{task}]}}}}` beside it"
-    if asked.runs != "all":
-        return f"'{measure}' must be known for every trial; expected `runs: all` in evaluation.lm_eval"
-    return ""
-
-
-def _unproduced(measure: str, split: str, context: Context) -> str:
-    row = METRICS[measure]
-    wanted = {OOD: "D"}.get(split, "E")
-    if "S" in row.splits and wanted not in row.splits:
-        if context.evaluation.samples == 0:
-            return f"'{measure}' needs free-running samples, and evaluation.samples is 0; the evaluation produces none"
-        if measure == "gold_reward" and not context.world:
-            return "'gold_reward' is known in the embedded world only; the evaluation does not produce it"
-        if split == OBSERVED:
-            return f"split {split}: '{measure}' is measured on samples, which carry no labels"
-        return _ood_refusal(context) if split == OOD else ""
-    if wanted not in row.splits:
-        return f"split {split}: '{measure}' is not measured there"
-    if split == OOD and _ood_refusal(context):
-        return _ood_refusal(context)
-    if "gold_margin" in row.needs and not context.world:
-        return f"'{measure}' needs true rewards; the evaluation does not produce it on this data"
-    produced = {"loss", "base_loss", "gold_margin", "chosen_len", "rejected_len"}
-    lacking = [n for n in row.needs if not n.startswith(("policy_", "reference_")) and n not in produced]
-    if lacking or "gamma" in row.settings:
-        return f"'{measure}' needs {', '.join(lacking) or 'gamma'}, which the evaluation does not produce"
-    return observed_refusal(measure, context.corruption) if split == OBSERVED else ""
-
-
-def _ood_refusal(context: Context) -> str:
-    if context.world and context.evaluation.ood:
-        return ""
-    return "split ood: the evaluation produces no such pairs (evaluation.ood is 0, or the data has no such split)"
-
-
-def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:
-    """Why validation pairs cannot be labelled as the training pairs are; empty where they can.
-
-    Simulated by the same kind on the validation half, which only makes sense where the kind relabels pairs.
-    """
-    if measure in LOSSES:
-        return f"split {OBSERVED}: '{measure}' belongs to the orientation it was computed in"
-    kinds: Sequence[tuple[str, tuple[tuple[str, object], ...]]] = [(corruption.kind, corruption.params)]
-    if corruption.kind == corruptions.SEQUENCE:
-        kinds = [(kind, params) for kind, _, params in dict(corruption.params)["steps"]]
-    for kind, params in kinds:
-        changes = corruptions.CORRUPTIONS[kind].changes_of(dict(params))
-        if changes != "labels":
-            return (
-                f"split {OBSERVED}: '{kind}' changes {changes}, not labels, so no labels of validation pairs follow "
-                f"from it; expected {CLEAN}"
-            )
-    return ""

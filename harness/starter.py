@@ -96,8 +96,8 @@ def write_starter(path: Path, data: str = "", model: str = "") -> Sequence[str]:
         )
     if model and not data:
         raise InputError("--model: needs --data; the embedded world has its own model")
-    if data and not Path(data).is_file():
-        raise InputError(f"--data {data}: no such file; expected JSONL, gzip of it, or Parquet")
+    if data and not Path(data).exists():
+        raise InputError(f"--data {data}: no such file; expected JSONL, gzip of it, Parquet, or a folder of these")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(starter(path.stem, _beside(data, path), _beside(model, path)), encoding="utf-8")
     return f"wrote {path}", f"harness plan {path}", f"harness sweep {path}"

@@ -1,5 +1,7 @@
 """The nouns of the harness: frozen dataclasses, shapes and units stated once. Imports no torch.
 
+What a spec settles about a run stands in `settings.py` and is imported from here, as all the rest.
+
 Log-probabilities are natural logarithms (nats), summed over response tokens unless a name says otherwise.
 `K` lanes (runs trained in lockstep), `B` pairs, `T` tokens. Lane-shaped hyperparameters broadcast as `(K, 1)`.
 """
@@ -11,9 +13,45 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.settings import (
+    CorruptionSpec,
+    DataSpec,
+    EvaluationSpec,
+    LmEvalSpec,
+    LoraSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    PathModelSpec,
+    RunSpec,
+    TrainingSpec,
+    WorldSpec,
+)
+
 if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
+
+__all__ = [
+    "CorruptionSpec",
+    "DataSpec",
+    "EvaluationSpec",
+    "InputError",
+    "LmEvalSpec",
+    "LoraSpec",
+    "LossOutput",
+    "ModelSpec",
+    "NoRoom",
+    "ObjectiveSpec",
+    "PairLogps",
+    "Parameter",
+    "PathModelSpec",
+    "PreferencePair",
+    "Record",
+    "Records",
+    "RunSpec",
+    "TrainingSpec",
+    "WorldSpec",
+]
 
 
 class InputError(ValueError):
@@ -119,192 +157,6 @@ class LossOutput:
     chosen_reward: Tensor
     rejected_reward: Tensor
     state: Mapping[str, Tensor] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectiveSpec:
-    """An objective with its resolved hyperparameters (beta among them, where it has one), sorted by name."""
-
-    name: str
-    hyperparameters: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def beta(self) -> float | None:
-        """The beta of this run, or None for objectives without one."""
-        value = dict(self.hyperparameters).get("beta")
-        return None if value is None else float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class CorruptionSpec:
-    """A corruption with its rate (None for derived-rate kinds and the clean set) and its parameters, sorted by name."""
-
-    kind: str = "none"
-    rate: float | None = None
-    params: tuple[tuple[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class WorldSpec:
-    """The embedded world (`data/mythworld.py`). `misaligned`: topics (share) whose reference favours the bad answer."""
-
-    kind: str = "mythworld"
-    misaligned: float = 0.75
-    labels: str = "hard"  # hard | bradley_terry
-    pairs: int = 1024
-    coverage: float = 1.0  # share of the topics that have preference pairs; the rest is generalisation only
-    pretrain_steps: int = 450
-    pretrain_batch: int = 96
-    pretrain_learning_rate: float = 4e-3
-    sft_steps: int = 200
-    sft_batch: int = 96
-    sft_learning_rate: float = 2e-3
-    hidden_size: int = 64
-    layers: int = 1
-    heads: int = 2
-    intermediate_size: int = 192
-
-
-@dataclass(frozen=True, slots=True)
-class DataSpec:
-    """Real preference pairs: a file, a folder of files, or a hub data set.
-
-    `sha256` is the content hash that enters run keys, of a hub data set its commit; the path never does.
-    """
-
-    path: str = ""
-    format: str = ""  # detected where empty: pairs | hh | unpaired
-    sha256: str = ""
-    limit: int = 0  # 0: all rows
-    heldout: float = 0.2  # share of prompts held out
-    on_bad_row: str = "drop"  # drop | error
-    max_length: int = 256  # tokens of prompt + response
-    max_prompt_length: int = 128  # a longer prompt keeps its end
-    max_response_length: int = 0  # a longer response keeps its start; 0: only max_length bounds it
-    hub: str = ""  # id of a hub data set, in place of path
-    revision: str = ""  # of it: a commit, branch or tag
-    split: str = ""  # of a folder or hub data set: what to train on (and to hold out of, unless heldout_split)
-    heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
-    test: float = 0.0  # share of the prompts kept for the split `test`, on which no setting or checkpoint is chosen
-    columns: str = ""  # other names of columns, "chosen=response_j, rejected=response_k"
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSpec:
-    """The model of a real-data sweep: a tiny Llama trained on the data itself."""
-
-    kind: str = "tiny"
-    vocab_size: int = 1024
-    hidden_size: int = 64
-    layers: int = 2
-    heads: int = 2
-    intermediate_size: int = 192
-    sft_steps: int = 300
-    sft_batch: int = 32
-    sft_learning_rate: float = 3e-3
-    dtype: str = "float32"
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSpec:
-    """Low-rank adapters, W x + (alpha / rank) B A x (arXiv 2106.09685). `targets` are endings of module names.
-
-    The one target `all-linear` stands for every linear layer but the output head, as in peft.
-    """
-
-    rank: int = 16
-    alpha: float = 32.0
-    targets: tuple[str, ...] = ("all-linear",)
-
-
-@dataclass(frozen=True, slots=True)
-class PathModelSpec:
-    """A causal language model of transformers: a local folder, or a hub id at a pinned revision.
-
-    `sha256` is the hash of the folder's weights, configuration and tokenizer, for a hub id `id@commit`: it enters run
-    keys in place of path and revision. Without `lora` all parameters are trained.
-    """
-
-    kind: str = "path"
-    path: str = ""
-    revision: str = ""
-    sha256: str = ""
-    lora: LoraSpec | None = None
-    dtype: str = "float32"  # of the forward pass: float32 | bfloat16; what is trained is kept in float32
-    attention: str = "sdpa"  # sdpa | eager
-    gradient_checkpointing: bool = False
-    template: str = "auto"  # auto: conversational rows through the tokenizer's chat template; none: as plain text
-    sft_steps: int = 0  # maximum likelihood of the chosen responses first; its result is the reference
-    sft_batch: int = 8
-    sft_learning_rate: float = 2e-5
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingSpec:
-    """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
-
-    steps: int = 200
-    batch_size: int = 16
-    learning_rate: float = 2e-4
-    warmup_steps: int = 10
-    final_lr_fraction: float = 0.1
-    max_grad_norm: float = 1.0
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.99
-    weight_decay: float = 0.0
-    mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may
-
-
-@dataclass(frozen=True, slots=True)
-class EvaluationSpec:
-    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last.
-
-    `samples`: free-running samples of held-out prompts at the end, and a quarter as many of OOD prompts.
-    `gradient_probe`: training probe pairs whose log-prob gradients are compared at the first and the last step.
-    `keep`: which weights stay in the run folder: final, best (the checkpoint that ranks most held-out pairs right) or
-    none; "" is final for a model from a path and none for one that the sweep builds.
-    """
-
-    checkpoints: int = 6
-    heldout: int = 256
-    probe: int = 256
-    ood: int = 128
-    samples: int = 256
-    gradient_probe: int = 0
-    keep: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LmEvalSpec:
-    """lm-eval's tasks on finished runs: the first `limit` documents of each (None: all), `num_fewshot` examples (None:
-    as each task has it), on all runs, the best of each objective, corruption and seed, or those that the sentinel of
-    free-running samples flags. No part of a run: what was trained does not depend on it."""
-
-    tasks: tuple[str, ...] = ("preference",)
-    limit: int | None = None
-    num_fewshot: int | None = None
-    runs: str = "all"  # all | best | flagged
-    batch_size: int = 16
-
-
-@dataclass(frozen=True, slots=True)
-class RunSpec:
-    """One training run, fully resolved. `world` or (`data`, `model`) is set, never both.
-
-    `replica` repeats a run: it changes the order of the training data, never world, split, labels or reference.
-    """
-
-    objective: ObjectiveSpec
-    corruption: CorruptionSpec
-    training: TrainingSpec
-    evaluation: EvaluationSpec
-    seed: int
-    world: WorldSpec | None = None
-    data: DataSpec | None = None
-    model: ModelSpec | PathModelSpec | None = None
-    device: str = "auto"
-    replica: int = 0
-    reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
 @dataclass(frozen=True, slots=True)

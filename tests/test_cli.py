@@ -142,11 +142,11 @@ def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
 def test_sweep_hands_on_and_returns_the_exit_code(capsys, monkeypatch, tmp_path):
     module = importlib.import_module("harness.sweep.run")
     seen = []
-    monkeypatch.setattr(module, "run_sweep", lambda *arguments, means: seen.append(arguments) or 1)
+    monkeypatch.setattr(module, "run_sweep", lambda *arguments, **options: seen.append(arguments) or 1)
     assert run(["sweep", SMOKE, "--out", str(tmp_path), "--set", "seeds=2", "--workers", "1"]) == 1
     ((loaded, out, workers),) = seen
     assert (len(loaded.runs), out, workers) == (10, tmp_path, 1)
-    monkeypatch.setattr(module, "run_sweep", lambda *arguments, means: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(module, "run_sweep", lambda *arguments, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     assert run(["sweep", SMOKE, "--out", str(tmp_path)]) == 130
 
 

@@ -1,6 +1,7 @@
-"""Imports point one way, each library has one home, what must be torch-free is, nothing runs code from data.
+"""Imports point one way, each library has one home, what must be torch-free is, nothing runs code from data; files and
+functions are short, documented and used.
 
-The rules stand in tests/layers.py. The last tests break each rule on purpose.
+The rules stand in tests/layers.py and tests/shape.py. The last tests break each rule on purpose.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from tests.layers import (
     read_modules,
     unsafe_problems,
 )
+from tests.shape import KEPT, docstring_problems, length_problems, unused_problems
 
 MODULES = read_modules()
+DOCS = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))
 
 
 def test_imports_point_one_way() -> None:
@@ -46,6 +49,18 @@ def test_nothing_runs_code_from_data() -> None:
 
 def test_torch_free_modules_ask_for_no_torch() -> None:
     assert load_problems(MODULES, TORCH_FREE, BRINGS_TORCH) == []
+
+
+def test_files_and_functions_are_short() -> None:
+    assert length_problems(MODULES) == []
+
+
+def test_public_names_have_docstrings() -> None:
+    assert docstring_problems(MODULES) == []
+
+
+def test_no_public_function_is_for_tests_alone() -> None:
+    assert unused_problems(MODULES, DOCS, KEPT) == []
 
 
 def test_rules_still_name_something() -> None:
@@ -119,6 +134,33 @@ def test_unsafe_rule_catches() -> None:
         assert unsafe_problems({"harness.x": line}), line
     for line in ("model.eval()", "np.load(p)", "torch.load(p, weights_only=True)", "f(p, trust_remote_code=False)"):
         assert not unsafe_problems({"harness.x": line}), line
+
+
+def test_length_rule_catches() -> None:
+    assert length_problems({"m": '"""One idea."""\n' + "x = 1\n" * 300})
+    assert not length_problems({"m": '"""One idea."""\n' + "x = 1\n" * 299})
+    assert not length_problems({"m": '"""A table.\n\nLong because a row is a line.\n"""\n' + "x = 1\n" * 300})
+    assert length_problems({"m": "class A:\n    def f(self):\n" + "        x = 1\n" * 60})
+    assert not length_problems({"m": "class A:\n    def f(self):\n" + "        x = 1\n" * 59})
+
+
+def test_docstring_rule_catches() -> None:
+    assert docstring_problems({"m": "x = 1"}) == ["m: no docstring"]
+    source = '"""M."""\nclass A:\n    """A."""\n    def f(self): {}\n    def forward(self): pass\ndef _g(): pass'
+    assert docstring_problems({"m": source.format("pass")}) == ["m.A.f: no docstring"]
+    assert not docstring_problems({"m": source.format("'F.'")})
+
+
+def test_unused_rule_catches() -> None:
+    lonely = {"m": "def f():\n    pass"}
+    assert unused_problems(lonely, "", {}) == ["m.f: only tests call it"]
+    assert unused_problems(lonely, "it does f", {}) and not unused_problems(lonely, "call `m.f(x)`", {})
+    assert not unused_problems(lonely, "", {"m.f": "a reason"})
+    assert unused_problems({"m": "def f():\n    pass\nf()"}, "", {"m.f": "a reason"})  # no longer unused
+    for use in ("from m import f as g", "import m\nm.f()", "row = 'm:f'", "row = M + 'f'", "row = f'{M}.x:f'"):
+        assert not unused_problems({**lonely, "n": use}, "", {}), use
+    assert unused_problems({**lonely, "n": "from m import f"}, "", {})
+    assert unused_problems({**lonely, "n": '"""As f does."""'}, "", {})
 
 
 def test_test_modules_have_names_of_their_own() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from harness.spec import load_sweep
-from tests.readme import README, REFERENCE, reference, rendered
+from harness.spec import STUDY_KEYS, TOP_KEYS, load_sweep
+from tests.readme import README, REFERENCE, TOP, reference, rendered
 
 ROOT = README.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -21,6 +21,17 @@ def test_registry_tables_are_current():
 
 def test_the_reference_is_current():
     assert reference() == REFERENCE.read_text(encoding="utf-8"), "run `python -m tests.readme`"
+
+
+def test_every_key_has_a_meaning():
+    rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in reference().splitlines()]
+    tables = [row for row in rows if len(row) in (4, 5) and set(row[0]) != {"-"}]
+    assert len(tables) > 300
+    assert [row for row in tables if not row[-1] or not row[-2]] == []
+
+
+def test_the_top_level_has_every_key():
+    assert set(TOP) == {*TOP_KEYS, *STUDY_KEYS}
 
 
 def test_the_tree_exists():

@@ -25,9 +25,10 @@ from harness.names import slug
 from harness.spec import load_sweep
 from harness.sweep.resuming import HEADS, RECORDS, STATE, resume
 from harness.sweep.run import Means, run_sweep
+from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
 from harness.tracking.mlflow_server import serve
-from harness.tracking.store import load_arrays, open_run
+from harness.tracking.store import open_run
 from harness.types import InputError
 
 CANARY = "canary-4f1c9e77d2"
@@ -67,7 +68,7 @@ def test_a_crafted_checkpoint_is_refused_and_runs_nothing(tmp_path):
     for step, files in enumerate([{STATE: bad, RECORDS: bad, HEADS: heads}, {STATE: bad, RECORDS: bad, HEADS: bad}], 1):
         save_checkpoint(tmp_path, step, files)
     assert len(list(load_checkpoints(tmp_path))) == 2
-    assert resume([tmp_path], [key]) == []
+    assert resume([tmp_path], [key], together=False) == [None]
     assert not marker.exists()
     pickle.loads(bad)  # the payload itself works
     assert marker.exists()

@@ -36,6 +36,12 @@ def test_own_pairs_are_found_from_the_specs_folder(tmp_path, pairs):
     assert run(["plan", str(path), "--out", str(tmp_path)]) == 0
 
 
+def test_a_folder_of_pairs_will_do(tmp_path, pairs):
+    path = tmp_path / "mine.yaml"
+    assert run(["init", str(path), "--data", str(pairs.parent)]) == 0
+    assert {run.data.path for run in load_sweep(path).runs} == {str(pairs.parent)}
+
+
 def test_nothing_is_overwritten(tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text("precious")

@@ -7,10 +7,8 @@ where the text was cut.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ from harness.types import InputError, PreferencePair
 SPECIALS = ("<pad>", "<bos>", "<eos>")
 PAD_ID, BOS_ID, EOS_ID = range(3)
 MIN_VOCABULARY = 256 + len(SPECIALS)  # every byte has a token, so any text can be written
-_FILE = "tokenizer.json"
 _CHUNK = 1024  # texts encoded at a time: bounds the memory of the encodings
 _SHOWN_PROBLEMS = 20
 
@@ -56,34 +53,6 @@ def _literal(tokenizer: Tokenizer) -> Tokenizer:
     """Make `<eos>` written out in a text mean these five characters: data must not end a response."""
     tokenizer.encode_special_tokens = True
     return tokenizer
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 (hex) of the tokenizer's JSON form, which is also that of its saved file."""
-    return hashlib.sha256(tokenizer.to_str().encode("utf-8")).hexdigest()
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> str:
-    """Write `tokenizer.json` into `folder` (made where absent) and return the fingerprint."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _FILE).write_bytes(tokenizer.to_str().encode("utf-8"))
-    return fingerprint(tokenizer)
-
-
-def load_tokenizer(folder: str | Path, expected: str | None = None) -> Tokenizer:
-    """The tokenizer saved in `folder`.
-
-    Raises InputError where the file is absent or is not the one whose fingerprint is `expected`.
-    """
-    path = Path(folder) / _FILE
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
-    if expected is not None and (found := hashlib.sha256(raw).hexdigest()) != expected:
-        raise InputError(f"{path}: damaged or replaced (SHA-256 {found[:12]}, expected {expected[:12]})")
-    return _literal(Tokenizer.from_str(raw.decode("utf-8")))
 
 
 @dataclass(frozen=True, eq=False)

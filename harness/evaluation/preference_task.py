@@ -16,7 +16,7 @@ import numpy as np
 
 from harness.data.rows import TokenisedPair
 from harness.names import content_hash
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 
 NAME = "preference"
 VERSION = 1  # bump when texts or order change

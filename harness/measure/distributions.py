@@ -58,27 +58,3 @@ def sigmoid(values: ArrayLike) -> Floats:
     x = np.asarray(values, dtype=np.float64)
     decay = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, decay) / (1.0 + decay)
-
-
-def kl_estimates(policy: Floats, reference: Floats) -> tuple[Floats, Floats, Floats]:
-    """k1, k2, k3 (n,) in nats of responses sampled from the POLICY, from their log-probs under both models.
-
-    k1 = log pi - log pi_ref and k3 = exp(-k1) - 1 + k1 are unbiased for KL(policy || reference), k2 = k1**2 / 2 is not;
-    k2 and k3 are never negative.
-    """
-    k1 = policy - reference
-    return k1, 0.5 * k1**2, np.expm1(-k1) + k1
-
-
-def exact_kl(policy: Floats, reference: Floats) -> float:
-    """KL(policy || reference), nats, of two finite distributions; inf where the policy leaves the support."""
-    used = policy > 0
-    if (reference[used] == 0).any():
-        return math.inf
-    return float(np.sum(policy[used] * np.log(policy[used] / reference[used])))
-
-
-def effective_support(policy: Floats) -> float:
-    """exp(entropy) of a finite distribution: how many answers remain, in [1, number of answers]."""
-    used = policy[policy > 0]
-    return float(np.exp(-np.sum(used * np.log(used))))

@@ -228,33 +228,6 @@ def satisfaction_over_seeds(found: Sequence[Satisfaction]) -> Satisfaction:
     return Satisfaction(pull, accuracy, zone.mean, low, items)
 
 
-@dataclass(frozen=True, slots=True)
-class Trend:
-    """Kendall tau_b between loss and accuracy over checkpoints: healthy < 0, divergent > 0. `floor` is the smallest p
-    that this number of checkpoints can give: above .05 there are too few to say anything."""
-
-    tau: float
-    p: float
-    floor: float
-
-
-def trend(losses: Sequence[float], accuracies: Sequence[float]) -> Trend:
-    """tau_b of two series (n checkpoints each) with p from all n circular shifts of one (checkpoints are dependent).
-
-    NaN tau and p = 1 where a series never changes. One-sided: large for "loss falls with accuracy".
-    """
-    from scipy.stats import kendalltau
-
-    n = len(losses)
-    if n < 2 or n != len(accuracies):
-        raise ValueError(f"needs two series of equal length of at least 2, got {n} and {len(accuracies)}")
-    if min(losses) == max(losses) or min(accuracies) == max(accuracies):
-        return Trend(math.nan, 1.0, 1 / n)
-    series = np.asarray(accuracies, dtype=np.float64)
-    taus = [float(kendalltau(losses, np.roll(series, shift)).statistic) for shift in range(n)]
-    return Trend(taus[0], sum(tau >= taus[0] - 1e-12 for tau in taus) / n, 1 / n)
-
-
 def confirmed(found: Mapping[Key, Divergence], alpha: float = ALPHA) -> dict[Key, float]:
     """The runs whose rule held and whose p survives Holm over ALL runs given, with the corrected p; order kept."""
     corrected = holm([divergence.p for divergence in found.values()])

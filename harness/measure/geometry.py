@@ -1,4 +1,4 @@
-"""The geometry of a checkpoint: zones and transitions of its pairs, and the metric points a run stores of it."""
+"""The geometry of a checkpoint: the metric points that a run stores of it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from harness.measure.distributions import mean
-from harness.measure.margins import TIE_TOL, critical_beta, margins, transitions, violated, zones
+from harness.measure.margins import TIE_TOL
 from harness.measure.records import Columns, column, numbers
 from harness.measure.table import METRICS
-
-__all__ = ["checkpoint_metrics", "constraint_metrics", "critical_beta", "margins", "transitions", "violated", "zones"]
 
 # On held-out clean pairs, under their own names: what a chart over steps is looked at for. Everything else that
 # `METRICS` knows follows from the same stored records.

@@ -11,14 +11,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.measure.records import Bools, Columns, Floats, numbers
 
 TIE_TOL = 1e-4  # nats, fp32; .05 for bf16
-
-ZONES = ("Z1", "Z2", "U", "Z4", "tie")
-TRANSITIONS = ("rescued", "broken", "kept_right", "kept_wrong")
 
 
 def delta(columns: Columns) -> Floats:
@@ -89,7 +85,9 @@ def margins(columns: Columns, tie_tol: float = TIE_TOL, mean: bool = False) -> M
     return Margins(delta(tokens), delta_ref(tokens), moved, (moved > 0) & ~tied, tied, down_w, down_l)
 
 
-# Each rate is the share of pairs for which its condition holds (strict, ties are false).
+# Each rate is the share of pairs for which its condition holds (strict, ties are false). Every pair lies in one zone
+# (Z1 right and improved, Z2 right and not improved, the undesirable one wrong and improved, Z4 wrong and not improved,
+# or tied at delta 0) and is rescued, broken, kept right or kept wrong against the reference, on raw signs.
 RATES: Mapping[str, Callable[[Margins], Bools]] = {
     "ranking_accuracy": lambda m: m.delta > 0,
     "reward_accuracy": lambda m: m.improved,
@@ -109,26 +107,6 @@ RATES: Mapping[str, Callable[[Margins], Bools]] = {
     "disp_rate": lambda m: m.down_w,
     "both_down": lambda m: m.down_w & m.down_l,
 }
-
-
-def _categories(m: Margins, names: tuple[str, ...], rates: tuple[str, ...]) -> NDArray[np.str_]:
-    if not (np.isfinite(m.delta).all() and np.isfinite(m.delta_ref).all()):
-        raise ValueError("a pair with non-finite log-probs has no zone and no transition: select the finite pairs")
-    return np.asarray(np.select([RATES[rate](m) for rate in rates], list(names), default="?"))
-
-
-def zones(columns: Columns, tie_tol: float = TIE_TOL, mean: bool = False) -> NDArray[np.str_]:
-    """The zone of every pair: Z1 right and improved, Z2 right and not improved, U wrong and improved (the undesirable
-    zone), Z4 wrong and not improved, tie delta = 0. Raises ValueError on non-finite log-probs."""
-    rates = ("zone_z1", "zone_z2", "undesirable_zone", "zone_z4", "zone_tie")
-    return _categories(margins(columns, tie_tol, mean), ZONES, rates)
-
-
-def transitions(columns: Columns, mean: bool = False) -> NDArray[np.str_]:
-    """Every pair against the reference on raw signs: rescued, broken, kept_right, kept_wrong.
-
-    Raises ValueError on non-finite log-probs."""
-    return _categories(margins(columns, 0.0, mean), TRANSITIONS, TRANSITIONS)
 
 
 def rate(columns: Columns, name: str, tie_tol: float = TIE_TOL, mean: bool = False) -> float:
@@ -151,10 +129,3 @@ def violated(columns: Columns, beta: float, flip_rate: float = 0.0) -> Bools:
     Only meaningful in clean orientation (gap > 0). Rows with unknown gap (NaN) come out False: select them away.
     """
     return np.asarray(delta_ref(columns) <= -effective_gap(numbers(columns, "gold_margin"), flip_rate) / beta)
-
-
-def critical_beta(columns: Columns, flip_rate: float = 0.0) -> Floats:
-    """The smallest beta that violates each pair, gap / |delta_ref|; inf where delta_ref >= 0 (never violated)."""
-    reference = delta_ref(columns)
-    gap = effective_gap(numbers(columns, "gold_margin"), flip_rate)
-    return np.divide(gap, -reference, out=np.full_like(reference, np.inf), where=reference < 0)

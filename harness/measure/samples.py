@@ -59,9 +59,3 @@ def of_evaluation(samples: Columns) -> dict[str, Array]:
         found = ", ".join(sorted(set(split))) or "no samples"
         raise InputError(f"samples: no row of split {' or '.join(EVALUATION_SPLITS)} (found: {found})")
     return select(samples, mask)
-
-
-def by_group(samples: Columns, name: str) -> dict[str, float]:
-    """Mean of column `name` (number or flag) within each `group`, names sorted; NaN rows left out."""
-    groups = column(samples, "group").astype(str)
-    return {str(group): known_mean(select(samples, groups == group), name) for group in np.unique(groups)}

@@ -19,8 +19,10 @@ from harness.models.folder import Source, base_model, quiet, source_of
 from harness.models.load import Architecture, skeleton
 from harness.models.lora import is_linear, target_names
 from harness.models.weights import FILE, WeightsNote, load_weights_file
+from harness.names import file_sha256
 from harness.spec_folder import CONFIG, INDEX, NAMES
-from harness.tracking.store import load_result, read_json, sha256
+from harness.tracking.files import read_json
+from harness.tracking.store import load_result
 from harness.types import InputError, LoraSpec, PathModelSpec
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -39,7 +41,7 @@ def export_run(folder: Path, to: Path) -> None:
     path = folder / FILE
     if FILE not in result["files"]:
         raise InputError(f"{folder} kept no weights ({result['status']}); run the sweep with evaluation.keep: final")
-    if not path.is_file() or sha256(path) != result["files"][FILE]:
+    if not path.is_file() or file_sha256(path) != result["files"][FILE]:
         raise InputError(f"{path}: missing or damaged; run the sweep again")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise InputError(f"--to {to}: holds something already; expected a new folder")

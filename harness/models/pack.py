@@ -57,6 +57,7 @@ class LaneModel:
 
     @property
     def lanes(self) -> int:
+        """K."""
         return self.flat.shape[0]
 
     @property

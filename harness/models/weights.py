@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.models.load import Architecture, skeleton
 from harness.models.lora import peft_name
 from harness.models.pack import parameter_shapes, unflatten
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 from harness.types import InputError
 
 FILE = "weights.safetensors"

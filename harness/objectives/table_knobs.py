@@ -10,9 +10,9 @@ def beta(default: float, low: float, high: float, doc: str) -> Parameter:
     return Parameter(default, low=0, low_open=True, search=(low, high), prior="log", doc=doc)
 
 
-SUM_BETA = beta(0.1, 0.01, 0.5, "KL strength, 1 / nats per sequence")
-MEAN_BETA = beta(2.0, 2, 10, "inverse temperature, 1 / nats per token")
-CONSTRAINED_BETA = beta(2.5, 2, 10, "KL strength, 1 / nats per token")
+SUM_BETA = beta(0.1, 0.01, 0.5, "KL strength, 1 / nats per sequence; larger: nearer the reference")
+MEAN_BETA = beta(2.0, 2, 10, "inverse temperature, 1 / nats per token; larger: content sooner")
+CONSTRAINED_BETA = beta(2.5, 2, 10, "KL strength, 1 / nats per token; larger: nearer the reference")
 EPS = Parameter(
     0.1, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="assumed flip rate of the labels, apart from the data's"
 )

@@ -102,7 +102,7 @@ PAIR_ROWS = (
     ),
     Objective(
         "dpop", SIDE + "dpop", "pair", "sum", True,
-        {"beta": beta(0.3, 0.01, 0.5, "KL strength, 1 / nats per sequence"),
+        {"beta": beta(0.3, 0.01, 0.5, "KL strength, 1 / nats per sequence; larger: nearer the reference"),
          "lam": Parameter(50.0, low=0, search=(5, 50), prior="log", doc="price of lowering the chosen response")},
         "Smaug, arXiv 2402.13228", "dpo that pays for lowering the chosen response below the reference",
         "the penalty swamps the preference at large lam x beta", target=TARGET, step0=step0.log_two,

@@ -15,7 +15,7 @@ RLHF = "harness.rlhf."
 
 
 def _beta(default: float) -> Parameter:
-    doc = "price of a nat of KL in units of the reward"
+    doc = "price of a nat of KL in units of the reward; larger: nearer the reference"
     return Parameter(default, low=0, low_open=True, search=(0.01, 1), prior="log", doc=doc)
 
 

@@ -16,6 +16,7 @@ from harness.objectives.table_budget import budget
 from harness.preflight.finding import Evidence, Finding
 from harness.spec_place import ModelShape, model_shape
 from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
+from harness.units import bytes_text
 
 STATE_BYTES = 16  # a trained parameter: weight, gradient and two moments in fp32
 ACTIVATIONS = 16  # fp32 numbers kept for the backward pass a token, layer and hidden unit
@@ -122,23 +123,16 @@ def _limits(total: Mapping[str, Any], out: Path) -> list[Finding]:
     free = shutil.disk_usage(place).free
     findings = []
     if total["disk"] > free:
-        text = f"the sweep writes about {_bytes(total['disk'])} and {_bytes(free)} are free under --out"
+        text = f"the sweep writes about {bytes_text(total['disk'])} and {bytes_text(free)} are free under --out"
         fix = "fewer runs, evaluation.checkpoints or samples, evaluation.keep: none, or another --out"
         findings.append(Finding("error", "disk", text, fix=fix))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if total["memory_a_run"] > memory:
-        text = f"a run takes about {_bytes(total['memory_a_run'])} of memory and this machine has {_bytes(memory)}"
+        asked, there = bytes_text(total["memory_a_run"]), bytes_text(memory)
+        text = f"a run takes about {asked} of memory and this machine has {there}"
         fix = "a smaller training.batch_size, data.max_length or model, or model.lora; on a GPU its own memory counts"
         findings.append(Finding("warning", "memory", text, fix=fix))
     return findings
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.3g} {unit}"
-        number /= 1000
-    return f"{number:.3g} TB"
 
 
 def told(total: Mapping[str, Any]) -> str:
@@ -146,6 +140,6 @@ def told(total: Mapping[str, Any]) -> str:
     minutes = total["seconds"] / 60
     return (
         f"about {total['tokens']:.3g} tokens trained on in all ({total['tokens_a_run']:.3g} a run), "
-        f"{_bytes(total['memory_a_run'])} of memory a run, {_bytes(total['disk'])} on disk "
-        f"({_bytes(total['disk_a_run'])} a run), {minutes:.3g} core-minutes ({total['seconds_a_run']:.3g} s a run)"
+        f"{bytes_text(total['memory_a_run'])} of memory a run, {bytes_text(total['disk'])} on disk "
+        f"({bytes_text(total['disk_a_run'])} a run), {minutes:.3g} core-minutes ({total['seconds_a_run']:.3g} s a run)"
     )

@@ -10,7 +10,7 @@ from harness.report.blocks import Section
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
 from harness.report.material import Material
-from harness.report.style import Picture, drawn, panels, picture, shape_of
+from harness.report.style import Picture, drawn, panels, picture, shape_of, whiskers
 from harness.report.text import ascii_visible, number, plain
 
 ENOUGH = 4  # betas that make a curve; fewer stand in the heat maps
@@ -47,7 +47,7 @@ def _picture(m: Material, conditions: Sequence[Condition]) -> Picture:
             lines = _lines(condition)
             for name, cells in lines.items():
                 found = [c.estimate("ranking_accuracy") for c in cells]
-                ends = [[_end(e.mean - e.low) for e in found], [_end(e.high - e.mean) for e in found]]
+                ends = whiskers(found)
                 style = drawn(m.looks[name])
                 panel.errorbar(_betas(cells), [e.mean for e in found], yerr=ends, capsize=2, label=name, **style)
             x, predicted = _predicted(condition)
@@ -106,7 +106,3 @@ def crossing(x: Sequence[float], y: Sequence[float]) -> float | None:
         if ya > 0.5 >= yb:
             return math.exp(math.log(a) + (math.log(b) - math.log(a)) * (ya - 0.5) / (ya - yb))
     return None
-
-
-def _end(length: float) -> float:
-    return length if math.isfinite(length) else 0.0

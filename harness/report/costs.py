@@ -9,7 +9,7 @@ from typing import Any
 from harness.report.blocks import Field, Section, Table, given
 from harness.report.cells import Cell
 from harness.report.material import Material
-from harness.report.style import Picture, drawn, picture
+from harness.report.style import Picture, drawn, picture, whiskers
 from harness.report.text import DASH, ascii_visible, number, plain, visible
 
 MEASURES = (("ranking_accuracy", "ranking accuracy (held out)"), ("gold_reward", "gold reward of samples"))
@@ -101,7 +101,7 @@ def _picture(m: Material, cells: Sequence[Cell]) -> Picture | None:
                 own = [c for c in cells if c.first.objective == name and c.estimate(measure).n]
                 x = [cost(cell, "flops") or math.nan for cell in own]
                 found = [cell.estimate(measure) for cell in own]
-                ends = [[_end(e.mean - e.low) for e in found], [_end(e.high - e.mean) for e in found]]
+                ends = whiskers(found)
                 style = drawn(m.looks[name]) | {"linestyle": "none", "markersize": 6, "label": ascii_visible(name)}
                 panel.errorbar(x, [e.mean for e in found], yerr=ends, elinewidth=0.8, **style)
                 for cell, at, one in zip(own, x, found, strict=True):
@@ -135,7 +135,3 @@ def _ticks(values: Sequence[float]) -> list[float]:
         if not kept or value > 1.5 * kept[-1]:
             kept.append(value)
     return kept
-
-
-def _end(length: float) -> float:
-    return length if math.isfinite(length) else 0.0

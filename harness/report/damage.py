@@ -12,7 +12,7 @@ from harness.report.blocks import Section
 from harness.report.cells import Cell
 from harness.report.families import Family
 from harness.report.material import Material
-from harness.report.style import Picture, drawn, picture
+from harness.report.style import Picture, drawn, picture, whiskers
 from harness.report.text import ascii_visible, quantity, shown
 
 # From this many kinds on a sweep asks which damage hurts, not how much of one kind is survived.
@@ -88,9 +88,9 @@ def damage_picture(m: Material, found: Sequence[Damage]) -> Picture:
             own = [d for d in found if d.cell.named == name]
             height = [labels.index(d.label) + (i - (len(names) - 1) / 2) * 0.7 / max(len(names), 1) for d in own]
             centre = [d.cost.mean for d in own]
-            ends = [(_end(d.cost.mean - d.cost.low), _end(d.cost.high - d.cost.mean)) for d in own]
+            ends = whiskers([d.cost for d in own])
             style = {**drawn(m.looks[own[0].cell.first.objective]), "linestyle": "none", "label": ascii_visible(name)}
-            panel.errorbar(centre, height, xerr=tuple(zip(*ends, strict=True)), elinewidth=0.9, **style)
+            panel.errorbar(centre, height, xerr=ends, elinewidth=0.9, **style)
         panel.axvline(0, color="#555555", linewidth=0.8)
         panel.set_yticks(range(len(labels)), [ascii_visible(label) for label in labels])
         panel.set_xlabel("ranking accuracy minus that on clean labels")
@@ -107,7 +107,3 @@ def damage_picture(m: Material, found: Sequence[Damage]) -> Picture:
         (8.6, 0.34 * len(labels) + 1.1),
         paint,
     )
-
-
-def _end(length: float) -> float:
-    return length if math.isfinite(length) else 0.0

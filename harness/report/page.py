@@ -10,17 +10,15 @@ from pathlib import Path
 
 from harness.report.answer import answer
 from harness.report.blocks import Section
-from harness.report.cells import Cell, baseline, build_cells, cells_csv
+from harness.report.cells import cells_csv
 from harness.report.contrasts import contrasts_csv
-from harness.report.facts import read_all
 from harness.report.material import PER_EXAMPLE_RUNS, Material, read_material
 from harness.report.methods import asked, flags, status_line, warnings
-from harness.report.reading import Sweep, read_sweep
 from harness.report.registry import Row, sections
 from harness.report.render import render
 from harness.report.tables import write_run_tables
 from harness.report.text import visible
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 
 
 @dataclass(frozen=True)
@@ -59,31 +57,6 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Path:
     write_atomic(folder / "report.md", render("report.md", page))
     write_atomic(folder / "index.html", render("index.html", page))
     return folder / "index.html"
-
-
-def write_cells(sweep_folder: Path) -> Path:
-    """Writes `report/cells.csv` alone and returns its path."""
-    sweep, cells = _cells(sweep_folder)
-    return _write(sweep, "cells.csv", cells_csv(cells, sweep.axes))
-
-
-def write_contrasts(sweep_folder: Path) -> Path:
-    """Writes `report/contrasts.csv` alone and returns its path."""
-    sweep, cells = _cells(sweep_folder)
-    return _write(sweep, "contrasts.csv", contrasts_csv(cells, baseline(sweep), sweep.axes))
-
-
-def _cells(sweep_folder: Path) -> tuple[Sweep, tuple[Cell, ...]]:
-    sweep = read_sweep(Path(sweep_folder))
-    facts, _ = read_all(sweep.runs, PER_EXAMPLE_RUNS)
-    return sweep, build_cells(sweep, facts)
-
-
-def _write(sweep: Sweep, name: str, data: bytes) -> Path:
-    path = sweep.folder / "report" / name
-    path.parent.mkdir(exist_ok=True)
-    write_atomic(path, data)
-    return path
 
 
 def build_page(m: Material) -> Page:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.names import canonical_json
+from harness.tracking.files import read_json
 from harness.tracking.plan import PLAN, read_plan_file
-from harness.tracking.store import load_result, read_json, run_folders
+from harness.tracking.store import load_result, run_folders
 from harness.types import InputError
 
 STATUSES = ("done", "diverged", "failed", "stopped", "pending")

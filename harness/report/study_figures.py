@@ -11,7 +11,7 @@ import numpy as np
 from harness.palette import COLOURS, looks
 from harness.report.study_findings import CLEAN
 from harness.report.study_reading import Study, StudyTrial
-from harness.report.style import Picture, draw
+from harness.report.style import Picture, draw, panels
 
 BETA, RATE = "beta", "training.learning_rate"
 SHORT = {RATE: "learning rate"}
@@ -37,13 +37,6 @@ def _grid(count: int, wide: int = 3) -> tuple[int, int]:
     return -(-count // columns), columns
 
 
-def _panels(axes: Any, count: int) -> list[Any]:
-    flat = list(axes.flat)
-    for panel in flat[count:]:
-        panel.set_axis_off()
-    return flat[:count]
-
-
 def _complete(study: Study, arm: str) -> list[StudyTrial]:
     return [trial for trial in study.of(arm) if trial.complete]
 
@@ -62,7 +55,7 @@ def history(study: Study) -> Picture | None:
     seen = looks(study.arms)
 
     def paint(_: Any, axes: Any) -> None:
-        for panel, arm in zip(_panels(axes, len(arms)), arms, strict=True):
+        for panel, arm in zip(panels(axes, len(arms)), arms, strict=True):
             done = _complete(study, arm)
             colour = seen[arm].colour
             able, beyond = ([t for t in done if t.feasible is kept] for kept in (True, False))
@@ -167,8 +160,8 @@ def contour(study: Study) -> Picture | None:
     levels = np.linspace(low, high if high > low else low + 1e-9, 11)
 
     def paint(figure: Any, axes: Any) -> None:
-        panels = _panels(axes, len(found))
-        for panel, (arm, (x, y, z)) in zip(panels, found.items(), strict=True):
+        used = panels(axes, len(found))
+        for panel, (arm, (x, y, z)) in zip(used, found.items(), strict=True):
             shades = panel.tricontourf(x, y, z, levels=levels, cmap="viridis")
             panel.plot(x, y, ".", color="#ffffff", markeredgecolor="#333333", markersize=6)
             winner, space = study.winner(arm), _numeric(study, arm)
@@ -179,7 +172,7 @@ def contour(study: Study) -> Picture | None:
             panel.set_xlabel("log10 beta" if space[BETA]["log"] else "beta")
             panel.set_ylabel("log10 learning rate" if space[RATE]["log"] else "learning rate")
             panel.grid(False)
-        figure.colorbar(shades, ax=panels, label=_label(study), format="%.3f")
+        figure.colorbar(shades, ax=used, label=_label(study), format="%.3f")
 
     rows, columns = _grid(len(found))
     return _picture(

@@ -20,7 +20,7 @@ from harness.report.study_tables import (
 )
 from harness.report.tables import write_run_tables
 from harness.report.text import plain, quantity, visible
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 
 
 def write_study_report(folder: Path) -> Path:

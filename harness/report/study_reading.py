@@ -12,7 +12,8 @@ from typing import Any
 from harness.measure.statistics import Estimate, cell_estimate
 from harness.measure.table import METRICS
 from harness.report.reading import Run, Sweep, read_sweep
-from harness.tracking.store import read_json, read_table
+from harness.tracking.files import read_json
+from harness.tracking.store import read_table
 from harness.types import InputError
 
 BASELINE = "dpo"

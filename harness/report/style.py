@@ -7,10 +7,12 @@ text, with no date and fixed ids: equal numbers give equal bytes.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from harness.measure.statistics import Estimate
 from harness.palette import LINES, MARKERS, Look
 
 WRONG, RIGHT, SHADE, GRID = "#D55E00", "#0072B2", "#F3D9C8", "#DDDDDD"
@@ -109,6 +111,12 @@ def panels(axes: Any, count: int) -> list[Any]:
     for panel in flat[count:]:
         panel.set_axis_off()
     return flat[:count]
+
+
+def whiskers(found: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+    """How far the intervals reach below and above their means, as error bars take it; 0 where that is unknown."""
+    below, above = [one.mean - one.low for one in found], [one.high - one.mean for one in found]
+    return [x if math.isfinite(x) else 0.0 for x in below], [x if math.isfinite(x) else 0.0 for x in above]
 
 
 def log_steps(panel: Any, steps: Sequence[int]) -> None:

@@ -10,7 +10,7 @@ from harness.report.blocks import Section
 from harness.report.families import Family
 from harness.report.material import Material
 from harness.report.robustness import MEASURE, Path, best_path, paths
-from harness.report.style import Picture, drawn, panels, picture, shape_of
+from harness.report.style import Picture, drawn, panels, picture, shape_of, whiskers
 from harness.report.text import ascii_visible, plain, visible
 
 TOGETHER = 8  # lines in one panel; more objectives get a panel each
@@ -108,12 +108,8 @@ def _line(panel: Any, path: Path, look: Look, label: str, shift: float) -> None:
     found = [(c.rate, cell.estimate(MEASURE)) for c, cell in path.points]
     # A small side step keeps the intervals of neighbouring objectives apart.
     x, y = [rate + shift for rate, _ in found], [one.mean for _, one in found]
-    ends = [[_end(one.mean - one.low) for _, one in found], [_end(one.high - one.mean) for _, one in found]]
+    ends = whiskers([one for _, one in found])
     panel.errorbar(x, y, yerr=ends, capsize=2, elinewidth=0.9, label=label, **drawn(look))
-
-
-def _end(length: float) -> float:
-    return length if math.isfinite(length) else 0.0
 
 
 def _beta(path: Path) -> str:

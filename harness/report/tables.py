@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.report.reading import Run, Sweep, read_sweep
 from harness.report.text import csv_text
-from harness.tracking.store import write_atomic
+from harness.tracking.files import write_atomic
 
 # Measured columns of `results.csv` by name: is it a share in [0, 1]?
 MEASURES: Mapping[str, bool] = {

@@ -10,7 +10,7 @@ from harness.report.blocks import Field, Section, Table, given
 from harness.report.cells import Cell
 from harness.report.conditions import Condition
 from harness.report.material import Material
-from harness.report.style import Picture, drawn, picture, shape_of
+from harness.report.style import Picture, drawn, picture, shape_of, whiskers
 from harness.report.text import DASH, ascii_visible, plain, shown
 
 SHOWN = 4  # conditions
@@ -56,7 +56,7 @@ def _picture(m: Material, conditions: list[Condition]) -> Picture | None:
                 ("wrong", "measured", drawn(m.looks[cells[0].first.objective]) | {"linestyle": "none"}),
             ):
                 found = [cell.theory_estimate(name) for cell in cells]
-                ends = [[_end(e.mean - e.low) for e in found], [_end(e.high - e.mean) for e in found]]
+                ends = whiskers(found)
                 panel.errorbar(places, [e.mean for e in found], yerr=ends, capsize=3, label=label, **style)
             panel.set_xticks(list(places), [plain(cell.first.beta) for cell in cells])
             panel.set_xlabel("beta")
@@ -81,10 +81,6 @@ def _picture(m: Material, conditions: list[Condition]) -> Picture | None:
 
 def _known(cell: Cell) -> bool:
     return bool(cell.theory_values("violated"))
-
-
-def _end(length: float) -> float:
-    return 0.0 if np.isnan(length) else length
 
 
 def _table(m: Material, condition: Condition) -> Table:

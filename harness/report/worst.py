@@ -13,6 +13,7 @@ from harness.report.drawn import read_worst
 from harness.report.facts import Facts
 from harness.report.material import Material
 from harness.report.reading import Run
+from harness.report.series import worst as worst_cell
 from harness.report.text import number, shorten, visible
 
 SHOWN = 5
@@ -20,21 +21,15 @@ SHOWN = 5
 
 def worst(m: Material) -> Section | None:
     """Held-out pairs that the baseline ranks most wrongly under the headline; wrong labels it follows most strongly."""
-    held = _table(m, _cell(m.headline.by_objective.get(m.baseline, m.headline.cells)), "eval_clean")
+    held = _table(m, worst_cell(m.headline.by_objective.get(m.baseline, m.headline.cells)), "eval_clean")
     noisy = noisiest(m)
     train = None if noisy is None else _table(
-        m, _cell(noisy.by_objective.get(m.baseline, noisy.cells)), "train_observed"
+        m, worst_cell(noisy.by_objective.get(m.baseline, noisy.cells)), "train_observed"
     )  # fmt: skip
     if held is None and train is None:
         return None
     lead = "Texts are data, shown as they are; margins are log-probs of chosen minus rejected, in nats."
     return Section("The worst pairs", lead, given(held, train))
-
-
-def _cell(cells: tuple[Cell, ...]) -> Cell | None:
-    """The recorded cell with the lowest ranking accuracy."""
-    found = [cell for cell in cells if cell.recorded and cell.estimate("ranking_accuracy").n]
-    return min(found, key=lambda cell: cell.estimate("ranking_accuracy").mean, default=None)
 
 
 def _table(m: Material, cell: Cell | None, split: str) -> Table | None:

@@ -93,6 +93,10 @@ class RlTraining:
         """Which lanes are still finite, `(K, 1)` bool."""
         return self.diverged_at < 0
 
+    def step_of(self, lane: int) -> int:  # noqa: ARG002 - lanes go together
+        """Iterations that the lane has done."""
+        return self.step
+
 
 def start(
     pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.device, states: Sequence[LaneState] = ()

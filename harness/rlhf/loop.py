@@ -25,7 +25,7 @@ from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
 from harness.rlhf.shaping import shaped
 from harness.rlhf.watch import observed
-from harness.training.optim import adamw_step, clip, learning_rate
+from harness.training.optim import adamw_step, bias_corrections, clip, learning_rate
 from harness.types import Record
 
 SHAPING = ("missing_eos_penalty", "length_penalty")
@@ -169,11 +169,13 @@ class _Update:
         grad, norm = clip(run.model.gradient(loss.sum()), self.table.max_norm)
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
         run.diverged_at = torch.where(run.alive & ~finite, iteration, run.diverged_at)
+        first, second = bias_corrections(updates + 1, self.settings)
         adamw_step(
             run.model.flat,
             grad,
             run.adam,
-            step=updates + 1,
+            first=first,
+            second=second,
             rate=self.table.rates[iteration],
             beta1=self.settings.adam_beta1,
             beta2=self.settings.adam_beta2,

@@ -20,7 +20,7 @@ from harness.preflight.gather import Opened, gather, sources
 from harness.preflight.step0 import differing
 from harness.preflight.table import run_checks
 from harness.spec import SweepSpec
-from harness.tracking.store import write_json
+from harness.tracking.files import write_json
 from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
 
 if TYPE_CHECKING:
@@ -140,8 +140,8 @@ def told(report: Mapping[str, Any]) -> list[str]:
 
 def _standing(run: RunSpec, cache: Path) -> Setting | None:
     """The setting of a run whose reference needs no building; None where it does."""
+    from harness.sweep.opening import open_setting
     from harness.sweep.stages import as_loaded, load_weights, reference_key
-    from harness.sweep.work import open_setting
 
     if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
         return open_setting(run, cache)

@@ -8,7 +8,8 @@ from pathlib import Path
 from harness.names import run_key
 from harness.sweep.rerun import run_of
 from harness.tracking.plan import PLAN, read_plan_file
-from harness.tracking.store import RESULT, verify
+from harness.tracking.store import RESULT
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 

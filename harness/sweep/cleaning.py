@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.tracking import files
 from harness.tracking.checkpoints import FOLDER as CHECKPOINTS
+from harness.tracking.claims import claim_sweep
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import ATTEMPT, RESULT, claim_sweep, load_result
+from harness.tracking.store import ATTEMPT, RESULT, load_result
 
 _RUN = re.compile(r"[0-9a-f]{8}-[a-z0-9._-]+")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp|.+\.tmp-[0-9a-f]{8}|\.rerun-[0-9a-f]{8}")
@@ -40,7 +41,7 @@ def clean(folder: Path, remove: bool) -> list[Item]:
             held.enter_context(claim_sweep(sweep))
         items = list(_found(folder.resolve(), {run["run_key"][:8] for run in plan["runs"]}))
         for item in items if remove else ():
-            _remove(item.path)
+            files.remove(item.path)
     return items
 
 
@@ -82,13 +83,5 @@ def _stray(path: Path) -> Iterator[Item]:
 
 def _item(path: Path, why: str) -> Item:
     plain = not path.is_symlink()
-    files = path.rglob("*") if plain and path.is_dir() else [path]
-    return Item(path, why, sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file()))
-
-
-def _remove(path: Path) -> None:
-    """A link goes alone: what it points to is not the sweep's."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    inside = path.rglob("*") if plain and path.is_dir() else [path]
+    return Item(path, why, sum(file.lstat().st_size for file in inside if file.is_symlink() or file.is_file()))

@@ -19,6 +19,7 @@ from harness.names import plain as as_data
 from harness.names import run_key
 from harness.spec import SweepSpec, load_sweep
 from harness.tracking import store
+from harness.tracking.claims import claim_sweep
 from harness.tracking.evaluations import (
     REFERENCES,
     Change,
@@ -182,7 +183,7 @@ def _made(folder: Path) -> Path:
 
 
 def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.sweep.work import open_setting
+    from harness.sweep.opening import open_setting
 
     return open_setting(run, cache)
 
@@ -269,7 +270,7 @@ def publish(folder: Path, say: Say) -> None:
     from harness.tracking.mlflow_outbox import Outbox
 
     sweep_folder = folder.resolve().parent if (folder / store.RESULT).exists() else folder.resolve()
-    with store.claim_sweep(sweep_folder):
+    with claim_sweep(sweep_folder):
         say(f"report   {write_report(sweep_folder)}")
         waiting = Outbox(sweep_folder.parent, sweep_folder.name).finish(sweep_folder)
     if waiting:

@@ -18,6 +18,7 @@ from harness.names import run_key
 from harness.sweep.packs import plan_packs
 from harness.tracking.journal import JournalDamaged, read_journal
 from harness.types import RunSpec
+from harness.units import bytes_text
 
 # Seconds before a worker's first step, by engine: imports, and for Ray and Slurm what starts the process (assumed).
 START_SECONDS = {"inline": 3.0, "process": 4.0, "ray": 6.0, "slurm": 15.0}
@@ -87,8 +88,8 @@ def forecast_lines(found: Mapping[str, Any]) -> list[str]:
     rate = found["points_a_second"]
     lines = [
         f"{found['hours']:.2g} hours for {found['packs']} packs, {found['places']} at a time, on {found['engine']}",
-        f"{_size(found['bytes'])} of files; {found['points']:,} points to MLflow, {rate:g} a second, "
-        f"{_size(found['database_bytes'])} in its database",
+        f"{bytes_text(found['bytes'])} of files; {found['points']:,} points to MLflow, {rate:g} a second, "
+        f"{bytes_text(found['database_bytes'])} in its database",
         found["basis"],
     ]
     if rate > STEADY:
@@ -118,11 +119,3 @@ def _points(run: Path) -> int:
     except (OSError, JournalDamaged):
         return 0
     return sum(len(record) - 2 for record in records if record["kind"] == "metrics")
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from harness.models.lanes import Pack
 from harness.models.load import Architecture
 from harness.models.pack import LaneModel
 from harness.models.weights import FILE, WeightsNote, save_weights
@@ -51,15 +52,16 @@ class Keeper:
     rules: Sequence[str]
     best: dict[int, tuple[float, int, Tensor]] = field(default_factory=dict)
 
-    def see(self, record: Record, model: LaneModel) -> None:
-        """Take note of a record while the model still has the weights that it measured."""
+    def see(self, record: Record, pack: Pack, model: LaneModel) -> None:
+        """Take note of a record while the model of `pack` still has the weights that it measured."""
         lane = self.keys.index(record.run_key)
         if self.rules[lane] != "best" or record.split != CHOOSING or not record.ids:
             return
         right = np.asarray(record.columns["policy_chosen"]) > np.asarray(record.columns["policy_rejected"])
         score = float(right.mean())
         if lane not in self.best or score > self.best[lane][0]:
-            self.best[lane] = (score, record.step, model.weights(lane))
+            here = [other.key for other in pack.lanes].index(record.run_key)
+            self.best[lane] = (score, record.step, model.weights(here))
 
     def write(self, lane: int, folder: Path, setting: Setting, model: LaneModel, steps: int) -> None:
         """Write what the lane's rule keeps into the run's folder."""

@@ -24,6 +24,7 @@ from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.evaluate import check_asked
 from harness.sweep.forecast import Machines, forecast, forecast_lines
 from harness.types import RunSpec
+from harness.units import duration
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
 PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
@@ -130,7 +131,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("runs", f"{plan['runs']} ({plan['done']} done, {plan['to_do']} to do)"),
         *(("axis" if i == 0 else "", f"{name}: {_shown(v)}") for i, (name, v) in enumerate(plan["axes"].items())),
         ("models", ", ".join(f"{n} {stage}" for stage, n in plan["models_to_build"].items()) or "none to build"),
-        ("cost", f"about {_duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
+        ("cost", f"about {duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
         *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
@@ -221,10 +222,4 @@ def _shown(values: Sequence[Any], limit: int = 12) -> str:
 
 
 def _stages(seconds: Mapping[str, float]) -> str:
-    return ", ".join(f"{stage} {_duration(value)}" for stage, value in seconds.items()) + " of one core"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    return ", ".join(f"{stage} {duration(value)}" for stage, value in seconds.items()) + " of one core"

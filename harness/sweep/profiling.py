@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.tracking import store
+from harness.tracking.files import write_json
 
 FILE = "profile.json"
 # Parts of a worker's time in the order of a run; `head` is a part of `forward`, the rest adds up.
@@ -68,7 +68,7 @@ class Profile:
         if not self.on or not self.packs:
             return []
         found = self.result()
-        store.write_json(folder / FILE, found)
+        write_json(folder / FILE, found)
         whole = sum(value for name, value in found["seconds"].items() if name != "head")
         lines = [f"profile  of {self.packs} packs, {whole:.1f} s of workers ({folder / FILE})"]
         for name, value in found["seconds"].items():

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask, work_of
+from harness.units import duration
 
 PLAIN_SECONDS = 10.0
 
@@ -29,7 +30,6 @@ class Progress:
     _diverged: int = 0
     _failed: int = 0
     _units: dict[int, float] = field(default_factory=dict)
-    _done_units: float = 0.0
     _stage: str = ""
     _stage_done: int = 0
     _stage_total: int = 0
@@ -134,11 +134,3 @@ class Progress:
 
 def _cost(task: PackTask) -> float:
     return len(task.runs) * work_of(task.runs[0])
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `3 min`, `2 h 10 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

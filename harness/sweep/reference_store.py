@@ -12,7 +12,7 @@ from harness.data.rows import TokenisedPair
 from harness.models.reference import ReferenceTable, pair_keys, score_responses
 from harness.names import content_hash
 from harness.sweep.setting import Setting
-from harness.tracking.store import load_arrays, once, save_arrays
+from harness.tracking.arrays import load_arrays, once, save_arrays
 
 NUMBERS = ("offsets", "values", "pairs", "products")  # the arrays of a table, in the order of its fields
 

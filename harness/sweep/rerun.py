@@ -20,7 +20,9 @@ import numpy as np
 
 from harness.names import run_key
 from harness.spec import SweepSpec, reward_run
-from harness.tracking.store import find_run, load_result, read_json, read_table, verify
+from harness.tracking.files import read_json
+from harness.tracking.store import find_run, load_result, read_table
+from harness.tracking.verify import verify
 from harness.types import InputError, RunSpec
 
 TOLERANCE = 1e-4  # of a final measure: tier T2
@@ -43,7 +45,8 @@ def rerun(folder: Path) -> Comparison:
     """
     from rich.console import Console
 
-    from harness.sweep.run import Means, execute
+    from harness.sweep.drain import Means, execute
+    from harness.sweep.voice import Voice
 
     folder = folder.resolve()
     result = load_result(folder)
@@ -65,7 +68,7 @@ def rerun(folder: Path) -> Comparison:
         again = SweepSpec("again", "", runs, {}, (), folder)
         names = {run_key(one): "again" for one in runs}
         means = Means("inline", math.inf, track=False)
-        failed = execute(again, place, place / "again", names, runs, 1, Console(quiet=True), means)
+        failed = execute(again, place, place / "again", names, runs, 1, Voice(Console(quiet=True)), means)
         if failed:
             raise InputError(f"{folder}: could not be made again", *failed)
         fresh = find_run(place / "again", result["run_key"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,11 +27,11 @@ STATE, RECORDS, HEADS = "state.safetensors", "records.safetensors", "records.jso
 
 
 class Stopped(Exception):  # noqa: N818 - says what happened
-    """A signal was heard and every lane is kept at `step`."""
+    """A signal was heard and every lane is kept; `steps` of each, by run key."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
-        super().__init__(f"stopped after {step} steps")
+    def __init__(self, steps: Mapping[str, int]) -> None:
+        self.steps = steps
+        super().__init__(f"stopped after {min(steps.values())} steps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +51,36 @@ class Kept:
     seconds: float
 
 
-def resume(folders: Sequence[Path], keys: Sequence[str]) -> list[Kept]:
-    """What is kept of a pack's runs at the newest step that all of them have whole; empty where there is none."""
-    found = [
-        {step: files for step, files in load_checkpoints(folder) if _fits(files, key)}
-        for folder, key in zip(folders, keys, strict=True)
-    ]
+def resume(folders: Sequence[Path], keys: Sequence[str], together: bool) -> list[Kept | None]:
+    """What is kept of each of a pack's runs at its newest whole checkpoint; None for one that begins anew.
+
+    `together`: all at the newest step that every one of them has, or all anew.
+    """
+    found = [_whole(folder, key) for folder, key in zip(folders, keys, strict=True)]
+    if not together:
+        return [kept[max(kept)] if kept else None for kept in found]
     common = set(found[0]).intersection(*found[1:])
-    if not common:
-        return []
-    try:
-        return [_unpack(key, files[max(common)]) for key, files in zip(keys, found, strict=True)]
-    except (SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making: not believed
-        return []
+    return [kept[max(common)] if common else None for kept in found]
+
+
+def _whole(folder: Path, key: str) -> dict[int, Kept]:
+    """The whole checkpoints of a run, by step."""
+    found: dict[int, Kept] = {}
+    for step, files in load_checkpoints(folder):
+        if _fits(files, key):
+            with suppress(SafetensorError, ValueError, KeyError, TypeError):  # whole, but not of this code's making
+                found[step] = _unpack(key, files)
+    return found
 
 
 def stretches(
-    trainer: Trainer, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept], started: float
+    trainer: Trainer, jobs: Sequence[Job], keeping: Keeping, earlier: Sequence[Kept | None], started: float
 ) -> Iterator[Record]:
     """The records of a pack, those from before a resume first; `started` on the monotonic clock, earlier work included.
 
     Raises Stopped where a signal was heard; all lanes are kept then.
     """
-    yield from sorted((r for kept in earlier for r in kept.records), key=lambda record: record.step)
+    yield from sorted((r for kept in earlier if kept for r in kept.records), key=lambda record: record.step)
     run = trainer.run
     steps = run.pack.lanes[0].training.steps
     kept_at, kept_step, stretch = time.monotonic(), run.step, 1
@@ -88,15 +96,15 @@ def stretches(
             keep(trainer, jobs, now - started)
             kept_at, kept_step = time.monotonic(), run.step
         if keeping.stop.heard:
-            raise Stopped(run.step)
+            raise Stopped({job.key: trainer.state(job.key).step for job in jobs})
     yield from trainer.train(None)
 
 
 def keep(trainer: Trainer, jobs: Sequence[Job], seconds: float) -> None:
     """Store every lane as it stands between two steps. Raises OSError where the disk is full."""
-    for lane, job in enumerate(jobs):
-        kept = Kept(trainer.state(lane), tuple(job.records), seconds)
-        save_checkpoint(job.folder, trainer.run.step, _pack(job.key, kept))
+    for job in jobs:
+        kept = Kept(trainer.state(job.key), tuple(job.records), seconds)
+        save_checkpoint(job.folder, kept.state.step, _pack(job.key, kept))
 
 
 def _pack(key: str, kept: Kept) -> dict[str, bytes]:
@@ -133,6 +141,7 @@ def _unpack(key: str, files: Mapping[str, bytes]) -> Kept:
     from safetensors.torch import load
 
     arrays, heads = load_numpy(files[RECORDS]), json.loads(files[HEADS])
+    state = from_tensors(load(files[STATE]))
     records = tuple(
         Record(
             key,
@@ -143,5 +152,6 @@ def _unpack(key: str, files: Mapping[str, bytes]) -> Kept:
             head["scalars"],
         )
         for number, head in enumerate(heads["records"])
+        if head["step"] < state.step  # a lane that had ended before its pack tells its last records once more
     )
-    return Kept(from_tensors(load(files[STATE])), records, heads["seconds"])
+    return Kept(state, records, heads["seconds"])

@@ -16,7 +16,7 @@ from harness.names import content_hash, plain
 from harness.objectives.table_budget import budget
 from harness.rlhf.shaping import reward_scale
 from harness.sweep.stages import reference_key, weights_path
-from harness.tracking.store import load_arrays, save_arrays
+from harness.tracking.arrays import load_arrays, save_arrays
 from harness.types import RunSpec
 
 CHUNK = 64  # pairs a lane and forward: a constant, so a lane's scale does not depend on its neighbours

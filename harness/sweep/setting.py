@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from harness.data import mythtokens, mythworld
+from harness.data import mythpairs, mythtokens, mythworld
 from harness.data.rows import TokenisedPair
 from harness.models.load import Architecture
 from harness.names import content_hash, plain, stream_seed
@@ -73,13 +73,13 @@ def mythworld_setting(run: RunSpec, weights: Tensor) -> Setting:
     spec, evaluation = run.world, run.evaluation
     assert spec is not None
     world = mythworld.draw_world(run.seed)
-    train = tuple(mythworld.preference_pairs(world, "train", spec.pairs, spec.coverage))
+    train = tuple(mythpairs.preference_pairs(world, "train", spec.pairs, spec.coverage))
     evals = _mythworld_evals(world, evaluation)
     flips, validation_flips = np.zeros(len(train), dtype=bool), None
     if spec.labels == "bradley_terry":
         draw = stream_seed(run.seed, "labels")
-        flips = mythworld.bradley_terry_flips(train, draw)
-        validation_flips = mythworld.bradley_terry_flips(evals["eval_clean"], draw)
+        flips = mythpairs.bradley_terry_flips(train, draw)
+        validation_flips = mythpairs.bradley_terry_flips(evals["eval_clean"], draw)
     return Setting(
         name=f"world seed {run.seed}, misaligned {spec.misaligned:g}, {spec.labels} labels",
         architecture=mythworld_architecture(spec),
@@ -102,10 +102,10 @@ def _mythworld_evals(world: mythworld.MythWorld, evaluation: EvaluationSpec) -> 
     """Held-out pairs of the trained distribution, and as many of unseen topics as of unseen tones."""
     half = evaluation.ood // 2
     return {
-        "eval_clean": tuple(mythworld.preference_pairs(world, "test", evaluation.heldout)),
+        "eval_clean": tuple(mythpairs.preference_pairs(world, "test", evaluation.heldout)),
         "ood": (
-            *mythworld.preference_pairs(world, "ood_topic", evaluation.ood - half),
-            *mythworld.preference_pairs(world, "ood_tone", half),
+            *mythpairs.preference_pairs(world, "ood_topic", evaluation.ood - half),
+            *mythpairs.preference_pairs(world, "ood_tone", half),
         ),
     }
 

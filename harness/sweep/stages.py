@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import mythtokens, mythworld
+from harness.data import mythpairs, mythtokens, mythworld
 from harness.models.load import initial_weights
 from harness.names import stream_seed
 from harness.sweep.setting import mythworld_architecture
 from harness.sweep.text_setting import fit_text_reference, starting_weights, text_reference_key
-from harness.tracking.store import load_arrays, save_arrays
+from harness.tracking.arrays import load_arrays, save_arrays
 from harness.training.prepare import fit, likelihood_settings
 from harness.types import PathModelSpec, RunSpec
 
@@ -118,7 +118,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
             if base is None:
                 raise RuntimeError("the pretrained model of this world is gone from the cache; run the command again")
             starts.append(base)
-        data = mythworld.supervised(world, steps * batch, None if first else world_spec.misaligned)
+        data = mythpairs.supervised(world, steps * batch, None if first else world_spec.misaligned)
         rows.append(mythtokens.encode_supervised(data))
     return fit(
         architecture,

@@ -6,8 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.tracking.claims import claimed_by
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import RESULT, claimed_by, load_result
+from harness.tracking.store import RESULT, load_result
 
 
 def read_status(folder: Path) -> dict[str, Any]:

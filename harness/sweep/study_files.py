@@ -15,12 +15,13 @@ import yaml
 
 from harness.data.text import data_notes
 from harness.names import plain, run_key
+from harness.spec_refusal import CLEAN, DOWNSTREAM, TEST
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, DOWNSTREAM, TEST
 from harness.sweep.study_ledger import COMPLETE, Ledger, Trial, winners
 from harness.sweep.study_scores import Scorer
 from harness.sweep.study_storage import shown
 from harness.tracking import store
+from harness.tracking.files import write_atomic, write_json
 from harness.types import RunSpec
 
 STUDY = "study.json"
@@ -92,7 +93,7 @@ def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> 
     if resolved.get("storage"):
         resolved["storage"] = shown(resolved["storage"])
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
-    store.write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
+    write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}
     for item in runs:
         tags = {
@@ -105,7 +106,7 @@ def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> 
         once.setdefault(item.key, entry)
     notes = list(data_notes([item.run for item in runs]))
     head = {"name": spec.name, "question": spec.question, "notes": notes}
-    store.write_json(folder / "plan.json", {**head, "runs": list(once.values())})
+    write_json(folder / "plan.json", {**head, "runs": list(once.values())})
 
 
 def write_study(
@@ -133,7 +134,7 @@ def write_study(
         for trial in ledger.of(arm.label)
     ]
     settings = {name: spec.resolved[name] for name in ("seeds", "fresh_seeds", "round", "sampler", "pruner", "budget")}
-    store.write_json(
+    write_json(
         folder / STUDY,
         {
             "name": spec.name,

@@ -15,7 +15,7 @@ from harness.names import plain
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 
 LEDGER = "trials.jsonl"
-RUNNING, COMPLETE, PRUNED, FAIL = STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL")
+RUNNING, COMPLETE, PRUNED, FAIL = ("RUNNING", "COMPLETE", "PRUNED", "FAIL")
 
 
 @dataclass(frozen=True, slots=True)

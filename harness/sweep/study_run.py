@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from harness.names import run_key
 from harness.spec import SweepSpec
+from harness.spec_refusal import CLEAN, OBSERVED, OOD, TEST, observed_refusal
 from harness.spec_study import StudySpec
-from harness.spec_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
+from harness.spec_targets import Constraint, Target
 from harness.sweep.messages import DONE
 from harness.sweep.study_files import (
     Planned,
@@ -31,7 +31,9 @@ from harness.sweep.study_ledger import Ledger
 from harness.sweep.study_scores import Scorer
 from harness.sweep.study_search import Bench, search
 from harness.sweep.study_storage import shown, storage_problem, storage_url, write_storage
+from harness.sweep.voice import Voice
 from harness.tracking import store
+from harness.tracking.claims import claim_sweep
 from harness.types import InputError, RunSpec
 
 
@@ -52,12 +54,12 @@ class _Engine:
     folder: Path
     ledger: Ledger
     workers: int
-    console: Console
+    voice: Voice
     failures: dict[str, str] = field(default_factory=dict)
 
     def train(self, runs: Sequence[Planned]) -> None:
         """Commit every run that has no outcome yet; one that failed is tried once more, then it stands as failed."""
-        from harness.sweep.run import execute
+        from harness.sweep.drain import execute
 
         everything = {item.key: item for item in [*all_runs(self.spec, self.ledger), *runs]}
         write_study_plan(self.folder, self.spec, list(everything.values()))
@@ -68,47 +70,41 @@ class _Engine:
             left = list({item.key: item.run for item in runs if not done(self.folder, item.key)}.values())
             if not left:
                 break
-            failed = execute(sweep, self.out, self.folder, names, left, self.workers, self.console)
+            failed = execute(sweep, self.out, self.folder, names, left, self.workers, self.voice)
             self.failures |= {line[:8]: line for line in failed}
             if failed and not any(done(self.folder, run_key(run)) for run in left):
                 raise NothingTrained(failed)
         if self.spec.lm_eval is not None:
             from harness.sweep.evaluate import evaluate_runs
 
-            evaluate_runs(self.folder, [item.run for item in runs], self.spec.lm_eval, self.say)
-
-    def say(self, line: str) -> None:
-        """A line of progress."""
-        self.console.print(line, highlight=False, soft_wrap=True)
-
-
-def _committed(folder: Path, key: str) -> dict[str, Any] | None:
-    place = store.find_run(folder, key)
-    return store.load_result(place) if place is not None else None
+            evaluate_runs(self.folder, [item.run for item in runs], self.spec.lm_eval, self.voice.progress)
 
 
 def done(folder: Path, key: str) -> bool:
     """Whether a run has an outcome: done or diverged."""
-    result = _committed(folder, key)
+    result = store.find_result(folder, key)
     return result is not None and result["status"] in DONE
 
 
 def cost(folder: Path, item: Planned) -> dict[str, float]:
     """Tokens and one-core seconds of a finished run; empty where it has no result."""
-    result = _committed(folder, item.key)
+    result = store.find_result(folder, item.key)
     if result is None:
         return {}
     return {name: float(result["costs"].get(name) or 0.0) for name in ("tokens", "seconds")}
 
 
-def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: Console | None = None) -> int:
-    """Run what is missing of a study under `out`; the exit code (0, or 1 where a run failed).
+def run_study(
+    spec: StudySpec, out: Path, workers: int | None = None, console: Console | None = None, quiet: bool = False
+) -> int:
+    """Run what is missing of a study under `out`; the exit code (0, or 1 where a run failed). `quiet` as for a sweep.
 
     Raises InputError for data or a storage that cannot be used, KeyboardInterrupt where the user stops it.
     """
-    from harness.sweep.run import room_in, say_stopped, worker_count
+    from harness.sweep.machine import room_in, worker_count
+    from harness.sweep.run import say_stopped
 
-    console = console or Console(stderr=False)
+    voice = Voice(console or Console(), quiet)
     storage_problem(spec.storage, out, spec.path)
     if spec.lm_eval is not None:
         from harness.sweep.evaluate import check_asked
@@ -119,26 +115,25 @@ def run_study(spec: StudySpec, out: Path, workers: int | None = None, console: C
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "plan.json").exists() and not (folder / "study.json").exists() and not Ledger.found(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
-    with room_in(folder), store.claim_sweep(folder):
+    with room_in(folder), claim_sweep(folder):
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
         count = worker_count_of(spec, workers, worker_count)
-        engine = _Engine(spec, out, folder, ledger, count, console)
+        engine = _Engine(spec, out, folder, ledger, count, voice)
         bench = Bench(engine.train, lambda item, target: _value(scorer, item, target), lambda item: cost(folder, item))
         budget = f"{len(spec.arms)} objectives x {spec.trials} trials x {len(spec.seeds)} seeds"
         told = sum(len(ledger.told(arm.label)) for arm in spec.arms)
-        console.print(f"{spec.name}: {budget}, {told} trials already told, {count} workers", highlight=False)
+        voice.progress(f"{spec.name}: {budget}, {told} trials already told, {count} workers")
         try:
-            _search(spec, ledger, bench, folder, console)
+            _search(spec, ledger, bench, folder, voice)
             bench.train(fresh_runs(spec, ledger))
         except KeyboardInterrupt:
-            say_stopped(folder, console)
+            say_stopped(folder, voice)
             raise
         except NothingTrained as failure:
-            for line in failure.lines[:20]:
-                console.print(f"failed   {line}", highlight=False, soft_wrap=True, style="red")
+            voice.failed(failure.lines)
             return 1
-        return _finish(spec, out, folder, ledger, scorer, engine, console)
+        return _finish(spec, out, folder, ledger, scorer, engine, voice)
 
 
 def worker_count_of(spec: StudySpec, workers: int | None, count: Callable[[SweepSpec, int | None], int]) -> int:
@@ -147,11 +142,11 @@ def worker_count_of(spec: StudySpec, workers: int | None, count: Callable[[Sweep
     return count(SweepSpec(spec.name, spec.question, one, spec.resolved, (), spec.path), workers)
 
 
-def _search(spec: StudySpec, ledger: Ledger, bench: Bench, folder: Path, console: Console) -> None:
+def _search(spec: StudySpec, ledger: Ledger, bench: Bench, folder: Path, voice: Voice) -> None:
     """The search, each round's outcome said and put into Optuna's storage."""
 
     def said(line: str) -> None:
-        console.print(line, highlight=False, soft_wrap=True)
+        voice.progress(line)
         write_storage(spec, ledger, folder)
 
     search(spec, ledger, bench, said)
@@ -172,7 +167,7 @@ def _value(scorer: Scorer, item: Planned, target: Target | Constraint) -> float 
 
 
 def _finish(
-    spec: StudySpec, out: Path, folder: Path, ledger: Ledger, scorer: Scorer, engine: _Engine, console: Console
+    spec: StudySpec, out: Path, folder: Path, ledger: Ledger, scorer: Scorer, engine: _Engine, voice: Voice
 ) -> int:
     """Tables, report, storage, tracking; then say where everything stands."""
     from harness.report.study_page import write_study_report
@@ -186,21 +181,15 @@ def _finish(
     write_scores(folder, runs, scorer)
     page = write_study_report(folder)
     for arm in spec.arms:
-        console.print(f"{arm.label:<12} {counts(ledger.of(arm.label))}", highlight=False)
-    console.print(f"results  {folder / 'results.csv'}\nreport   {page}", highlight=False, soft_wrap=True)
+        voice.progress(f"{arm.label:<12} {counts(ledger.of(arm.label))}")
+    voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     why = write_storage(spec, ledger, folder)
-    if why:
-        console.print(f"storage  {why}; the same command writes it", highlight=False, soft_wrap=True)
-    else:
-        console.print(f"storage  {shown(storage_url(spec, folder))}", highlight=False, soft_wrap=True)
-    waiting = Outbox(out, folder.name).finish(folder)
-    if waiting:
-        console.print(f"tracking {waiting} points waiting, run harness sync {folder}", highlight=False, soft_wrap=True)
-    else:
-        console.print("tracking harness dashboard (or nox -s dashboard) opens the comparison", highlight=False)
+    voice.result(
+        f"storage  {why}; the same command writes it" if why else f"storage  {shown(storage_url(spec, folder))}"
+    )
+    voice.tracked(folder, Outbox(out, folder.name).finish(folder))
     failed = [
         line for key, line in engine.failures.items() if not any(done(folder, i.key) for i in runs if i.key[:8] == key)
     ]
-    for line in failed[:20]:
-        console.print(f"failed   {line}", highlight=False, soft_wrap=True, style="red")
+    voice.failed(failed)
     return 1 if failed else 0

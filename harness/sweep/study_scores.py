@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.measure import records
 from harness.measure.selection import validation_half
 from harness.measure.table import METRICS
-from harness.spec_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
+from harness.spec_refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
 from harness.tracking.evaluations import points, read_evaluations
 from harness.tracking.store import find_run, load_result, read_table
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import platform
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.sweep.messages import Message
-from harness.sweep.packs import PackTask
+from harness.sweep.packs import PackTask, pack_key
 from harness.sweep.stopping import listen
 from harness.types import InputError
 
@@ -54,15 +55,28 @@ def perform(order: Order, shop: Shop) -> Iterator[Message]:
             for _ in order.payload:
                 yield Message("built", order.number)
             return
-        from harness.sweep.work import work
+        yield from _within_memory(order.payload, workshop)
 
-        task: PackTask = order.payload
+
+def _within_memory(task: PackTask, workshop: Any) -> Iterator[Message]:
+    """Train a pack, unless one as large of its kind has run out of memory here: the driver cuts it without a try."""
+    from harness.sweep.retries import reason_of
+    from harness.sweep.work import work
+
+    kind = pack_key(task.runs[0])
+    if len(task.runs) > workshop.ceilings.get(kind, len(task.runs)):
+        raise MemoryError(f"packs of {len(task.runs)} such runs do not fit here: memory gave out before")
+    try:
         yield from work(task, workshop)
+    except Exception as error:
+        if reason_of(traceback.format_exception_only(error)[-1]) == "oom":
+            workshop.ceilings[kind] = max(len(task.runs) // 2, 1)
+        raise
 
 
 def _open(shop: Shop) -> Any:
+    from harness.sweep.opening import Workshop
     from harness.sweep.resuming import Keeping
-    from harness.sweep.work import Workshop
 
     keep_freed_memory()
     keeping = Keeping(shop.keep_every, listen(worker=True))

@@ -24,18 +24,18 @@ from harness.sweep.rewards import Reward, load_reward
 from harness.sweep.sampling import Answers
 from harness.sweep.setting import Setting
 from harness.training.loop import Training, start, train
-from harness.training.state import LaneState, lane_state
+from harness.training.state import LaneState, state_of
 from harness.types import Record, RunSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trainer:
     """A pack as it trains: the live state `run`, `train` it until so many steps (None: to its end, with the last
-    records), the `state` of a lane between two steps, and the pack's own way to answer where it has one."""
+    records), the `state` of a run between two steps, and the pack's own way to answer where it has one."""
 
     run: Training | RlTraining
     train: Callable[[int | None], Iterator[Record]]
-    state: Callable[[int], LaneState]
+    state: Callable[[str], LaneState]  # by run key
     answers: Answers | None = None
 
 
@@ -60,16 +60,21 @@ def begin(
     settings: Sequence[Setting],
     cache: Path,
     device: torch.device,
-    states: Sequence[LaneState] = (),
+    states: Sequence[LaneState | None] = (),
 ) -> Trainer:
-    """A pack on its device, from its start or from the `states` of its lanes."""
+    """A pack on its device; lanes go on from their `states`, or begin (None). RL lanes do either together."""
     if family(runs[0].objective) != "rl":
         training = start(pack, device, states)
-        return Trainer(training, partial(train, training), partial(lane_state, training))
+        return Trainer(training, partial(train, training), partial(state_of, training))
     own = [_rl_lane(lane, run, setting, cache) for lane, run, setting in zip(pack.lanes, runs, settings, strict=True)]
     first = settings[0]
-    running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device, states)
-    state = partial(rl_lane_state, running)
+    kept = [state for state in states if state is not None]
+    running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device, kept)
+    numbers = {lane.key: number for number, lane in enumerate(pack.lanes)}
+
+    def state(key: str) -> LaneState:
+        return rl_lane_state(running, numbers[key])
+
     if runs[0].objective.name == "best_of_n":  # no step to stop between
         choice = choose.start(running)
         return Trainer(running, lambda _: choice.records(), state, choice.answers)

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from harness.tracking import faults
-from harness.tracking.store import sync_folder, write_synced
+from harness.tracking.files import sync_folder, write_synced
 
 FOLDER, MANIFEST = "ckpt", "MANIFEST.json"
 KEPT = 2

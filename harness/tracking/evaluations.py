@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.names import slug
+from harness.names import file_sha256, slug
+from harness.tracking.files import write_atomic
 from harness.tracking.journal import JournalDamaged, encode, read_journal
-from harness.tracking.store import sha256, write_atomic
 
 FILE = "lm_eval.jsonl"
 PREFIX = "lm_eval"
@@ -77,7 +77,7 @@ def write_evaluations(
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         write_atomic(folder / name, lines.encode("utf-8", "surrogatepass"))
         values = {one.name: getattr(found, one.name) for one in found.__dataclass_fields__.values()}
-        kept[found.task] = Evaluated(**{**values, "file": name, "sha256": sha256(folder / name)})
+        kept[found.task] = Evaluated(**{**values, "file": name, "sha256": file_sha256(folder / name)})
     records: list[dict[str, Any]] = []
     for found in kept.values():
         records.append({"kind": "metrics", "step": step, **points(found)})
@@ -101,7 +101,7 @@ def _evaluated(record: Mapping[str, Any]) -> Evaluated:
 def read_samples(folder: Path, found: Evaluated) -> list[dict[str, Any]]:
     """The per-sample results of a task. Raises OSError where they are absent or not as they were written."""
     path = folder / found.file
-    if sha256(path) != found.sha256:
+    if file_sha256(path) != found.sha256:
         raise OSError(f"{path}: does not match its checksum in {FILE}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
@@ -116,6 +116,6 @@ def damaged(folder: Path) -> list[str]:
     for one in found:
         if not (folder / one.file).exists():
             lines.append(f"{one.file}: missing")
-        elif sha256(folder / one.file) != one.sha256:
+        elif file_sha256(folder / one.file) != one.sha256:
             lines.append(f"{one.file}: does not match its checksum")
     return lines

@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.names import content_hash
+from harness.names import content_hash, file_sha256
+from harness.tracking.claims import claim_sweep
 from harness.tracking.journal import Journal, JournalDamaged, read_journal
 from harness.tracking.mlflow_rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.mlflow_store import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.mlflow_views import OWN_RUN, write_views
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import claim_sweep, load_result, sha256
+from harness.tracking.store import load_result
 
 METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
 SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
@@ -166,7 +167,7 @@ class Outbox:
         self._mark()
         report = sweep_folder / "report"
         files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
-        digest = content_hash({str(path.relative_to(report)): sha256(path) for path in files})[:32]
+        digest = content_hash({str(path.relative_to(report)): file_sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
             self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report))
         of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)

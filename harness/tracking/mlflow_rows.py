@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from harness.names import canonical_json, content_hash
+from harness.names import canonical_json, content_hash, file_sha256
 from harness.palette import looks
 from harness.tracking.evaluations import FILE as EVALUATIONS
 from harness.tracking.journal import read_journal
 from harness.tracking.plan import read_plan_file
-from harness.tracking.store import RESULT, sha256
+from harness.tracking.store import RESULT
 
 STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
@@ -145,7 +145,7 @@ def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
     The run keeps its own digest, so later results join it at the server and do not replace it.
     """
     evaluated = folder / EVALUATIONS
-    return content_hash([digest_of(result), sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
+    return content_hash([digest_of(result), file_sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
 
 
 def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:

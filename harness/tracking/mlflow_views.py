@@ -190,15 +190,6 @@ def encode_state(state: Mapping[str, Any]) -> str:
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode("utf-8"))).decode("ascii")
 
 
-def decode_state(text: str) -> dict[str, Any]:
-    """The inverse of `encode_state`. Raises ValueError or zlib.error for anything else."""
-    head, _, body = text.partition(";")
-    if head != "deflate":
-        raise ValueError(f"unknown encoding {head!r} of a saved view")
-    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(body, validate=True)))
-    return state
-
-
 def view_url(base: str, experiment: str, slug: str = FIRST) -> str:
     """The address of a saved view; the page's bare address opens an empty overview."""
     return f"{base}/#/experiments/{experiment}/runs?{_query(slug)}"

@@ -1,26 +1,27 @@
 """The trainer: a generator of records. It logs nothing, saves nothing and calls nobody back.
 
-All lanes step together. The gradient taken is that of the sum of the lanes' losses, so lane k's row is the gradient
-of its own loss; clipping, schedule, Adam and the finite check act row by row, and a lane never sees its neighbours.
+All lanes step together, each by its own count of steps. The gradient taken is that of the sum of the lanes' losses, so
+lane k's row is the gradient of its own loss; clipping, schedule, Adam and the finite check act row by row, and a lane
+never sees its neighbours. So a lane may leave, and another may take its place, and the rest do not notice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import torch
 from torch import Tensor, nn
 
 from harness.evaluation.heldout import evaluate
 from harness.models.extras import LIVE
-from harness.models.lanes import LaneGroup, Pack, lane_groups, select
+from harness.models.lanes import Lane, LaneGroup, Pack, lane_groups, select
 from harness.models.load import skeleton
 from harness.models.logps import oriented
 from harness.models.pack import LaneModel, build_lanes
 from harness.models.readout import read_pairs
 from harness.models.unpadded import Room, rooms
-from harness.training.optim import AdamState, adam_state, adamw_step, clip, learning_rate
+from harness.training.optim import AdamState, adam_state, adamw_step, bias_corrections, clip, learning_rate
 from harness.training.spans import Spans
 from harness.training.state import LaneState, lane_state, restore
 from harness.types import Record
@@ -31,33 +32,59 @@ Build = Callable[[nn.Module, Sequence[Tensor], torch.device], LaneModel]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Timetable:
-    """What every step of a pack reads: `batches` and `flips` `(steps, K, B)`, `rates` `(steps, K, 1)`."""
+    """What every update of a pack reads, from where its lanes stood when it was made.
+
+    `batches` and `flips` `(T, K, B)`; `number` (each lane's own step), `rates` and Adam's two bias corrections
+    `(T, K, 1)`, on the device, so that nothing of an update depends on a number of the host.
+    """
 
     batches: Tensor
     flips: Tensor
+    number: Tensor
     rates: Tensor
+    first: Tensor
+    second: Tensor
     max_norm: Tensor  # (K, 1)
-    space: list[Room | None]  # by step: how many real tokens its widest lane holds (`models/unpadded.py`)
+    space: list[Room | None]  # by update: how many real tokens its widest lane holds (`models/unpadded.py`)
 
 
 @dataclass
 class Training:
     """The live state of a pack: what `train` yields records about, and what is left when it ends."""
 
-    pack: Pack
+    pack: Pack  # of the lanes that train; of all of them once `train` has ended
     model: LaneModel
     groups: tuple[LaneGroup, ...]
     adam: AdamState
-    live: LaneModel | None = None  # the frozen reference, for objectives that need more of it than the stored table
-    diverged_at: Tensor = field(default_factory=lambda: torch.empty(0))  # (K, 1), -1 while finite
-    step: int = 0  # updates done
+    live: LaneModel | None  # the frozen reference, for objectives that need more of it than the stored table
+    diverged_at: Tensor  # (K, 1), -1 while finite
+    own: list[int]  # updates done, by lane
+    told: list[int]  # the step of the newest records, by lane; -1: none yet
+    build: Build = build_lanes
     spans: Spans = field(default_factory=Spans)
-    timetable: Timetable | None = None  # made by the first `train`, so that going on costs nothing
+    timetable: Timetable | None = None  # made by the first update, so that going on costs nothing
+    updates: int = 0  # done since the timetable was made
+    left: dict[str, LaneState] = field(default_factory=dict)  # lanes that are not in `pack` any more, by run key
+    order: tuple[Lane, ...] = ()  # every lane that ever was in it
 
     @property
     def alive(self) -> Tensor:
         """Which lanes are still finite, `(K, 1)` bool."""
         return self.diverged_at < 0
+
+    @property
+    def step(self) -> int:
+        """Updates done by the lane that has the most before it."""
+        return min(self.own)
+
+    def step_of(self, lane: int) -> int:
+        """Updates that the lane has done."""
+        return self.own[lane]
+
+    @property
+    def steps(self) -> int:
+        """Updates that a lane does in all."""
+        return self.pack.lanes[0].training.steps
 
 
 def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
@@ -70,99 +97,169 @@ def checkpoint_steps(steps: int, count: int) -> tuple[int, ...]:
     return (0, *sorted(s for s in halves if s > 0))
 
 
-def start(pack: Pack, device: torch.device, states: Sequence[LaneState] = (), build: Build = build_lanes) -> Training:
+def start(
+    pack: Pack, device: torch.device, states: Sequence[LaneState | None] = (), build: Build = build_lanes
+) -> Training:
     """Put a pack on its device: K copies of the architecture, each lane with its own starting weights.
 
     `build` makes the model: `training.sharded.build_sharded` spreads a single lane over several processes.
 
-    With `states`, one a lane and all of one step, every lane goes on from its state; the records of that step are
-    still to come. Raises ValueError where they are of different steps.
+    With `states`, one a lane, a lane goes on from its state, at whatever step that was taken; the records of that step
+    are still to come. None: from the beginning.
     """
-    steps = {state.step for state in states} or {0}
-    if len(steps) > 1:
-        raise ValueError(f"lanes of a pack go on from one step, not from {sorted(steps)}")
+    kept = tuple(states) or (None,) * len(pack.lanes)
     starts = [lane.weights for lane in pack.lanes]
-    model = build(skeleton(pack.architecture), [s.weights for s in states] or starts, device)
+    weights = [first if state is None else state.weights for first, state in zip(starts, kept, strict=True)]
+    model = build(skeleton(pack.architecture), weights, device)
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
         live = build(skeleton(pack.architecture), starts, device)
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
-    run = Training(pack, model, groups, adam_state(model.flat), live, finite, steps.pop())
-    for lane, state in enumerate(states):
-        restore(run, lane, state)
+    own = [0 if state is None else state.step for state in kept]
+    told = [-1] * len(own)
+    run = Training(pack, model, groups, adam_state(model.flat), live, finite, own, told, build, order=pack.lanes)
+    for lane, state in enumerate(kept):
+        if state is not None:
+            restore(run, lane, state)
     return run
 
 
-def compact(run: Training, keep: Sequence[int]) -> Training:
-    """The pack of the lanes `keep` alone, going on from where `run` stands: the others have left.
+def refill(run: Training, keep: Sequence[int], joining: Sequence[Lane] = ()) -> None:
+    """Let all lanes but `keep` leave, their states in `run.left`, and `joining` begin in their places, in `run` itself.
 
-    What a lane computes from there does not depend on who left (bit for bit in `strict` on a CPU).
+    What a lane computes does not depend on who left or joined (bit for bit in `strict` on a CPU). The rows of those
+    that join must be in the pack's corpus.
     """
-    pack = replace(run.pack, lanes=tuple(run.pack.lanes[lane] for lane in keep))
-    fewer = start(pack, run.model.flat.device, [lane_state(run, lane) for lane in keep])
-    fewer.spans = run.spans
-    return fewer
+    states: dict[int, LaneState] = {lane: lane_state(run, lane) for lane in range(len(run.own))}
+    gone = {run.pack.lanes[lane].key: state for lane, state in states.items() if lane not in keep}
+    lanes = (*(run.pack.lanes[lane] for lane in keep), *joining)
+    told = [*(run.told[lane] for lane in keep), *(-1 for _ in joining)]
+    _replace(run, lanes, [*(states[lane] for lane in keep), *(None for _ in joining)], told)
+    run.left |= gone
+    run.order += tuple(joining)
 
 
-def timetable(pack: Pack, device: torch.device) -> Timetable:
-    """The batches, orientations and learning rates of every step of a pack."""
+def _reassemble(run: Training) -> None:
+    """Bring back the lanes that left, as they were then: the pack is whole, in its first order."""
+    own = {lane.key: lane_state(run, number) for number, lane in enumerate(run.pack.lanes)}
+    states, run.left = run.left | own, {}
+    _replace(run, run.order, [states[lane.key] for lane in run.order], [run.steps] * len(run.order))
+
+
+def _replace(run: Training, lanes: Sequence[Lane], states: Sequence[LaneState | None], told: list[int]) -> None:
+    """Make `run` the training of other lanes. Between two steps no activations are held: there is room for both."""
+    fresh = start(replace(run.pack, lanes=tuple(lanes)), run.model.flat.device, states, run.build)
+    fresh.told, fresh.spans, fresh.left, fresh.order = told, run.spans, run.left, run.order
+    for part in fields(Training):
+        setattr(run, part.name, getattr(fresh, part.name))
+
+
+def timetable(pack: Pack, own: Sequence[int], device: torch.device) -> Timetable:
+    """What the updates of a pack read whose lanes have done `own` updates, up to the last one of any lane."""
     settings = pack.lanes[0].training
-    batches = torch.stack([lane.batches for lane in pack.lanes], 1).to(device)  # (steps, K, B)
-    flips = torch.stack([lane.flipped for lane in pack.lanes], 1).to(device)
-    max_norm = torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device)
-    rates = torch.tensor(
-        [[[learning_rate(step, lane.training)] for lane in pack.lanes] for step in range(settings.steps)],
-        device=device,
-    )
-    space: list[Room | None] = [None] * settings.steps
+    numbers = [[min(done + t, settings.steps - 1) for done in own] for t in range(settings.steps - min(own))]
+    rows = torch.tensor(numbers).reshape(-1, len(own))  # (T, K)
+
+    def own_rows(tables: Sequence[Tensor]) -> Tensor:
+        return torch.stack([table[rows[:, lane]] for lane, table in enumerate(tables)], 1).to(device)
+
+    def column(value: Callable[[int, Lane], float]) -> Tensor:
+        values = [[[value(n, lane)] for n, lane in zip(row, pack.lanes, strict=True)] for row in numbers]
+        return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, len(own), 1)
+
+    batches = own_rows([lane.batches for lane in pack.lanes])
+    space: list[Room | None] = [None] * len(numbers)
     if settings.mode == "fast":
         space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
-    return Timetable(batches, flips, rates, max_norm, space)
+    return Timetable(
+        batches,
+        own_rows([lane.flipped for lane in pack.lanes]),
+        rows[..., None].to(device),
+        column(lambda step, lane: learning_rate(step, lane.training)),
+        column(lambda step, lane: bias_corrections(step + 1, lane.training)[0]),
+        column(lambda step, lane: bias_corrections(step + 1, lane.training)[1]),
+        torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device),
+        space,
+    )
 
 
 def train(run: Training, until: int | None = None) -> Iterator[Record]:
-    """Train every lane to its last step, yielding the records of each checkpoint in order of step and lane.
+    """Train every lane to its last step, yielding the records of each checkpoint as lanes come to it.
 
-    A lane whose loss or gradient stops being finite keeps its last finite weights from then on; `run.diverged_at`
-    names the step. Nothing in a step waits for the device.
+    A lane whose loss or gradient stops being finite keeps its last finite weights; `run.diverged_at` names the step.
+    At the next checkpoint it leaves, its records of the later ones being those of that one; a lane that has come to
+    its last step before others leaves, too. Nothing in a step waits for the device.
 
-    With `until` it ends after that many updates, before the records of that step: there `lane_state` may be taken,
-    and a further `train(run)`, or one from those states, yields the rest.
+    With `until` it ends after that many updates of every lane, before the records of that step: there `lane_state` may
+    be taken, and a further `train(run)`, or one from those states, yields the rest.
     """
-    pack, model, device = run.pack, run.model, run.model.flat.device
-    settings = pack.lanes[0].training
-    table = run.timetable = run.timetable or timetable(pack, device)
-    gradient = torch.zeros_like(model.flat)  # one buffer for all steps: memory of this size comes from the system anew
-    spans = run.spans
-    head = model.model.get_output_embeddings() if spans.on else None
+    gradient: Tensor | None = None  # one buffer for all steps: memory of this size comes from the system anew
     while until is None or run.step < until:
-        if run.step in pack.checkpoints:
-            with spans("evaluation"):
-                found = list(evaluate(pack, model, run.live, run.groups, run.step))
+        due = [own in run.pack.checkpoints and told < own for own, told in zip(run.own, run.told, strict=True)]
+        if any(due):
+            with run.spans("evaluation"):
+                found = _records(run, due)
             yield from found
-        if run.step == settings.steps:
+        on = [lane for lane, own in enumerate(run.own) if own < run.steps]
+        if not on:
+            if run.left:
+                _reassemble(run)
             return
-        with spans("forward"), spans.within(head, "head"):
-            loss = _losses(run, table.batches[run.step], table.flips[run.step], table.space[run.step])
-        with spans("backward"):
-            gradient = model.gradient(loss.sum(), gradient)
-        with spans("optimizer"):
-            grad, norm = clip(gradient, table.max_norm, model.norm(gradient))
-            finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
-            run.diverged_at = torch.where(run.alive & ~finite, run.step, run.diverged_at)
-            adamw_step(
-                model.flat,
-                grad,
-                run.adam,
-                step=run.step + 1,
-                rate=table.rates[run.step],
-                beta1=settings.adam_beta1,
-                beta2=settings.adam_beta2,
-                weight_decay=settings.weight_decay,
-                alive=run.alive,
-            )
-        run.step += 1
+        if len(on) < len(run.own):
+            refill(run, on)
+            gradient = None
+        gradient = _update(run, torch.zeros_like(run.model.flat) if gradient is None else gradient)
+
+
+def _records(run: Training, due: Sequence[bool]) -> list[Record]:
+    """The records of the lanes that are `due`; of one that diverged those of its later checkpoints too."""
+    found: dict[str, list[Record]] = {}
+    for record in evaluate(run.pack, run.model, run.live, run.groups, max(run.own)):
+        found.setdefault(record.run_key, []).append(record)
+    told: list[Record] = []
+    broken = (~run.alive[:, 0]).tolist()
+    for number, lane in enumerate(run.pack.lanes):
+        if not due[number]:
+            continue
+        own = run.own[number]
+        steps = [step for step in run.pack.checkpoints if step == own or (step > own and broken[number])]
+        told += [replace(record, step=step) for step in steps for record in found.get(lane.key, [])]
+        run.told[number] = own
+        if broken[number]:
+            run.own[number] = run.told[number] = run.steps
+    return told
+
+
+def _update(run: Training, gradient: Tensor) -> Tensor:
+    """One update of every lane; returns the buffer of the gradient."""
+    table = run.timetable = run.timetable or timetable(run.pack, run.own, run.model.flat.device)
+    model, spans, now = run.model, run.spans, run.updates
+    settings = run.pack.lanes[0].training
+    head = model.model.get_output_embeddings() if spans.on else None
+    with spans("forward"), spans.within(head, "head"):
+        loss = _losses(run, table.batches[now], table.flips[now], table.space[now])
+    with spans("backward"):
+        gradient = model.gradient(loss.sum(), gradient)
+    with spans("optimizer"):
+        grad, norm = clip(gradient, table.max_norm, model.norm(gradient))
+        finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
+        run.diverged_at = torch.where(run.alive & ~finite, table.number[now], run.diverged_at)
+        adamw_step(
+            model.flat,
+            grad,
+            run.adam,
+            first=table.first[now],
+            second=table.second[now],
+            rate=table.rates[now],
+            beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2,
+            weight_decay=settings.weight_decay,
+            alive=run.alive,
+        )
+    run.updates += 1
+    run.own = [own + 1 for own in run.own]
+    return gradient
 
 
 def _losses(run: Training, index: Tensor, flipped: Tensor, room: Room | None) -> Tensor:

@@ -50,12 +50,18 @@ def clip(grad: Tensor, max_norm: Tensor, norm: Tensor | None = None) -> tuple[Te
     return grad.mul_(factor), norm
 
 
+def bias_corrections(step: int, training: TrainingSpec) -> tuple[float, float]:
+    """Adam's corrections of update number `step` (from 1): 1 - beta1^step and sqrt(1 - beta2^step)."""
+    return 1.0 - training.adam_beta1**step, (1.0 - training.adam_beta2**step) ** 0.5
+
+
 def adamw_step(
     flat: Tensor,
     grad: Tensor,
     state: AdamState,
     *,
-    step: int,
+    first: Tensor | float,
+    second: Tensor | float,
     rate: Tensor,
     beta1: float,
     beta2: float,
@@ -65,12 +71,12 @@ def adamw_step(
 ) -> None:
     """One decoupled-weight-decay Adam update in place (arXiv 1711.05101; the arithmetic of `torch.optim.AdamW`).
 
-    `flat`, `grad` `(K, P)`; `rate` `(K, 1)`; `alive` `(K, 1)` bool: a dead lane keeps its last weights, and its moments
-    fade. `step` counts from 1. Done block by block, so that what lies between two operations stays in the cache.
+    `flat`, `grad` `(K, P)`; `rate` `(K, 1)` and the two `bias_corrections`, of all lanes or `(K, 1)`; `alive` `(K, 1)`
+    bool: a dead lane keeps its last weights, and its moments fade. Done block by block, so that what lies between two
+    operations stays in the cache.
     """
     rate = torch.where(alive, rate, 0.0)
-    kept, pull = 1.0 - rate * weight_decay, rate / (1.0 - beta1**step)
-    root = (1.0 - beta2**step) ** 0.5
+    kept, pull = 1.0 - rate * weight_decay, rate / first
     width = max(BLOCK // len(flat) // 64, 1) * 64
     for weights, slope, mean, square in zip(
         *(torch.split(t, width, 1) for t in (flat, grad, state.mean, state.square)), strict=True
@@ -78,5 +84,5 @@ def adamw_step(
         slope = slope.masked_fill(~alive, 0.0)
         mean.lerp_(slope, 1.0 - beta1)
         square.mul_(beta2).addcmul_(slope, slope, value=1.0 - beta2)
-        denominator = square.sqrt().div_(root).add_(epsilon)
+        denominator = square.sqrt().div_(second).add_(epsilon)
         weights.mul_(kept).sub_((mean / denominator).mul_(pull))

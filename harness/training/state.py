@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from harness.models.lanes import Lane, LaneGroup, Pack
 from harness.models.pack import LaneModel
 from harness.training.optim import AdamState
+
+if TYPE_CHECKING:
+    from harness.training.loop import Training
 
 OBJECTIVE = "objective."  # prefix of objective state among a lane's tensors
 TRAINER = "trainer."  # of what its trainer carries beside
@@ -25,7 +28,10 @@ class Live(Protocol):
     groups: tuple[LaneGroup, ...]
     adam: AdamState
     diverged_at: Tensor
-    step: int
+
+    def step_of(self, lane: int) -> int:
+        """Updates that the lane has done."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +94,7 @@ def lane_state(run: Live, lane: int) -> LaneState:
 
     group, position = _group_of(run.groups, lane)
     return LaneState(
-        step=run.step,
+        step=run.step_of(lane),
         diverged_at=int(run.diverged_at[lane]),
         weights=weights,
         mean=row(run.adam.mean),
@@ -98,6 +104,12 @@ def lane_state(run: Live, lane: int) -> LaneState:
             for name, value in group.state.items()
         },
     )
+
+
+def state_of(run: Training, key: str) -> LaneState:
+    """The state of the run `key`, which may have left. Raises KeyError where it never was in the pack."""
+    lanes = {lane.key: number for number, lane in enumerate(run.pack.lanes)}
+    return run.left[key] if key in run.left else lane_state(run, lanes[key])
 
 
 def restore(run: Live, lane: int, state: LaneState) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.data import mythtokens, mythworld
+from harness.data import mythpairs, mythtokens, mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
@@ -37,7 +37,7 @@ from harness.spec_cells import resolve_objective
 from harness.sweep.setting import mythworld_architecture
 from harness.sweep.tasks import keep_freed_memory
 from harness.training.loop import checkpoint_steps, start, train
-from harness.types import EvaluationSpec, ObjectiveSpec, TrainingSpec, WorldSpec
+from harness.types import EvaluationSpec, ObjectiveSpec, PreferencePair, TrainingSpec, WorldSpec
 
 CPU = torch.device("cpu")
 LANES = 8
@@ -47,10 +47,10 @@ SPEC, EVALUATION = WorldSpec(), EvaluationSpec()
 ARCHITECTURE = mythworld_architecture(SPEC)
 
 
-def pairs() -> list[mythworld.PreferencePair]:
+def pairs() -> list[PreferencePair]:
     world = mythworld.draw_world(0)
     counts = {"train": SPEC.pairs, "test": EVALUATION.heldout, "ood_topic": EVALUATION.ood}
-    return [pair for split, count in counts.items() for pair in mythworld.preference_pairs(world, split, count)]
+    return [pair for split, count in counts.items() for pair in mythpairs.preference_pairs(world, split, count)]
 
 
 def pack(objective: ObjectiveSpec) -> Pack:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from harness.data import mythtokens, mythworld
+from harness.data import mythpairs, mythtokens, mythworld
 from harness.models.generate import pad_prompts, sample
 from harness.models.load import initial_weights, skeleton
 from harness.models.pack import build_lanes, parameter_shapes, unflatten
@@ -34,7 +34,7 @@ ARCHITECTURE = mythworld_architecture(WorldSpec())
 def arms() -> dict[str, Callable[[], None]]:
     rows = [initial_weights(ARCHITECTURE, seed) for seed in range(LANES)]
     packed = build_lanes(skeleton(ARCHITECTURE), rows, torch.device("cpu"))
-    found = mythworld.preference_pairs(mythworld.draw_world(0), "train", PROMPTS)
+    found = mythpairs.preference_pairs(mythworld.draw_world(0), "train", PROMPTS)
     ids, real = pad_prompts([mythtokens.encode_prompt(pair.prompt) for pair in found], mythtokens.PROMPT_TOKENS)
     draw = torch.Generator().manual_seed(0)
     alone = []

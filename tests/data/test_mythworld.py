@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from harness.data import mythtokens
+from harness.data import mythpairs, mythtokens
 from harness.data import mythworld as mw
 from harness.types import WorldSpec
 
@@ -50,7 +50,7 @@ def test_gold_reward_by_hand(prompt, response, reward):
 
 @pytest.mark.parametrize("split", ["train", "test", "ood_topic", "ood_tone"])
 def test_pairs_prefer_the_good_answer_and_fit_the_rows(split):
-    pairs = mw.preference_pairs(WORLD, split, 300)
+    pairs = mythpairs.preference_pairs(WORLD, split, 300)
     assert all(pair.gold_margin > 0 for pair in pairs)
     assert len({pair.id for pair in pairs}) == 300
     for pair in pairs:
@@ -64,28 +64,30 @@ def test_pairs_prefer_the_good_answer_and_fit_the_rows(split):
 
 
 def test_splits_do_not_meet():
-    train = mw.preference_pairs(WORLD, "train", 800)
-    test = mw.preference_pairs(WORLD, "test", 400)
+    train = mythpairs.preference_pairs(WORLD, "train", 800)
+    test = mythpairs.preference_pairs(WORLD, "test", 400)
     assert not {p.prompt for p in train} & {p.prompt for p in test}
-    assert not {p.prompt for p, _ in mw.supervised(WORLD, 3000, 0.5) if mw.held_out(p)}
+    assert not {p.prompt for p, _ in mythpairs.supervised(WORLD, 3000, 0.5) if mw.held_out(p)}
     topics = {mw.read_prompt(p.prompt).topic for p in train}
     assert not topics & set(WORLD.ood_topics) and len(topics) == 28
-    assert {mw.read_prompt(p.prompt).topic for p in mw.preference_pairs(WORLD, "ood_topic", 100)} == set(
+    assert {mw.read_prompt(p.prompt).topic for p in mythpairs.preference_pairs(WORLD, "ood_topic", 100)} == set(
         WORLD.ood_topics
     )
-    assert {mw.read_prompt(p.prompt).tone for p in mw.preference_pairs(WORLD, "ood_tone", 100)} == set(mw.OOD_TONES)
-    assert {p.topic for p, _ in mw.supervised(WORLD, 3000, None)} == set(mw.TOPICS)
+    assert {mw.read_prompt(p.prompt).tone for p in mythpairs.preference_pairs(WORLD, "ood_tone", 100)} == set(
+        mw.OOD_TONES
+    )
+    assert {p.topic for p, _ in mythpairs.supervised(WORLD, 3000, None)} == set(mw.TOPICS)
 
 
 def test_coverage_bounds_the_topics_of_training_pairs_alone():
     topics = []
     for coverage in (0.01, 0.25, 0.5, 1.0):
-        pairs = mw.preference_pairs(WORLD, "train", 600, coverage)
+        pairs = mythpairs.preference_pairs(WORLD, "train", 600, coverage)
         topics.append({mw.read_prompt(p.prompt).topic for p in pairs})
         assert len(topics[-1]) == max(round(coverage * 28), 1)
     assert all(a < b for a, b in pairwise(topics))
-    assert mw.preference_pairs(WORLD, "train", 50) == mw.preference_pairs(WORLD, "train", 50, 1.0)
-    assert len({mw.read_prompt(p.prompt).topic for p in mw.preference_pairs(WORLD, "test", 400)}) == 28
+    assert mythpairs.preference_pairs(WORLD, "train", 50) == mythpairs.preference_pairs(WORLD, "train", 50, 1.0)
+    assert len({mw.read_prompt(p.prompt).topic for p in mythpairs.preference_pairs(WORLD, "test", 400)}) == 28
 
 
 def test_the_dial_is_nested_and_exact():
@@ -98,23 +100,23 @@ def test_the_dial_is_nested_and_exact():
 
 
 def test_bradley_terry_labels_follow_the_gap():
-    pairs = mw.preference_pairs(WORLD, "train", 6000)
-    flips = mw.bradley_terry_flips(pairs, 11)
+    pairs = mythpairs.preference_pairs(WORLD, "train", 6000)
+    flips = mythpairs.bradley_terry_flips(pairs, 11)
     expected = np.array([1 / (1 + math.exp(p.gold_margin)) for p in pairs])
     assert abs(flips.mean() - expected.mean()) < 4 * math.sqrt(expected.mean() / len(pairs))
     assert expected[flips].mean() > expected[~flips].mean()
 
 
 def test_question_mix_is_as_stated():
-    asks = Counter(mw.read_prompt(p.prompt).ask for p in mw.preference_pairs(WORLD, "train", 4000))
+    asks = Counter(mw.read_prompt(p.prompt).ask for p in mythpairs.preference_pairs(WORLD, "train", 4000))
     assert asks["what"] / 4000 == pytest.approx(0.6, abs=0.03)
     assert asks["trick"] / 4000 == pytest.approx(0.2, abs=0.03)
 
 
 def test_seeds_decide_everything_and_nothing_else_does():
     code = (
-        "from harness.data import mythworld as m, mythworld; from harness.names import content_hash;"
-        "w=m.draw_world(3); print(content_hash([[p.id for p in m.preference_pairs(w,'train',200)], w.truth]))"
+        "from harness.data import mythpairs, mythworld as m; from harness.names import content_hash;"
+        "w=m.draw_world(3); print(content_hash([[p.id for p in mythpairs.preference_pairs(w,'train',200)], w.truth]))"
     )
     outputs = {
         subprocess.run(

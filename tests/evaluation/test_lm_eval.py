@@ -26,7 +26,8 @@ from harness.names import run_key
 from harness.spec import load_sweep
 from harness.tracking.evaluations import read_evaluations, read_samples
 from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table, verify
+from harness.tracking.store import read_table
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 WORDS = [
@@ -184,6 +185,8 @@ def test_eval_prints_flat_metrics_and_does_nothing_twice(swept: Path, capsys: py
     assert printed["lm_eval/preference/acc"] == found.metrics["acc"]
     assert printed["tasks"]["preference"]["library"] and printed["tasks"]["preference"]["num_fewshot"] == 0
     assert (folder / "lm_eval.jsonl").stat().st_mtime_ns == before
+    assert command(["eval", str(folder), "--limit", "20", "--quiet"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["report"]
 
 
 def test_the_report_and_the_checks_know_of_evaluations(swept: Path) -> None:

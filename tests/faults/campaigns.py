@@ -20,8 +20,10 @@ import torch
 from harness.sweep import resuming, work
 from harness.sweep.stages import load_weights
 from harness.tracking import faults
+from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.tracking.store import load_arrays, load_result, verify
+from harness.tracking.store import load_result
+from harness.tracking.verify import verify
 from harness.training import loop
 from tests.faults.world import (
     RL,
@@ -410,7 +412,8 @@ def nan_lanes(on: Ground, count: int, seed: int) -> Tally:
             def losses(run, *rest):
                 found = whole(run, *rest)
                 spoiled = torch.zeros_like(found)
-                spoiled[lane] = value if run.step == step else 0.0
+                if run.step == step:  # later the pack is narrower
+                    spoiled[lane] = value
                 return found + spoiled
 
             loop._losses = losses

@@ -26,6 +26,7 @@ from rich.console import Console
 from harness.names import plain, run_key, uniform
 from harness.report.page import write_report
 from harness.spec import load_sweep
+from harness.sweep import drain as draining
 from harness.sweep import run as driver
 from harness.sweep.engines import carry_out
 from harness.sweep.engines.process import LOST
@@ -37,7 +38,7 @@ from harness.sweep.stopping import Stop
 from harness.sweep.tasks import Order, Shop
 from harness.tracking import store
 from harness.tracking.journal import Journal, read_journal
-from harness.tracking.store import verify
+from harness.tracking.verify import verify
 
 KILLED = 0.05  # of the runs
 LIMITS = {"plan": 5.0, "status": 2.0, "report": 60.0, "memory": 1024.0}  # s, s, s, MB
@@ -131,9 +132,9 @@ def timed(what: Callable[[], object]) -> tuple[float, float, float]:
 
 def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
     """Run the sweep to its end, its driver killed so many times on the way; wall seconds and commands it took."""
-    driver.load_engine = lambda *_: forked
-    driver.perform = fake
-    driver._build = lambda *_: []
+    draining.load_engine = lambda *_: forked
+    draining.perform = fake
+    draining._build = lambda *_: []
     draw, commands, began = random.Random(1), 0, time.monotonic()
     while True:
         commands += 1

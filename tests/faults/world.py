@@ -27,7 +27,7 @@ from harness.report import page
 from harness.report.tables import write_results
 from harness.spec import SweepSpec, load_sweep
 from harness.spec_study import load_study
-from harness.sweep import run as driver
+from harness.sweep import drain as driver
 from harness.sweep import work  # noqa: F401 - so that children have it
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import stoppable

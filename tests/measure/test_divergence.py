@@ -250,17 +250,6 @@ def test_confirmed_corrects_over_all_runs_and_keeps_the_rule():
     assert d.confirmed({}) == {}
 
 
-def test_trend_signs_and_floor():
-    falling = [0.7, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.08]
-    healthy, divergent = d.trend(falling, [1 - x for x in falling]), d.trend(falling, falling)
-    assert healthy.tau == pytest.approx(-1) and healthy.p > 0.5
-    assert divergent.tau == pytest.approx(1) and divergent.p == divergent.floor == 1 / 8
-    flat = d.trend(falling, [0.5] * 8)
-    assert math.isnan(flat.tau) and flat.p == 1
-    with pytest.raises(ValueError, match="equal length"):
-        d.trend([1.0, 2.0], [1.0])
-
-
 def test_unlike_or_broken_checkpoints_are_refused():
     first, last = reversal()
     with pytest.raises(InputError, match="different ids"):

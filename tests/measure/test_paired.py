@@ -76,12 +76,6 @@ def test_what_single_items_say_is_used_where_all_seeds_have_it():
         s.paired_share_difference({0: 1.5, 1: 1.5}, {0: 0.0, 1: 0.0}, 10)
 
 
-def test_probability_of_improvement_counts_ties_half():
-    a, b = {0: 1.0, 1: 2.0, 2: 3.0, 3: 4.0}, {0: 0.0, 1: 2.0, 2: 5.0, 3: 1.0}
-    assert s.probability_of_improvement(a, b) == s.wilson(2.5, 4)
-    assert s.probability_of_improvement(a, b, "down") == s.wilson(1.5, 4)
-
-
 def test_benjamini_hochberg_worked_example():
     """Benjamini and Hochberg 1995, fifteen p-values: four are found at q = .05, Holm keeps three."""
     p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]

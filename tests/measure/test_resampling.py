@@ -137,6 +137,27 @@ def test_components_are_recovered(layout):
     assert found.items == pytest.approx(0.25 if layout == "shared" else 0.0, abs=0.06)
 
 
+def two_level_bootstrap(table, layout="nested", draws=2000):
+    """`(draws,)` means of resamples of seeds and items of a table (n seeds, m items): the check on the closed form.
+
+    shared: rows and columns are drawn with replacement, each on its own (the pigeonhole bootstrap, Owen 2007); its
+    variance is (n-1)/n MS_seed / (nm) + (m-1)/m MS_item / (nm) + a term of order MS_rest / (n m).
+    nested: seeds are drawn and then the items of each drawn seed (Davison and Hinkley 1997, sec. 3.8); item noise is
+    already in a seed's mean, so this counts it twice: variance (n-1)/n MS_seed / (nm) + (m-1)/m MS_rest / (nm),
+    a conservative one.
+    """
+    n, m = table.shape
+    rng = np.random.default_rng(12)
+    out = np.empty(draws)
+    for draw in range(draws):
+        rows = table[rng.integers(0, n, n)]
+        if layout == "nested":
+            out[draw] = rows[np.arange(n)[:, None], rng.integers(0, m, (n, m))].mean()
+        else:
+            out[draw] = rows[:, rng.integers(0, m, m)].mean()
+    return out
+
+
 def test_two_level_bootstrap_has_the_variance_of_its_closed_form():
     """nested: (n-1)/n MS_seed / nm + (m-1)/m MS_rest / nm, exactly; shared: the sum of both ways plus a small rest."""
     n, m = 12, 40
@@ -144,12 +165,12 @@ def test_two_level_bootstrap_has_the_variance_of_its_closed_form():
     table = (rng.random((n, m)) < rng.beta(7, 3, (n, 1))).astype(float)
     found = s.variance_components(table)
     expected = (n - 1) / n * (m * found.seeds + found.rest) / (n * m) + (m - 1) / m * found.rest / (n * m)
-    assert s.two_level_bootstrap(table, draws=8000).var() == pytest.approx(expected, rel=0.06)
+    assert two_level_bootstrap(table, draws=8000).var() == pytest.approx(expected, rel=0.06)
     crossed = _table(rng, n, m, 0.3, 0.5, 0.2, "shared")
     found = s.variance_components(crossed, "shared")
     ms_seed, ms_item = m * found.seeds + found.rest, n * found.items + found.rest
     expected = ((n - 1) / n * ms_seed + (m - 1) / m * ms_item + (n - 1) * (m - 1) / n / m * found.rest) / (n * m)
-    assert s.two_level_bootstrap(crossed, "shared", draws=8000).var() == pytest.approx(expected, rel=0.06)
+    assert two_level_bootstrap(crossed, "shared", draws=8000).var() == pytest.approx(expected, rel=0.06)
 
 
 @pytest.mark.parametrize("layout", ["nested", "shared"])
@@ -176,7 +197,6 @@ def test_two_level_order_and_misuse():
     rows, columns = rng.permutation(6), rng.permutation(20)
     for layout in ("nested", "shared"):
         assert s.two_level_interval(table, layout) == s.two_level_interval(table[rows][:, columns], layout)
-        assert (s.two_level_bootstrap(table, layout, 20) == s.two_level_bootstrap(table, layout, 20)).all()
     with pytest.raises(ValueError, match="unknown layout"):
         s.two_level_interval(table, "crossed")
     with pytest.raises(ValueError, match="2 seeds and 2 items"):

@@ -177,7 +177,6 @@ def test_sample_summary_by_hand():
     assert found["empty_rate"] == pytest.approx(1 / 3) and found["mean_length"] == 3.0
     assert found["repetitive_rate"] == pytest.approx(1 / 3) and found["repetition"] == pytest.approx(2 / 3 / 3)
     assert "malformed" not in found  # no such column
-    assert drawn.by_group(samples(), "correct") == {"trick": 0.0, "what": 0.5}
     assert found["kl_k2"] == pytest.approx((0.125 + 0.125 + 40.5) / 3)
 
 

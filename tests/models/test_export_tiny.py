@@ -11,9 +11,10 @@ import pytest
 import torch
 import yaml
 
-from harness.data import mythworld
+from harness.data import mythpairs, mythworld
 from harness.models.export import export_run
-from harness.tracking.store import read_table, verify
+from harness.tracking.store import read_table
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 SPEC = {
@@ -50,7 +51,7 @@ def test_plain_transformers_gives_the_recorded_log_probs(runs, exported):
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(exported), AutoTokenizer.from_pretrained(exported)
     world = mythworld.draw_world(0)
-    pairs = {pair.id: pair for pair in mythworld.preference_pairs(world, "test", 16)}
+    pairs = {pair.id: pair for pair in mythpairs.preference_pairs(world, "test", 16)}
     table = read_table(runs["final"] / "examples.parquet")
     last = (table["step"] == 6) & (table["split"] == "eval_clean")
     assert last.sum() == 16
@@ -69,7 +70,7 @@ def test_the_tokenizer_writes_what_the_world_writes(exported):
     from harness.data import mythtokens
 
     tokenizer = AutoTokenizer.from_pretrained(exported)
-    pair = mythworld.preference_pairs(mythworld.draw_world(0), "test", 1)[0]
+    pair = mythpairs.preference_pairs(mythworld.draw_world(0), "test", 1)[0]
     assert tokenizer(f"{pair.prompt} <asst>")["input_ids"] == mythtokens.encode_prompt(pair.prompt).tolist()
     assert tokenizer.eos_token_id == mythtokens.EOS
 

@@ -16,6 +16,7 @@ from harness.report.study_page import write_study_report
 from harness.report.study_reading import Study, read_study
 from harness.report.study_tables import edges, paid_table
 from harness.tracking import store
+from harness.tracking.files import write_json
 from harness.types import InputError
 
 MEASURE = "delta_mean"  # no share: its intervals are Student's t alone, which a hand can check
@@ -74,8 +75,8 @@ def plant(
         "arms": [{"label": arm, "fixed": {"name": arm}, "space": SPACE} for arm in ("dpo", "cpo_smooth")],
         "importance": {"dpo": {"beta": 0.9, "training.learning_rate": 0.1}}, "trials": trials, **about,
     }  # fmt: skip
-    store.write_json(folder / "study.json", value)
-    store.write_json(folder / "plan.json", {"name": "planted", "question": "", "notes": [], "runs": runs})
+    write_json(folder / "study.json", value)
+    write_json(folder / "plan.json", {"name": "planted", "question": "", "notes": [], "runs": runs})
     columns = {name: np.array([row[i] for row in scores], dtype=object) for i, name in ((0, "run_key"), (2, "split"))}
     store.write_table(folder / "scores.parquet", {
         **columns,

@@ -12,10 +12,10 @@ import pytest
 from scipy import stats
 
 from harness.measure.statistics import INCOMPLETE, INTERVAL_ONLY, SHARE_MARGIN
-from harness.report.cells import build_cells
-from harness.report.contrasts import baseline_pairs, build_contrasts
-from harness.report.facts import read_facts
-from harness.report.page import write_cells, write_contrasts
+from harness.report.cells import baseline, build_cells, cells_csv
+from harness.report.contrasts import baseline_pairs, build_contrasts, contrasts_csv
+from harness.report.facts import read_all, read_facts
+from harness.report.material import PER_EXAMPLE_RUNS
 from harness.report.reading import Run, read_sweep
 from harness.report.tables import MEASURES, write_results
 from harness.types import InputError
@@ -26,13 +26,23 @@ FURTHER = ["labels", "steps", "training.batch_size", "training.learning_rate", "
 SHARES = {name for name, share in MEASURES.items() if share}
 
 
+def write_report_tables(folder: Path) -> Path:
+    """`cells.csv` and `contrasts.csv` as the report writes them, without its page; the path of the latter."""
+    sweep = read_sweep(folder)
+    facts, _ = read_all(sweep.runs, PER_EXAMPLE_RUNS)
+    cells = build_cells(sweep, facts)
+    (folder / "report").mkdir(exist_ok=True)
+    (folder / "report" / "cells.csv").write_bytes(cells_csv(cells, sweep.axes))
+    (folder / "report" / "contrasts.csv").write_bytes(contrasts_csv(cells, baseline(sweep), sweep.axes))
+    return folder / "report" / "contrasts.csv"
+
+
 @pytest.fixture(scope="module")
 def folder(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tables") / "pristine"
     shutil.copytree(pristine, copy)
     write_results(copy)
-    write_cells(copy)
-    write_contrasts(copy)
+    write_report_tables(copy)
     return copy
 
 
@@ -133,7 +143,7 @@ def test_baseline_beta_has_the_same_rank(folder: Path) -> None:
 def test_eight_seeds_give_verdicts_that_the_corrected_interval_backs(tmp_path: Path) -> None:
     runs = grid(objectives=("dpo", "hypo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=2)
     folder = write_sweep(tmp_path / "eight", runs, samples=False)
-    table = pd.read_csv(write_contrasts(folder)).query("measure == 'ranking_accuracy'")
+    table = pd.read_csv(write_report_tables(folder)).query("measure == 'ranking_accuracy'")
     assert "better" in set(table["verdict"])
     for row in table.itertuples():
         excluded = row.low > 0 or row.high < 0
@@ -144,7 +154,7 @@ def test_eight_seeds_give_verdicts_that_the_corrected_interval_backs(tmp_path: P
 def test_a_missing_seed_blocks_the_verdict(tmp_path: Path) -> None:
     runs = grid(objectives=("dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=1)
     folder = write_sweep(tmp_path / "missing", runs, samples=False, skip=[len(runs) - 1])
-    table = pd.read_csv(write_contrasts(folder)).query("measure == 'ranking_accuracy'")
+    table = pd.read_csv(write_report_tables(folder)).query("measure == 'ranking_accuracy'")
     assert list(table["n"]) == [7] and list(table["verdict"]) == [INCOMPLETE]
 
 
@@ -153,7 +163,7 @@ def test_a_diverged_seed_counts_as_worst_and_keeps_its_place(tmp_path: Path) -> 
     runs = grid(objectives=("dpo", "cpo_smooth"), dials=(0.75,), rates=(0.0,), seeds=8, betas=1)
     lost = len(runs) - 1
     folder = write_sweep(tmp_path / "lost", runs, samples=False, diverged=[lost])
-    table = pd.read_csv(write_contrasts(folder)).set_index("measure")
+    table = pd.read_csv(write_report_tables(folder)).set_index("measure")
     assert set(table["n"]) == {8}
     results = pd.read_csv(write_results(folder)[0])
     own, base = (results[results["objective"] == name].set_index("seed") for name in ("cpo_smooth", "dpo"))

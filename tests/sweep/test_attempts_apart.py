@@ -17,6 +17,8 @@ from harness.sweep.stopping import listen, listening
 from harness.sweep.tasks import Order, Shop
 from harness.tracking import store
 from harness.tracking.checkpoints import newest_step, save_checkpoint
+from harness.tracking.files import write_atomic
+from harness.tracking.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = load_sweep(ROOT / "experiments/smoke.yaml", []).runs[0]
@@ -37,7 +39,7 @@ def committing(status: str, mark: str, step: int = 0):
 
     def perform(task: Order, own: Shop) -> Iterator[Message]:
         folder, _ = store.open_run(Path(own.folder), KEY, NAME, keep="ckpt")
-        store.write_atomic(folder / "mark", mark.encode())
+        write_atomic(folder / "mark", mark.encode())
         if step:
             save_checkpoint(folder, step, {"state": mark.encode()})
         result = {"run_key": KEY, "status": status, "steps": 1, "results": {}, "costs": {}, "t0_ms": 0}
@@ -61,7 +63,7 @@ def test_the_later_of_two_attempts_loses(tmp_path: Path) -> None:
     assert [message.kind for message in second] == ["done"]
     assert (only(tmp_path) / "mark").read_text() == "first"
     assert (only(tmp_path) / store.RESULT).stat().st_ino == inode
-    assert store.verify(tmp_path) == []
+    assert verify(tmp_path) == []
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

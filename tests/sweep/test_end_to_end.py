@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table, verify
+from harness.tracking.store import read_table
+from harness.tracking.verify import verify
 
 TINY = {
     "name": "tiny",

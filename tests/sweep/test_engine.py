@@ -15,9 +15,10 @@ from harness.objectives.table import resolve
 from harness.sweep.engines import process
 from harness.sweep.messages import Message
 from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
-from harness.sweep.progress import Progress, duration
+from harness.sweep.progress import Progress
 from harness.sweep.stopping import Stop
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+from harness.units import duration
 
 RUN = RunSpec(
     resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()
@@ -112,3 +113,29 @@ def test_progress_counts_and_estimates():
         progress.take(Message("failed", 1, text="boom"))
         assert "2 failed" in progress.line()
     assert duration(45) == "45 s" and duration(200) == "3 min" and duration(7800) == "2 h 10 min"
+
+
+def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):
+    import torch
+
+    from harness.sweep import work as training
+    from harness.sweep.retries import reason_of
+    from harness.sweep.tasks import Order, Shop, perform
+
+    runs = tuple(replace(RUN, seed=seed) for seed in range(8))
+    other = tuple(replace(run, training=TrainingSpec(steps=7)) for run in runs)
+    tried: list[int] = []
+
+    def work(task: PackTask, _: object) -> Iterator[Message]:
+        tried.append(len(task.runs))
+        if len(task.runs) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield Message("done", task.number)
+
+    monkeypatch.setattr(training, "work", work)
+    shop = Shop(str(tmp_path), str(tmp_path), "cpu", {})
+    orders = [Order("pack", n, PackTask(n, of)) for n, of in enumerate([runs, runs, runs[:4], other])]
+    ends = [m for order in orders for m in process.carry_out(perform, order, shop)]
+    assert tried == [8, 4, 8]  # the second eight of the first kind cost nothing
+    assert [m.kind for m in ends] == ["failed", "failed", "done", "failed"]
+    assert [reason_of(m.text) for m in ends if m.text] == ["oom"] * 3

@@ -11,7 +11,7 @@ from harness.spec import load_sweep
 from harness.sweep import packing, packs
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
 from harness.sweep.packs import PACK_SIZE, plan_packs
-from harness.tracking import store
+from harness.tracking.files import write_json
 from harness.types import DataSpec, PathModelSpec
 
 TEXT = """
@@ -61,7 +61,7 @@ def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     first = packing.settle(tmp_path, runs, 2)
     assert first.size == PACK_SIZE and first.bytes > 0
     plan = {"name": "t", "runs": [{"run_key": run_key(run), "name": "x", "config": {}} for run in runs]}
-    store.write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
+    write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, runs, 8) == first
     (tmp_path / "plan.json").unlink()

@@ -16,18 +16,21 @@ import yaml
 from harness.models.export import export_run
 from harness.models.load import path_architecture
 from harness.models.weights import load_weights_file, weight_tensors
-from harness.names import canonical_json, run_key
+from harness.names import canonical_json, file_sha256, run_key
 from harness.spec import load_sweep
 from harness.sweep import keeping
 from harness.sweep.lane_sets import build_lane
 from harness.sweep.material import corrupted_set, prepare
+from harness.sweep.opening import Workshop
 from harness.sweep.packs import plan_packs
 from harness.sweep.reference_store import scorer
 from harness.sweep.rerun import run_of
 from harness.sweep.stages import build_models, builds, reference_weights
 from harness.sweep.text_setting import text_setting
-from harness.sweep.work import Workshop, work
-from harness.tracking.store import find_run, read_json, read_table, sha256, verify
+from harness.sweep.work import work
+from harness.tracking.files import read_json
+from harness.tracking.store import find_run, read_table
+from harness.tracking.verify import verify
 from harness.training.optim import learning_rate
 from harness.types import InputError
 from tests.models.families import CONFIGS, write
@@ -195,7 +198,7 @@ def test_lanes_of_a_pack_are_the_runs_alone(qwen, data, tmp_path):
         alone = trained(replace(loaded, runs=(run,)), tmp_path / "alone")[run_key(run)]
         ours, theirs = (read_table(path / "examples.parquet") for path in (together[run_key(run)], alone))
         assert all(np.array_equal(ours[n], theirs[n], equal_nan=ours[n].dtype.kind == "f") for n in ours)
-        assert sha256(alone / "weights.safetensors") == sha256(together[run_key(run)] / "weights.safetensors")
+        assert file_sha256(alone / "weights.safetensors") == file_sha256(together[run_key(run)] / "weights.safetensors")
 
 
 def test_a_stored_config_is_its_run_again(qwen, data, tmp_path):

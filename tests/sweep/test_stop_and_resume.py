@@ -24,7 +24,8 @@ from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import Interrupted
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
 from harness.tracking.journal import read_journal
-from harness.tracking.store import find_run, load_result, read_table, verify
+from harness.tracking.store import find_run, load_result, read_table
+from harness.tracking.verify import verify
 
 SPEC = {
     "name": "long",
@@ -291,7 +292,7 @@ def test_a_second_signal_ends_at_once(tmp_path):
         [sys.executable, "-m", "harness", "sweep", str(spec), "--out", str(tmp_path / "runs")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
-    wait_for_training(tmp_path / "runs" / "long", 3)
+    wait_for_training(tmp_path / "runs" / "long", 2)
     began = time.monotonic()
     process.send_signal(signal.SIGTERM)
     time.sleep(0.05)

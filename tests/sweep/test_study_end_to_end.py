@@ -22,7 +22,7 @@ from harness.sweep.study_ledger import Ledger
 from harness.sweep.study_scores import Scorer
 from harness.tracking.mlflow_rows import read_plan
 from harness.tracking.mlflow_views import views
-from harness.tracking.store import verify
+from harness.tracking.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -131,6 +131,11 @@ def test_repeating_the_command_trains_nothing(studied):
     kept = files(studied)
     done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0 and "8 trials already told" in done.stdout
+    quiet = subprocess.run(
+        command(studied.parent.parent, "--quiet"), capture_output=True, text=True, cwd=ROOT, timeout=1500
+    )
+    ends = ["results", "report", "storage", "tracking"]
+    assert (quiet.returncode, [line.split()[0] for line in quiet.stdout.splitlines()]) == (0, ends)
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
     assert files(studied) == kept
 

@@ -16,7 +16,8 @@ import pytest
 import yaml
 
 from harness.measure.statistics import t_interval
-from harness.spec_study import Budget, Pruner, Sampler, StudySpec, load_study
+from harness.spec_steering import Budget, Pruner, Sampler
+from harness.spec_study import StudySpec, load_study
 from harness.sweep.study import ask, importance, project, stored, study_name
 from harness.sweep.study_files import FRESH, SEARCH, all_runs, fresh_runs, planned
 from harness.sweep.study_ledger import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners

@@ -20,7 +20,9 @@ from harness.sweep.rerun import Comparison, compare, run_of
 from harness.sweep.retries import reason_of, retried
 from harness.sweep.status import read_status
 from harness.tracking.checkpoints import save_checkpoint
-from harness.tracking.store import claim_sweep, commit, load_result, open_run, write_json, write_table
+from harness.tracking.claims import claim_sweep
+from harness.tracking.files import write_json
+from harness.tracking.store import commit, load_result, open_run, write_table
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 
 BASE = RunSpec(
@@ -129,7 +131,7 @@ def test_clean_refuses_while_a_sweep_under_the_same_folder_runs(sweep):
     import sys
 
     code = (
-        "import sys, time; from pathlib import Path; from harness.tracking.store import claim_sweep\n"
+        "import sys, time; from pathlib import Path; from harness.tracking.claims import claim_sweep\n"
         "with claim_sweep(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     for held in (sweep, sweep.parent / "other"):

@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.names import content_hash
 from harness.tracking import store
+from harness.tracking.files import write_json
 from harness.tracking.journal import Journal
 
 STEPS = (0, 5, 20)
@@ -59,7 +60,7 @@ def commit_run(sweep: Path, run: dict[str, Any], seed: int, status: str = "done"
         journal.append({"kind": "metrics", **record})
     journal.append({"kind": "end", "status": status})
     journal.close()
-    store.write_json(folder / "provenance.json", {"data": {"sha256": content_hash(seed), "pairs": 10, "corrupted": 2}})
+    write_json(folder / "provenance.json", {"data": {"sha256": content_hash(seed), "pairs": 10, "corrupted": 2}})
     result = {"run_key": run["run_key"], "status": status, "steps": STEPS[-1], "results": {}, "name": folder.name}
     store.commit(folder, {**result, "costs": {"seconds": 1.5}, "config": run["config"], "t0_ms": t0})
     return folder

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from harness.tracking.mlflow_outbox import Outbox
 from harness.tracking.mlflow_rows import Plan, read_plan
 from harness.tracking.mlflow_server import serve
 from harness.tracking.mlflow_store import default_uri, open_client
-from harness.tracking.mlflow_views import PAGE, TAG, View, decode_state, view_state, view_url, views
+from harness.tracking.mlflow_views import PAGE, TAG, View, view_state, view_url, views
 from harness.types import InputError
 from tests.tracking.sweeps import config, make_sweep, read_runs, write_plan
 
@@ -109,6 +111,14 @@ def test_a_large_sweep_opens_with_a_condition_that_the_page_can_draw(tmp_path: P
     assert set(plan.conditions.values()) - {condition} <= {view.name for view in others}
     state = view_state(first)
     assert (state["orderByKey"], state["orderByAsc"]) == ("params.`seed`", True)
+
+
+def decode_state(text: str) -> dict[str, Any]:
+    """A saved view as MLflow's page reads it."""
+    head, _, body = text.partition(";")
+    assert head == "deflate"
+    state: dict[str, Any] = json.loads(zlib.decompress(base64.b64decode(body, validate=True)))
+    return state
 
 
 def test_views_as_written_name_what_the_runs_have(out: Path) -> None:

@@ -15,8 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.tracking import store
+from harness.tracking import files, store
+from harness.tracking.arrays import load_arrays, once, save_arrays
+from harness.tracking.claims import claim_sweep
+from harness.tracking.files import read_json, write_atomic, write_json
 from harness.tracking.journal import Journal
+from harness.tracking.verify import verify
 from harness.types import InputError
 
 KEY = "0123456789abcdef" * 4
@@ -87,46 +91,46 @@ def die_at(monkeypatch: pytest.MonkeyPatch, target: Any, name: str) -> None:
 @pytest.mark.parametrize("point", ["write_synced", "sync_folder"])
 def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     path = tmp_path / "f"
-    store.write_atomic(path, b"old")
+    write_atomic(path, b"old")
     with monkeypatch.context() as patch:
-        die_at(patch, store, point)
+        die_at(patch, files, point)
         with pytest.raises(Killed):
-            store.write_atomic(path, b"new")
+            write_atomic(path, b"new")
     assert path.read_bytes() == (b"old" if point == "write_synced" else b"new")
 
 
 def test_a_kill_before_the_rename_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f"
-    store.write_atomic(path, b"old")
+    write_atomic(path, b"old")
     with monkeypatch.context() as patch:
         die_at(patch, Path, "replace")
         with pytest.raises(Killed):
-            store.write_atomic(path, b"new")
+            write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
-    store.write_atomic(path, b"newer")  # what the dead writer left is in nobody's way
+    write_atomic(path, b"newer")  # what the dead writer left is in nobody's way
     assert path.read_bytes() == b"newer"
 
 
 def test_files_are_for_their_owner_only(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    store.save_arrays(tmp_path / "cache" / "a", ARRAYS, {"key": "k"})
+    save_arrays(tmp_path / "cache" / "a", ARRAYS, {"key": "k"})
     files = [path for path in (*folder.iterdir(), tmp_path / "cache" / "a") if path.is_file()]
     assert len(files) == 4
     assert [path.name for path in files if path.stat().st_mode & 0o077] == []
 
 
 def test_json_refuses_nan_and_keeps_the_old_file(tmp_path: Path) -> None:
-    store.write_json(tmp_path / "f", {"a": 1.5})
+    write_json(tmp_path / "f", {"a": 1.5})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        store.write_json(tmp_path / "f", {"a": float("nan")})
-    assert store.read_json(tmp_path / "f") == {"a": 1.5}
+        write_json(tmp_path / "f", {"a": float("nan")})
+    assert read_json(tmp_path / "f") == {"a": 1.5}
 
 
 def test_unreadable_json_is_named(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("{")
     for name in ("f", "absent"):
         with pytest.raises(InputError, match=str(tmp_path / name)):
-            store.read_json(tmp_path / name)
+            read_json(tmp_path / name)
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -148,7 +152,7 @@ def test_a_committed_run_loads_and_verifies(tmp_path: Path) -> None:
     assert loaded["results"] == {"ranking_accuracy": 0.75, "kl": None}
     assert loaded["costs"]["attempt"] == 1
     assert set(loaded["files"]) == {"events.jsonl", "examples.parquet"}
-    assert store.verify(folder) == store.verify(tmp_path) == []
+    assert verify(folder) == verify(tmp_path) == []
     assert sorted(path.name for path in folder.iterdir()) == ["events.jsonl", "examples.parquet", "result.json"]
 
 
@@ -156,7 +160,7 @@ def test_a_moved_folder_still_verifies(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "elsewhere").mkdir()
     store.find_run(tmp_path, KEY).rename(tmp_path / "elsewhere" / "renamed")  # type: ignore[union-attr]
-    assert store.verify(tmp_path / "elsewhere") == []
+    assert verify(tmp_path / "elsewhere") == []
 
 
 def test_a_run_is_found_by_its_key(tmp_path: Path) -> None:
@@ -176,7 +180,7 @@ def test_a_new_attempt_starts_clean_and_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(store, "sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
+    [(store, "file_sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
     ids=["before hashing", "before writing", "before publishing", "after publishing"],
 )
 def test_a_kill_in_commit_leaves_a_whole_result_or_none(
@@ -191,7 +195,7 @@ def test_a_kill_in_commit_leaves_a_whole_result_or_none(
     assert (store.load_result(folder) is not None) == published
     if not published:
         assert store.load_result(finished(tmp_path)) is not None  # the same command makes the run again
-    assert store.verify(tmp_path) == []
+    assert verify(tmp_path) == []
 
 
 def test_of_two_writers_the_later_one_loses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,9 +251,9 @@ def test_verify_names_every_flipped_file(tmp_path: Path, name: str) -> None:
     for _, changed in flips(data, 60):
         (folder / name).write_bytes(changed)
         for place in (tmp_path, folder):
-            assert store.verify(place) == [f"{KEY} {name}: does not match its checksum"]
+            assert verify(place) == [f"{KEY} {name}: does not match its checksum"]
     (folder / name).unlink()
-    assert store.verify(tmp_path) == [f"{KEY} {name}: missing"]
+    assert verify(tmp_path) == [f"{KEY} {name}: missing"]
 
 
 def test_no_flipped_bit_in_a_table_changes_a_value(tmp_path: Path) -> None:
@@ -273,29 +277,29 @@ def test_no_flipped_bit_in_a_table_changes_a_value(tmp_path: Path) -> None:
 
 
 def test_arrays_come_back_under_their_key_only(tmp_path: Path) -> None:
-    store.save_arrays(tmp_path / "a", ARRAYS, {"key": "k"})
-    back = store.load_arrays(tmp_path / "a", "k")
+    save_arrays(tmp_path / "a", ARRAYS, {"key": "k"})
+    back = load_arrays(tmp_path / "a", "k")
     assert back is not None
     assert all(np.array_equal(back[name], values) for name, values in ARRAYS.items())
-    assert store.load_arrays(tmp_path / "absent", "k") is None
+    assert load_arrays(tmp_path / "absent", "k") is None
 
 
 def test_two_valid_files_that_change_places_are_refused(tmp_path: Path) -> None:
     for key in "ab":
-        store.save_arrays(tmp_path / key, ARRAYS, {"key": key})
+        save_arrays(tmp_path / key, ARRAYS, {"key": key})
     (tmp_path / "a").rename(tmp_path / "c")
     (tmp_path / "b").rename(tmp_path / "a")
-    assert store.load_arrays(tmp_path / "a", "a") is None
+    assert load_arrays(tmp_path / "a", "a") is None
     assert not (tmp_path / "a").exists()
 
 
 def test_no_flipped_bit_in_arrays_goes_unseen(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    store.save_arrays(path, ARRAYS, {"key": "k"})
+    save_arrays(path, ARRAYS, {"key": "k"})
     data, refused = path.read_bytes(), 0
     for bit, changed in flips(data, 300):
         path.write_bytes(changed)
-        back = store.load_arrays(path, "k")
+        back = load_arrays(path, "k")
         if back is None:
             refused += 1
         else:
@@ -310,11 +314,11 @@ def test_of_several_callers_one_builds_and_all_get_it(tmp_path: Path) -> None:
 
     def build() -> None:
         built.append(1)
-        store.save_arrays(path, ARRAYS, {"key": "k"})
+        save_arrays(path, ARRAYS, {"key": "k"})
 
     def call() -> None:
         begin.wait()
-        got.append(store.once(path, lambda: store.load_arrays(path, "k"), build))
+        got.append(once(path, lambda: load_arrays(path, "k"), build))
 
     threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
@@ -327,9 +331,9 @@ def test_of_several_callers_one_builds_and_all_get_it(tmp_path: Path) -> None:
 
 def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    store.save_arrays(path, ARRAYS, {"key": "k"})
+    save_arrays(path, ARRAYS, {"key": "k"})
     path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
-    back = store.once(path, lambda: store.load_arrays(path, "k"), lambda: store.save_arrays(path, ARRAYS, {"key": "k"}))
+    back = once(path, lambda: load_arrays(path, "k"), lambda: save_arrays(path, ARRAYS, {"key": "k"}))
     assert np.array_equal(back["chosen"], ARRAYS["chosen"])
 
 
@@ -338,7 +342,7 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.tracking.store import claim_sweep
+from harness.tracking.claims import claim_sweep
 with claim_sweep(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
@@ -350,12 +354,12 @@ def test_a_second_starter_is_told_who_holds_the_sweep_and_a_dead_holder_holds_no
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"process {holder.pid} "), store.claim_sweep(tmp_path):
+        with pytest.raises(InputError, match=f"process {holder.pid} "), claim_sweep(tmp_path):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
-    with store.claim_sweep(tmp_path):
+    with claim_sweep(tmp_path):
         pass
-    with store.claim_sweep(tmp_path):  # and one that ended holds nothing either
+    with claim_sweep(tmp_path):  # and one that ended holds nothing either
         pass

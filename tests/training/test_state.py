@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from harness.training.loop import compact, start, train
+from harness.training.loop import refill, start, train
 from harness.training.state import LaneState, from_tensors, lane_state, own_rows
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, PAIRS, lane, pack
@@ -98,12 +98,23 @@ def test_a_diverged_lane_stays_diverged():
     assert torch.equal(lane_state(again, 0).weights.nan_to_num(), state.weights.nan_to_num())
 
 
-def test_states_of_different_steps_do_not_make_a_pack():
-    training = start(made(["dpo", "bco"], (0, 1)), CPU)
-    finish(training, 3)
-    states = [lane_state(training, 0), replace(lane_state(training, 1), step=4)]
-    with pytest.raises(ValueError, match="from one step"):
-        start(made(["dpo", "bco"], (0, 1)), CPU, states)
+def test_lanes_go_on_in_one_pack_from_different_steps(whole):
+    """Each from its own state or from the beginning; who has come to its end leaves and is back when all have."""
+    before, states = {}, {}
+    for name, at in (("bco", 7), ("dual", 3)):
+        part = start(made([name], (1,)), CPU)
+        before |= finish(part, at)
+        states[name] = lane_state(part, 0)
+    order = ["bco", "dpo", "dual"]
+    met = start(made(order, (1, 0)), CPU, [states.get(name) for name in order])
+    assert (met.own, met.step) == ([7, 0, 3], 0)
+    after = finish(met)
+    assert [lane.key for lane in met.pack.lanes] == order and not met.left and met.own == [STEPS] * 3
+    for number, name in enumerate(order):
+        assert same(lane_state(met, number), whole[1][name])
+        joined = before.get(name, []) + after[name]
+        assert len(joined) == len(whole[0][name])
+        assert all(np.array_equal(a, b) for a, b in zip(joined, whole[0][name], strict=True))
 
 
 def test_own_rows_name_the_same_pairs_in_any_corpus():
@@ -112,14 +123,49 @@ def test_own_rows_name_the_same_pairs_in_any_corpus():
     assert len(set(own_rows(here).tolist())) == len(own_rows(here))
 
 
-def test_lanes_leave_and_the_others_do_not_notice(whole):
-    training = start(made(list(LANES), (0, 1)), CPU)
-    before = finish(training, 5)
-    training = compact(training, [0, 2])
-    middle = finish(training, 8)
-    training = compact(training, [1])
-    after = finish(training)
-    assert [lane.key for lane in training.pack.lanes] == ["dual"]
-    assert same(lane_state(training, 0), whole[1]["dual"])
-    joined = before["dual"] + middle["dual"] + after["dual"]
-    assert all(np.array_equal(a, b) for a, b in zip(joined, whole[0]["dual"], strict=True))
+def test_lanes_leave_others_take_their_places_and_nobody_notices(whole):
+    names = list(LANES)
+    full = made(names, (0, 1))
+    training = start(replace(full, lanes=full.lanes[:2]), CPU)  # dpo and bco, with the rows of dual at hand
+    records: dict[str, Rows] = {name: [] for name in names}
+
+    def take(until: int | None) -> None:
+        for record in train(training, until):
+            records[record.run_key] += [record.columns[name] for name in sorted(record.columns)]
+
+    take(5)
+    refill(training, [1], [full.lanes[2]])
+    assert [lane.key for lane in training.pack.lanes] == ["bco", "dual"] and training.own == [5, 0]
+    take(4)  # bco has 9 by now
+    refill(training, [1])
+    assert set(training.left) == {"dpo", "bco"} and training.left["bco"].step == 9
+    take(None)
+    assert [lane.key for lane in training.pack.lanes] == names  # all are back
+    assert same(lane_state(training, 2), whole[1]["dual"])
+    assert all(np.array_equal(a, b) for a, b in zip(records["dual"], whole[0]["dual"], strict=True))
+    again = start(replace(full, lanes=full.lanes[:2]), CPU, [lane_state(training, 0), lane_state(training, 1)])
+    for name, rows in finish(again).items():
+        records[name] += rows
+    for number, name in enumerate(names[:2]):
+        assert same(lane_state(again, number), whole[1][name])
+        assert all(np.array_equal(a, b) for a, b in zip(records[name], whole[0][name], strict=True))
+
+
+def test_a_lane_that_diverged_leaves_at_the_next_checkpoint_and_its_records_stand_for_the_later_ones(whole):
+    bad = lane("bad", "dpo", {"beta": 2.0}, training=TrainingSpec(STEPS, 8, float("inf"), 3))
+    full = made(list(LANES), (0, 1))
+    training = start(replace(full, lanes=(full.lanes[0], bad, *full.lanes[1:])), CPU)
+    widths, records = [], {}
+    for record in train(training):
+        widths.append(training.model.lanes)
+        records.setdefault(record.run_key, []).append(record)
+    assert [record.step for record in records["bad"]] == [0, 6, 12]
+    assert widths == [4] * 8 + [4] + [3] * 3  # records of step 0, of step 6, bad's of step 12, the others' of step 12
+    assert training.diverged_at[:, 0].tolist() == [-1, 1, -1, -1] and training.model.lanes == 4
+    alone = start(pack([bad]), CPU)
+    for mine, other in zip(records["bad"], train(alone), strict=True):
+        assert mine.step == other.step
+        for name, values in other.columns.items():
+            assert np.array_equal(mine.columns[name], values, equal_nan=True)
+    for number, name in ((0, "dpo"), (2, "bco"), (3, "dual")):
+        assert same(lane_state(training, number), whole[1][name])

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from harness.data import mythtokens, mythworld
+from harness.data import mythpairs, mythtokens, mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
 from harness.models.lanes import EvalSet, Lane, Pack
@@ -27,7 +27,7 @@ PAIRS = 64
 def world(seed: int) -> tuple[torch.Tensor, list[TokenisedPair], tuple[np.ndarray, np.ndarray]]:
     """Weights `(P,)`, tokenised pairs and their reference log-probs."""
     weights = initial_weights(ARCHITECTURE, seed)
-    pairs = [mythtokens.encode_pair(p) for p in mythworld.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
+    pairs = [mythtokens.encode_pair(p) for p in mythpairs.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
     table = score_responses(ARCHITECTURE, weights, pairs, CPU)
     chosen, rejected = pair_keys(pairs)
     return weights, pairs, (table.sums(chosen), table.sums(rejected))

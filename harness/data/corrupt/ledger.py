@@ -95,19 +95,6 @@ def kinds(ledger: pd.DataFrame) -> dict[str, str]:
     return dict(zip(names, hit["kind"], strict=True))
 
 
-def mask_table(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> pd.DataFrame:
-    """The full mask: one row per pair with `id`, `corrupted` (bool) and `kind` (the last that touched it, or null)."""
-    touched = kinds(ledger)
-    ids = [pair.id for pair in pairs]
-    return pd.DataFrame(
-        {
-            "id": pd.Series(ids, dtype="str"),
-            "corrupted": pd.Series([i in touched for i in ids], dtype="bool"),
-            "kind": pd.Series([touched.get(i) for i in ids], dtype="str"),
-        }
-    )
-
-
 def orientation(ledger: pd.DataFrame) -> dict[str, int]:
     """+1 or -1 for every pair in the ledger (appended rows under their own id): its label against the clean one."""
     names = ledger["new_id"].where(ledger["action"] == "append", ledger["id"])

@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from harness.data.corrupt.kinds import CORRUPTIONS, PLUMBING, Corruption
+from harness.data.corrupt.kind import PLUMBING, Corruption
+from harness.data.corrupt.kinds import CORRUPTIONS
 from harness.names import look_up, suggestion
 from harness.types import CorruptionSpec, InputError, Parameter
 

@@ -15,7 +15,6 @@ from harness.measure.statistics.paired import (
     paired_difference,
     paired_differences,
     paired_share_difference,
-    probability_of_improvement,
     sign_flip_p,
 )
 from harness.measure.statistics.power import item_detectable_effect, minimum_detectable_effect, t_test_power
@@ -23,7 +22,6 @@ from harness.measure.statistics.resampling import bootstrap_interval, interquart
 from harness.measure.statistics.treatment import LOST, WAITING, Treated, intention_to_treat, lost_rate, worst_value
 from harness.measure.statistics.two_level import (
     Components,
-    two_level_bootstrap,
     two_level_interval,
     variance_components,
 )
@@ -43,6 +41,6 @@ __all__ = [
     "bootstrap_interval", "cell_estimate", "holm", "intention_to_treat", "interquartile_mean", "iqm_interval",
     "item_detectable_effect", "lost_rate", "mean_interval", "minimum_detectable_effect", "newcombe_paired",
     "paired_difference", "paired_differences", "paired_share_difference", "practical_margin",
-    "probability_of_improvement", "sign_flip_p", "stratified_t_interval", "t_interval", "t_test_power",
-    "two_level_bootstrap", "two_level_interval", "variance_components", "verdict", "wilson", "wording", "worst_value",
+    "sign_flip_p", "stratified_t_interval", "t_interval", "t_test_power",
+    "two_level_interval", "variance_components", "verdict", "wilson", "wording", "worst_value",
 ]  # fmt: skip

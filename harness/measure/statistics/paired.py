@@ -118,16 +118,3 @@ def sign_flip_p(differences: ArrayLike) -> float:
     from scipy.special import stdtr
 
     return float(2 * stdtr(n - 1, -abs(mean) / error))
-
-
-def probability_of_improvement(
-    a: Mapping[int, float], b: Mapping[int, float], direction: str = "up", level: float = 0.95
-) -> Estimate:
-    """Share of common seeds on which `a` beats `b`, ties counted half, with Wilson's interval over seeds.
-
-    P(A > B) of Bouthillier et al. 2021 (paired): above .5 is more often better, their bar for "meaningful" is .75.
-    `direction` down: smaller wins.
-    """
-    differences = paired_differences(a, b) * (1.0 if direction == "up" else -1.0)
-    wins = float((differences > 0).sum()) + 0.5 * float((differences == 0).sum())
-    return wilson(wins, int(differences.size), level)

@@ -7,7 +7,7 @@ and in every order of the rows. Below 20 units a percentile or BCa interval cove
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -19,8 +19,6 @@ DRAWS = 4000
 MIN_PERCENTILE = 20  # units below which percentile and BCa intervals are refused
 MIN_STUDENTISED = 5  # below, resamples without any spread are so common that the interval has no ends
 MIN_TASKS = 3  # over one task's five runs the interquartile mean is the mean of the middle three
-
-Statistic = Callable[[Floats], Floats]
 
 
 def mean_interval(values: ArrayLike, strata: ArrayLike | None = None, level: float = 0.95) -> Estimate:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.measure.statistics.estimate import Estimate, Floats, finite, generator, t_quantile
+from harness.measure.statistics.estimate import Estimate, Floats, finite, t_quantile
 
 LAYOUTS = ("nested", "shared")
 
@@ -73,29 +73,6 @@ def two_level_interval(values: ArrayLike, layout: str = "nested", level: float =
     mean = math.fsum(table.ravel()) / table.size
     half = t_quantile(level, found.df) * math.sqrt(found.mean_variance)
     return Estimate(table.shape[0], mean, mean - half, mean + half)
-
-
-def two_level_bootstrap(values: ArrayLike, layout: str = "nested", draws: int = 2000) -> Floats:
-    """`(draws,)` means of resamples of seeds and items of `values` (n seeds, m items): the check on the closed form.
-
-    shared: rows and columns are drawn with replacement, each on its own (the pigeonhole bootstrap, Owen 2007); its
-    variance is (n-1)/n MS_seed / (nm) + (m-1)/m MS_item / (nm) + a term of order MS_rest / (n m).
-    nested: seeds are drawn and then the items of each drawn seed (Davison and Hinkley 1997, sec. 3.8); item noise is
-    already in a seed's mean, so this counts it twice: variance (n-1)/n MS_seed / (nm) + (m-1)/m MS_rest / (nm),
-    a conservative one. The draws serve statistics without a closed form. Give rows in the order of the seeds and
-    (shared) columns in the order of the item ids: the draws are by position.
-    """
-    table = _table(values, layout)
-    n, m = table.shape
-    rng = generator(f"two-level {layout}", table)
-    out = np.empty(draws)
-    for draw in range(draws):
-        rows = table[rng.integers(0, n, n)]
-        if layout == "nested":
-            out[draw] = rows[np.arange(n)[:, None], rng.integers(0, m, (n, m))].mean()
-        else:
-            out[draw] = rows[:, rng.integers(0, m, m)].mean()
-    return out
 
 
 def _table(values: ArrayLike, layout: str) -> Floats:

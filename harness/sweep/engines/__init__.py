@@ -17,7 +17,7 @@ from typing import Any
 from harness.names import look_up
 from harness.sweep.messages import Message
 from harness.sweep.stopping import Stop
-from harness.tracking.store import is_full
+from harness.tracking.files import is_full
 from harness.types import InputError
 
 # A task function: called with (task, settings), yields messages.

@@ -21,6 +21,7 @@ from harness.sweep.packs import PackTask
 from harness.sweep.tasks import Order, Shop
 from harness.tracking import store
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
+from harness.tracking.files import sync_folder, write_atomic
 
 ATTEMPTS = ".attempts"
 
@@ -51,7 +52,7 @@ def take_over(home: Path, place: Path, key: str, readable: str) -> None:
     name = stands.name if stands is not None else f"{key[:8]}-{slug(readable)}"
     (place / name).mkdir(mode=0o700)
     attempts = len(earlier) + (store.attempts_of(stands) if stands is not None else 0)
-    store.write_atomic(place / name / store.ATTEMPT, str(attempts).encode())
+    write_atomic(place / name / store.ATTEMPT, str(attempts).encode())
     left = [path for path in ([stands] if stands is not None else []) + earlier if newest_step(path)]
     for path in sorted(left, key=newest_step, reverse=True):
         found = list(load_checkpoints(path))
@@ -76,7 +77,7 @@ def publish(staged: Path, home: Path, key: str) -> bool:
             return _moved(aside, target) and False
     if not _moved(staged, target):
         return False
-    store.sync_folder(home)
+    sync_folder(home)
     return True
 
 

@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 
-from harness.names import content_hash
+from harness.names import content_hash, file_sha256
 from harness.sweep.engines import TaskFunction, carry_out
 from harness.sweep.engines.apart import perform_apart
 from harness.sweep.messages import Message
 from harness.sweep.stopping import listen
 from harness.sweep.tasks import Order, Shop
-from harness.tracking.store import sha256
 
 LOOK_SECONDS = 0.5
 STOP_SECONDS = 25.0  # for workers to come to a boundary; schedulers kill after 30
@@ -86,4 +85,4 @@ def _watch(sign: Path, done: threading.Event) -> None:
 def code() -> str:
     """A hash of the harness's own sources."""
     root = Path(__file__).resolve().parents[2]
-    return content_hash({str(path.relative_to(root)): sha256(path) for path in sorted(root.rglob("*.py"))})[:16]
+    return content_hash({str(path.relative_to(root)): file_sha256(path) for path in sorted(root.rglob("*.py"))})[:16]
