@@ -204,7 +204,7 @@ def slow(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def faults(session: nox.Session) -> None:
-    """Kill, damage, starve and stop small sweeps some 500 times, and count what was lost or made twice (15 min)."""
+    """Kill, damage, starve and stop small sweeps some 550 times, and count what was lost or made twice (7 min)."""
     environment(session)
     python(session, "-m", "tests.faults", *session.posargs, **ONE_THREAD)
 

@@ -245,14 +245,18 @@ def _keys(data: bytes) -> list[str]:
 
 
 def points(on: Ground, count: int, seed: int) -> Tally:
-    """A kill, or a full disk, at every named point of every file recipe, each at a random arrival."""
+    """A kill and a full disk at every named point of every file recipe, each at a random arrival."""
     tally, draw = Tally(), random.Random(seed)
     plan = [(point, action) for point in faults.POINTS for action in faults.ACTIONS][:count]
     at, done = on.fresh("points"), {}
     for point, action in plan:
         for _ in range(4):  # a point may lie behind what is done already: then on a fresh sweep
             nth = draw.randint(1, 4)
-            arm = lambda p=point, a=action, n=nth: faults._armed.update({p: (a, n)})  # noqa: E731
+
+            def arm(point: str = point, action: str = action, nth: int = nth) -> None:
+                resuming.STRETCH_SECONDS = 0.0  # kept at every step, so that old checkpoints are dropped, too
+                faults._armed[point] = (action, nth)
+
             code = wait(fork(sweep_command(at), arm, at.root / "log"))
             done = survive(done, at, tally)
             expected = -signal.SIGKILL if action == "kill" else 1
@@ -518,7 +522,7 @@ CAMPAIGNS = {
     "study_kills": (study_kills, 20, 0),
     "rl_kills": (rl_kills, 20, 0),
     "process_kills": (process_kills, 5, 0),
-    "points": (points, 22, 0),
+    "points": (points, len(faults.POINTS) * len(faults.ACTIONS), 0),
     "flips": (flips, 200, 64),
     "disk_full": (disk_full, 12, 1),
     "locked_store": (locked_store, 1, 0),
@@ -530,4 +534,3 @@ CAMPAIGNS = {
     "signals": (signals, 20, 1),
 }
 ALONE = {"dead_server", "signals"}  # they tell how long something took
-assert resuming  # imported before any fork

@@ -51,16 +51,19 @@ SPEC = {
     "evaluation": {"checkpoints": 3, "heldout": 16, "probe": 16, "ood": 8, "samples": 4, "gradient_probe": 1},
     "device": "cpu",
 }  # fmt: skip
+ROLLOUTS = {"iterations": 6, "prompts": 4, "samples": 2}
 RL = {
     **SPEC,
     "name": "rl",
     "objectives": [
-        {"name": "ppo", "epochs": 2, "minibatches": 2},
-        {"name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold"},
-        {"name": "constrained_rlhf", "pairs": 12, "reward": "gold"},
+        {"name": "reward_model", "steps": 6},
+        {"name": "ppo", "epochs": 2, **ROLLOUTS},
+        {"name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "reward": "gold", **ROLLOUTS},
+        {"name": "constrained_rlhf", "pairs": 12, "reward": "gold", **ROLLOUTS},
     ],
     "corruptions": [{"kind": "uniform_flip", "rate": 0.4}],
-    "training": {"steps": 4, "batch_size": 4},
+    "seeds": 1,
+    "evaluation": {**SPEC["evaluation"], "checkpoints": 2},
 }
 STUDY = {
     "name": "search",

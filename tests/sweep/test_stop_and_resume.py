@@ -132,16 +132,21 @@ def test_stopped_at_a_step_and_begun_again_every_bit_is_the_same(calm, tmp_path,
     assert attempts.max() >= 1 + len(moments) // 3
 
 
+ROLLOUTS = {"iterations": 5, "prompts": 4}
 RL = [
-    {"name": "ppo", "epochs": 2, "minibatches": 2, "beta": 0.5},
-    {"name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold"},
-    {"name": "constrained_rlhf", "margin": 0.5, "pairs": 12, "reward": "gold"},
-]
+    {"name": "reward_model", "steps": 5},
+    {"name": "ppo", "epochs": 2, "minibatches": 2, "beta": 0.5, **ROLLOUTS},
+    {
+        "name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold",
+        **ROLLOUTS,
+    },
+    {"name": "constrained_rlhf", "margin": 0.5, "pairs": 12, "reward": "gold", **ROLLOUTS},
+]  # fmt: skip
 
 
 def test_rl_runs_stopped_and_begun_again_are_the_same_to_the_bit(tmp_path, monkeypatch):
     """And the reward model that one of them learns from: it trains as other runs do."""
-    changes = {"name": "rl", "objectives": RL, "training": {"steps": 4, "batch_size": 4}}
+    changes = {"name": "rl", "objectives": RL}
     undisturbed, folder = tmp_path / "calm" / "rl", tmp_path / "runs" / "rl"
     sweep = load_sweep(write(tmp_path, **changes))
     assert run_sweep(sweep, undisturbed.parent, 1, QUIET, INLINE) == 0
