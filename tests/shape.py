@@ -15,7 +15,6 @@ REASON = "Long because"  # a module whose docstring says so may be longer
 KEPT = {
     "harness.rlhf.best_of_n.best_of_n_distribution": "the closed form that sampled best-of-n is tested against",
     "harness.rlhf.policy_loss.sequence_reinforce": "the plain estimator that the clipped loss is tested against",
-    "harness.training.loop.compact": "for drivers that drop lanes on the way",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
