@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.names import plain
 from harness.objectives.table import OBJECTIVES
-from harness.spec_cells import world_defaults
+from harness.spec.cells import world_defaults
 from harness.types import CorruptionSpec, ObjectiveSpec, RunSpec
 
 _SHORT = {"uniform_flip": "flip"}

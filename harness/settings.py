@@ -1,7 +1,7 @@
 """What a spec settles about a run: frozen dataclasses, the single list of every section's keys and defaults.
 
 The phrase behind or above a field is its meaning in docs/reference.md; what a field may hold stands in
-`spec_models.py`. Code imports them from `harness.types`. Imports no torch.
+`spec/models.py`. Code imports them from `harness.types`. Imports no torch.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.spec import load_sweep
-from harness.spec_study import load_study
+from harness.spec.study import load_study
 from harness.types import InputError
 
 SHIPPED = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))

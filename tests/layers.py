@@ -23,8 +23,9 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
         "objective table": ("harness.objectives", "harness.objectives.table*"),
         "corruption table": ("harness.data", "harness.data.corrupt.table", "harness.data.corrupt.kind*"),
         "units": ("harness.units",),
+        "model files": ("harness.model_files", "harness.model_files.*"),
     },
-    {"spec": ("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.labels")},
+    {"spec": ("harness.spec", "harness.spec.*", "harness.labels")},
     {
         "data": ("harness.data.*",),
         "objectives": ("harness.objectives.*",),
@@ -42,13 +43,14 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
         "doctor": ("harness.doctor",),
         "starter": ("harness.starter",),
     },
+    {"study": ("harness.study", "harness.study.*")},
     {"cli": ("harness.cli", "harness.verbs", "harness.verbs.*", "harness.__main__")},
 )
 # Importing from the right, (pattern, target), each with its reason; one that nothing uses any more is an error, too.
 EXCEPTIONS = {
-    ("harness.spec_*", "harness.data.pairs"): "the content hash of the user's file enters the run key",
-    ("harness.spec_*", "harness.data.source"): "a split that a folder lacks is named before anything runs",
-    ("harness.spec_*", "harness.data.hub"): "the commit of a hub data set enters the run key",
+    ("harness.spec.*", "harness.data.pairs"): "the content hash of the user's file enters the run key",
+    ("harness.spec.*", "harness.data.source"): "a split that a folder lacks is named before anything runs",
+    ("harness.spec.*", "harness.data.hub"): "the commit of a hub data set enters the run key",
     ("harness", "harness.frames"): "the door for notebooks, `from harness import load`, opens on first use",
 }
 # The report is drawn from files: it never meets the engine, the spec or a tracking server.
@@ -68,14 +70,14 @@ REPORT_SOURCES = (
 
 HOMES: dict[str, tuple[str, ...]] = {
     "mlflow": ("harness.tracking.mlflow_*",),
-    "optuna": ("harness.sweep.study",),
+    "optuna": ("harness.study.optuna_side",),
     "lm_eval": ("harness.evaluation.lm_eval",),
     "datasets": ("harness.data.hub",),
     "matplotlib": ("harness.report.figures*", "harness.report.style"),
     "transformers": ("harness.models.*", "harness.data.tokens"),
     "peft": ("harness.models.*",),
     "tokenizers": ("harness.models.*", "harness.data.tokens"),
-    "pydantic": ("harness.spec", "harness.spec_*"),
+    "pydantic": ("harness.spec", "harness.spec.*"),
     "typer": ("harness.cli", "harness.verbs.*"),
     "ray": ("harness.sweep.engines.*",),
     "submitit": ("harness.sweep.engines.*",),
@@ -85,7 +87,7 @@ TORCH_FREE = (
     *("harness", "harness.frames", "harness.types", "harness.settings", "harness.names"),
     *("harness.palette", "harness.labels"),
     *("harness.listing", "harness.measure*"),
-    *("harness.spec", "harness.spec_*", "harness.yaml_strict", "harness.objectives", "harness.objectives.table*"),
+    *("harness.spec", "harness.spec.*", "harness.model_files*", "harness.objectives", "harness.objectives.table*"),
     *("harness.data", "harness.data.corrupt", "harness.data.corrupt.*", "harness.data.pairs", "harness.data.source"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
     *(
@@ -94,7 +96,7 @@ TORCH_FREE = (
         "harness.sweep.forecast",
         "harness.sweep.packs",
         "harness.sweep.detectable",
-        "harness.sweep.study*",
+        "harness.study*",
     ),
     *("harness.sweep.status", "harness.sweep.checks", "harness.sweep.cleaning", "harness.sweep.rerun"),
     *("harness.sweep.stopping", "harness.sweep.engines", "harness.sweep.messages", "harness.sweep.voice"),

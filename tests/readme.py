@@ -14,12 +14,12 @@ from pydantic import BaseModel
 from harness.data.corrupt.table import CORRUPTIONS
 from harness.listing import markdown, written
 from harness.objectives.table import OBJECTIVES
-from harness.spec_cells import world_defaults
-from harness.spec_eval import EXPECTED
-from harness.spec_hub import LORA
-from harness.spec_models import FIELDS, SECTIONS, VARIANTS, expected
-from harness.spec_steering import Budget, Pruner, Sampler
-from harness.spec_targets import ConstraintModel, TargetModel
+from harness.spec.benchmarks import EXPECTED
+from harness.spec.cells import world_defaults
+from harness.spec.hub import LORA
+from harness.spec.models import FIELDS, SECTIONS, VARIANTS, expected
+from harness.spec.steering import Budget, Pruner, Sampler
+from harness.spec.targets import ConstraintModel, TargetModel
 from harness.types import LmEvalSpec, LoraSpec, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]

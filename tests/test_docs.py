@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from harness.cli import app
 from harness.spec import TOP_KEYS, load_sweep
-from harness.spec_study import load_study
+from harness.spec.study import load_study
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False).stdout

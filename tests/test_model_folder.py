@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from harness.data.text import data_notes
+from harness.model_files.folder import folder_sha256, read_folder
 from harness.names import run_key
 from harness.spec import load_sweep
-from harness.spec_folder import folder_sha256, read_folder
 from harness.types import InputError, LoraSpec
 from tests.models.families import write
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from harness.cli import run
 from harness.names import slug
 from harness.spec import load_sweep
-from harness.sweep.resuming import HEADS, RECORDS, STATE, resume
+from harness.sweep.pack.resuming import HEADS, RECORDS, STATE, resume
 from harness.sweep.run import Means, run_sweep
 from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint

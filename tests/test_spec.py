@@ -16,11 +16,11 @@ from harness.labels import readable_name, readable_names
 from harness.names import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
 from harness.names import plain as plain_data
 from harness.spec import load_sweep
-from harness.spec_models import FIELDS, SECTIONS, VARIANTS
+from harness.spec.models import FIELDS, SECTIONS, VARIANTS
+from harness.spec.yaml_strict import parse_yaml, plain
 from harness.sweep.packs import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
-from harness.yaml_strict import parse_yaml, plain
 
 ROOT = Path(__file__).parents[1]
 BASE = "name: t\nworld: {kind: mythworld}\nobjectives:\n  - {name: dpo, beta: 1}\n"

@@ -13,8 +13,8 @@ from harness.data.notes import Note, make_note, overlap
 from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
 from harness.data.tokens import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
+from harness.model_files.place import model_folder
 from harness.names import stream_seed
-from harness.spec_place import model_folder
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec
 
 

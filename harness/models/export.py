@@ -14,13 +14,13 @@ from torch import Tensor
 
 from harness.data import mythtokens
 from harness.data.tokens import SPECIALS as TEXT_SPECIALS
+from harness.model_files.folder import CONFIG, INDEX, NAMES
 from harness.models.card import model_card
 from harness.models.folder import Source, base_model, quiet, source_of
 from harness.models.load import Architecture, skeleton
 from harness.models.lora import is_linear, target_names
 from harness.models.weights import FILE, WeightsNote, load_weights_file
 from harness.names import file_sha256
-from harness.spec_folder import CONFIG, INDEX, NAMES
 from harness.tracking.files import read_json
 from harness.tracking.store import load_result
 from harness.types import InputError, LoraSpec, PathModelSpec

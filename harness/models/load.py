@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.model_files.place import model_shape
 from harness.models.folder import Source, shell, source_of, start_weights
 from harness.models.pack import flatten
-from harness.spec_place import model_shape
 from harness.types import PathModelSpec
 
 

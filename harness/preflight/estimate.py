@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.model_files.place import ModelShape, model_shape
 from harness.objectives.table_budget import budget
 from harness.preflight.finding import Evidence, Finding
-from harness.spec_place import ModelShape, model_shape
 from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
 from harness.units import bytes_text
 

@@ -26,7 +26,7 @@ from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePa
 if TYPE_CHECKING:
     import torch
 
-    from harness.sweep.material import Prepared
+    from harness.sweep.pack.material import Prepared
     from harness.sweep.setting import Setting
 
 FILE = "preflight.json"
@@ -92,7 +92,7 @@ def _reference(
 def _reading(run: RunSpec) -> Opened | None:
     if not isinstance(run.model, PathModelSpec):
         return None
-    from harness.sweep.text_setting import model_reading
+    from harness.sweep.setting.text import model_reading
 
     return model_reading
 
@@ -140,8 +140,8 @@ def told(report: Mapping[str, Any]) -> list[str]:
 
 def _standing(run: RunSpec, cache: Path) -> Setting | None:
     """The setting of a run whose reference needs no building; None where it does."""
-    from harness.sweep.opening import open_setting
-    from harness.sweep.stages import as_loaded, load_weights, reference_key
+    from harness.sweep.pack.opening import open_setting
+    from harness.sweep.setting.stages import as_loaded, load_weights, reference_key
 
     if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
         return open_setting(run, cache)

@@ -102,7 +102,7 @@ class _Drain:
 
 def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Drain) -> list[str]:
     """Build the models that runs start from, stage by stage; what failed, a line each."""
-    from harness.sweep.stages import builds
+    from harness.sweep.setting.stages import builds
 
     failures: list[str] = []
     for stage in builds(left):
@@ -184,7 +184,7 @@ def _write_packs(folder: Path, packs: Sequence[PackTask]) -> None:
 
 def _built(cache: Path, key: str) -> bool:
     """Whether a model stands and is whole; a damaged file is set aside, so the model is built again."""
-    from harness.sweep.stages import load_weights
+    from harness.sweep.setting.stages import load_weights
 
     return load_weights(cache, key) is not None
 

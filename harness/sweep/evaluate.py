@@ -126,7 +126,7 @@ def _flagged(entry: _Entry) -> bool:
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.sweep.stages import reference_key
+    from harness.sweep.setting.stages import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -140,7 +140,7 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
     from harness.models.exported import open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
-    from harness.sweep.stages import reference_key
+    from harness.sweep.setting.stages import reference_key
     from harness.sweep.tasks import pick_device
 
     cache = sweep_folder.parent / "cache"
@@ -183,7 +183,7 @@ def _made(folder: Path) -> Path:
 
 
 def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.sweep.opening import open_setting
+    from harness.sweep.pack.opening import open_setting
 
     return open_setting(run, cache)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from harness.model_files.place import model_shape
 from harness.names import content_hash, plain, run_key
 from harness.objectives.table import OBJECTIVES
 from harness.objectives.table_budget import budget, family
-from harness.spec_place import model_shape
 from harness.types import PathModelSpec, RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;

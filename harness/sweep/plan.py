@@ -16,10 +16,10 @@ from typing import Any
 from harness.data import mythworld
 from harness.data.text import data_notes
 from harness.labels import readable_names
+from harness.model_files.place import model_shape
 from harness.names import content_hash, plain, run_key, without_later
 from harness.objectives.table_budget import budget, family
 from harness.spec import SweepSpec
-from harness.spec_place import model_shape
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.evaluate import check_asked
 from harness.sweep.forecast import Machines, forecast, forecast_lines

@@ -100,7 +100,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: P
 def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
     if not any(isinstance(run.model, PathModelSpec) for run in runs):
         return data_notes(runs)
-    from harness.sweep.text_setting import model_reading
+    from harness.sweep.setting.text import model_reading
 
     return data_notes(runs, model_reading)
 
@@ -111,7 +111,7 @@ def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
     open_runs = {key: run for run in sweep.runs if (key := run_key(run)) not in done}
     needed = {run_key(reward_run(run)) for run in open_runs.values() if run.reward_model is not None} - set(open_runs)
     if needed:
-        from harness.sweep.rewards import load_reward
+        from harness.sweep.pack.rewards import load_reward
 
         for run in sweep.runs:
             if run_key(run) in needed and load_reward(out / "cache", run) is None:

@@ -49,7 +49,7 @@ def perform(order: Order, shop: Shop) -> Iterator[Message]:
     workshop.folder = Path(shop.folder)  # an attempt apart has a folder of its own
     with workshop.keeping.stop.softly(on=False):  # but where a task says that it looks for signals
         if order.kind == "build":
-            from harness.sweep.stages import build_models
+            from harness.sweep.setting.stages import build_models
 
             build_models(workshop.cache, order.payload, workshop.device)
             for _ in order.payload:
@@ -60,8 +60,8 @@ def perform(order: Order, shop: Shop) -> Iterator[Message]:
 
 def _within_memory(task: PackTask, workshop: Any) -> Iterator[Message]:
     """Train a pack, unless one as large of its kind has run out of memory here: the driver cuts it without a try."""
+    from harness.sweep.pack.work import work
     from harness.sweep.retries import reason_of
-    from harness.sweep.work import work
 
     kind = pack_key(task.runs[0])
     if len(task.runs) > workshop.ceilings.get(kind, len(task.runs)):
@@ -75,8 +75,8 @@ def _within_memory(task: PackTask, workshop: Any) -> Iterator[Message]:
 
 
 def _open(shop: Shop) -> Any:
-    from harness.sweep.opening import Workshop
-    from harness.sweep.resuming import Keeping
+    from harness.sweep.pack.opening import Workshop
+    from harness.sweep.pack.resuming import Keeping
 
     keep_freed_memory()
     keeping = Keeping(shop.keep_every, listen(worker=True))

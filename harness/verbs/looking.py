@@ -25,7 +25,7 @@ def report(folder: Folder) -> None:
     """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
     existing(folder)
     if (folder / "study.json").is_file():
-        from harness.report.study_page import write_study_report
+        from harness.report.study.page import write_study_report
 
         say(str(write_study_report(folder)))
         return
@@ -41,7 +41,7 @@ def dashboard(
     """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
     if study is not None:
         existing(study)
-        from harness.sweep.study_storage import serve_study
+        from harness.study.storage import serve_study
 
         raise typer.Exit(serve_study(study))
     existing(out)

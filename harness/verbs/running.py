@@ -102,11 +102,11 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Search settings under equal budgets. Runs the winners on fresh seeds; the same command resumes."""
-    from harness.spec_study import load_study
+    from harness.spec.study import load_study
 
     loaded = load_study(spec, set_ or ())
     writable(out)
+    from harness.study.run import run_study
     from harness.sweep.stopping import stoppable
-    from harness.sweep.study_run import run_study
 
     raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers, quiet=quiet)))

@@ -33,7 +33,7 @@ from harness.objectives.table_budget import budget
 from harness.rlhf import choose, loop
 from harness.rlhf.lanes import RlLane, Sampling
 from harness.rlhf.lanes import start as start_rl
-from harness.spec_cells import resolve_objective
+from harness.spec.cells import resolve_objective
 from harness.sweep.setting import mythworld_architecture
 from harness.sweep.tasks import keep_freed_memory
 from harness.training.loop import checkpoint_steps, start, train

@@ -13,7 +13,7 @@ from rich.console import Console
 from harness.models.load import initial_weights
 from harness.models.reference import score_responses
 from harness.spec import load_sweep
-from harness.sweep.material import corrupted_set, prepare
+from harness.sweep.pack.material import corrupted_set, prepare
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.setting import mythworld_architecture, mythworld_setting
 from harness.types import CorruptionSpec

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from harness.sweep import resuming, work
-from harness.sweep.stages import load_weights
+from harness.sweep.pack import resuming, work
+from harness.sweep.setting.stages import load_weights
 from harness.tracking import faults
 from harness.tracking.arrays import load_arrays
 from harness.tracking.checkpoints import load_checkpoints, save_checkpoint

@@ -26,12 +26,12 @@ from harness.names import run_key
 from harness.report import page
 from harness.report.tables import write_results
 from harness.spec import SweepSpec, load_sweep
-from harness.spec_study import load_study
+from harness.spec.study import load_study
+from harness.study.run import run_study
 from harness.sweep import drain as driver
-from harness.sweep import work  # noqa: F401 - so that children have it
+from harness.sweep.pack import work  # noqa: F401 - so that children have it
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import stoppable
-from harness.sweep.study_run import run_study
 from harness.tracking import mlflow_outbox  # noqa: F401
 from harness.tracking.mlflow_store import default_uri, open_client
 from harness.tracking.store import find_run, load_result

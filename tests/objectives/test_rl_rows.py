@@ -9,7 +9,7 @@ import pytest
 from harness.objectives import OBJECTIVES, resolve
 from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.constrained import visit
-from harness.spec_cells import world_defaults
+from harness.spec.cells import world_defaults
 from harness.types import InputError
 from tests.objectives.cases import RL_NAMES, batch
 

@@ -15,6 +15,7 @@ import yaml
 
 from harness.cli import run as command
 from harness.data.rows import TokenisedPair
+from harness.model_files.place import ModelShape
 from harness.objectives import OBJECTIVES
 from harness.preflight import estimate as costs
 from harness.preflight.finding import Evidence, Finding, Reference
@@ -25,7 +26,6 @@ from harness.preflight.step0 import assumption, differing, policy_is_reference
 from harness.preflight.table import CHECKS, run_checks
 from harness.preflight.tokens import dropped_rows, end_of_sequence, few_pairs, truncation
 from harness.spec import load_sweep
-from harness.spec_place import ModelShape
 from harness.types import DataSpec, LmEvalSpec, ModelSpec, ObjectiveSpec, RunSpec
 
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from harness.names import content_hash
-from harness.report.study_findings import rescue_sentence, selections, tuned_differences
-from harness.report.study_page import write_study_report
-from harness.report.study_reading import Study, read_study
-from harness.report.study_tables import edges, paid_table
+from harness.report.study.findings import rescue_sentence, selections, tuned_differences
+from harness.report.study.page import write_study_report
+from harness.report.study.reading import Study, read_study
+from harness.report.study.tables import edges, paid_table
 from harness.tracking import store
 from harness.tracking.files import write_json
 from harness.types import InputError

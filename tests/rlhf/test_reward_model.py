@@ -16,7 +16,7 @@ from harness.names import run_key
 from harness.objectives.table import resolve
 from harness.objectives.table_budget import budget
 from harness.spec import load_sweep, reward_run
-from harness.sweep.rewards import load_reward, reward_key, save_rewards
+from harness.sweep.pack.rewards import load_reward, reward_key, save_rewards
 from harness.training.loop import start, train
 from harness.types import InputError, TrainingSpec
 from tests.models.test_models import plain

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from harness.names import plain, stream_seed
-from harness.spec_study import StudySpec, load_study
-from harness.spec_targets import Constraint, Target
-from harness.sweep.study_files import Planned, all_runs, fresh_runs, write_study_plan
-from harness.sweep.study_ledger import Ledger
-from harness.sweep.study_run import cost, done
-from harness.sweep.study_search import Bench, search
-from harness.sweep.study_storage import write_storage
+from harness.spec.study import StudySpec, load_study
+from harness.spec.targets import Constraint, Target
+from harness.study.files import Planned, all_runs, fresh_runs, write_study_plan
+from harness.study.ledger import Ledger
+from harness.study.run import cost, done
+from harness.study.search import Bench, search
+from harness.study.storage import write_storage
 from harness.tracking import store
 
 BEST_BETA, BEST_RATE, PEAK, NOISE = 1.0, 1e-3, 0.8, 0.02

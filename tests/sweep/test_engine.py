@@ -118,7 +118,7 @@ def test_progress_counts_and_estimates():
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):
     import torch
 
-    from harness.sweep import work as training
+    from harness.sweep.pack import work as training
     from harness.sweep.retries import reason_of
     from harness.sweep.tasks import Order, Shop, perform
 

@@ -13,8 +13,8 @@ from harness.models.load import initial_weights
 from harness.models.reference import pair_keys, score_responses
 from harness.names import run_key
 from harness.objectives.table import resolve
-from harness.sweep.lane_sets import build_lane
-from harness.sweep.material import corrupted_set, prepare
+from harness.sweep.pack.lane_sets import build_lane
+from harness.sweep.pack.material import corrupted_set, prepare
 from harness.sweep.setting import mythworld_architecture, mythworld_setting
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 from tests.training.worlds import CPU

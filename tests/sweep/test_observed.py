@@ -12,9 +12,9 @@ from harness.data.corrupt.table import resolve as resolve_corruption
 from harness.models.load import initial_weights
 from harness.models.reference import score_responses
 from harness.names import run_key
-from harness.sweep.lane_sets import build_lane
-from harness.sweep.material import corrupted_set, prepare
-from harness.sweep.observed import validation_labels
+from harness.sweep.pack.lane_sets import build_lane
+from harness.sweep.pack.material import corrupted_set, prepare
+from harness.sweep.pack.observed import validation_labels
 from harness.sweep.setting import mythworld_architecture, mythworld_setting
 from harness.types import CorruptionSpec
 from tests.sweep.test_material import RUN, SPEC

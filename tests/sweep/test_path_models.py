@@ -18,16 +18,16 @@ from harness.models.load import path_architecture
 from harness.models.weights import load_weights_file, weight_tensors
 from harness.names import canonical_json, file_sha256, run_key
 from harness.spec import load_sweep
-from harness.sweep import keeping
-from harness.sweep.lane_sets import build_lane
-from harness.sweep.material import corrupted_set, prepare
-from harness.sweep.opening import Workshop
+from harness.sweep.pack import keeping
+from harness.sweep.pack.lane_sets import build_lane
+from harness.sweep.pack.material import corrupted_set, prepare
+from harness.sweep.pack.opening import Workshop
+from harness.sweep.pack.work import work
 from harness.sweep.packs import plan_packs
-from harness.sweep.reference_store import scorer
 from harness.sweep.rerun import run_of
-from harness.sweep.stages import build_models, builds, reference_weights
-from harness.sweep.text_setting import text_setting
-from harness.sweep.work import work
+from harness.sweep.setting.reference_store import scorer
+from harness.sweep.setting.stages import build_models, builds, reference_weights
+from harness.sweep.setting.text import text_setting
 from harness.tracking.files import read_json
 from harness.tracking.store import find_run, read_table
 from harness.tracking.verify import verify

@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 
 from harness.spec import load_sweep
-from harness.sweep import work
+from harness.sweep.pack import work
 from harness.sweep.run import Means, run_sweep
 from harness.sweep.stopping import Interrupted
 from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 from harness.names import run_key
-from harness.spec_study import load_study
-from harness.sweep.study import stored
-from harness.sweep.study_ledger import Ledger
-from harness.sweep.study_scores import Scorer
+from harness.spec.study import load_study
+from harness.study.ledger import Ledger
+from harness.study.optuna_side import stored
+from harness.study.scores import Scorer
 from harness.tracking.mlflow_rows import read_plan
 from harness.tracking.mlflow_views import views
 from harness.tracking.verify import verify

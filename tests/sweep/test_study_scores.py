@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from harness.measure.selection import validation_half
-from harness.spec_refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
-from harness.sweep.study_scores import Scorer, rows_of
+from harness.spec.refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
+from harness.study.scores import Scorer, rows_of
 from harness.tracking import store
 from harness.tracking.evaluations import Evaluated, write_evaluations
 

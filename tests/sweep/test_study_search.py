@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from harness.measure.statistics import t_interval
-from harness.spec_steering import Budget, Pruner, Sampler
-from harness.spec_study import StudySpec, load_study
-from harness.sweep.study import ask, importance, project, stored, study_name
-from harness.sweep.study_files import FRESH, SEARCH, all_runs, fresh_runs, planned
-from harness.sweep.study_ledger import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
-from harness.sweep.study_search import search
-from harness.sweep.study_storage import storage_url, write_storage
+from harness.spec.steering import Budget, Pruner, Sampler
+from harness.spec.study import StudySpec, load_study
+from harness.study.files import FRESH, SEARCH, all_runs, fresh_runs, planned
+from harness.study.ledger import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
+from harness.study.optuna_side import ask, importance, project, stored, study_name
+from harness.study.search import search
+from harness.study.storage import storage_url, write_storage
 from tests.sweep.study_fake import bench, play, surface
 
 ROOT = Path(__file__).resolve().parents[2]

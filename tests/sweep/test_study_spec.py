@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from harness.measure.table import METRICS
-from harness.spec_search import Choice, Range
-from harness.spec_study import StudySpec, load_study
-from harness.sweep.study_files import report_split
+from harness.spec.search import Choice, Range
+from harness.spec.study import StudySpec, load_study
+from harness.study.files import report_split
 from harness.types import InputError
 
 BASE = {

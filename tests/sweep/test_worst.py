@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.sweep.worst import KEPT, worst_pairs
+from harness.sweep.pack.worst import KEPT, worst_pairs
 from harness.types import PreferencePair
 
 

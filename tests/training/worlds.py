@@ -15,7 +15,7 @@ from harness.models.load import Architecture, initial_weights
 from harness.models.logps import Corpus, build_corpus
 from harness.models.reference import pair_keys, score_responses
 from harness.objectives.table import resolve
-from harness.sweep.material import Block, with_mismatches
+from harness.sweep.pack.material import Block, with_mismatches
 from harness.types import TrainingSpec
 
 CPU = torch.device("cpu")

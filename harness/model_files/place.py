@@ -1,0 +1,102 @@
+"""Where a model lies, a local folder or a hub id, what identifies it, and how large it is. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+from harness.model_files.folder import ModelFolder, folder_sha256, read_folder
+from harness.types import InputError, ModelSpec, PathModelSpec
+
+OFFLINE = (
+    "give a local folder as model.path, or fetch it where there is a network (`hf download {id}`) and bring the cache "
+    "along (HF_HOME; HF_HUB_OFFLINE=1 asks for nothing else)"
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PATTERNS = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
+
+
+def locate(text: str, revision: str, base: Path, hashes: dict[Path, str]) -> tuple[str, str]:
+    """A model's place as the spec keeps it (an absolute path or a hub id), and its identity. Raises InputError.
+
+    The identity of a folder is the hash of its content; that of a hub id is `id@commit`.
+    """
+    folder = (base / Path(text).expanduser()).resolve()
+    if folder.exists() or not HUB_ID.fullmatch(text):
+        if revision:
+            raise InputError(f"{text} is a local folder, which has no revision; leave model.revision out")
+        read_folder(folder)
+        if folder not in hashes:
+            hashes[folder] = folder_sha256(folder)
+        return str(folder), hashes[folder]
+    snapshot = hub_folder(text, revision, weights=False)
+    read_folder(snapshot, weights=False)
+    return text, f"{text}@{snapshot.name}"
+
+
+def hub_folder(identity: str, revision: str, weights: bool) -> Path:
+    """The cached snapshot of a hub id, fetched where it is not there; its folder's name is the commit.
+
+    Without `weights` configuration and tokenizer alone. Raises InputError where neither cache nor hub has it.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    wanted = [*PATTERNS, "*.safetensors"] if weights else PATTERNS
+    given: dict[str, Any] = {"revision": revision or None, "allow_patterns": wanted, "etag_timeout": 10}
+    try:
+        cached = Path(snapshot_download(identity, local_files_only=True, **given))
+        if (cached / "config.json").is_file() and (not weights or any(cached.glob("*.safetensors"))):
+            return cached
+    except LocalEntryNotFoundError:
+        pass  # not in the cache: the hub is asked
+    try:
+        return Path(snapshot_download(identity, **given))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"'{identity}' is no local folder, not in the cache, and the hub gave nothing ({why}); "
+            + OFFLINE.format(id=identity)
+        ) from None
+
+
+@functools.lru_cache(maxsize=32)
+def model_folder(path: str, identity: str) -> ModelFolder:
+    """What a model's files say, by the place and the identity that a resolved spec keeps."""
+    local, commit = Path(path), identity.rpartition("@")[2]
+    return read_folder(local if local.is_absolute() else hub_folder(path, commit, weights=False), weights=False)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ModelShape:
+    """The shape of a decoder: what its cost is reckoned from."""
+
+    vocab_size: int
+    hidden_size: int
+    layers: int
+    heads: int
+    intermediate_size: int
+
+    @property
+    def parameters(self) -> int:
+        """About how many there are: both embeddings, and of each layer attention and a gated MLP."""
+        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
+        return 2 * self.vocab_size * self.hidden_size + self.layers * layer
+
+
+def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:
+    """The shape of a spec's model: its own fields, or what its folder's config.json says."""
+    if isinstance(model, ModelSpec):
+        return ModelShape(model.vocab_size, model.hidden_size, model.layers, model.heads, model.intermediate_size)
+    config = model_folder(model.path, model.sha256).config
+    width = int(config.get("hidden_size") or config["n_embd"])
+    return ModelShape(
+        int(config["vocab_size"]),
+        width,
+        int(config.get("num_hidden_layers") or config["n_layer"]),
+        int(config.get("num_attention_heads") or config["n_head"]),
+        int(config.get("intermediate_size") or config.get("n_inner") or 4 * width),
+    )

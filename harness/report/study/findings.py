@@ -1,0 +1,195 @@
+"""What a study found: tuned objectives compared on fresh seeds, and what each way of selecting would have cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.measure.statistics import (
+    MIN_SEEDS,
+    NO_DIFFERENCE,
+    Estimate,
+    bonferroni_interval,
+    cell_estimate,
+    holm,
+    minimum_detectable_effect,
+    paired_differences,
+    sign_flip_p,
+    t_interval,
+    verdict,
+)
+from harness.measure.table import METRICS
+from harness.report.study.reading import Study, StudyTrial
+from harness.report.text import estimate, number, quantity
+
+CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
+
+
+@dataclass(frozen=True, slots=True)
+class TunedDifference:
+    """The tuned baseline minus another tuned objective over their common fresh seeds, on pairs that steered nothing.
+
+    `plain` is the paired t interval, `corrected` the simultaneous one over all comparisons, `p` Holm-corrected (None
+    below 6 seeds), `mde` the smallest difference found with power .8 (None below 2), `word` the verdict on `one`.
+    """
+
+    one: str
+    other: str
+    plain: Estimate
+    corrected: Estimate
+    p: float | None
+    word: str
+    mde: float | None
+
+
+def tuned_differences(study: Study) -> list[TunedDifference]:
+    """The tuned baseline against every other arm's winner; arms without common fresh seeds are left out."""
+    base = study.winner(study.baseline)
+    if base is None:
+        return []
+    own = {seed: s.value for seed, s in study.last(base.fresh, study.measure, study.report_split).items()}
+    found = []
+    for arm in study.arms:
+        winner = study.winner(arm)
+        if arm == study.baseline or winner is None:
+            continue
+        theirs = {seed: s.value for seed, s in study.last(winner.fresh, study.measure, study.report_split).items()}
+        differences = paired_differences(own, theirs)
+        if differences.size:
+            found.append((arm, differences))
+    tested = [differences for _, differences in found if differences.size >= MIN_SEEDS]
+    corrected = iter(holm([sign_flip_p(differences) for differences in tested]) if tested else [])
+    direction = "up" if study.maximize else "down"
+    out = []
+    for arm, differences in found:
+        n, family = differences.size, max(len(tested), 1)
+        wide = bonferroni_interval(differences, family)
+        word = verdict(wide, n, direction=direction, expected=len(study.about["fresh_seeds"]))
+        spread = float(differences.std(ddof=1)) if n > 1 else 0.0
+        mde = minimum_detectable_effect(spread, n, family) if n > 1 and spread > 0 else None
+        p = next(corrected) if n >= MIN_SEEDS else None
+        out.append(TunedDifference(study.baseline, arm, t_interval(differences), wide, p, word, mde))
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What one rule picks among an arm's trials and checkpoints: its score there, on test pairs, and what that costs
+    against the best candidate on test pairs (`regret` >= 0, in the measure's unit)."""
+
+    arm: str
+    rule: str
+    trial: int
+    step: int
+    seen: float
+    test: float
+    regret: float
+
+
+RULES = (
+    ("clean validation, any checkpoint", CLEAN, False),
+    ("clean validation, last step", CLEAN, True),
+    ("noisy validation, any checkpoint", OBSERVED, False),
+    ("noisy validation, last step", OBSERVED, True),
+)
+
+
+def selections(study: Study, arm: str) -> list[Selection]:
+    """Every rule's pick for an arm, on the search seeds; rules without their labels are left out."""
+    sign = 1.0 if study.maximize else -1.0
+    candidates = list(_candidates(study, arm))
+    if not candidates:
+        return []
+    best = max(sign * scores[TEST] for _, _, _, scores in candidates)
+    out = []
+    for rule, split, last in RULES:
+        able = [c for c in candidates if split in c[3] and (c[2] or not last)]
+        if able:
+            trial, step, _, scores = max(able, key=lambda c: (sign * c[3][split], -c[0].number, -c[1]))
+            regret = best - sign * scores[TEST]
+            out.append(Selection(arm, rule, trial.number, step, scores[split], scores[TEST], regret))
+    return out
+
+
+def _candidates(study: Study, arm: str) -> Iterator[tuple[StudyTrial, int, bool, dict[str, float]]]:
+    """(trial, step, whether it is the last, mean over seeds by split) of complete trials, wherever test is known."""
+    for trial in study.of(arm):
+        if not trial.feasible or not trial.runs:
+            continue
+        by_split = {
+            split: [study.at(key, study.measure, split) for key in trial.runs] for split in (CLEAN, OBSERVED, TEST)
+        }
+        steps = sorted(set.intersection(*(set(found) for found in by_split[TEST])))
+        for step in [step for step in steps if step > 0]:
+            scores = {
+                split: sum(found[step].value for found in seeds) / len(seeds)
+                for split, seeds in by_split.items()
+                if all(step in found for found in seeds)
+            }
+            yield trial, step, step == steps[-1], scores
+
+
+def fresh_results(study: Study, arm: str, names: Sequence[str]) -> dict[str, Estimate]:
+    """Columns of `results.csv` over the fresh seeds of an arm's winner; `n` 0 where nothing is known."""
+    winner = study.winner(arm)
+    rows = [study.runs[key].result for key in (winner.fresh if winner else ()) if key in study.runs]
+    results = [row["results"] for row in rows if row is not None and row["status"] == "done"]
+    out = {}
+    for name in names:
+        values = [float(r[name]) for r in results if isinstance(r.get(name), int | float) and math.isfinite(r[name])]
+        share = name in METRICS and METRICS[name].share
+        out[name] = cell_estimate(values, None, share=share) if values else Estimate(0, math.nan, math.nan, math.nan)
+    return out
+
+
+def reference_gold(study: Study) -> float | None:
+    """Mean gold reward of the reference's own answers over the winners' fresh seeds; None where there is none."""
+    found = [fresh_results(study, arm, ("reference_gold_reward",))["reference_gold_reward"] for arm in study.arms]
+    known = [e.mean for e in found if e.n]
+    return math.fsum(known) / len(known) if known else None
+
+
+def price_sentence(study: Study, arms: Sequence[str]) -> str:
+    """Says so where the winners of `arms` answer worse than the reference they came from: interval below its mean."""
+    level = reference_gold(study)
+    if level is None:
+        return ""
+    found = {arm: fresh_results(study, arm, ("gold_reward", "kl")) for arm in arms}
+    worse = {arm: e for arm, e in found.items() if e["gold_reward"].n > 1 and e["gold_reward"].high < level}
+    if not worse:
+        return ""
+    paid = "; ".join(
+        f"{arm} {number(e['gold_reward'].mean)} at a KL of {number(e['kl'].mean)}" for arm, e in worse.items()
+    )
+    return f" The ranking was bought: free answers have less gold reward than the reference's {number(level)} ({paid})."
+
+
+def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
+    """The answer in a sentence or two: how the tuned baseline stands against the best tuned rival."""
+    if not differences:
+        return "Nothing to compare yet: no two tuned objectives have runs on common fresh seeds."
+    sign = 1.0 if study.maximize else -1.0
+    named = next((d for d in differences if d.other == "cpo_smooth"), None)
+    chosen = named or min(differences, key=lambda d: sign * d.plain.mean)
+    shown = f"{_difference(chosen)} in {study.measure.replace('_', ' ')}"
+    given = sorted({len(study.of(arm)) for arm in (chosen.one, chosen.other)})
+    seeds = len(study.about["seeds"])
+    equal = "equal budgets" if len(given) == 1 else "unequal budgets"
+    budget = f"{' and '.join(map(str, given))} trials of {quantity(seeds, 'seed')} each"
+    head = (
+        f"Tuned {chosen.one} minus tuned {chosen.other}: {shown} on {chosen.plain.n} fresh seeds, "
+        f"after {equal} of {budget}."
+    )
+    tails = {
+        "worse": f" Tuning does not rescue {chosen.one} here: tuned {chosen.other} is better still.",
+        "better": f" Tuned {chosen.one} is even better than tuned {chosen.other} here.",
+        NO_DIFFERENCE: f" No difference is shown: tuned {chosen.one} holds up against tuned {chosen.other} as far as "
+        f"these seeds can tell (a true difference of {chosen.mde or 0:.3f} would have been found in 4 of 5 studies).",
+    }
+    price = price_sentence(study, (chosen.one, chosen.other))
+    return head + tails.get(chosen.word, f" Verdict: {chosen.word}.") + price
+
+
+def _difference(found: TunedDifference) -> str:
+    return estimate(found.corrected.mean, found.corrected.low, found.corrected.high)

@@ -1,0 +1,117 @@
+"""What a run scored: held-out measures by step and split, from its committed records. Imports no torch, no optuna.
+
+The held-out pairs are cut in two by a fixed hash of their prompt: selection sees the validation half, the report's
+test half shares no prompt with it. `validation_observed` is the validation half under the labels that the run's own
+noise gives held-out pairs (column `validation_label`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.measure import records
+from harness.measure.selection import validation_half
+from harness.measure.table import METRICS
+from harness.spec.refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
+from harness.tracking.evaluations import points, read_evaluations
+from harness.tracking.store import find_run, load_result, read_table
+
+DONE = "done"
+HELD_OUT = "eval_clean"
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One measure of one run: `items` pairs or samples stand behind it; `value` is None where it is not finite."""
+
+    run_key: str
+    step: int
+    split: str
+    measure: str
+    value: float | None
+    items: int
+
+
+def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, records.Array]:
+    """The records of one split at one step, in the orientation of its labels; pairs without a noisy label left out."""
+    if split == OOD:
+        return records.where(examples, step, "ood")
+    held = records.where(examples, step, HELD_OUT)
+    if not records.size(held):
+        return held
+    validation = validation_half(records.column(held, "prompt_id"))
+    if split == TEST:
+        return records.select(held, ~validation)
+    rows = records.select(held, validation)
+    if split == CLEAN:
+        return rows
+    labels = records.numbers(rows, "validation_label")
+    return records.select(records.turned(rows, labels < 0), labels != 0)
+
+
+def samples_of(split: str, samples: records.Columns, examples: records.Columns) -> dict[str, records.Array]:
+    """The free-running samples on a split's prompts; those of held-out prompts follow the order of the pairs."""
+    if split == OOD:
+        return records.where(samples, split="ood")
+    drawn = records.where(samples, split=HELD_OUT)
+    first = records.where(examples, records.steps(examples)[0], HELD_OUT)
+    validation = validation_half(records.column(first, "prompt_id")[: records.size(drawn)])
+    return records.select(drawn, validation if split == CLEAN else ~validation)
+
+
+class Scorer:
+    """Scores of the runs in a folder; keeps what it has read."""
+
+    def __init__(self, folder: Path, measures: Sequence[str], splits: Sequence[str]) -> None:
+        self.folder, self.measures, self.splits = folder, tuple(dict.fromkeys(measures)), tuple(splits)
+        self._read: dict[str, tuple[Score, ...]] = {}
+
+    def scores(self, key: str, beta: float | None) -> tuple[Score, ...]:
+        """Every measure of a finished run by step and split; nothing for a run that diverged, failed or is missing."""
+        if key not in self._read:
+            place = find_run(self.folder, key)
+            result = load_result(place) if place is not None else None
+            if place is None or result is None or result["status"] != DONE:
+                return ()
+            self._read[key] = tuple(self._measure(key, beta, place))
+        return self._read[key]
+
+    def last(self, key: str, beta: float | None, measure: str, split: str) -> float | None:
+        """The value at the last step; None where the run has none, which fails its trial."""
+        found = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
+        return found[-1].value if found else None
+
+    def _measure(self, key: str, beta: float | None, place: Path) -> Iterable[Score]:
+        examples = read_table(place / "examples.parquet")
+        downstream = [name for name in self.measures if benchmark(name)]
+        held_out = [name for name in self.measures if name not in downstream]
+        sampled = [name for name in held_out if set(METRICS[name].splits) == {"S"}]
+        steps = records.steps(examples, HELD_OUT)
+        for step in steps:
+            for split in self.splits:
+                rows = rows_of(split, examples, step)
+                for name in (name for name in held_out if name not in sampled):
+                    yield _score(key, step, split, name, rows, beta)
+        drawn = place / "samples.parquet"
+        if sampled and drawn.exists():
+            samples = read_table(drawn)
+            for split in (split for split in self.splits if split != OBSERVED):
+                rows = samples_of(split, samples, examples)
+                for name in sampled:
+                    yield _score(key, steps[-1], split, name, rows, beta)
+
+        known = {name: (value, one.n) for one in read_evaluations(place) for name, value in points(one).items()}
+        for name in downstream:
+            if name in known:
+                value, items = known[name]
+                yield Score(key, steps[-1], DOWNSTREAM, name, value if math.isfinite(value) else None, items)
+
+
+def _score(key: str, step: int, split: str, name: str, rows: records.Columns, beta: float | None) -> Score:
+    row = METRICS[name]
+    lacking = [column for column in row.needs if column not in rows]
+    value = math.nan if lacking else row.compute(rows, beta=beta)
+    return Score(key, step, split, name, value if math.isfinite(value) else None, records.size(rows))

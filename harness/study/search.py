@@ -1,0 +1,135 @@
+"""The search itself: ask a round of every arm, train it, tell in number order; until the budget is spent.
+
+What trains and what scores are given from outside (`Bench`), so the search can be proven on a known surface. Every
+step is decided by the ledger and the runs on disk alone: killed anywhere, the same call goes on from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from harness.spec.space import Arm
+from harness.spec.study import StudySpec
+from harness.spec.targets import Constraint, Target
+from harness.study import optuna_side
+from harness.study.files import Planned, planned
+from harness.study.ledger import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
+
+SEARCH = "search"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """`train` commits every run it is given that has no outcome yet. `value` is a run's score for a target or a
+    constraint, None where it has none. `cost` is what a run cost: tokens, seconds (0 where nothing is known)."""
+
+    train: Callable[[Sequence[Planned]], None]
+    value: Callable[[Planned, Target | Constraint], float | None]
+    cost: Callable[[Planned], dict[str, float]]
+
+
+def search(spec: StudySpec, ledger: Ledger, bench: Bench, said: Callable[[str], None] = lambda _: None) -> None:
+    """Spend the budget: on return every trial is told, and each arm has `trials` of them, or has spent its budget."""
+    while True:
+        if not ledger.open():
+            for arm in spec.arms:
+                left = _left(spec, ledger, bench, arm)
+                if left:
+                    ledger.ask(optuna_side.ask(spec, arm, ledger.told(arm.label), left))
+        trials = ledger.open()
+        if not trials:
+            return
+        told = _train(spec, ledger, bench, trials)
+        ledger.tell(told)
+        said(_line(spec, ledger))
+
+
+def _left(spec: StudySpec, ledger: Ledger, bench: Bench, arm: Arm) -> int:
+    """How many trials the arm's next round has."""
+    told = ledger.told(arm.label)
+    left = min(spec.round, spec.trials - len(told))
+    limits = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
+    if left <= 0 or not limits:
+        return max(left, 0)
+    spent = {"runs": 0.0, "tokens": 0.0, "seconds": 0.0}
+    for trial in told:
+        for item in planned(spec, [trial], spec.seeds, SEARCH):
+            cost = bench.cost(item)
+            if cost:
+                spent = {name: value + {"runs": 1.0, **cost}.get(name, 0.0) for name, value in spent.items()}
+    return 0 if any(spent[name] >= limit for name, limit in limits.items()) else left
+
+
+def _train(spec: StudySpec, ledger: Ledger, bench: Bench, trials: Sequence[Trial]) -> list[Trial]:
+    """The trials of a round with their outcomes, in the order they were asked."""
+    if spec.pruner.kind == "none":
+        bench.train(planned(spec, trials, spec.seeds, SEARCH))
+        return [_outcome(spec, bench, trial) for trial in trials]
+    lost: dict[tuple[str, int], Trial] = {}
+    current = {(trial.arm, trial.number): trial for trial in trials}
+    for stage, seed in enumerate(spec.seeds):
+        alive = [trial for key, trial in current.items() if key not in lost]
+        bench.train(planned(spec, alive, [seed], SEARCH))
+        for trial in alive:
+            current[trial.arm, trial.number] = _after(spec, bench, trial, stage)
+        if stage < len(spec.seeds) - 1:
+            for arm in spec.arms:
+                lost |= _pruned(spec, ledger, arm, current, lost, stage)
+    return [lost.get((t.arm, t.number)) or _outcome(spec, bench, current[t.arm, t.number]) for t in trials]
+
+
+def _after(spec: StudySpec, bench: Bench, trial: Trial, stage: int) -> Trial:
+    """The trial with what it showed so far: the running mean over seeds, or (Wilcoxon pairs seeds) each seed's own."""
+    runs = planned(spec, [trial], spec.seeds[: stage + 1], SEARCH)
+    values = [bench.value(item, spec.targets[0]) for item in runs]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return trial  # it fails at the end; nothing is put in the missing one's place
+    if spec.pruner.kind == "wilcoxon":
+        return replace(trial, intermediate=tuple(known))
+    return replace(trial, intermediate=tuple(fmean(known[: n + 1]) for n in range(len(known))))
+
+
+def _pruned(
+    spec: StudySpec, ledger: Ledger, arm: Arm, current: dict[tuple[str, int], Trial],
+    lost: dict[tuple[str, int], Trial], stage: int,
+) -> dict[tuple[str, int], Trial]:  # fmt: skip
+    """The trials of an arm that lose their remaining seeds now."""
+    own = [lost.get((t.arm, t.number)) or current.get((t.arm, t.number), t) for t in ledger.of(arm.label)]
+    alive = [t.number for t in own if (t.arm, t.number) in current and (t.arm, t.number) not in lost]
+    alive = [number for number in alive if len(own[number].intermediate) == stage + 1]
+    found = {}
+    for number, (trial, out) in optuna_side.prune(spec, arm, own, alive).items():
+        current[arm.label, number] = trial
+        if out:
+            why = f"{spec.pruner.kind} after {stage + 1} of {len(spec.seeds)} seeds"
+            found[arm.label, number] = finished(trial, PRUNED, reason=why)
+    return found
+
+
+def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
+    """COMPLETE with the means over seeds, or FAIL naming the first seed and measure that is missing."""
+    runs = planned(spec, [trial], spec.seeds, SEARCH)
+    means: list[float] = []
+    for target in spec.wanted:
+        values = [bench.value(item, target) for item in runs]
+        for seed, value in zip(spec.seeds, values, strict=True):
+            if value is None:
+                return finished(trial, FAIL, reason=f"seed {seed} has no finite {target.measure} on {target.split}")
+        means.append(fmean([value for value in values if value is not None]))
+    count = len(spec.targets)
+    excess = tuple(b.excess(m) for b, m in zip(spec.constraints, means[count:], strict=True))
+    return finished(trial, COMPLETE, values=tuple(means[:count]), constraints=excess)
+
+
+def _line(spec: StudySpec, ledger: Ledger) -> str:
+    """Where the search stands, in one line."""
+    directions = [target.direction for target in spec.targets]
+    parts = []
+    for arm in spec.arms:
+        best = winners(ledger.of(arm.label), directions)
+        shown = ", ".join(f"{trial.values[0]:.4g} (trial {trial.number})" for trial in best[:1]) or "none yet"
+        parts.append(f"{arm.label} {len(ledger.told(arm.label))}/{spec.trials} best {shown}")
+    return "; ".join(parts)
