@@ -33,7 +33,10 @@ def doctor(out: Out = RUNS, as_json: Json = False) -> None:
 
 def init(
     path: Annotated[Path, typer.Argument(metavar="SPEC", help="the spec to write, e.g. mine.yaml")],
-    data: Annotated[str, typer.Option("--data", metavar="FILE", help="preference pairs: JSONL or Parquet")] = "",
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="PATH", help="preference pairs: a JSONL or Parquet file, or a folder of them"),
+    ] = "",
     model: Annotated[str, typer.Option("--model", metavar="FOLDER", help="a causal LM, or its hub id")] = "",
 ) -> None:
     """Write a commented spec to start from. For the embedded world, or for your own pairs and model."""
