@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-RUNS, PROCESSES, STEPS = 8, 2, 100
+RUNS, PROCESSES, STEPS = 8, 2, 200  # steps: as many as a run of the default sweep
 ARMS = ("trl-default", "trl-precomputed", "harness", "harness-fast")
 
 

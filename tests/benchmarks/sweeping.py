@@ -25,7 +25,6 @@ question: What do journal, records and tracking cost?
 world: {kind: mythworld, pretrain_steps: 2, sft_steps: 2}
 objectives: [{name: dpo, beta: [0.5, 1, 1.5, 2, 3, 4, 5, 6]}]
 corruptions: [{kind: none}]
-seeds: 2
 """
 TRAINING = ("forward", "backward", "optimizer")
 
@@ -59,30 +58,38 @@ def levels() -> list[dict[str, Any]]:
 
 
 def overhead() -> dict[str, float]:
-    """Seconds a run in training, measuring, records, files and tracking, of 16 runs of the embedded world, one worker.
+    """CPU seconds a run in training, measuring, records, files and tracking, one worker: the difference of sweeps of 24
+    and 8 runs of the embedded world, a run. `once` is what tracking costs a sweep beside (imports, tables).
 
     `share` is what journal, records, files and MLflow add to training and measuring.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        sweep = _load()
-        run_sweep(sweep, Path(folder), 1, Console(quiet=True), Means(profile=True))
-        found = json.loads((Path(folder) / sweep.name / "profile.json").read_text())
-    seconds, runs = found["seconds"], len(sweep.runs)
-    work = sum(seconds[name] for name in TRAINING)
-    added = seconds["records"] + seconds["I/O"] + found["tracking_seconds"]
+    few, many = _spent(1), _spent(3)
+    runs = many["runs"] - few["runs"]
+    own = {name: (many[name] - few[name]) / runs for name in few if name != "runs"}
+    work = sum(own[name] for name in TRAINING)
+    measuring = own["evaluation"] + own["sampling"]
     return {
-        "training": work / runs,
-        "evaluation": (seconds["evaluation"] + seconds["sampling"]) / runs,
-        "records": seconds["records"] / runs,
-        "files": seconds["I/O"] / runs,
-        "tracking": found["tracking_seconds"] / runs,
-        "share": added / (work + seconds["evaluation"] + seconds["sampling"]),
-        "share_of_gemm": found["share_of_gemm"],
+        "training": work,
+        "evaluation": measuring,
+        "records": own["records"],
+        "files": own["I/O"],
+        "tracking": own["tracking"],
+        "share": (own["records"] + own["I/O"] + own["tracking"]) / (work + measuring),
+        "once": few["tracking"] - few["runs"] * own["tracking"],
     }
 
 
-def _load() -> Any:
+def _spent(seeds: int) -> dict[str, float]:
+    """Seconds by part of a sweep of so many seeds, and its number of runs."""
+    with tempfile.TemporaryDirectory() as folder:
+        sweep = _load(seeds)
+        run_sweep(sweep, Path(folder), 1, Console(quiet=True), Means(profile=True))
+        found = json.loads((Path(folder) / sweep.name / "profile.json").read_text())
+    return {**found["seconds"], "tracking": found["tracking_seconds"], "runs": float(len(sweep.runs))}
+
+
+def _load(seeds: int = 1) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "overhead.yaml"
-        path.write_text(SPEC, encoding="utf-8")
+        path.write_text(f"{SPEC}seeds: {seeds}\n", encoding="utf-8")
         return load_sweep(path)

@@ -48,7 +48,7 @@ def folder(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> pd.DataFrame:
-    return pd.read_csv(folder / "results.csv")
+    return pd.read_csv(folder / "results.csv", float_precision="round_trip")
 
 
 def test_results_keep_spec_order_and_every_planned_run(folder: Path, results: pd.DataFrame) -> None:
