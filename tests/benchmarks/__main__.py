@@ -83,8 +83,8 @@ def page(found: dict[str, Any], command: str) -> str:
         parts += [
             "## What the product adds to a bare loop",
             "CPU seconds a run of the embedded world (200 steps of 16 pairs), one worker: the difference of sweeps of "
-            "24 and 8 runs. `share` is what records, files and MLflow add to training and measuring; `once` what tracking "
-            "costs a sweep beside.",
+            "24 and 8 runs. `share` is what records, files and MLflow add to training and measuring; `once` what "
+            "tracking costs a sweep beside.",
             cells([list(found["overhead"]), [f"{value:.3f}" for value in found["overhead"].values()]]),
         ]
     if "memory" in found:

@@ -172,13 +172,15 @@ def process_kills(on: Ground, count: int, seed: int) -> Tally:
         wait(child)
         done = survive(done, at, tally)
     child = fork(sweep_command(at, engine="process"), log=at.root / "log")
-    until = time.monotonic() + 120
-    while time.monotonic() < until and not list(at.folder.glob("*/attempt")):
-        time.sleep(0.02)
+    until = time.monotonic() + 60
+    while time.monotonic() < until and not list(at.folder.glob("*/events.jsonl")):  # a worker has begun
+        time.sleep(0.002)
     workers = [int(pid) for pid in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
     names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers}
     victim = next((pid for pid, name in names.items() if b"spawn_main" in name), None)
-    if victim is not None:
+    if victim is None:
+        tally.wrong.append("no worker was there to be killed")
+    else:
         os.kill(victim, signal.SIGKILL)
         tally.injected += 1
     if (code := wait(child)) != 0:
