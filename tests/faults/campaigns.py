@@ -161,8 +161,23 @@ def rl_kills(on: Ground, count: int, seed: int) -> Tally:
 
 
 def process_kills(on: Ground, count: int, seed: int) -> Tally:
-    """The same with worker processes: the whole group at once, or one worker alone, which costs the sweep nothing."""
+    """The same with worker processes: one worker alone, which costs the sweep nothing, and the whole group at once."""
     tally, draw = Tally(), random.Random(seed)
+    at = on.fresh("worker")
+    child = fork(sweep_command(at, engine="process"), log=at.root / "log")
+    victim, until = None, time.monotonic() + 60
+    while victim is None and time.monotonic() < until:
+        time.sleep(0.002)
+        if list(at.folder.glob("*/events.jsonl")):  # a worker is at work
+            victim = _worker_of(child)
+    if victim is None:
+        tally.wrong.append("no worker was there to be killed")
+    else:
+        os.kill(victim, signal.SIGKILL)
+        tally.injected += 1
+    if (code := wait(child)) != 0:
+        tally.wrong.append(f"a worker killed: the sweep ended with {code}, see {at.root / 'log'}")
+    end(at, on, tally, "a worker killed")
     at, done = on.fresh("process"), {}
     while tally.injected < count:
         child = fork(sweep_command(at, engine="process"), log=at.root / "log")
@@ -171,22 +186,17 @@ def process_kills(on: Ground, count: int, seed: int) -> Tally:
         tally.injected += 1
         wait(child)
         done = survive(done, at, tally)
-    child = fork(sweep_command(at, engine="process"), log=at.root / "log")
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not list(at.folder.glob("*/events.jsonl")):  # a worker has begun
-        time.sleep(0.002)
-    workers = [int(pid) for pid in Path(f"/proc/{child}/task/{child}/children").read_text().split()]
-    names = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in workers}
-    victim = next((pid for pid, name in names.items() if b"spawn_main" in name), None)
-    if victim is None:
-        tally.wrong.append("no worker was there to be killed")
-    else:
-        os.kill(victim, signal.SIGKILL)
-        tally.injected += 1
-    if (code := wait(child)) != 0:
-        tally.wrong.append(f"a worker killed: the sweep ended with {code}, see {at.root / 'log'}")
     end(at, on, tally, "worker processes under kills")
     return tally
+
+
+def _worker_of(driver: int) -> int | None:
+    """A worker process of a driver; None where it has none (any more)."""
+    try:
+        children = Path(f"/proc/{driver}/task/{driver}/children").read_text().split()
+        return next((int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()), None)
+    except OSError:  # one of them has just ended
+        return None
 
 
 def flips(on: Ground, count: int, seed: int) -> Tally:
