@@ -209,9 +209,22 @@ def send(to: Connection, row: RunRow) -> str:
     for at in range(PARAMS_A_CALL, len(params), PARAMS_A_CALL):
         to.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL], synchronous=True)
     data = Dataset(row.data["name"], row.data["digest"], "harness", row.data["source"])
-    to.client.log_inputs(run_id, [DatasetInput(data, [InputTag("mlflow.data.context", "train")])])
+    _log_data(to, run_id, DatasetInput(data, [InputTag("mlflow.data.context", "train")]))
     to.client.set_terminated(run_id, status=row.status, end_time=row.end_ms)
     return run_id
+
+
+def _log_data(to: Connection, run_id: str, data: Any) -> None:
+    """Name the run's data. MLflow looks for the row and then inserts it: where another writer did so in between it
+    fails, and the second try finds the row."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        to.client.log_inputs(run_id, [data])
+    except MlflowException as error:
+        if "unique" not in str(error).lower():
+            raise
+        to.client.log_inputs(run_id, [data])
 
 
 def _find_or_create(to: Connection, row: RunRow) -> str:

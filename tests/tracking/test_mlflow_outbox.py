@@ -74,6 +74,26 @@ def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> N
     assert f"[Report]({link})" in experiment.tags["mlflow.note.content"]
 
 
+def test_another_writer_may_name_the_same_data_at_the_same_moment(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's server fails where a data set's row came to be between its look and its insert."""
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    sweep, real, failed = make_sweep(out), MlflowClient.log_inputs, []
+
+    def log_inputs(self: MlflowClient, run_id: str, *given: Any) -> None:
+        if run_id not in failed:
+            failed.append(run_id)
+            raise MlflowException('UniqueViolation: duplicate key value violates unique constraint "dataset_pk"')
+        real(self, run_id, *given)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs)
+    outbox = Outbox(out, "tiny")
+    assert (outbox.finish(sweep), outbox.reason, len(failed)) == (0, "", 4)
+    assert history(out) == journals(sweep)
+    assert all(run.inputs.dataset_inputs for run in runs_of(out))
+
+
 def test_a_run_carries_what_the_contract_names(out: Path) -> None:
     sweep = make_sweep(out, objectives=["dpo"], rates=[0.4])
     Outbox(out, "tiny").finish(sweep)
