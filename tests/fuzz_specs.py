@@ -18,6 +18,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # before the hub's client is imported: how long a network takes is not the question
+
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
