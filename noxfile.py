@@ -2,6 +2,8 @@
 
 All sessions share one virtual environment, `.venv`: one each would be 2 GB each. It is filled once, and again only
 when what it is made from changes; the stamp inside it, written last, says what that was.
+
+Long because nox reads one file.
 """
 
 from __future__ import annotations
