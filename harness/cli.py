@@ -8,9 +8,12 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.commands import inspect as looking
+from harness.commands import setup as starting
+from harness.commands import sweep as running
+from harness.commands import weights
+from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
-from harness.verbs import looking, running, starting, weights
-from harness.verbs.printing import escaped
 
 app = typer.Typer(
     name="harness",

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.measure import METRICS, Metric
-from harness.measure.records import Array
-from harness.names import look_up, suggestion
-from harness.report.reading import Run, Sweep, read_sweep
-from harness.report.tables import COSTS, cost_row, result_columns, result_row
-from harness.tracking.store import read_table
+from harness.metrics import METRICS, Metric
+from harness.metrics.records import Array
+from harness.report.data.sweep import Run, Sweep, read_sweep
+from harness.report.data.tables import COSTS, cost_row, result_columns, result_row
+from harness.storage.runs import read_table
+from harness.text import look_up, suggestion
 from harness.types import InputError
 
 # Splits of the per-example records by the letter under which a measure's row lists them; S are the samples.

@@ -24,8 +24,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.spec import load_sweep
-from harness.spec.study import load_study
+from harness.config.load import load_sweep
+from harness.config.study import load_study
 from harness.types import InputError
 
 SHIPPED = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from harness.measure.statistics import t_interval
-from harness.report.claims import CLAIMS
+from harness.metrics.statistics import t_interval
+from harness.report.sections.claims import CLAIMS
 from tests.readme import ROOT, table
 
 PAGE = ROOT / "docs" / "literature.md"

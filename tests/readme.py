@@ -11,15 +11,15 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from harness.data.corrupt.table import CORRUPTIONS
-from harness.listing import markdown, written
-from harness.objectives.table import OBJECTIVES
-from harness.spec.benchmarks import EXPECTED
-from harness.spec.cells import world_defaults
-from harness.spec.hub import LORA
-from harness.spec.models import FIELDS, SECTIONS, VARIANTS, expected
-from harness.spec.steering import Budget, Pruner, Sampler
-from harness.spec.targets import ConstraintModel, TargetModel
+from harness.commands.listing import markdown, written
+from harness.config.cells import world_defaults
+from harness.config.lm_eval_section import EXPECTED
+from harness.config.model_section import LORA
+from harness.config.sections import FIELDS, SECTIONS, VARIANTS, expected
+from harness.config.study_settings import Budget, Pruner, Sampler
+from harness.config.study_targets import ConstraintModel, TargetModel
+from harness.corruptions.registry import CORRUPTIONS
+from harness.objectives.registry import OBJECTIVES
 from harness.types import LmEvalSpec, LoraSpec, Parameter
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ REASON = "Long because"  # a module whose docstring says so may be longer
 # Public functions that the product does not call and no page names, each with its reason.
 KEPT = {
     "harness.rlhf.best_of_n.best_of_n_distribution": "the closed form that sampled best-of-n is tested against",
-    "harness.rlhf.policy_loss.sequence_reinforce": "the plain estimator that the clipped loss is tested against",
+    "harness.rlhf.losses.sequence_reinforce": "the plain estimator that the clipped loss is tested against",
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

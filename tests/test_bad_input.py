@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import run
-from harness.spec import load_sweep
+from harness.config.load import load_sweep
 from harness.types import InputError
 
 BASE = "name: t\nworld: {kind: mythworld}\nobjectives:\n  - {name: dpo, beta: 1}\n"

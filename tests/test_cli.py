@@ -130,7 +130,7 @@ def test_list_others(capsys, what, name):
 
 
 def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
-    checks = importlib.import_module("harness.sweep.checks")
+    checks = importlib.import_module("harness.sweep.verify")
     monkeypatch.setattr(checks, "check", lambda folder: (["abc examples.parquet: differs"], []))
     assert run(["verify", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "abc examples.parquet: differs\n"

@@ -11,8 +11,8 @@ import yaml
 from typer.main import get_command
 
 from harness.cli import app
-from harness.spec import TOP_KEYS, load_sweep
-from harness.spec.study import load_study
+from harness.config.load import TOP_KEYS, load_sweep
+from harness.config.study import load_study
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False).stdout

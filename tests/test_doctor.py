@@ -5,9 +5,9 @@ import socket
 
 import pytest
 
-from harness import doctor
 from harness.cli import run
-from harness.doctor import BAD, CHECKS, NOTE, OK, Finding, examine, lines
+from harness.commands import doctor
+from harness.commands.doctor import BAD, CHECKS, NOTE, OK, Finding, examine, lines
 
 
 def test_this_machine_is_fit(capsys, tmp_path, monkeypatch):

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 
 from harness import load
-from harness.measure import METRICS
-from harness.measure.records import where
+from harness.metrics import METRICS
+from harness.metrics.records import where
 from harness.report.page import write_report
-from harness.tracking.store import find_run, read_table
+from harness.storage.runs import find_run, read_table
 from harness.types import InputError
 from tests.report.fixture import STEPS, grid, write_sweep
 

@@ -81,7 +81,7 @@ def test_torch_free_modules_load_no_torch() -> None:
 
 
 # Each rule, broken on purpose.
-SANE = {"harness": "", "harness.types": "", "harness.names": "from harness.types import InputError"}
+SANE = {"harness": "", "harness.types": "", "harness.identity": "from harness.types import InputError"}
 
 
 def test_direction_rule_catches() -> None:
@@ -89,31 +89,36 @@ def test_direction_rule_catches() -> None:
         return direction_problems({**SANE, name: source, **more}, {})
 
     assert problems("harness.types", "from harness import names")
-    assert problems("harness.types", "def f():\n    import harness.names")
-    assert problems("harness.types", "if TYPE_CHECKING:\n    from harness.names import run_key")
+    assert problems("harness.types", "def f():\n    import harness.identity")
+    assert problems("harness.types", "if TYPE_CHECKING:\n    from harness.identity import run_key")
     assert problems("harness.types", "from .names import run_key")
-    assert problems("harness.data.pairs", "import harness.tracking.store")  # neighbours
-    assert problems("harness.report.page", "from harness.tracking.mlflow_views import serve")
-    assert problems("harness.report.page", "from harness.spec import load_sweep")
+    assert problems("harness.data.pairs", "import harness.storage.runs")  # neighbours
+    assert problems("harness.report.page", "from harness.tracking.views import serve")
+    assert problems("harness.report.page", "from harness.config.load import load_sweep")
     assert problems("harness.shed", "")  # no layer
-    assert not problems("harness.report.page", "from harness.tracking.store import load_result\nimport harness.names")
-    assert not problems("harness.measure.table", "from . import geometry", **{"harness.measure.geometry": ""})
-    assert direction_problems(SANE, {("harness.names", "harness.cli"): "stale"})
+    assert not problems("harness.report.page", "from harness.storage.runs import load_result\nimport harness.identity")
+    assert not problems("harness.metrics.registry", "from . import geometry", **{"harness.metrics.geometry": ""})
+    assert direction_problems(SANE, {("harness.identity", "harness.cli"): "stale"})
 
 
 def test_home_rule_catches() -> None:
     assert home_problems({"harness.sweep.run": "def f():\n    import mlflow.tracking"})
     assert home_problems({"harness.sweep.run": "import importlib\nimportlib.import_module('optuna')"})
-    assert not home_problems({"harness.tracking.mlflow_outbox": "from mlflow import MlflowClient"})
+    assert not home_problems({"harness.tracking.outbox": "from mlflow import MlflowClient"})
 
 
 def test_load_rule_catches() -> None:
-    chain = {"harness": "", "harness.names": "from harness.a import b", "harness.a": "import torch", "harness.a.b": ""}
-    assert load_problems(chain, ("harness.names",), {"torch"}) == [
-        "harness.names: importing it imports torch, in harness.a"
+    chain = {
+        "harness": "",
+        "harness.identity": "from harness.a import b",
+        "harness.a": "import torch",
+        "harness.a.b": "",
+    }
+    assert load_problems(chain, ("harness.identity",), {"torch"}) == [
+        "harness.identity: importing it imports torch, in harness.a"
     ]
     lazy = {**chain, "harness.a": "if TYPE_CHECKING:\n    import torch\ndef f():\n    import torch"}
-    assert not load_problems(lazy, ("harness.names",), {"torch"})
+    assert not load_problems(lazy, ("harness.identity",), {"torch"})
     assert load_problems(
         {"harness.x": "try:\n    import torch\nexcept ImportError:\n    torch = None"}, ("harness.x",), {"torch"}
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from harness.report.claims import CLAIMS
+from harness.report.sections.claims import CLAIMS
 from tests.literature import PAGE, REPORTS, rendered, verdicts
 
 TEXT = PAGE.read_text(encoding="utf-8")

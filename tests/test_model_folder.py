@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data.text import data_notes
+from harness.config.load import load_sweep
+from harness.data.splits import data_notes
+from harness.identity import run_key
 from harness.model_files.folder import folder_sha256, read_folder
-from harness.names import run_key
-from harness.spec import load_sweep
 from harness.types import InputError, LoraSpec
 from tests.models.families import write
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.objectives.table import OBJECTIVES
+from harness.objectives.registry import OBJECTIVES
 from harness.palette import COLOURS, FIRST, looks
-from harness.report.material import read_material
-from harness.tracking.mlflow_rows import read_plan
+from harness.report.data.context import read_material
+from harness.tracking.rows import read_plan
 from tests.report.fixture import grid, write_sweep
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from harness.spec import STUDY_KEYS, TOP_KEYS, load_sweep
+from harness.config.load import STUDY_KEYS, TOP_KEYS, load_sweep
 from tests.readme import README, REFERENCE, TOP, reference, rendered
 
 ROOT = README.parent

@@ -145,7 +145,7 @@ def test_a_study_searches_it(product: Path) -> None:
     path = product / "hunt.yaml"
     path.write_text(yaml.safe_dump(study), encoding="utf-8")
     script = (
-        "from harness.spec.study import load_study; import sys;"
+        "from harness.config.study import load_study; import sys;"
         "print(*[axis for arm in load_study(sys.argv[1]).arms for axis in arm.space])"
     )
     done = subprocess.run(

@@ -21,15 +21,15 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from harness.cli import run
-from harness.names import slug
-from harness.spec import load_sweep
-from harness.sweep.pack.resuming import HEADS, RECORDS, STATE, resume
-from harness.sweep.run import Means, run_sweep
-from harness.tracking.arrays import load_arrays
-from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.tracking.mlflow_server import serve
-from harness.tracking.store import open_run
+from harness.config.load import load_sweep
+from harness.storage.arrays import load_arrays
+from harness.storage.checkpoints import load_checkpoints, save_checkpoint
+from harness.storage.runs import open_run
+from harness.sweep.run import SweepOptions, run_sweep
+from harness.text import slug
+from harness.tracking.server import serve
 from harness.types import InputError
+from harness.worker.checkpointing import HEADS, RECORDS, STATE, resume
 
 CANARY = "canary-4f1c9e77d2"
 SPEC = {
@@ -171,7 +171,7 @@ def swept(tmp_path_factory) -> Path:
             patch.setenv(name, value)
         with (root / "said").open("w") as said, patch.context() as inner:
             inner.setattr(sys, "stderr", said)
-            code = run_sweep(load_sweep(root / "s.yaml"), root / "runs", 1, Console(file=said), Means("inline"))
+            code = run_sweep(load_sweep(root / "s.yaml"), root / "runs", 1, Console(file=said), SweepOptions("inline"))
         assert code == 0
         patch.delenv("MLFLOW_TRACKING_URI")
         assert run(["sync", str(root / "runs" / "secret")]) == 0

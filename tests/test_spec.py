@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.data.mythworld import reference_key
-from harness.labels import readable_name, readable_names
-from harness.names import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
-from harness.names import plain as plain_data
-from harness.spec import load_sweep
-from harness.spec.models import FIELDS, SECTIONS, VARIANTS
-from harness.spec.yaml_strict import parse_yaml, plain
-from harness.sweep.packs import pack_key
+from harness.config.load import load_sweep
+from harness.config.sections import FIELDS, SECTIONS, VARIANTS
+from harness.config.strict_yaml import parse_yaml, plain
+from harness.data.mythworld.world import reference_key
+from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
+from harness.identity import plain as plain_data
+from harness.run_names import readable_name, readable_names
+from harness.sweep.packing import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
 
@@ -178,7 +178,7 @@ def test_world_defaults_only_where_the_spec_gives_none(tmp_path):
     smooth = dict(sweep.runs[-1].objective.hyperparameters)
     assert (smooth["reduction"], smooth["gamma"], smooth["tau"], smooth["alpha"]) == ("sum", 1.0, 2.0, 1.0)
     given = load(tmp_path, text + "  - {name: dpo, beta: 0.3}\n  - {name: cpo_smooth, reduction: mean}\n").runs
-    from harness.objectives.table import OBJECTIVES
+    from harness.objectives.registry import OBJECTIVES
 
     registry = {name: parameter.default for name, parameter in OBJECTIVES["cpo_smooth"].hyperparameters.items()}
     assert given[0].objective.beta == 0.3
@@ -186,7 +186,7 @@ def test_world_defaults_only_where_the_spec_gives_none(tmp_path):
 
 
 def test_real_data_takes_the_registry_defaults(tmp_path):
-    from harness.objectives.table import OBJECTIVES
+    from harness.objectives.registry import OBJECTIVES
 
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
     (run,) = load(tmp_path, "name: t\ndata: {path: p.jsonl}\nmodel: {kind: tiny}\nobjectives: [{name: dpo}]\n").runs
@@ -343,7 +343,7 @@ def test_plan_takes_measured_costs(tmp_path):
 
 
 def test_plan_knows_what_is_done(tmp_path, monkeypatch):
-    from harness.tracking import store
+    from harness.storage import runs as store
 
     def read(folder):
         path = folder / "result.json"
@@ -365,7 +365,8 @@ def test_plan_knows_what_is_done(tmp_path, monkeypatch):
 
 def test_loading_and_planning_import_no_heavy_library():
     code = (
-        "import sys; from pathlib import Path; from harness.spec import load_sweep; from harness.sweep.plan import *;"
+        "import sys; from pathlib import Path;"
+        "from harness.config.load import load_sweep; from harness.sweep.plan import *;"
         "describe(load_sweep('experiments/quick.yaml'), Path('no-such-runs'));"
         "print(sorted({'torch', 'mlflow', 'pandas', 'transformers', 'optuna'} & set(sys.modules)))"
     )

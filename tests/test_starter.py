@@ -5,8 +5,8 @@ import json
 import pytest
 
 from harness.cli import run
-from harness.spec import load_sweep
-from harness.starter import starter
+from harness.commands.init import starter
+from harness.config.load import load_sweep
 
 ROWS = [{"prompt": f"Question {i}?", "chosen": "A good answer.", "rejected": "A bad one."} for i in range(40)]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from harness.data.source import RowError
+from harness.data.files import RowError
 
 # (turns before the answers as (role, content), chosen answer, rejected answer) -> (prompt, chosen, rejected) texts.
 Render = Callable[[Sequence[tuple[str, str]], str, str], tuple[str, str, str]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from harness.data.source import RawRow
+from harness.data.files import RawRow
 from harness.types import DataSpec, InputError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

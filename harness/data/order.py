@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.names import uniform
+from harness.identity import uniform
 
 
 def _by_hash(ids: Sequence[str], seed: int, purpose: str) -> list[int]:

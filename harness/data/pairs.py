@@ -12,10 +12,11 @@ from itertools import islice
 from typing import Any
 
 from harness.data.chat import Render
-from harness.data.forms import FIELDS, FORMATS, Form, detect, paired, parse_columns, renamed, row_texts
+from harness.data.files import MAX_ROW_BYTES, RawRow, RowError, content_sha256, read_rows
+from harness.data.formats import FIELDS, FORMATS, Form, detect, paired, parse_columns, renamed, row_texts
 from harness.data.notes import Note, make_note, oddities, overlap
-from harness.data.source import MAX_ROW_BYTES, RawRow, RowError, content_sha256, read_rows
-from harness.names import content_hash, suggestion, uniform
+from harness.identity import content_hash, uniform
+from harness.text import suggestion
 from harness.types import DataSpec, InputError, PreferencePair
 
 __all__ = ["FORMATS", "Note", "PairTable", "content_sha256", "overlap", "read_pairs", "split"]
@@ -157,7 +158,7 @@ def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None =
 
     `spec.format`: `pairs` has prompt, chosen and rejected as text or as lists of {role, content}, written by `render`
     (a chat template) or as `harness.data.transcripts` says; without a prompt, chosen and rejected begin with it. `hh`
-    has whole transcripts. `unpaired` has prompt, completion and label (`harness.data.forms.paired`). Empty: detected.
+    has whole transcripts. `unpaired` has prompt, completion and label (`harness.data.formats.paired`). Empty: detected.
     `spec.limit` takes the first rows. `split` stands for `spec.split`.
 
     Rows that are broken, empty or identical are dropped and counted under `on_bad_row: drop`; under `error` they

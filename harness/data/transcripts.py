@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.data.source import RowError
+from harness.data.files import RowError
 
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 _SPEAKERS = {"system": "System", "user": "Human", "assistant": "Assistant"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.evaluation.preference_task import NAME
-from harness.names import suggestion
+from harness.text import suggestion
 from harness.types import InputError
 
 ALLOWED = (

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.lanes import LaneGroup, Pack, columns, joined, select
-from harness.models.logps import oriented
-from harness.models.pack import LaneModel
-from harness.models.readout import read_pairs
+from harness.models.lane_model import LaneModel
+from harness.models.logps import oriented, read_pairs
+from harness.models.pack import LaneGroup, Pack, columns, joined, select
 from harness.models.unpadded import Room, rooms
 from harness.types import PairLogps, Record
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.evaluation.preference_task import NAME
-from harness.names import content_hash
+from harness.identity import content_hash
 from harness.types import InputError
 
 FEWSHOT_SEED = 1234  # lm-eval's own default

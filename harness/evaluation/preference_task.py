@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from harness.data.rows import TokenisedPair
-from harness.names import content_hash
-from harness.tracking.files import write_atomic
+from harness.identity import content_hash
+from harness.storage.atomic import write_atomic
 
 NAME = "preference"
 VERSION = 1  # bump when texts or order change

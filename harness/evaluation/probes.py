@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.models.lane_model import LaneModel
 from harness.models.logps import Corpus, oriented, pair_logps
-from harness.models.pack import LaneModel
 
 
 def gradient_products(model: LaneModel, corpus: Corpus, index: Tensor, flipped: Tensor) -> np.ndarray:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.models.architecture import Architecture, skeleton
 from harness.models.generate import Samples, pad_prompts, sample, score_samples
-from harness.models.load import Architecture, skeleton
-from harness.models.pack import LaneModel, build_lanes
+from harness.models.lane_model import LaneModel, build_lanes
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.names import file_sha256
+from harness.identity import file_sha256
 from harness.types import InputError
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX = (

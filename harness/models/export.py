@@ -12,18 +12,159 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.data import mythtokens
-from harness.data.tokens import SPECIALS as TEXT_SPECIALS
+from harness.data.mythworld import tokens as mythtokens
+from harness.data.tokenize import SPECIALS as TEXT_SPECIALS
+from harness.identity import file_sha256
 from harness.model_files.folder import CONFIG, INDEX, NAMES
-from harness.models.card import model_card
+from harness.models.architecture import Architecture, skeleton
 from harness.models.folder import Source, base_model, quiet, source_of
-from harness.models.load import Architecture, skeleton
 from harness.models.lora import is_linear, target_names
 from harness.models.weights import FILE, WeightsNote, load_weights_file
-from harness.names import file_sha256
-from harness.tracking.files import read_json
-from harness.tracking.store import load_result
+from harness.storage.atomic import read_json
+from harness.storage.runs import load_result
 from harness.types import InputError, LoraSpec, PathModelSpec
+
+# Measures of `results.csv` that say something of the model itself, with what they mean.
+MEASURES = {
+    "reward_accuracy": "held-out pairs whose chosen response gained more against the reference",
+    "ranking_accuracy": "held-out pairs whose chosen response has the higher log-prob",
+    "undesirable_zone": "held-out pairs whose chosen response lost log-prob and is not ranked first",
+    "chosen_displacement": "change of the chosen response's log-prob, nats",
+    "rejected_displacement": "change of the rejected response's log-prob, nats",
+    "kl": "estimated divergence from the reference on free-running samples, nats per response",
+    "gold_reward": "true reward of free-running samples (embedded world only)",
+    "ood_ranking_accuracy": "the ranking on pairs of another distribution",
+}
+
+
+def model_card(result: Mapping[str, Any], note: WeightsNote, pairs: Mapping[str, Any]) -> str:
+    """The card as Markdown with the hub's front matter, from a run's `result.json` and its provenance of `pairs`."""
+    config = result["config"]
+    objective, corruption, training = config["objective"], config["corruption"], config["training"]
+    rate = "" if corruption["rate"] is None else f" {corruption['rate']:g}"
+    rows = [
+        ("objective", objective["name"]),
+        *((name, value) for name, value in objective["hyperparameters"]),
+        ("corruption", f"{corruption['kind']}{rate}"),
+        ("seed", config["seed"]),
+        *training.items(),
+        ("weights", f"{note.kind}, {note.rule}, after step {note.step} of {result['steps']}"),
+        ("status", result["status"]),
+        ("run key", result["run_key"]),
+    ]
+    return "\n".join(
+        [
+            *_front(config, note),
+            f"# {result['name'].partition('-')[2]}",
+            "",
+            "One run of a sweep of preference objectives, trained to compare recipes under stated noise.",
+            "",
+            "## Recipe",
+            "",
+            *_table(rows),
+            "",
+            "## Model and data",
+            "",
+            *_table([*_sources(config), ("training pairs", pairs["pairs"]), ("their SHA-256", pairs["sha256"])]),
+            "",
+            "## Measures",
+            "",
+            *_table([(f"{name}: {text}", _number(result["results"].get(name))) for name, text in MEASURES.items()]),
+            "",
+            "On clean held-out pairs of the same source. One run says nothing of the spread over seeds: that stands in",
+            "the sweep's report.",
+            "",
+            "## Limits",
+            "",
+            *_limits(config, note),
+            "",
+        ]
+    )
+
+
+def _front(config: Mapping[str, Any], note: WeightsNote) -> list[str]:
+    model = config["model"] or {}
+    own = [f"base_model: {model['path']!r}"] if model.get("path") else []
+    library = "peft" if note.kind == "lora" else "transformers"
+    tags = ["tags:", *(f"- {tag}" for tag in ("preference-harness", config["objective"]["name"]))]
+    return ["---", f"library_name: {library}", *own, "pipeline_tag: text-generation", *tags, "---", ""]
+
+
+def _sources(config: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    if config["world"] is not None:
+        world = config["world"]
+        return [("world", world["kind"]), ("misaligned", world["misaligned"]), ("labels", world["labels"])]
+    data, model = config["data"], config["model"]
+    rows = [("data SHA-256", data["sha256"]), ("data format", data["format"] or "detected")]
+    rows += [(name, data[name]) for name in ("max_length", "max_prompt_length")]
+    if model["kind"] == "tiny":
+        return [*rows, ("model", "a small Llama trained on the chosen responses of the data itself")]
+    return [*rows, ("base model", model["path"]), ("base model's hash", model["sha256"]), ("dtype", model["dtype"])]
+
+
+def _limits(config: Mapping[str, Any], note: WeightsNote) -> list[str]:
+    lines = ["- Prompts and responses were tokenised each on its own and longer ones cut at the lengths above."]
+    if config["corruption"]["kind"] != "none":
+        lines.append("- The training labels were damaged on purpose; the model learned from them.")
+    if note.rule == "best":
+        lines.append("- The checkpoint was chosen on the pairs it is measured on, which flatters the measures.")
+    if config["world"] is not None or config["model"]["kind"] == "tiny":
+        lines.append("- Far too small to be of use outside the comparison.")
+    return [*lines, "- Nothing was done for safety beyond what the data and the base model hold."]
+
+
+def _number(value: Any) -> str:
+    return "not measured" if value is None else f"{value:.4g}"
+
+
+def _table(rows: list[tuple[str, Any]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {_cell(name)} | {_cell(value)} |" for name, value in rows)]
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(c for c in text if c.isprintable()).replace("|", "\\|").replace("<", "&lt;")
+
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+
+def open_exported(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """The model of an exported folder, on `device`, with its tokenizer; an adapter stands on its base model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    own: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(folder, **own)
+    if (folder / ADAPTER_CONFIG).is_file():
+        from peft import AutoPeftModelForCausalLM
+
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, **own)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, dtype="auto", **own)
+    return model.eval().to(device), tokenizer
+
+
+@torch.no_grad()
+def put_weights(model: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Put a run's tensors, under the names of its weights file, into an opened model of the same base.
+
+    Raises RuntimeError where a tensor has no place in the model, so that no run is taken for another.
+    """
+    if hasattr(model, "peft_config"):
+        from peft import set_peft_model_state_dict
+
+        found: Any = set_peft_model_state_dict(model, dict(tensors))
+        if found.unexpected_keys:
+            raise RuntimeError(f"adapter tensors without a place: {', '.join(sorted(found.unexpected_keys)[:3])}")
+        return
+    places = dict(model.named_parameters())
+    if lost := sorted(set(places) ^ set(tensors)):
+        raise RuntimeError(f"tensors without a place or places without a tensor: {', '.join(lost[:3])}")
+    for name, tensor in tensors.items():
+        places[name].copy_(tensor)
+
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 

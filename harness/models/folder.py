@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.model_files.place import hub_folder
+from harness.model_files.location import hub_folder
+from harness.models.lane_model import flatten, scaled_logits
 from harness.models.lora import adapt, initial_adapters
-from harness.models.pack import flatten, scaled_logits
 from harness.types import InputError, LoraSpec, PathModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

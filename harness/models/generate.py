@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.pack import LaneModel
-from harness.models.picked import picked_logps
+from harness.models.lane_model import LaneModel
+from harness.models.logps import picked_logps
 
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64

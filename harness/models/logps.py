@@ -8,13 +8,34 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from harness.data.rows import CHOSEN, PROMPT, REJECTED, PairRows
-from harness.models import extras
-from harness.models.pack import LaneModel
-from harness.models.picked import picked_logps
+from harness.models import loss_inputs as extras
+from harness.models.lane_model import LaneModel
 from harness.models.unpadded import Room, fits, hidden_tokens
 from harness.types import PairLogps
+
+# Logits of a lane that are held at once (fp32 numbers). Both bounds count one lane, so no bit depends on neighbours.
+WHOLE = 2**26  # up to here all of a forward's; beyond, parts of PART, computed again in the backward pass
+PART = 2**24
+
+
+def picked_logps(model: LaneModel, hidden: Tensor, target: Tensor) -> Tensor:
+    """Log-probs `(K * B, R)` of the tokens `target` `(K * B, R)` after hidden states `(K * B, R, d)`, fp32."""
+    rows = hidden.shape[0] // model.lanes * int(model.model.config.vocab_size)
+    if rows * hidden.shape[1] <= WHOLE:
+        return _picked(model, hidden, target)
+    width = max(PART // rows, 1)
+    parts = zip(torch.split(hidden, width, 1), torch.split(target, width, 1), strict=True)
+    if not torch.is_grad_enabled():
+        return torch.cat([_picked(model, *part) for part in parts], 1)
+    return torch.cat([checkpoint(_picked, model, *part, use_reentrant=False) for part in parts], 1)
+
+
+def _picked(model: LaneModel, hidden: Tensor, target: Tensor) -> Tensor:
+    # log_softmax works row by row, so a row's bits do not depend on the rows around it (logsumexp's do).
+    return model.head(hidden).log_softmax(-1).gather(-1, target[..., None]).squeeze(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,3 +237,43 @@ def oriented(pairs: PairLogps, flipped: Tensor) -> PairLogps:
         other = "rejected_" + name.removeprefix("chosen_")
         extra[name], extra[other] = swapped(extra[name], extra[other])
     return PairLogps(chosen, rejected, chosen_len, rejected_len, extra)
+
+
+def pair_scores(model: LaneModel, corpus: Corpus, index: Tensor) -> PairLogps:
+    """Scores of both responses of the pairs `index` `(K, B)` by each lane's scalar head, as `chosen` and `rejected`.
+
+    A response is scored at its last token (end-of-sequence, unless it was cut), having read prompt and response.
+    """
+    flat = index.reshape(-1)
+    segment = corpus.segment[flat]
+    chosen_len, rejected_len = corpus.chosen_len[index], corpus.rejected_len[index]
+    prompt_len = (segment == PROMPT).sum(-1)
+    last = prompt_len + chosen_len.view(-1).long() - 1
+    ends = torch.stack([last, last + rejected_len.view(-1).long()], -1)
+    scores = model.score(model.hidden_at(corpus.ids[flat], attention_mask(segment), corpus.position[flat], ends))
+    chosen, rejected = (side.view(index.shape) for side in scores.unbind(-1))
+    return PairLogps(chosen, rejected, chosen_len, rejected_len)
+
+
+def read_pairs(
+    model: LaneModel,
+    reference: LaneModel | None,
+    corpus: Corpus,
+    index: Tensor,
+    needs: frozenset[str],
+    scores: bool,
+    room: Room | None = None,
+) -> tuple[PairLogps, PairLogps]:
+    """Policy and reference on the pairs `index` `(K, B)`; with `scores` a reward model, whose reference is zero.
+
+    `room`: see `pair_logps_with`.
+    """
+
+    def read(part: Tensor) -> tuple[PairLogps, PairLogps]:
+        if not scores:
+            return pair_logps_with(model, reference, corpus, part, needs, room)
+        own = pair_scores(model, corpus, part)
+        nothing = torch.zeros_like(own.chosen)
+        return own, PairLogps(nothing, nothing, own.chosen_len, own.rejected_len)
+
+    return model.spread(index, read)

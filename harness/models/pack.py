@@ -1,257 +1,149 @@
-"""Lanes by module surgery: one transformers decoder whose trainable state carries a leading lane dimension K.
-
-Modules with trainable parameters (all of a model, or the adapters over a frozen one) are replaced by versions with
-stacked parameters; lanes are folded into the batch everywhere else, so attention code stays transformers' own. All
-trainable state of a pack is one `(K, P)` matrix and its gradient another: a lane is a row, which makes clipping, AdamW,
-masking and checkpointing per-lane row operations.
-"""
+"""What the trainer trains: lanes of a pack, and the objectives of a pack as groups of lanes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness.models.lane_layers import LaneByLane, LaneFrozen, lane_version
-from harness.models.lora import LaneLora, Lora, is_linear
-
-# Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
-LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
-
-T = TypeVar("T")
+from harness.models.architecture import Architecture
+from harness.models.logps import Corpus
+from harness.objectives import OBJECTIVES
+from harness.objectives.registry import Objective
+from harness.types import LossOutput, ObjectiveSpec, PairLogps, TrainingSpec
 
 
-F = TypeVar("F", bound=Callable[..., Any])
+@dataclass(frozen=True, slots=True)
+class EvalSet:
+    """A fixed set of pairs scored at every checkpoint: corpus rows `(n,)`, and which are labelled the other way."""
+
+    split: str
+    ids: tuple[str, ...]
+    rows: Tensor
+    flipped: Tensor
 
 
-def _in_compute_dtype(method: F) -> F:
-    """Run a method of `LaneModel` under autocast where the model computes in another dtype than its weights have."""
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One run in a pack. `batches` `(steps, B)` are corpus rows, `flipped` `(steps, B)` those labelled otherwise."""
 
-    @wraps(method)
-    def run(self: LaneModel, *args: Any, **kwargs: Any) -> Any:
-        if self.compute is None:
-            return method(self, *args, **kwargs)
-        with torch.autocast(self.flat.device.type, self.compute):
-            return method(self, *args, **kwargs)
+    key: str
+    objective: ObjectiveSpec
+    training: TrainingSpec
+    weights: Tensor  # (P,)
+    batches: Tensor
+    flipped: Tensor
+    evals: tuple[EvalSet, ...] = ()
 
-    return run  # type: ignore[return-value]  # the same signature
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may)."""
+
+    architecture: Architecture
+    corpus: Corpus
+    lanes: tuple[Lane, ...]
+    checkpoints: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True)
-class LaneModel:
-    """A decoder for K lanes. `flat` `(K, P')` holds every trainable parameter; the modules of `model` read views of it.
+@dataclass(frozen=True, slots=True)
+class LaneGroup:
+    """Lanes of a pack that share an objective and its structural options; number options become `(k, 1)` columns."""
 
-    P' is P filled up with zeros to a multiple of 64: rows then stay aligned with vector instructions, whose results
-    may differ from their scalar tails in the last bit, and a lane's update does not depend on its row.
-    """
-
-    model: Any  # a transformers causal LM after surgery
-    flat: Tensor
-    parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
-    recomputes: bool = False  # gradient checkpointing
-    compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
+    row: Objective
+    lanes: tuple[int, ...]
+    hyperparameters: Mapping[str, Any]
+    state: dict[str, Tensor] = field(default_factory=dict)
 
     @property
-    def lanes(self) -> int:
-        """K."""
-        return self.flat.shape[0]
+    def needs(self) -> frozenset[str]:
+        """Keys of `PairLogps.extra` that the group's objective reads."""
+        return frozenset(self.row.needs)
 
-    @property
-    def layers(self) -> int:
-        """Decoder layers."""
-        return int(self.model.config.num_hidden_layers)
+    def loss(self, policy: PairLogps, reference: PairLogps, index: Tensor, update: bool) -> LossOutput:
+        """The group's loss for tensors `(k, B)`; with `update` the objective's running state moves on.
 
-    @property
-    def _llama(self) -> bool:
-        return self.model.config.model_type in LLAMA_LAYOUT
-
-    @_in_compute_dtype
-    def hidden(self, ids: Tensor, mask: Tensor, position: Tensor, cache: Any = None) -> Tensor:
-        """Last hidden states `(K * B, T, d)`; ids, positions `(K * B, T)` and an additive mask `(K * B, 1, T, S)`."""
-        self._recompute(cache is None)
-        output = self.model.base_model(
-            input_ids=ids,
-            attention_mask=mask.to(self.model.dtype),
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=cache is not None,
-        )
-        return output.last_hidden_state  # type: ignore[no-any-return]
-
-    @_in_compute_dtype
-    def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
-        """Last hidden states `(K * B, R, d)` at the row indices `source` `(K * B, R)` alone.
-
-        Where the decoder is laid out as Llama's, its last layer's attention needs every position, what follows it
-        only those that predict something: MLP and norm are not computed for prompts and padding. The same numbers as
-        `hidden` gathered at `source`.
+        `index` `(k, B)` names the corpus rows, which is where per-pair state is kept.
         """
-        if not self._llama:
-            return _gathered(self.hidden(ids, mask, position), source)
-        self._recompute(True)
-        decoder = self.model.model
-        hidden = decoder.embed_tokens(ids)
-        rotary = decoder.rotary_emb(hidden, position)
-        mask = mask.to(self.model.dtype)
-        for layer in decoder.layers[:-1]:
-            hidden = layer(hidden, attention_mask=mask, position_ids=position, position_embeddings=rotary)
-        last = decoder.layers[-1]
-        attended, _ = last.self_attn(
-            hidden_states=last.input_layernorm(hidden), attention_mask=mask, position_embeddings=rotary
-        )
-        hidden = _gathered(hidden + attended, source)
-        hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
-        return decoder.norm(hidden)  # type: ignore[no-any-return]
-
-    @_in_compute_dtype
-    def decode(self, ids: Tensor, mask: Tensor, places: tuple[Tensor, ...], cache: Any) -> Tensor:
-        """Last hidden states `(K * B, t, d)` of the next t tokens, behind those that `cache` holds.
-
-        `places` holds what `places` gives for the positions of `ids` `(K * B, t)`; `mask` `(K * B, 1, t, S)` is
-        additive over the S positions cached so far, these t among them.
-        """
-        if not self._llama:
-            return self.hidden(ids, mask, places[0], cache)
-        self._recompute(False)
-        decoder = self.model.model
-        hidden = decoder.embed_tokens(ids)
-        mask = mask.to(self.model.dtype)
-        for layer in decoder.layers:
-            hidden = layer(hidden, attention_mask=mask, position_embeddings=places, past_key_values=cache)
-        return decoder.norm(hidden)  # type: ignore[no-any-return]
-
-    def places(self, position: Tensor) -> tuple[Tensor, ...]:
-        """What `decode` reads of positions `(K * B, t)`: cosines and sines `(K * B, t, head width)`, or themselves."""
-        if not self._llama:
-            return (position,)
-        like = torch.empty(0, dtype=self.model.dtype, device=self.flat.device)
-        return self.model.model.rotary_emb(like, position)  # type: ignore[no-any-return]
-
-    def _recompute(self, allowed: bool) -> None:
-        """Layers recompute their activations in the backward pass where that was asked for; never beside a cache."""
-        if self.recomputes:
-            for module in self.model.modules():
-                if getattr(module, "gradient_checkpointing", None) is not None:
-                    module.training = allowed and torch.is_grad_enabled()
-
-    def gradient(self, objective: Tensor, out: Tensor | None = None) -> Tensor:
-        """d objective / d flat for a scalar that is a sum over lanes, so lane k's row is its own gradient.
-
-        Written into `out` `(K, P')` where it is given; its columns beyond P are left as they are.
-        """
-        out = torch.zeros_like(self.flat) if out is None else out
-        start = 0
-        for part in torch.autograd.grad(objective, self.parameters):
-            size = part[0].numel()
-            out[:, start : start + size].view(part.shape).copy_(part)
-            start += size
-        return out
-
-    def norm(self, grad: Tensor) -> Tensor:
-        """The norm `(K, 1)` of each lane's gradient."""
-        norm: Tensor = torch.linalg.vector_norm(grad, dim=1, keepdim=True)
-        return norm
-
-    def spread(self, index: Tensor, read: Callable[[Tensor], T]) -> T:
-        """What is read of the pairs `index` `(K, B)`: here, all of them in this process."""
-        return read(index)
-
-    def weights(self, lane: int) -> Tensor:
-        """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
-        size = sum(parameter[0].numel() for parameter in self.parameters)
-        return self.flat[lane, :size].detach().cpu().clone()
-
-    def score(self, hidden: Tensor) -> Tensor:
-        """Scores `(K * B, ...)` in fp32 of hidden states `(K * B, ..., d)`, for an architecture with a scalar head."""
-        # Not a matrix product: with one column the library picks its kernel by the number of lanes.
-        weight = self.model.score.weight
-        rows = hidden.reshape(self.lanes, -1, weight.shape[-1])
-        scores: Tensor = (rows * weight).sum(-1).float().reshape(hidden.shape[:-1])
-        return scores
-
-    @_in_compute_dtype
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits `(..., V)` in fp32 of hidden states `(K * B, ..., d)`."""
-        return scaled_logits(self.model.config, self.model.get_output_embeddings()(hidden).float())
+        if not self.row.state:
+            return self.row.loss(policy, reference, **self.hyperparameters)
+        now = {
+            name: self.state[name].gather(1, index) if kind.scope == "pair" else self.state[name]
+            for name, kind in self.row.state.items()
+        }
+        output = self.row.loss(policy, reference, state=now, **self.hyperparameters)
+        if update and output.state is not None:
+            for name, kind in self.row.state.items():
+                value = output.state[name].detach()
+                if kind.scope == "pair":
+                    self.state[name].scatter_(1, index, value)
+                else:
+                    self.state[name].copy_(value)
+        return output
 
 
-def scaled_logits(config: Any, logits: Tensor) -> Tensor:
-    """The logits of a model from those of its output layer: some architectures scale them or cap them softly."""
-    if scale := getattr(config, "logit_scale", None):  # Cohere
-        logits = logits * scale
-    if divisor := getattr(config, "logits_scaling", None):  # Granite
-        logits = logits / divisor
-    cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
-    return logits if cap is None else torch.tanh(logits / cap) * cap
+def lane_groups(objectives: Sequence[ObjectiveSpec], rows: int, device: torch.device) -> tuple[LaneGroup, ...]:
+    """Group lanes by objective and structural options, in order of first appearance. `rows`: pairs in the corpus.
 
-
-def _gathered(hidden: Tensor, source: Tensor) -> Tensor:
-    return hidden.gather(1, source[..., None].expand(-1, -1, hidden.shape[-1]))
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The trainable parameters of an unmodified model by name, tied ones once, in a stable order."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def parameter_shapes(model: nn.Module) -> dict[str, torch.Size]:
-    """Name -> shape of the trainable parameters of an unmodified model."""
-    return {name: parameter.shape for name, parameter in trainable(model).items()}
-
-
-def flatten(model: nn.Module) -> Tensor:
-    """The trainable parameters of an unmodified model as one fp32 row `(P,)`, in the order of `parameter_shapes`."""
-    return torch.cat([parameter.detach().float().reshape(-1) for parameter in trainable(model).values()])
-
-
-def unflatten(row: Tensor, shapes: dict[str, torch.Size]) -> dict[str, Tensor]:
-    """The inverse of `flatten`: name -> tensor, views of `row`."""
-    sizes = [shape.numel() for shape in shapes.values()]
-    return {
-        name: part.reshape(shape) for (name, shape), part in zip(shapes.items(), torch.split(row, sizes), strict=True)
-    }
-
-
-def build_lanes(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.device) -> LaneModel:
-    """A pack whose lane k starts from the weights `rows[k]` `(P,)`.
-
-    `skeleton` is an unmodified transformers causal LM of the architecture, or one with adapters over frozen weights; it
-    is consumed (its modules are replaced). Frozen parameters are shared by all lanes, and by all packs over them.
+    On a CPU every lane is a group of its own: vectorised exp and log differ from their scalar tails in the last bit,
+    so an element's value would depend on where its lane lies in a stacked tensor. A batch-level lane is alone
+    everywhere: the batches it is measured in follow its own splits.
     """
-    flat = torch.stack([row.to(torch.float32) for row in rows])
-    flat = nn.functional.pad(flat, (0, -flat.shape[1] % 64)).to(device)
-    stacked: dict[int, nn.Parameter] = {}
-    start = 0
-    for parameter in trainable(skeleton).values():
-        size = parameter.numel()
-        stacked[id(parameter)] = nn.Parameter(flat[:, start : start + size].view(len(rows), *parameter.shape))
-        start += size
-    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
-    _replace(skeleton, stacked, len(rows))
-    compute = getattr(skeleton, "compute_dtype", None)
-    return LaneModel(skeleton.to(device), flat, tuple(stacked.values()), recomputes, compute)
+    members: dict[tuple[object, ...], list[int]] = {}
+    for lane, spec in enumerate(objectives):
+        structural = tuple((k, v) for k, v in spec.hyperparameters if not _is_number(v))
+        alone = lane if device.type == "cpu" or OBJECTIVES[spec.name].family == "batch" else -1
+        members.setdefault((spec.name, structural, alone), []).append(lane)
+    groups = []
+    for lanes in members.values():
+        values = [dict(objectives[lane].hyperparameters) for lane in lanes]
+        columns: dict[str, object] = {
+            key: torch.tensor([[float(v[key])] for v in values], device=device) if _is_number(value) else value
+            for key, value in values[0].items()
+        }
+        row = OBJECTIVES[objectives[lanes[0]].name]
+        state = {
+            key: torch.full((len(lanes), rows if kind.scope == "pair" else 1), float(kind.initial), device=device)
+            for key, kind in row.state.items()
+        }
+        groups.append(LaneGroup(row, tuple(lanes), columns, state))
+    return tuple(groups)
 
 
-def _replace(module: nn.Module, stacked: dict[int, nn.Parameter], lanes: int) -> None:
-    """Swap every module that owns trainable parameters for its lane version, in place; frozen linear layers are shared.
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
-    A module with parameters of its own beside others inside it is taken as a whole.
-    """
-    for name, child in list(module.named_children()):
-        direct = dict(child.named_parameters(recurse=False))
-        within = {key: parameter for key, parameter in child.named_parameters() if id(parameter) in stacked}
-        own = {key: stacked[id(parameter)] for key, parameter in within.items()}
-        if isinstance(child, Lora):
-            setattr(module, name, LaneLora(child, own["lora_A"], own["lora_B"]))
-        elif not within:
-            setattr(module, name, LaneFrozen(child, lanes)) if is_linear(child) else _replace(child, stacked, lanes)
-        elif not direct:
-            _replace(child, stacked, lanes)
-        elif direct.keys() == within.keys():
-            setattr(module, name, lane_version(child, own))
-        else:
-            setattr(module, name, LaneByLane(child, own))
+
+def columns(pairs: PairLogps, part: slice) -> PairLogps:
+    """The pairs `part` of log-probs `(K, B)`."""
+    return PairLogps(
+        pairs.chosen[:, part],
+        pairs.rejected[:, part],
+        pairs.chosen_len[:, part],
+        pairs.rejected_len[:, part],
+        {name: value[:, part] for name, value in pairs.extra.items()},
+    )
+
+
+def joined(parts: Sequence[PairLogps]) -> PairLogps:
+    """Log-probs `(K, B_i)` behind each other."""
+
+    def join(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts], dim=1)
+
+    extra = {name: torch.cat([part.extra[name] for part in parts], dim=1) for name in parts[0].extra}
+    return PairLogps(join("chosen"), join("rejected"), join("chosen_len"), join("rejected_len"), extra)
+
+
+def select(pairs: PairLogps, lanes: Tensor) -> PairLogps:
+    """The lanes `lanes` `(k,)` of log-probs `(K, B)`."""
+    return PairLogps(
+        chosen=pairs.chosen[lanes],
+        rejected=pairs.rejected[lanes],
+        chosen_len=pairs.chosen_len[lanes],
+        rejected_len=pairs.rejected_len[lanes],
+        extra={name: value[lanes] for name, value in pairs.extra.items()},
+    )

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 from harness.data.rows import CHOSEN, TokenisedPair, pack_rows
-from harness.models.load import Architecture, skeleton
-from harness.models.logps import build_corpus, response_hidden
-from harness.models.pack import LaneModel, build_lanes
-from harness.models.picked import picked_logps
+from harness.models.architecture import Architecture, skeleton
+from harness.models.lane_model import LaneModel, build_lanes
+from harness.models.logps import build_corpus, picked_logps, response_hidden
 
 # Rows a forward, in key order: a constant, so a stored value does not depend on what was scored beside it.
 CHUNK = 64

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.models.load import Architecture, skeleton
+from harness.models.architecture import Architecture, skeleton
+from harness.models.lane_model import parameter_shapes, unflatten
 from harness.models.lora import peft_name
-from harness.models.pack import parameter_shapes, unflatten
-from harness.tracking.files import write_atomic
+from harness.storage.atomic import write_atomic
 from harness.types import InputError
 
 FILE = "weights.safetensors"

@@ -1,5 +1,5 @@
 """Preference objectives: a torch-free table of rows, each naming one pure function."""
 
-from harness.objectives.table import OBJECTIVES, Objective, resolve
+from harness.objectives.registry import OBJECTIVES, Objective, resolve
 
 __all__ = ["OBJECTIVES", "Objective", "resolve"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from harness.objectives.table import OBJECTIVES
-from harness.objectives.terms import Number, per_pair, shifts
+from harness.objectives.registry import OBJECTIVES
+from harness.objectives.terms import Number, log_ratios, per_pair
 from harness.types import LossOutput, PairLogps
 
-# (name, weight, ((hyperparameter, value), ...)) as `harness.objectives.table.resolve` writes it.
+# (name, weight, ((hyperparameter, value), ...)) as `harness.objectives.registry.resolve` writes it.
 Component: TypeAlias = tuple[str, float, Sequence[tuple[str, Any]]]
 
 
@@ -24,5 +24,5 @@ def mixture(policy: PairLogps, reference: PairLogps, beta: Number, mixture: Sequ
         part = weight * row.loss(policy, reference, **own).loss
         total = part if total is None else total + part
     assert total is not None, "resolve refuses an empty mixture"
-    chosen, rejected = shifts(policy, reference)
+    chosen, rejected = log_ratios(policy, reference)
     return per_pair(total, (beta * chosen, beta * rejected))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.objectives.terms import EXPONENT_LIMIT, ONE, Number, chosen_nll, ell, log1mexp, means, per_pair
+from harness.objectives.terms import EXPONENT_LIMIT, ONE, Number, chosen_nll, log1mexp, means, neg_log_sigmoid, per_pair
 from harness.types import LossOutput, PairLogps
 
 
 def simpo(policy: PairLogps, reference: PairLogps | None, beta: Number, gamma: Number) -> LossOutput:  # noqa: ARG001
     """ell(beta ln_delta - gamma)."""
     chosen, rejected = (beta * side for side in means(policy))
-    return per_pair(ell(chosen - rejected - gamma), (chosen, rejected))
+    return per_pair(neg_log_sigmoid(chosen - rejected - gamma), (chosen, rejected))
 
 
 def alphapo(
@@ -23,14 +23,14 @@ def alphapo(
 ) -> LossOutput:
     """simpo with the reward r = beta (1 - P^-alpha) / alpha, P the geometric mean token probability."""
     chosen, rejected = (-beta * (-alpha * side).clamp(max=EXPONENT_LIMIT).expm1() / alpha for side in means(policy))
-    return per_pair(ell(chosen - rejected - gamma), (chosen, rejected))
+    return per_pair(neg_log_sigmoid(chosen - rejected - gamma), (chosen, rejected))
 
 
 def orpo(policy: PairLogps, reference: PairLogps | None, lam: Number) -> LossOutput:  # noqa: ARG001
     """Token-mean NLL of the chosen response + lam ell(log odds ratio of the mean token probabilities)."""
     odds = [side - log1mexp(side) for side in (side.clamp(max=ONE) for side in means(policy))]
     chosen, rejected = means(policy)
-    return per_pair(chosen_nll(policy) + lam * ell(odds[0] - odds[1]), (lam * chosen, lam * rejected))
+    return per_pair(chosen_nll(policy) + lam * neg_log_sigmoid(odds[0] - odds[1]), (lam * chosen, lam * rejected))
 
 
 def contrastive_cpo(
@@ -40,7 +40,7 @@ def contrastive_cpo(
     lam: Number,
 ) -> LossOutput:
     """ell(beta delta) + lam token-mean NLL of the chosen response."""
-    loss = ell(beta * (policy.chosen - policy.rejected)) + lam * chosen_nll(policy)
+    loss = neg_log_sigmoid(beta * (policy.chosen - policy.rejected)) + lam * chosen_nll(policy)
     return per_pair(loss, (beta * policy.chosen, beta * policy.rejected))
 
 
@@ -70,6 +70,6 @@ def bt_reward(
     long and how fast it is trained, which the loss does not read.
     """
     chosen, rejected = policy.chosen, policy.rejected
-    likelihood = ell(chosen - rejected - margin)
+    likelihood = neg_log_sigmoid(chosen - rejected - margin)
     loss = likelihood + center * (chosen + rejected).square() + shrink * (chosen.square() + rejected.square()) / 2
     return per_pair(loss, (chosen, rejected))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from harness.objectives import table_step0 as step0
-from harness.objectives.table_knobs import SUM_BETA
-from harness.objectives.table_row import Objective, StateField
+from harness.objectives import step_zero as step0
+from harness.objectives.hyperparameters import SUM_BETA
+from harness.objectives.row import Objective, StateField
 from harness.types import Parameter
 
 BATCHWISE = "harness.objectives.batchwise:"
 TOKENWISE = "harness.objectives.tokenwise:"
 FREE = "harness.objectives.reference_free:"
-TARGET = "harness.measure.targets:target"
+TARGET = "harness.metrics.targets:target"
 AOT_EPS = Parameter(0.0, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="assumed flip rate of the labels")
 WEIGHT = Parameter(
     1.0, low=0, low_open=True, search=(1, 4 / 3), doc="weight of its side; chosen / rejected in [1, 4/3]"

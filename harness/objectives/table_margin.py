@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from harness.objectives import table_step0 as step0
-from harness.objectives.table_knobs import CONSTRAINED_BETA, LAM_NLL, MEAN_BETA, RPO_ALPHA, SIMPO_GAMMA, SUM_BETA
-from harness.objectives.table_row import Objective, StateField
+from harness.objectives import step_zero as step0
+from harness.objectives.hyperparameters import CONSTRAINED_BETA, LAM_NLL, MEAN_BETA, RPO_ALPHA, SIMPO_GAMMA, SUM_BETA
+from harness.objectives.row import Objective, StateField
 from harness.types import Parameter
 
 CONSTRAINED = "harness.objectives.constrained:"
 FREE = "harness.objectives.reference_free:"
-TARGET = "harness.measure.targets:target"
+TARGET = "harness.metrics.targets:target"
 PSI_GAMMA = Parameter(0.05, low=0, search=(0.005, 0.05), prior="log", doc="multiplier of the inverse probabilities")
 
 MARGIN_ROWS = (

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from harness.objectives import table_step0 as step0
-from harness.objectives.table_knobs import EPS, RPO_ALPHA, SUM_BETA, beta
-from harness.objectives.table_row import Objective
+from harness.objectives import step_zero as step0
+from harness.objectives.hyperparameters import EPS, RPO_ALPHA, SUM_BETA, beta
+from harness.objectives.row import Objective
 from harness.types import Parameter
 
 PAIR = "harness.objectives.pairwise:"
 SIDE = "harness.objectives.sidewise:"
-TARGET = "harness.measure.targets:target"
+TARGET = "harness.metrics.targets:target"
 QUADRATIC_BETA = beta(0.001, 0.0005, 0.005, "1/(2 beta) nats is the log-ratio each side is pulled to")
 
 PAIR_ROWS = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.objectives.table_row import Objective, StateField
+from harness.objectives.row import Objective, StateField
 from harness.types import Parameter
 
 RLHF = "harness.rlhf."

@@ -20,12 +20,12 @@ EXPONENT_LIMIT = 80.0  # exp(80) = 5.5e34: the last exponent whose sums and prod
 ONE = -1e-6  # a mean log-prob of 0 (probability one) has no odds and no inverse: it is held a hair below
 
 
-def ell(u: Tensor) -> Tensor:
+def neg_log_sigmoid(u: Tensor) -> Tensor:
     """-log sigmoid(u) = log(1 + exp(-u)), finite for every u."""
     return -logsigmoid(u)
 
 
-def shifts(policy: PairLogps, reference: PairLogps) -> Sides:
+def log_ratios(policy: PairLogps, reference: PairLogps) -> Sides:
     """Log-ratios h_w, h_l of policy and reference, nats per sequence."""
     return policy.chosen - reference.chosen, policy.rejected - reference.rejected
 
@@ -35,9 +35,9 @@ def means(logps: PairLogps) -> Sides:
     return logps.chosen / logps.chosen_len.clamp(min=1), logps.rejected / logps.rejected_len.clamp(min=1)
 
 
-def mean_shifts(policy: PairLogps, reference: PairLogps) -> Sides:
+def mean_log_ratios(policy: PairLogps, reference: PairLogps) -> Sides:
     """Log-ratios per token; the lengths are the policy's."""
-    chosen, rejected = shifts(policy, reference)
+    chosen, rejected = log_ratios(policy, reference)
     return chosen / policy.chosen_len.clamp(min=1), rejected / policy.rejected_len.clamp(min=1)
 
 

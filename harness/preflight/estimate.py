@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.model_files.place import ModelShape, model_shape
-from harness.objectives.table_budget import budget
-from harness.preflight.finding import Evidence, Finding
+from harness.model_files.location import ModelShape, model_shape
+from harness.objectives.budget import budget
+from harness.preflight.row import Evidence, Finding
+from harness.text import bytes_text
 from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
-from harness.units import bytes_text
 
 STATE_BYTES = 16  # a trained parameter: weight, gradient and two moments in fp32
 ACTIVATIONS = 16  # fp32 numbers kept for the backward pass a token, layer and hidden unit

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from harness.measure.statistics import Estimate, wilson
-from harness.preflight.finding import Evidence, Finding, row_numbers
+from harness.metrics.statistics import Estimate, wilson
+from harness.preflight.row import Evidence, Finding, row_numbers
 from harness.types import PreferencePair
 
 LEVEL = 0.999  # of the intervals that tell two orientations apart: a false alarm would stop a sweep

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.data.rows import CHOSEN, REJECTED, PairRows
-from harness.preflight.finding import Evidence, Finding, row_numbers
+from harness.preflight.row import Evidence, Finding, row_numbers
 from harness.types import PreferencePair
 
 MUCH_CUT = 0.1  # a share of cut responses that a user should decide on

@@ -8,17 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.report.answer import answer
-from harness.report.blocks import Section
-from harness.report.cells import cells_csv
-from harness.report.contrasts import contrasts_csv
-from harness.report.material import PER_EXAMPLE_RUNS, Material, read_material
-from harness.report.methods import asked, flags, status_line, warnings
-from harness.report.registry import Row, sections
-from harness.report.render import render
-from harness.report.tables import write_run_tables
-from harness.report.text import visible
-from harness.tracking.files import write_atomic
+from harness.report.data.cells import cells_csv
+from harness.report.data.context import PER_EXAMPLE_RUNS, Material, read_material
+from harness.report.data.contrasts import contrasts_csv
+from harness.report.data.tables import write_run_tables
+from harness.report.render.blocks import Section
+from harness.report.render.jinja import render
+from harness.report.render.text import visible
+from harness.report.sections.answer import answer
+from harness.report.sections.methods import asked, flags, status_line, warnings
+from harness.report.sections.registry import Row, sections
+from harness.storage.atomic import write_atomic
 
 
 @dataclass(frozen=True)

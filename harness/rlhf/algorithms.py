@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from harness.objectives.terms import Number
-from harness.rlhf import advantage, policy_loss
+from harness.rlhf import advantage
+from harness.rlhf import losses as policy_loss
 from harness.rlhf.kl import sequence_kl, token_kl
-from harness.rlhf.policy_loss import PolicyLoss
-from harness.rlhf.shaping import sequence_rewards, token_rewards
-from harness.rlhf.value_loss import clipped_value_loss, explained_variance
+from harness.rlhf.losses import PolicyLoss, clipped_value_loss, explained_variance
+from harness.rlhf.rewards import sequence_rewards, token_rewards
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.lanes import Lane, LaneGroup, Pack, lane_groups
-from harness.models.load import skeleton, with_score
-from harness.models.pack import LaneModel, build_lanes
+from harness.models.architecture import skeleton, with_score
+from harness.models.lane_model import LaneModel, build_lanes
+from harness.models.pack import Lane, LaneGroup, Pack, lane_groups
 from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.rollouts import prompt_table
 from harness.rlhf.state import restore

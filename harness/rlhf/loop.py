@@ -14,17 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.lanes import LaneGroup
+from harness.models.pack import LaneGroup
 from harness.rlhf import algorithms
 from harness.rlhf.algorithms import Forward, Rollout, Targets
-from harness.rlhf.checkpoint import records
+from harness.rlhf.constrained import pair_terms, stacked_pairs
 from harness.rlhf.kl import next_beta
 from harness.rlhf.lanes import RlTraining, Timetable, algorithm, draw, needs_values
-from harness.rlhf.pair_constraint import pair_terms, stacked_pairs
+from harness.rlhf.monitoring import observed, records
+from harness.rlhf.rewards import shaped
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import score
-from harness.rlhf.shaping import shaped
-from harness.rlhf.watch import observed
 from harness.training.optim import adamw_step, bias_corrections, clip, learning_rate
 from harness.types import Record
 

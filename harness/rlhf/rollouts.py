@@ -13,8 +13,8 @@ from torch import Tensor
 
 from harness.data.rows import PROMPT
 from harness.models.generate import sample
+from harness.models.lane_model import LaneModel
 from harness.models.logps import Corpus
-from harness.models.pack import LaneModel
 from harness.rlhf.algorithms import Forward
 
 CHUNK = 128  # responses a lane and forward of the sampler: a constant, so a lane does not depend on its neighbours

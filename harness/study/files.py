@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import yaml
 
-from harness.data.text import data_notes
-from harness.names import plain, run_key
-from harness.spec.refusal import CLEAN, DOWNSTREAM, TEST
-from harness.spec.study import StudySpec
-from harness.study.ledger import COMPLETE, Ledger, Trial, winners
+from harness.config.study import StudySpec
+from harness.config.study_targets import CLEAN, DOWNSTREAM, TEST
+from harness.data.splits import data_notes
+from harness.identity import plain, run_key
+from harness.storage import runs as store
+from harness.storage.atomic import write_atomic, write_json
 from harness.study.scores import Scorer
 from harness.study.storage import shown
-from harness.tracking import store
-from harness.tracking.files import write_atomic, write_json
+from harness.study.trials import COMPLETE, Ledger, Trial, winners
 from harness.types import RunSpec
 
 STUDY = "study.json"

@@ -12,29 +12,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from harness.names import run_key
-from harness.spec import SweepSpec
-from harness.spec.refusal import CLEAN, OBSERVED, OOD, TEST, observed_refusal
-from harness.spec.study import StudySpec
-from harness.spec.targets import Constraint, Target
-from harness.study.files import (
-    Planned,
-    all_runs,
-    counts,
-    fresh_runs,
-    write_scores,
-    write_study,
-    write_study_plan,
-)
-from harness.study.ledger import Ledger
+from harness.config.load import SweepSpec
+from harness.config.study import StudySpec
+from harness.config.study_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
+from harness.identity import run_key
+from harness.storage import runs as store
+from harness.storage.lock import claim_sweep
+from harness.study.files import Planned, all_runs, counts, fresh_runs, write_scores, write_study, write_study_plan
 from harness.study.scores import Scorer
 from harness.study.search import Bench, search
 from harness.study.storage import shown, storage_problem, storage_url, write_storage
-from harness.sweep.messages import DONE
-from harness.sweep.voice import Voice
-from harness.tracking import store
-from harness.tracking.claims import claim_sweep
+from harness.study.trials import Ledger
+from harness.sweep.console import CommandOutput
 from harness.types import InputError, RunSpec
+from harness.worker.protocol import DONE
 
 
 class NothingTrained(Exception):  # noqa: N818 - says what happened
@@ -54,12 +45,12 @@ class _Engine:
     folder: Path
     ledger: Ledger
     workers: int
-    voice: Voice
+    voice: CommandOutput
     failures: dict[str, str] = field(default_factory=dict)
 
     def train(self, runs: Sequence[Planned]) -> None:
         """Commit every run that has no outcome yet; one that failed is tried once more, then it stands as failed."""
-        from harness.sweep.drain import execute
+        from harness.sweep.scheduler import run_packs
 
         everything = {item.key: item for item in [*all_runs(self.spec, self.ledger), *runs]}
         write_study_plan(self.folder, self.spec, list(everything.values()))
@@ -70,7 +61,7 @@ class _Engine:
             left = list({item.key: item.run for item in runs if not done(self.folder, item.key)}.values())
             if not left:
                 break
-            failed = execute(sweep, self.out, self.folder, names, left, self.workers, self.voice)
+            failed = run_packs(sweep, self.out, self.folder, names, left, self.workers, self.voice)
             self.failures |= {line[:8]: line for line in failed}
             if failed and not any(done(self.folder, run_key(run)) for run in left):
                 raise NothingTrained(failed)
@@ -101,10 +92,10 @@ def run_study(
 
     Raises InputError for data or a storage that cannot be used, KeyboardInterrupt where the user stops it.
     """
-    from harness.sweep.machine import room_in, worker_count
+    from harness.sweep.resources import room_in, worker_count
     from harness.sweep.run import say_stopped
 
-    voice = Voice(console or Console(), quiet)
+    voice = CommandOutput(console or Console(), quiet)
     storage_problem(spec.storage, out, spec.path)
     if spec.lm_eval is not None:
         from harness.sweep.evaluate import check_asked
@@ -142,7 +133,7 @@ def worker_count_of(spec: StudySpec, workers: int | None, count: Callable[[Sweep
     return count(SweepSpec(spec.name, spec.question, one, spec.resolved, (), spec.path), workers)
 
 
-def _search(spec: StudySpec, ledger: Ledger, bench: Bench, folder: Path, voice: Voice) -> None:
+def _search(spec: StudySpec, ledger: Ledger, bench: Bench, folder: Path, voice: CommandOutput) -> None:
     """The search, each round's outcome said and put into Optuna's storage."""
 
     def said(line: str) -> None:
@@ -167,12 +158,12 @@ def _value(scorer: Scorer, item: Planned, target: Target | Constraint) -> float 
 
 
 def _finish(
-    spec: StudySpec, out: Path, folder: Path, ledger: Ledger, scorer: Scorer, engine: _Engine, voice: Voice
+    spec: StudySpec, out: Path, folder: Path, ledger: Ledger, scorer: Scorer, engine: _Engine, voice: CommandOutput
 ) -> int:
     """Tables, report, storage, tracking; then say where everything stands."""
     from harness.report.study.page import write_study_report
-    from harness.study.optuna_side import importance
-    from harness.tracking.mlflow_outbox import Outbox
+    from harness.study.optuna_adapter import importance
+    from harness.tracking.outbox import Outbox
 
     runs = all_runs(spec, ledger)
     write_study_plan(folder, spec, runs)

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.measure import records
-from harness.measure.selection import validation_half
-from harness.measure.table import METRICS
-from harness.spec.refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
-from harness.tracking.evaluations import points, read_evaluations
-from harness.tracking.store import find_run, load_result, read_table
+from harness.config.study_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
+from harness.metrics import records
+from harness.metrics.registry import METRICS
+from harness.metrics.selection import validation_half
+from harness.storage.evaluations import points, read_evaluations
+from harness.storage.runs import find_run, load_result, read_table
 
 DONE = "done"
 HELD_OUT = "eval_clean"

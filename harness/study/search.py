@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from harness.spec.space import Arm
-from harness.spec.study import StudySpec
-from harness.spec.targets import Constraint, Target
-from harness.study import optuna_side
+from harness.config.search_space import Arm
+from harness.config.study import StudySpec
+from harness.config.study_targets import Constraint, Target
+from harness.study import optuna_adapter as optuna_side
 from harness.study.files import Planned, planned
-from harness.study.ledger import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
+from harness.study.trials import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
 
 SEARCH = "search"
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import yaml
 
-from harness.spec.study import StudySpec
-from harness.study.ledger import Ledger
+from harness.config.study import StudySpec
+from harness.study.trials import Ledger
 from harness.types import InputError
 
 DATABASE = "optuna.db"
@@ -39,7 +39,7 @@ def write_storage(spec: StudySpec, ledger: Ledger, folder: Path) -> str:
 
     The study's own file is put aside where it is damaged and written anew: nothing in it is original.
     """
-    from harness.study.optuna_side import STORAGE_ERRORS, project
+    from harness.study.optuna_adapter import STORAGE_ERRORS, project
 
     url = storage_url(spec, folder)
     for again in (True, False):

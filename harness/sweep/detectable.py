@@ -14,13 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.measure.statistics import (
-    MIN_SEEDS,
-    item_detectable_effect,
-    minimum_detectable_effect,
-    practical_margin,
-)
-from harness.names import canonical_json, plain
+from harness.identity import canonical_json, plain
+from harness.metrics.statistics import MIN_SEEDS, item_detectable_effect, minimum_detectable_effect, practical_margin
 from harness.types import RunSpec
 
 POWER, ALPHA = 0.8, 0.05

@@ -12,15 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from harness.config.load import SweepSpec, load_sweep
 from harness.evaluation.benchmarks import check_tasks
 from harness.evaluation.preference_task import NAME, preference_docs, write_task
-from harness.measure.benchmarks import document_values, paired_change, tie_share
-from harness.names import plain as as_data
-from harness.names import run_key
-from harness.spec import SweepSpec, load_sweep
-from harness.tracking import store
-from harness.tracking.claims import claim_sweep
-from harness.tracking.evaluations import (
+from harness.identity import plain as as_data
+from harness.identity import run_key
+from harness.metrics.benchmarks import document_values, paired_change, tie_share
+from harness.storage import runs as store
+from harness.storage.evaluations import (
     REFERENCES,
     Change,
     Evaluated,
@@ -29,6 +28,7 @@ from harness.tracking.evaluations import (
     read_samples,
     write_evaluations,
 )
+from harness.storage.lock import claim_sweep
 from harness.types import InputError, LmEvalSpec, ModelSpec, RunSpec
 
 Say = Callable[[str], None]
@@ -59,7 +59,7 @@ def check_asked(sweep: SweepSpec) -> None:
 def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Path, tuple[Evaluated, ...]]]:
     """Evaluate a run, or the runs of a sweep that `asked.runs` names; returns each run's folder with its tasks.
 
-    Results lie in the run's folder (`harness.tracking.evaluations`), those of references under `references/`.
+    Results lie in the run's folder (`harness.storage.evaluations`), those of references under `references/`.
     Raises InputError for tasks that may not run, and where no run has weights to evaluate.
     """
     alone = (folder / store.RESULT).exists()
@@ -118,7 +118,7 @@ def _chosen(entries: Sequence[_Entry], which: str, name: str) -> list[_Entry]:
 
 def _flagged(entry: _Entry) -> bool:
     """Whether the sentinel of the run's free-running samples fires."""
-    from harness.measure.sentinel import watch
+    from harness.metrics.sentinel import watch
 
     path = entry.folder / "samples.parquet"
     return path.exists() and bool(watch(store.read_table(path)).flags)
@@ -126,7 +126,7 @@ def _flagged(entry: _Entry) -> bool:
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.sweep.setting.stages import reference_key
+    from harness.inputs.references import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -136,12 +136,11 @@ def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
 
 def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
     from harness.evaluation import lm_eval
-    from harness.models.export import export_run
-    from harness.models.exported import open_exported, put_weights
+    from harness.inputs.references import reference_key
+    from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
-    from harness.sweep.setting.stages import reference_key
-    from harness.sweep.tasks import pick_device
+    from harness.worker.protocol import pick_device
 
     cache = sweep_folder.parent / "cache"
     base = sweep_folder / REFERENCES / reference_key(group[0].run)[:16]
@@ -183,7 +182,7 @@ def _made(folder: Path) -> Path:
 
 
 def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.sweep.pack.opening import open_setting
+    from harness.worker.prepare import open_setting
 
     return open_setting(run, cache)
 
@@ -267,7 +266,7 @@ def _told(found: Sequence[Evaluated]) -> str:
 def publish(folder: Path, say: Say) -> None:
     """Bring the report and the tracking store up to date with what was evaluated in a run's or a sweep's folder."""
     from harness.report.page import write_report
-    from harness.tracking.mlflow_outbox import Outbox
+    from harness.tracking.outbox import Outbox
 
     sweep_folder = folder.resolve().parent if (folder / store.RESULT).exists() else folder.resolve()
     with claim_sweep(sweep_folder):

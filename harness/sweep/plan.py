@@ -13,18 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.data import mythworld
-from harness.data.text import data_notes
-from harness.labels import readable_names
-from harness.model_files.place import model_shape
-from harness.names import content_hash, plain, run_key, without_later
-from harness.objectives.table_budget import budget, family
-from harness.spec import SweepSpec
+from harness.config.load import SweepSpec
+from harness.data.mythworld import world as mythworld
+from harness.data.splits import data_notes
+from harness.identity import content_hash, plain, run_key, without_later
+from harness.model_files.location import model_shape
+from harness.objectives.budget import budget, family
+from harness.run_names import readable_names
 from harness.sweep.detectable import detectable, detectable_lines
+from harness.sweep.estimates import Machines, forecast, forecast_lines
 from harness.sweep.evaluate import check_asked
-from harness.sweep.forecast import Machines, forecast, forecast_lines
+from harness.text import duration
 from harness.types import RunSpec
-from harness.units import duration
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
 PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
@@ -105,7 +105,7 @@ def finished(folder: Path, keys: Sequence[str]) -> set[str]:
     """The keys with a verified outcome in the sweep folder: done or diverged. The folder is listed once."""
     if not folder.is_dir():
         return set()
-    from harness.tracking.store import load_result
+    from harness.storage.runs import load_result
 
     beginnings = {key[:8] for key in keys}
     results = [load_result(run) for run in sorted(folder.iterdir()) if run.name[:8] in beginnings and run.is_dir()]

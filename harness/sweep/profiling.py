@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.files import write_json
+from harness.storage.atomic import write_json
 
 FILE = "profile.json"
 # Parts of a worker's time in the order of a run; `head` is a part of `forward`, the rest adds up.
@@ -29,7 +29,7 @@ class Profile:
     tracking: float = 0.0
 
     def add(self, text: str) -> None:
-        """Take in what a pack told: the JSON of `harness.training.spans.summary`."""
+        """Take in what a pack told: the JSON of `harness.training.timing.summary`."""
         found: Mapping[str, Any] = json.loads(text)
         for name, value in found["seconds"].items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value

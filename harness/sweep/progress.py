@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.sweep.messages import Message
-from harness.sweep.packs import PackTask, work_of
-from harness.units import duration
+from harness.sweep.packing import PackTask, work_of
+from harness.text import duration
+from harness.worker.protocol import Event
 
 PLAIN_SECONDS = 10.0
 
@@ -70,7 +70,7 @@ class Progress:
         self.packs |= {task.number: task for task in tasks}
         self._units |= dict.fromkeys((task.number for task in tasks), 0.0)
 
-    def take(self, message: Message) -> None:
+    def take(self, message: Event) -> None:
         """Account for one message."""
         if message.kind == "built":
             self._stage_done += 1

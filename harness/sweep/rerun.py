@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.names import run_key
-from harness.spec import SweepSpec, reward_run
-from harness.tracking.files import read_json
-from harness.tracking.store import find_run, load_result, read_table
-from harness.tracking.verify import verify
+from harness.config.load import SweepSpec, reward_run
+from harness.identity import run_key
+from harness.storage.atomic import read_json
+from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.verify import verify
 from harness.types import InputError, RunSpec
 
 TOLERANCE = 1e-4  # of a final measure: tier T2
@@ -45,8 +45,8 @@ def rerun(folder: Path) -> Comparison:
     """
     from rich.console import Console
 
-    from harness.sweep.drain import Means, execute
-    from harness.sweep.voice import Voice
+    from harness.sweep.console import CommandOutput
+    from harness.sweep.scheduler import SweepOptions, run_packs
 
     folder = folder.resolve()
     result = load_result(folder)
@@ -67,8 +67,8 @@ def rerun(folder: Path) -> Comparison:
         (place / "again").mkdir(parents=True, mode=0o700)
         again = SweepSpec("again", "", runs, {}, (), folder)
         names = {run_key(one): "again" for one in runs}
-        means = Means("inline", math.inf, track=False)
-        failed = execute(again, place, place / "again", names, runs, 1, Voice(Console(quiet=True)), means)
+        means = SweepOptions("inline", math.inf, track=False)
+        failed = run_packs(again, place, place / "again", names, runs, 1, CommandOutput(Console(quiet=True)), means)
         if failed:
             raise InputError(f"{folder}: could not be made again", *failed)
         fresh = find_run(place / "again", result["run_key"])

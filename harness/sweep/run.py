@@ -11,23 +11,23 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from harness.data.text import data_notes
-from harness.labels import readable_names
-from harness.names import plain, run_key
-from harness.spec import SweepSpec, reward_run
-from harness.sweep.before import look_before
-from harness.sweep.drain import DEFAULT_MEANS, Means, execute
+from harness.config.load import SweepSpec, reward_run
+from harness.data.splits import data_notes
+from harness.identity import plain, run_key
+from harness.run_names import readable_names
+from harness.storage.atomic import write_atomic, write_json
+from harness.storage.lock import claim_sweep
+from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_folder
-from harness.sweep.machine import enough_room, gpu_memory, room_in, worker_count
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.plan import finished
-from harness.sweep.voice import Voice
-from harness.tracking.claims import claim_sweep
-from harness.tracking.files import write_atomic, write_json
+from harness.sweep.preflight import check_data
+from harness.sweep.resources import enough_room, gpu_memory, room_in, worker_count
+from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.types import PathModelSpec, RunSpec
 
-__all__ = ["Means", "run_sweep"]
+__all__ = ["SweepOptions", "run_sweep"]
 
 
 def run_sweep(
@@ -35,7 +35,7 @@ def run_sweep(
     out: Path,
     workers: int | None = None,
     console: Console | None = None,
-    means: Means = DEFAULT_MEANS,
+    means: SweepOptions = DEFAULT_OPTIONS,
     quiet: bool = False,
 ) -> int:
     """Run what is missing of `sweep` under `out`; returns the exit code (0, or 1 where a run failed).
@@ -45,7 +45,7 @@ def run_sweep(
     Raises InputError for data that cannot be used, Interrupted where the user stops it (nothing finished is lost, and
     tables say what stands: the same command goes on).
     """
-    voice = Voice(console or Console(), quiet)
+    voice = CommandOutput(console or Console(), quiet)
     check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -55,14 +55,14 @@ def run_sweep(
             workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
         write_plan(folder, sweep, names, settle(folder, sweep.runs, count, gpu_memory(sweep.runs[0].device)))
-        look_before(sweep.runs, folder, voice.progress)
+        check_data(sweep.runs, folder, voice.progress)
         left = _left(sweep, out, folder)
         enough_room(folder, len(left))
         voice.progress(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers"
         )
         try:
-            failures = execute(sweep, out, folder, names, left, count, voice, means) if left else []
+            failures = run_packs(sweep, out, folder, names, left, count, voice, means) if left else []
         except KeyboardInterrupt:
             say_stopped(folder, voice)
             raise
@@ -71,9 +71,9 @@ def run_sweep(
         return _finish(out, folder, failures, voice)
 
 
-def say_stopped(folder: Path, voice: Voice) -> None:
+def say_stopped(folder: Path, voice: CommandOutput) -> None:
     """Bring the tables up to date and say what stands: the command was stopped."""
-    from harness.report.tables import write_results
+    from harness.report.data.tables import write_results
     from harness.sweep.status import read_status
 
     if not (folder / "plan.json").exists():
@@ -100,7 +100,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: P
 def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
     if not any(isinstance(run.model, PathModelSpec) for run in runs):
         return data_notes(runs)
-    from harness.sweep.setting.text import model_reading
+    from harness.inputs.text import model_reading
 
     return data_notes(runs, model_reading)
 
@@ -111,7 +111,7 @@ def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
     open_runs = {key: run for run in sweep.runs if (key := run_key(run)) not in done}
     needed = {run_key(reward_run(run)) for run in open_runs.values() if run.reward_model is not None} - set(open_runs)
     if needed:
-        from harness.sweep.pack.rewards import load_reward
+        from harness.worker.reward_models import load_reward
 
         for run in sweep.runs:
             if run_key(run) in needed and load_reward(out / "cache", run) is None:
@@ -119,10 +119,10 @@ def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
     return [run for run in sweep.runs if run_key(run) in open_runs]
 
 
-def _finish(out: Path, folder: Path, failures: Sequence[str], voice: Voice) -> int:
+def _finish(out: Path, folder: Path, failures: Sequence[str], voice: CommandOutput) -> int:
     """Tables, report, tracking; then say where everything stands."""
     from harness.report.page import write_report
-    from harness.tracking.mlflow_outbox import Outbox
+    from harness.tracking.outbox import Outbox
 
     page = write_report(folder)
     voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.claims import claimed_by
-from harness.tracking.plan import read_plan_file
-from harness.tracking.store import RESULT, load_result
+from harness.storage.lock import claimed_by
+from harness.storage.plan_file import read_plan_file
+from harness.storage.runs import RESULT, load_result
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -14,16 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from harness.evaluation.heldout import evaluate
-from harness.models.extras import LIVE
-from harness.models.lanes import Lane, LaneGroup, Pack, lane_groups, select
-from harness.models.load import skeleton
-from harness.models.logps import oriented
-from harness.models.pack import LaneModel, build_lanes
-from harness.models.readout import read_pairs
+from harness.models.architecture import skeleton
+from harness.models.lane_model import LaneModel, build_lanes
+from harness.models.logps import oriented, read_pairs
+from harness.models.loss_inputs import LIVE
+from harness.models.pack import Lane, LaneGroup, Pack, lane_groups, select
 from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, bias_corrections, clip, learning_rate
-from harness.training.spans import Spans
 from harness.training.state import LaneState, lane_state, restore
+from harness.training.timing import Spans
 from harness.types import Record
 
 # From an unmodified model and the weights `(P,)` of each lane.

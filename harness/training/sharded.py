@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.models.pack import LaneModel, parameter_shapes, trainable, unflatten
+from harness.models.lane_model import LaneModel, parameter_shapes, trainable, unflatten
 from harness.types import PairLogps
 
 Read = Callable[[Tensor], tuple[PairLogps, PairLogps]]

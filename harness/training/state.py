@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from harness.models.lanes import Lane, LaneGroup, Pack
-from harness.models.pack import LaneModel
+from harness.models.lane_model import LaneModel
+from harness.models.pack import Lane, LaneGroup, Pack
 from harness.training.optim import AdamState
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 
 from harness.data.rows import pack_rows
-from harness.models.lanes import Lane, Pack
-from harness.models.load import skeleton
+from harness.models.architecture import skeleton
+from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus, pair_logps
-from harness.models.pack import build_lanes
+from harness.models.pack import Lane, Pack
 from harness.models.reference import pair_keys, score_responses
-from harness.objectives.table import resolve
+from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.training.optim import learning_rate
 from tests.benchmarks.cases import BETA, CPU, Case, plain

@@ -20,12 +20,12 @@ def peak(size: str, lanes: int, mode: str) -> tuple[int, int]:
     import torch
 
     from harness.data.rows import pack_rows
-    from harness.models.lanes import Lane, Pack
     from harness.models.logps import build_corpus
-    from harness.objectives.table import resolve
+    from harness.models.pack import Lane, Pack
+    from harness.objectives.registry import resolve
     from harness.sweep.memory import Shape, lane_bytes
-    from harness.sweep.tasks import keep_freed_memory
     from harness.training.loop import start, train
+    from harness.worker.protocol import keep_freed_memory
     from tests.benchmarks.cases import case
 
     torch.set_num_threads(1)

@@ -21,23 +21,26 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from harness.data import mythpairs, mythtokens, mythworld
+from harness.config.cells import resolve_objective
+from harness.data.mythworld import pairs as mythpairs
+from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld import world as mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
-from harness.models.lanes import EvalSet, Lane, Pack
-from harness.models.load import initial_weights, with_score
+from harness.inputs.run_inputs import mythworld_architecture
+from harness.models.architecture import initial_weights, with_score
+from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus
-from harness.models.pack import LaneModel
-from harness.objectives.table_budget import budget
-from harness.rlhf import choose, loop
+from harness.models.pack import EvalSet, Lane, Pack
+from harness.objectives.budget import budget
+from harness.rlhf import best_of_n as choose
+from harness.rlhf import loop
 from harness.rlhf.lanes import RlLane, Sampling
 from harness.rlhf.lanes import start as start_rl
-from harness.spec.cells import resolve_objective
-from harness.sweep.setting import mythworld_architecture
-from harness.sweep.tasks import keep_freed_memory
 from harness.training.loop import checkpoint_steps, start, train
 from harness.types import EvaluationSpec, ObjectiveSpec, PreferencePair, TrainingSpec, WorldSpec
+from harness.worker.protocol import keep_freed_memory
 
 CPU = torch.device("cpu")
 LANES = 8

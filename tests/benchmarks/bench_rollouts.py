@@ -18,14 +18,16 @@ from pathlib import Path
 
 import torch
 
-from harness.data import mythpairs, mythtokens, mythworld
+from harness.data.mythworld import pairs as mythpairs
+from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld import world as mythworld
+from harness.inputs.run_inputs import mythworld_architecture
+from harness.models.architecture import initial_weights, skeleton
 from harness.models.generate import pad_prompts, sample
-from harness.models.load import initial_weights, skeleton
-from harness.models.pack import build_lanes, parameter_shapes, unflatten
+from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
 from harness.rlhf.rollouts import CHUNK
-from harness.sweep.setting import mythworld_architecture
-from harness.sweep.tasks import keep_freed_memory
 from harness.types import WorldSpec
+from harness.worker.protocol import keep_freed_memory
 
 LANES, PROMPTS, K, DEPTH, TARGET = 8, 32, 4, 14, 3.0
 ARCHITECTURE = mythworld_architecture(WorldSpec())

@@ -10,8 +10,8 @@ import torch
 
 from harness.data.order import batch_ids
 from harness.data.rows import TokenisedPair
-from harness.models.load import Architecture, initial_weights, skeleton
-from harness.models.pack import parameter_shapes, unflatten
+from harness.models.architecture import Architecture, initial_weights, skeleton
+from harness.models.lane_model import parameter_shapes, unflatten
 from harness.types import TrainingSpec
 
 CPU = torch.device("cpu")

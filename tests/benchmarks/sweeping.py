@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.models.load import initial_weights
+from harness.config.load import load_sweep
+from harness.inputs.run_inputs import mythworld_architecture, mythworld_setting
+from harness.models.architecture import initial_weights
 from harness.models.reference import score_responses
-from harness.spec import load_sweep
-from harness.sweep.pack.material import corrupted_set, prepare
-from harness.sweep.run import Means, run_sweep
-from harness.sweep.setting import mythworld_architecture, mythworld_setting
+from harness.sweep.run import SweepOptions, run_sweep
 from harness.types import CorruptionSpec
+from harness.worker.datasets import corrupted_set, prepare
 from tests.benchmarks.cases import CPU
 
 SPEC = """
@@ -83,7 +83,7 @@ def _spent(seeds: int) -> dict[str, float]:
     """Seconds by part of a sweep of so many seeds, and its number of runs."""
     with tempfile.TemporaryDirectory() as folder:
         sweep = _load(seeds)
-        run_sweep(sweep, Path(folder), 1, Console(quiet=True), Means(profile=True))
+        run_sweep(sweep, Path(folder), 1, Console(quiet=True), SweepOptions(profile=True))
         found = json.loads((Path(folder) / sweep.name / "profile.json").read_text())
     return {**found["seconds"], "tracking": found["tracking_seconds"], "runs": float(len(sweep.runs))}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from harness.tracking.mlflow_outbox import Outbox
+from harness.tracking.outbox import Outbox
 from tests.tracking.sweeps import make_sweep
 
 RUNS = 12

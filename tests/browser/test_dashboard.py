@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.tracking.mlflow_charts import BY_OBJECTIVE, GEOMETRY, RANKING, ZONE
+from harness.tracking.charts import BY_OBJECTIVE, GEOMETRY, RANKING, ZONE
 from tests.browser.conftest import RUNS, Dashboard
 from tests.browser.devtools import Page, open_page
 from tests.tracking.sweeps import STEPS

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking.store import load_result
+from harness.storage.runs import load_result
 from tests.cluster.fleet import ROOT, begun, command, committed, ended, ray_of_two, wait_for, workers_of
 
 pytestmark = [

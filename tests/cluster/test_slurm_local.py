@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.store import load_result
+from harness.storage.runs import load_result
 from tests.cluster.fleet import ROOT, begun, command, committed, ended, processes, wait_for
 
 pytestmark = [
@@ -23,7 +23,7 @@ STEPS = 500
 DRIVER = f"""
 import sys
 from pathlib import Path
-from harness.spec import load_sweep
+from harness.config.load import load_sweep
 from harness.sweep.engines import Cluster
 from harness.sweep.run import Means, run_sweep
 sweep = load_sweep(Path({str(SPEC)!r}), ["training.steps={STEPS}"])

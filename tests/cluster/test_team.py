@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from harness.tracking import store
-from harness.tracking.journal import read_journal
-from harness.tracking.mlflow_outbox import Outbox
-from harness.tracking.mlflow_store import open_client
+from harness.storage import runs as store
+from harness.storage.journal import read_journal
+from harness.tracking.connection import open_client
+from harness.tracking.outbox import Outbox
 from tests.cluster.services import PASSWORD, mlflow_server, postgres
 from tests.sweep.study_fake import play
 from tests.tracking.sweeps import T0, make_sweep, read_runs

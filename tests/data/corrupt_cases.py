@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.data.corrupt import CORRUPTIONS, corrupt
-from harness.names import content_hash
+from harness.corruptions import CORRUPTIONS, corrupt
+from harness.identity import content_hash
 from harness.types import PreferencePair
 
 WORDS = [f"word{i}" for i in range(40)] + ["für", "naïve", "日本", "🙂"]

@@ -8,10 +8,10 @@ import pytest
 from corrupt_cases import by_id, half_up, made, run
 from scipy.special import expit, ndtr
 
-from harness.data.corrupt import corrupt
-from harness.data.corrupt.annotators import largest_remainder
-from harness.data.corrupt.text import prefix
-from harness.names import uniform
+from harness.corruptions import corrupt
+from harness.corruptions.annotators import largest_remainder
+from harness.corruptions.text import prefix
+from harness.identity import uniform
 from harness.types import PreferencePair
 
 

@@ -9,8 +9,8 @@ from corrupt_cases import CASES, NAMES, RATES, by_id, half_up, made, run, takes_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.data.corrupt import CORRUPTIONS, corrupt
-from harness.data.corrupt.ledger import masked_ids, replay, row_hash, set_hash
+from harness.corruptions import CORRUPTIONS, corrupt
+from harness.corruptions.ledger import masked_ids, replay, row_hash, set_hash
 from harness.types import InputError
 
 every_case = pytest.mark.parametrize(("kind", "params"), CASES, ids=NAMES)

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from corrupt_cases import CASES, NAMES, by_id, made, run
 
-from harness.data.corrupt import CORRUPTIONS, corrupt
-from harness.data.corrupt.ledger import (
+from harness.corruptions import CORRUPTIONS, corrupt
+from harness.corruptions.apply import apply_spec
+from harness.corruptions.ledger import (
     COLUMNS,
     masked_ids,
     orientation,
@@ -24,9 +25,8 @@ from harness.data.corrupt.ledger import (
     set_hash,
     write_ledger,
 )
-from harness.data.corrupt.steps import apply_spec
-from harness.data.corrupt.table import needs, resolve
-from harness.names import content_hash, uniform
+from harness.corruptions.registry import needs, resolve
+from harness.identity import content_hash, uniform
 from harness.types import CorruptionSpec, InputError, PreferencePair
 
 # Frozen: a change of any of these changes every corrupted set, and needs a new key version and recipe.

@@ -7,9 +7,9 @@ import sys
 import pytest
 from corrupt_cases import made
 
-from harness.data.corrupt import CORRUPTIONS, corrupt
-from harness.data.corrupt.table import changes, needs, resolve
-from harness.names import canonical_json
+from harness.corruptions import CORRUPTIONS, corrupt
+from harness.corruptions.registry import changes, needs, resolve
+from harness.identity import canonical_json
 from harness.types import CorruptionSpec, InputError
 
 BAD = [
@@ -153,7 +153,7 @@ def test_changes_and_needs_follow_the_parameters():
 
 def test_the_table_is_cheap_to_import():
     code = (
-        "import sys; from harness.data.corrupt.table import resolve; import harness.data.corrupt; "
+        "import sys; from harness.corruptions.registry import resolve; import harness.corruptions; "
         "assert not {'numpy', 'pandas', 'torch', 'scipy', 'pyarrow'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

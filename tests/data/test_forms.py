@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
+from harness.config.load import load_sweep
 from harness.data.chat import chat_renderer
+from harness.data.files import RowError
 from harness.data.pairs import content_sha256, read_pairs
-from harness.data.source import RowError
-from harness.data.text import read_text
-from harness.data.tokens import model_vocabulary, tokenise
-from harness.names import run_key
-from harness.spec import load_sweep
+from harness.data.splits import read_text
+from harness.data.tokenize import model_vocabulary, tokenise
+from harness.identity import run_key
 from harness.types import DataSpec, InputError, ModelSpec, PreferencePair
 
 TEMPLATE = (
@@ -54,7 +54,7 @@ def small_tokenizer(template: str | None = TEMPLATE) -> Any:
     from tokenizers import AddedToken
     from transformers import PreTrainedTokenizerFast
 
-    from harness.data.tokens import train_tokenizer
+    from harness.data.tokenize import train_tokenizer
 
     own = train_tokenizer(["hello"], 300)
     own.encode_special_tokens = False

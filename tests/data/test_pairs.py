@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from harness.data.pairs import Note, PairTable, content_sha256, overlap, read_pairs, split
 from harness.data.transcripts import split_texts, split_transcripts
-from harness.names import content_hash
+from harness.identity import content_hash
 from harness.types import DataSpec, InputError, PreferencePair
 
 GOOD = {"prompt": "Why is the sky blue?", "chosen": " Scattering.", "rejected": " Paint."}
@@ -162,7 +162,7 @@ def test_text_and_conversations_mixed_is_an_error(tmp_path: Path) -> None:
 @settings(deadline=None, max_examples=200)
 @given(st.text("ab \n"), st.text("ab \n"))
 def test_split_texts_loses_nothing(chosen: str, rejected: str) -> None:
-    from harness.data.source import RowError
+    from harness.data.files import RowError
 
     try:
         prompt, left, right = split_texts(chosen, rejected)

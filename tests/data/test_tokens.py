@@ -12,15 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.tokens import (
-    BOS_ID,
-    EOS_ID,
-    MIN_VOCABULARY,
-    PAD_ID,
-    encode_pairs,
-    tokenise,
-    train_tokenizer,
-)
+from harness.data.tokenize import BOS_ID, EOS_ID, MIN_VOCABULARY, PAD_ID, encode_pairs, tokenise, train_tokenizer
 from harness.types import InputError, PreferencePair
 
 TEXTS = ["the cat sat on the mat <eos> <eos> <eos>", "the dog ate the cat's hat, 猫 ate it", "no\n\nHuman: yes"] * 20
@@ -68,7 +60,7 @@ def test_vocabulary() -> None:
 
 
 def test_training_does_not_depend_on_order_process_or_threads() -> None:
-    code = f"from harness.data.tokens import *\nprint(train_tokenizer({TEXTS[::-1]!r}, 300).to_str())"
+    code = f"from harness.data.tokenize import *\nprint(train_tokenizer({TEXTS[::-1]!r}, 300).to_str())"
     for environment in ({"PYTHONHASHSEED": "1", "RAYON_NUM_THREADS": "1"}, {"PYTHONHASHSEED": "2"}):
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
         assert run.stdout.strip() == tokenizer().to_str()

@@ -16,18 +16,18 @@ import torch
 import yaml
 
 from harness.cli import run as command
+from harness.config.load import load_sweep
 from harness.data.rows import TokenisedPair
 from harness.evaluation import lm_eval
 from harness.evaluation.benchmarks import check_tasks
 from harness.evaluation.preference_task import preference_docs, write_task
-from harness.measure.benchmarks import document_values, paired_change, tie_share
-from harness.measure.statistics import newcombe_paired
-from harness.names import run_key
-from harness.spec import load_sweep
-from harness.tracking.evaluations import read_evaluations, read_samples
-from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table
-from harness.tracking.verify import verify
+from harness.identity import run_key
+from harness.metrics.benchmarks import document_values, paired_change, tie_share
+from harness.metrics.statistics import newcombe_paired
+from harness.storage.evaluations import read_evaluations, read_samples
+from harness.storage.journal import read_journal
+from harness.storage.runs import read_table
+from harness.storage.verify import verify
 from harness.types import InputError
 
 WORDS = [
@@ -222,8 +222,8 @@ def tiny() -> tuple[Any, Any]:
     """A model of zeros, to which every token is as likely as any other, and a byte tokenizer."""
     from transformers import PreTrainedTokenizerFast
 
-    from harness.data.tokens import train_tokenizer
-    from harness.models.load import Architecture, skeleton
+    from harness.data.tokenize import train_tokenizer
+    from harness.models.architecture import Architecture, skeleton
 
     model = skeleton(Architecture(300, 16, 1, 2, 32, 64)).eval()
     with torch.no_grad():

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.tracking.evaluations import read_evaluations, read_samples
-from harness.tracking.store import read_table
+from harness.storage.evaluations import read_evaluations, read_samples
+from harness.storage.runs import read_table
 from tests.models.families import write
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "dog", "is", "not", "yes", "no", "maybe", "user", "today")

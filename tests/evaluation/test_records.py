@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from harness.evaluation.probes import gradient_products
-from harness.measure import records as r
-from harness.measure import targets
-from harness.measure.displacement import ches_columns
-from harness.measure.gradients import gradient_columns
-from harness.models.load import skeleton
-from harness.models.pack import build_lanes, parameter_shapes, unflatten
+from harness.metrics import records as r
+from harness.metrics import targets
+from harness.metrics.gradients import gradient_columns
+from harness.metrics.hidden_similarity import ches_columns
+from harness.models.architecture import skeleton
+from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
 from harness.models.reference import pair_keys, score_responses
 from harness.objectives import OBJECTIVES
 from harness.training.loop import start, train

@@ -49,7 +49,7 @@ def main() -> int:
             flush=True,
         )
         together = [one for one in work if one[0] not in ALONE]
-        tallies = carry_out(on, together, given.jobs) + carry_out(on, [one for one in work if one[0] in ALONE], 1)
+        tallies = task_events(on, together, given.jobs) + task_events(on, [one for one in work if one[0] in ALONE], 1)
     sums = [sum(getattr(t, n) for t in tallies) for n in ("injected", "lost", "duplicated")]
     wrong, cores = sum(len(t.wrong) for t in tallies), _cores()
     print(f"{'total':<15}{sums[0]:>9}{sums[1]:>6}{sums[2]:>7}{wrong:>7}{time.monotonic() - began:>9.0f}{cores:>8.0f}")
@@ -61,7 +61,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def carry_out(on: Ground, work: Sequence[Work], jobs: int) -> list[Tally]:
+def task_events(on: Ground, work: Sequence[Work], jobs: int) -> list[Tally]:
     """Run campaigns in processes of their own, `jobs` at a time in the order given, and print each when it ends."""
     left, running, tallies = list(work), dict[int, tuple[str, float]](), []
     while left or running:

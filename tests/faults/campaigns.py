@@ -17,14 +17,15 @@ from typing import Any
 
 import torch
 
-from harness.sweep.pack import resuming, work
-from harness.sweep.setting.stages import load_weights
-from harness.tracking import faults
-from harness.tracking.arrays import load_arrays
-from harness.tracking.checkpoints import load_checkpoints, save_checkpoint
-from harness.tracking.store import load_result
-from harness.tracking.verify import verify
+from harness.inputs.references import load_weights
+from harness.storage import failpoints as faults
+from harness.storage.arrays import load_arrays
+from harness.storage.checkpoints import load_checkpoints, save_checkpoint
+from harness.storage.runs import load_result
+from harness.storage.verify import verify
 from harness.training import loop
+from harness.worker import checkpointing as resuming
+from harness.worker import train_pack as work
 from tests.faults.world import (
     RL,
     SPEC,
@@ -84,7 +85,7 @@ class Ground:
 def ground(root: Path, spec: Mapping[str, Any] = SPEC) -> Ground:
     schema = make_schema(root / "schema")
     calm = place(root / "calm", spec, schema)
-    whole = noting(sweep_command(calm, keep_every=1e9, plain=False), root / "modules")
+    whole = noting(sweep_command(calm, checkpoint_seconds=1e9, plain=False), root / "modules")
     assert wait(fork(whole, log=root / "calm.log")) == 0, (root / "calm.log").read_text()[-2000:]
     import_noted(root / "modules")
     on = Ground(root, schema, calm, 0.0)

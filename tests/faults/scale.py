@@ -23,22 +23,21 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from harness.names import plain, run_key, uniform
+from harness.config.load import load_sweep
+from harness.identity import plain, run_key, uniform
 from harness.report.page import write_report
-from harness.spec import load_sweep
-from harness.sweep import drain as draining
+from harness.storage import runs as store
+from harness.storage.journal import Journal, read_journal
+from harness.storage.verify import verify
 from harness.sweep import run as driver
-from harness.sweep.engines import carry_out
+from harness.sweep import scheduler as draining
+from harness.sweep.engines import task_events
 from harness.sweep.engines.process import LOST
-from harness.sweep.messages import Message
 from harness.sweep.plan import describe
-from harness.sweep.run import Means, run_sweep
+from harness.sweep.run import SweepOptions, run_sweep
+from harness.sweep.signals import Stop
 from harness.sweep.status import read_status
-from harness.sweep.stopping import Stop
-from harness.sweep.tasks import Order, Shop
-from harness.tracking import store
-from harness.tracking.journal import Journal, read_journal
-from harness.tracking.verify import verify
+from harness.worker.protocol import Event, WorkerConfig, WorkerTask
 
 KILLED = 0.05  # of the runs
 LIMITS = {"plan": 5.0, "status": 2.0, "report": 60.0, "memory": 1024.0}  # s, s, s, MB
@@ -56,7 +55,7 @@ def spec(runs: int) -> dict[str, Any]:
     }
 
 
-def fake(order: Order, shop: Shop) -> Iterator[Message]:
+def fake(order: WorkerTask, shop: WorkerConfig) -> Iterator[Event]:
     """In place of training: the files of a pack, committed as the trainer does; a few packs lose their process."""
     sweep, log = Path(shop.folder), os.open(Path(shop.cache).parent / "committed.log", os.O_WRONLY | os.O_APPEND)
     for lane, run in enumerate(order.payload.runs):
@@ -82,12 +81,12 @@ def fake(order: Order, shop: Shop) -> Iterator[Message]:
         }
         store.commit(folder, value)
         os.write(log, f"{key}\n".encode())
-        yield Message("done", order.number, key=key, status="done")
+        yield Event("done", order.number, key=key, status="done")
 
 
 def forked(
-    function: Callable[..., Iterator[Message]], tasks: Sequence[Any], settings: Any, workers: int, stop: Stop
-) -> Iterator[Message]:
+    function: Callable[..., Iterator[Event]], tasks: Sequence[Any], settings: Any, workers: int, stop: Stop
+) -> Iterator[Event]:
     """An engine of forked processes that light tasks can be killed in by the hundred: one a task, a pipe each."""
     waiting, live = deque(tasks), {}
     while waiting or live:
@@ -97,7 +96,7 @@ def forked(
             child = os.fork()
             if not child:
                 os.close(read)
-                for message in carry_out(function, task, settings):
+                for message in task_events(function, task, settings):
                     os.write(write, f"{json.dumps(plain(message))}\n".encode())
                 os._exit(0)
             os.close(write)
@@ -106,9 +105,9 @@ def forked(
         task, lines = live.pop(child)
         with lines:
             for line in lines:
-                yield Message(**json.loads(line))
+                yield Event(**json.loads(line))
         if status:
-            yield Message("failed", task.number, text=f"{LOST} {os.waitstatus_to_exitcode(status)}")
+            yield Event("failed", task.number, text=f"{LOST} {os.waitstatus_to_exitcode(status)}")
 
 
 def timed(what: Callable[[], object]) -> tuple[float, float, float]:
@@ -133,7 +132,7 @@ def timed(what: Callable[[], object]) -> tuple[float, float, float]:
 def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
     """Run the sweep to its end, its driver killed so many times on the way; wall seconds and commands it took."""
     draining.load_engine = lambda *_: forked
-    draining.perform = fake
+    draining.run_task = fake
     draining._build = lambda *_: []
     draw, commands, began = random.Random(1), 0, time.monotonic()
     while True:
@@ -142,7 +141,7 @@ def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
         if not child:
             os.setsid()
             driver._finish = lambda *_: 0
-            os._exit(run_sweep(load_sweep(file), out, 4, QUIET, Means("forked", 1e9, track=False)))
+            os._exit(run_sweep(load_sweep(file), out, 4, QUIET, SweepOptions("forked", 1e9, track=False)))
         if commands <= driver_kills:
             time.sleep(draw.uniform(5, 12))
             os.killpg(child, signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking import faults
+from harness.storage import failpoints as faults
 from harness.types import InputError
 
 ROOT = Path(__file__).parents[2]

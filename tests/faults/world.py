@@ -22,20 +22,20 @@ import yaml
 from rich.console import Console
 
 from harness.cli import run as command_line
-from harness.names import run_key
+from harness.config.load import SweepSpec, load_sweep
+from harness.config.study import load_study
+from harness.identity import run_key
 from harness.report import page
-from harness.report.tables import write_results
-from harness.spec import SweepSpec, load_sweep
-from harness.spec.study import load_study
+from harness.report.data.tables import write_results
+from harness.storage.runs import find_run, load_result
 from harness.study.run import run_study
-from harness.sweep import drain as driver
-from harness.sweep.pack import work  # noqa: F401 - so that children have it
-from harness.sweep.run import Means, run_sweep
-from harness.sweep.stopping import stoppable
-from harness.tracking import mlflow_outbox  # noqa: F401
-from harness.tracking.mlflow_store import default_uri, open_client
-from harness.tracking.store import find_run, load_result
+from harness.sweep import scheduler as driver
+from harness.sweep.run import SweepOptions, run_sweep
+from harness.sweep.signals import stoppable
+from harness.tracking import outbox as mlflow_outbox  # noqa: F401
+from harness.tracking.connection import default_uri, open_client
 from harness.types import InputError, NoRoom
+from harness.worker import train_pack as work  # noqa: F401 - so that children have it
 
 WORLD = {
     "kind": "mythworld", "misaligned": 0.5, "pairs": 32,
@@ -123,13 +123,15 @@ def make_schema(root: Path) -> Path:
     return root / "mlflow.db"
 
 
-def sweep_command(at: Place, keep_every: float = 0.0, plain: bool = True, engine: str = "inline") -> Callable[[], int]:
+def sweep_command(
+    at: Place, checkpoint_seconds: float = 0.0, plain: bool = True, engine: str = "inline"
+) -> Callable[[], int]:
     """`harness sweep` of a place in this process; `plain` writes tables alone instead of the report's figures."""
 
     def command() -> int:
         if plain:
             page.write_report = lambda folder: write_results(folder)[0]
-        means = Means(engine, keep_every)
+        means = SweepOptions(engine, checkpoint_seconds)
         return stoppable(lambda: run_sweep(at.load(), at.out, 1 if engine == "inline" else 2, QUIET, means))
 
     return command
@@ -139,8 +141,8 @@ def study_command(at: Place) -> Callable[[], int]:
     """`harness study` of a place, trained in this process."""
 
     def command() -> int:
-        whole = driver.execute
-        driver.execute = lambda *arguments: whole(*arguments, Means("inline", 0.0))
+        whole = driver.run_packs
+        driver.run_packs = lambda *arguments: whole(*arguments, SweepOptions("inline", 0.0))
         return stoppable(lambda: run_study(load_study(at.file), at.out, 1, QUIET))
 
     return command

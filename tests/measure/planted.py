@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from harness.measure.records import Columns
+from harness.metrics.records import Columns
 
 
 def records(delta: ArrayLike, delta_ref: ArrayLike, base: float = -20.0, **extra: Any) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from harness.measure import statistics as s
+from harness.metrics import statistics as s
 
 SIZES = (5, 10, 30)
 Draw = Callable[[np.random.Generator, tuple[int, int]], np.ndarray]

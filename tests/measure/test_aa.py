@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from harness.measure.aa import AACounts, aa_check, spread_of_replicas
+from harness.metrics.aa import AACounts, aa_check, spread_of_replicas
 
 
 def replicas(rng, seeds=10, count=4, noise=0.02, shift=0.0):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cases import CASES, PAIRS
 
-from harness.measure import METRICS
+from harness.metrics import METRICS
 
 
 def test_every_row_has_a_case_and_every_case_a_row():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from planted import full, records, stack
 
-from harness.measure import divergence as d
-from harness.measure.diagnosis import diagnose
+from harness.metrics import divergence as d
+from harness.metrics.diagnosis import diagnose
 from harness.types import InputError
 
 N, BETA = 200, 2.0

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import full, records
 
-from harness.measure import divergence as d
-from harness.measure import targets
+from harness.metrics import divergence as d
+from harness.metrics import targets
 from harness.types import InputError
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import SIDES, pairs, records
 
-from harness.measure import METRICS, margins
-from harness.measure import records as r
+from harness.metrics import METRICS, margins
+from harness.metrics import records as r
 
 tolerance = st.sampled_from([0.0, 1e-4, 0.05])
 ZONES = {"Z1": "zone_z1", "Z2": "zone_z2", "U": "undesirable_zone", "Z4": "zone_z4", "tie": "zone_tie"}

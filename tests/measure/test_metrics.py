@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import pairs, records
 
-from harness.measure import METRICS, distributions
-from harness.measure.margins import gain
-from harness.measure.metric import LOGPS
+from harness.metrics import METRICS, distributions
+from harness.metrics.margins import gain
+from harness.metrics.row import LOGPS
 from harness.types import InputError
 
 PAIR_ROWS = [row for row in METRICS.values() if set(LOGPS) <= set(row.needs)]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.measure import statistics as s
+from harness.metrics import statistics as s
 
 shares = st.floats(0, 1).map(lambda x: round(x, 4))
 

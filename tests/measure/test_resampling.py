@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.measure import statistics as s
+from harness.metrics import statistics as s
 from tests.measure.simulate_coverage import KINDS, SIZES, coverage
 
 METHODS = ("studentised", "bca", "percentile")

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from planted import full, pairs, records, stack
 
-from harness.measure import METRICS, checkpoint_metrics, quality, results_row
-from harness.measure import records as r
-from harness.measure import samples as drawn
+from harness.metrics import METRICS, checkpoint_metrics, results_row
+from harness.metrics import records as r
+from harness.metrics import samples as drawn
+from harness.metrics import samples as quality
 from harness.types import InputError
 
 TRL = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
@@ -199,7 +200,7 @@ def test_records_cut_and_match():
 
 def test_measures_import_no_torch_pandas_or_scipy():
     code = (
-        "import sys, harness.measure, harness.measure.divergence, harness.measure.statistics, harness.measure.targets\n"
+        "import sys, harness.metrics, harness.metrics.divergence, harness.metrics.statistics, harness.metrics.targets\n"
     )
     code += "print(sorted({'torch', 'pandas', 'scipy', 'mlflow', 'pydantic'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from harness.measure.robustness import area_under_curve, breakdown_point, exchange_rate
-from harness.measure.statistics import t_interval
+from harness.metrics.robustness import area_under_curve, breakdown_point, exchange_rate
+from harness.metrics.statistics import t_interval
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
 

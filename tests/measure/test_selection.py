@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.measure.selection import RULES, Candidate, candidates_of, choose, compare_rules, regret, validation_half
+from harness.metrics.selection import RULES, Candidate, candidates_of, choose, compare_rules, regret, validation_half
 from harness.types import InputError
 from tests.measure.planted import records
 

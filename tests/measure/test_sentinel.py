@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.measure.sentinel import RULES, watch
+from harness.metrics.sentinel import RULES, watch
 from harness.types import InputError
 
 N = 160

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.measure import statistics as s
+from harness.metrics import statistics as s
 
 MDE_TABLE = {  # reliability page, power .8, alpha .05, in sd of the paired difference
     1: [1.68, 1.43, 1.16, 1.00, 0.78, 0.66, 0.53],

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import pairs, records
 
-from harness.measure import margins, targets
+from harness.metrics import margins, targets
 from harness.objectives import OBJECTIVES
 
 # a, b = -12, -15.5; a0, b0 = -14, -13; n = 10, 12: the pair of the golden losses.

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.measure.theory import MARGINS, MINIMISERS, Theory, minimiser, observed_probability, theory
+from harness.metrics.theory import MARGINS, MINIMISERS, Theory, minimiser, observed_probability, theory
 from tests.measure.planted import records
 
 EPS = (0.0, 0.1, 0.2, 0.3, 0.4)

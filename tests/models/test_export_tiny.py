@@ -11,10 +11,11 @@ import pytest
 import torch
 import yaml
 
-from harness.data import mythpairs, mythworld
+from harness.data.mythworld import pairs as mythpairs
+from harness.data.mythworld import world as mythworld
 from harness.models.export import export_run
-from harness.tracking.store import read_table
-from harness.tracking.verify import verify
+from harness.storage.runs import read_table
+from harness.storage.verify import verify
 from harness.types import InputError
 
 SPEC = {
@@ -67,7 +68,7 @@ def test_plain_transformers_gives_the_recorded_log_probs(runs, exported):
 def test_the_tokenizer_writes_what_the_world_writes(exported):
     from transformers import AutoTokenizer
 
-    from harness.data import mythtokens
+    from harness.data.mythworld import tokens as mythtokens
 
     tokenizer = AutoTokenizer.from_pretrained(exported)
     pair = mythpairs.preference_pairs(mythworld.draw_world(0), "test", 1)[0]

@@ -10,13 +10,13 @@ import torch
 
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.models import folder as folder_module
-from harness.models import picked
+from harness.models import logps as picked
+from harness.models.architecture import Architecture, skeleton
 from harness.models.folder import Source, base_model, shell, start_weights
 from harness.models.generate import pad_prompts, sample, score_samples
-from harness.models.load import Architecture, skeleton
+from harness.models.lane_model import LaneModel, build_lanes, parameter_shapes, unflatten
 from harness.models.logps import build_corpus, pair_logps, pair_logps_with
 from harness.models.lora import peft_name
-from harness.models.pack import LaneModel, build_lanes, parameter_shapes, unflatten
 from harness.models.unpadded import rooms
 from harness.types import InputError, LoraSpec
 from tests.models.families import CONFIGS, OTHERS, write

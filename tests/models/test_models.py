@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import mythtokens
+from harness.data.mythworld import tokens as mythtokens
 from harness.data.rows import pack_rows
+from harness.models.architecture import skeleton
 from harness.models.generate import pad_prompts, sample, score_samples
-from harness.models.load import skeleton
+from harness.models.lane_model import build_lanes, flatten, parameter_shapes, unflatten
 from harness.models.logps import build_corpus, oriented, pair_logps, reference_logps
-from harness.models.pack import build_lanes, flatten, parameter_shapes, unflatten
 from harness.models.reference import pair_keys, response_key, score_responses
 from tests.training.worlds import ARCHITECTURE, CPU, corpus, rows, world
 

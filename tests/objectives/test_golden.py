@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.measure.targets import TARGETS
+from harness.metrics.targets import TARGETS
 from harness.objectives import OBJECTIVES
-from harness.objectives.table import StepZero
+from harness.objectives.registry import StepZero
 from harness.types import PairLogps
 from tests.objectives.cases import BATCH_LEVEL, G1, NAMES, batch, pair, pairs, value
 
@@ -181,9 +181,9 @@ def test_pull_at_step_zero(name, given, expected):
 @pytest.mark.parametrize("name", sorted(name for name in NAMES if OBJECTIVES[name].target))
 def test_the_target_is_where_a_loss_of_the_margin_expects_it(name):
     """A named target stands in the table of targets; for logistic margin losses ell(beta (delta - T)) is exact."""
-    from harness.measure.targets import LOGISTIC_MARGIN, bridge_threshold, target
+    from harness.metrics.targets import LOGISTIC_MARGIN, bridge_threshold, target
 
-    assert OBJECTIVES[name].target == "harness.measure.targets:target" and name in TARGETS
+    assert OBJECTIVES[name].target == "harness.metrics.targets:target" and name in TARGETS
     if name not in LOGISTIC_MARGIN or name == "dpop":
         return
     hyperparameters = {key: knob.default for key, knob in OBJECTIVES[name].hyperparameters.items()}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.models.load import skeleton
+from harness.models.architecture import skeleton
+from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
 from harness.models.logps import pair_logps_with
-from harness.models.pack import build_lanes, parameter_shapes, unflatten
 from harness.objectives import OBJECTIVES
 from harness.training.loop import start, train
 from harness.types import TrainingSpec

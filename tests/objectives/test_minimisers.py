@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.measure.theory import MARGINS, MINIMISERS, minimiser
+from harness.metrics.theory import MARGINS, MINIMISERS, minimiser
 from harness.objectives import OBJECTIVES
 from tests.objectives.test_closed_forms import LEVEL, observed
 

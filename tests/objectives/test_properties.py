@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from harness.objectives import OBJECTIVES
-from harness.objectives.table import resolve
+from harness.objectives.registry import resolve
 from harness.types import PairLogps
 from tests.objectives.cases import at, batch, pairs
 
@@ -63,16 +63,16 @@ def test_token_rows_by_hand():
         "entropy_share": torch.tensor([0.25]),
     })  # fmt: skip
 
-    def ell(u):
+    def neg_log_sigmoid(u):
         return math.log1p(math.exp(-u))
 
     # h_w = 1, h_l = -1 (head +1, tail -2), gain 2.
     expected = {
-        "wpo": ({}, math.exp(-0.7) * ell(0.5 * 2)),
-        "ld_dpo": ({"alpha": 0.25}, ell(0.5 * (1 - (1 - 0.25 * 2)))),
-        "tdpo1": ({}, ell(0.5 * (2 - 1.5))),
-        "tdpo2": ({"alpha": 0.4}, ell(0.5 * (2 - 0.4 * 1.5))),
-        "mallows_po": ({}, ell(math.log(4) * 0.5 * 2)),
+        "wpo": ({}, math.exp(-0.7) * neg_log_sigmoid(0.5 * 2)),
+        "ld_dpo": ({"alpha": 0.25}, neg_log_sigmoid(0.5 * (1 - (1 - 0.25 * 2)))),
+        "tdpo1": ({}, neg_log_sigmoid(0.5 * (2 - 1.5))),
+        "tdpo2": ({"alpha": 0.4}, neg_log_sigmoid(0.5 * (2 - 0.4 * 1.5))),
+        "mallows_po": ({}, neg_log_sigmoid(math.log(4) * 0.5 * 2)),
     }
     for name, (given, value) in expected.items():
         assert loss(name, policy, reference, beta=0.5, **given).item() == pytest.approx(value, rel=1e-6), name

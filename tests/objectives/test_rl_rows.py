@@ -6,10 +6,10 @@ import inspect
 
 import pytest
 
+from harness.config.cells import world_defaults
 from harness.objectives import OBJECTIVES, resolve
 from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.constrained import visit
-from harness.spec.cells import world_defaults
 from harness.types import InputError
 from tests.objectives.cases import RL_NAMES, batch
 

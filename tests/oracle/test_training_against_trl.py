@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data import mythtokens
-from harness.models.load import skeleton
-from harness.models.pack import parameter_shapes, unflatten
+from harness.data.mythworld import tokens as mythtokens
+from harness.models.architecture import skeleton
+from harness.models.lane_model import parameter_shapes, unflatten
 from harness.training.loop import start, train
 from harness.training.optim import learning_rate
 from harness.types import TrainingSpec

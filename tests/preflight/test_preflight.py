@@ -14,18 +14,17 @@ import torch
 import yaml
 
 from harness.cli import run as command
+from harness.config.load import load_sweep
 from harness.data.rows import TokenisedPair
-from harness.model_files.place import ModelShape
+from harness.model_files.location import ModelShape
 from harness.objectives import OBJECTIVES
 from harness.preflight import estimate as costs
-from harness.preflight.finding import Evidence, Finding, Reference
-from harness.preflight.gather import gather
+from harness.preflight.evidence import gather
 from harness.preflight.labels import contradictions, duplicates, swapped_columns
-from harness.preflight.live import closed_forms
-from harness.preflight.step0 import assumption, differing, policy_is_reference
-from harness.preflight.table import CHECKS, run_checks
+from harness.preflight.reference import assumption, closed_forms, differing, policy_is_reference
+from harness.preflight.registry import CHECKS, run_checks
+from harness.preflight.row import Evidence, Finding, Reference
 from harness.preflight.tokens import dropped_rows, end_of_sequence, few_pairs, truncation
-from harness.spec import load_sweep
 from harness.types import DataSpec, LmEvalSpec, ModelSpec, ObjectiveSpec, RunSpec
 
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")

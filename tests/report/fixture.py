@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.names import canonical_json, plain, run_key, slug, stream_seed
+from harness.identity import canonical_json, plain, run_key, stream_seed
+from harness.text import slug
 from harness.types import (
     CorruptionSpec,
     DataSpec,

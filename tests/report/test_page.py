@@ -16,8 +16,8 @@ import pytest
 from scipy import stats
 
 from harness.report.page import write_report
-from harness.report.registry import SECTIONS
-from harness.report.text import csv_text, markdown, number, visible
+from harness.report.render.text import csv_text, markdown, number, visible
+from harness.report.sections.registry import SECTIONS
 from tests.report.fixture import grid, write_sweep
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.measure.statistics import paired_share_difference
-from harness.names import run_key
-from harness.report.benchmarks import benchmarks, change_of
-from harness.report.blocks import Lines, Section, Table
-from harness.report.data import by_count, data
-from harness.report.degeneration import degeneration, faults_in
-from harness.report.material import Material, read_material
+from harness.identity import run_key
+from harness.metrics.statistics import paired_share_difference
+from harness.report.data.context import Material, read_material
 from harness.report.page import write_report
-from harness.report.text import DASH
-from harness.tracking.evaluations import Change, Evaluated, write_evaluations
+from harness.report.render.blocks import Lines, Section, Table
+from harness.report.render.text import DASH
+from harness.report.sections.benchmarks import benchmarks, change_of
+from harness.report.sections.data import by_count, data
+from harness.report.sections.degeneration import degeneration, faults_in
+from harness.storage.evaluations import Change, Evaluated, write_evaluations
 from tests.report.fixture import grid, write_sweep
 
 NOTES = (

@@ -12,21 +12,21 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.measure.statistics import Estimate
-from harness.report.behaviour import behaviour
-from harness.report.betas import crossing
-from harness.report.blocks import Section, Table
-from harness.report.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, claims, judged
-from harness.report.displacement import reading
-from harness.report.evidence import Evidence
-from harness.report.material import Material, read_material
-from harness.report.pick import standings
-from harness.report.robustness import paths
-from harness.report.signs import fired
-from harness.report.survival import survival
-from harness.report.trajectories import progress
-from harness.report.verdicts import verdicts
-from harness.report.worst import worst
+from harness.metrics.statistics import Estimate
+from harness.report.data.context import Material, read_material
+from harness.report.data.divergence_counts import fired
+from harness.report.data.evidence import Evidence
+from harness.report.data.recommendation import standings
+from harness.report.render.blocks import Section, Table
+from harness.report.sections.behaviour import behaviour
+from harness.report.sections.betas import crossing
+from harness.report.sections.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, claims, judged
+from harness.report.sections.displacement import reading
+from harness.report.sections.robustness import paths
+from harness.report.sections.survival import survival
+from harness.report.sections.trajectories import progress
+from harness.report.sections.verdicts import verdicts
+from harness.report.sections.worst import worst
 from tests.report.fixture import grid, write_sweep
 
 
@@ -43,7 +43,7 @@ def m(eight: Path) -> Material:
 
 @pytest.fixture(scope="module")
 def results(eight: Path) -> pd.DataFrame:
-    from harness.report.tables import write_results
+    from harness.report.data.tables import write_results
 
     return pd.read_csv(write_results(eight)[0])
 

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.names import content_hash
+from harness.identity import content_hash
 from harness.report.study.findings import rescue_sentence, selections, tuned_differences
 from harness.report.study.page import write_study_report
 from harness.report.study.reading import Study, read_study
 from harness.report.study.tables import edges, paid_table
-from harness.tracking import store
-from harness.tracking.files import write_json
+from harness.storage import runs as store
+from harness.storage.atomic import write_json
 from harness.types import InputError
 
 MEASURE = "delta_mean"  # no share: its intervals are Student's t alone, which a hand can check

@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from harness.data import mythtokens
-from harness.models.lanes import Pack
-from harness.models.load import with_score
-from harness.objectives.table import resolve
-from harness.objectives.table_budget import budget
+from harness.data.mythworld import tokens as mythtokens
+from harness.models.architecture import with_score
+from harness.models.pack import Pack
+from harness.objectives.budget import budget
+from harness.objectives.registry import resolve
 from harness.rlhf.lanes import RlLane, RlTraining, Sampling, start
 from harness.types import TrainingSpec
 from tests.training.worlds import ARCHITECTURE, CPU, PAIRS, corpus, lane

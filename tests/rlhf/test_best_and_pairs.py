@@ -10,7 +10,7 @@ import torch
 from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.best_of_n import best_of_n_distribution, kl_bound, select, shares
-from harness.rlhf.online_pairs import fresh_pairs
+from harness.rlhf.online_dpo import fresh_pairs
 from harness.types import InputError
 from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, optimum, several_prompts
 

@@ -11,8 +11,8 @@ from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
 from harness.rlhf.kl import sequence_kl
-from harness.rlhf.policy_loss import sequence_reinforce
-from harness.rlhf.shaping import sequence_rewards
+from harness.rlhf.losses import sequence_reinforce
+from harness.rlhf.rewards import sequence_rewards
 from harness.types import PairLogps
 from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, objective, optimum
 

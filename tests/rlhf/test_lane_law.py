@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from harness.objectives import OBJECTIVES
-from harness.rlhf import advantage, kl, policy_loss, shaping, value_loss
+from harness.rlhf import advantage, kl
+from harness.rlhf import losses as policy_loss
+from harness.rlhf import losses as value_loss
+from harness.rlhf import rewards as shaping
 from harness.rlhf.algorithms import Algorithm, Forward, Minibatch, Rollout, minibatch
 from harness.rlhf.best_of_n import select, shares
 from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
-from harness.rlhf.online_pairs import fresh_pairs
+from harness.rlhf.online_dpo import fresh_pairs
 from harness.types import PairLogps
 from tests.objectives.cases import RL_NAMES
 

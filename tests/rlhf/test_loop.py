@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.rlhf import choose
-from harness.rlhf.best_of_n import kl_bound
-from harness.rlhf.choose import answer_divergence, log_density_ratio
+from harness.rlhf import best_of_n as choose
+from harness.rlhf.best_of_n import answer_divergence, kl_bound, log_density_ratio
 from harness.rlhf.loop import train
 from tests.rlhf.packs import ITERATIONS, rl_lane, training
 

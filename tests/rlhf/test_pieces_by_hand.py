@@ -7,7 +7,10 @@ import math
 import pytest
 import torch
 
-from harness.rlhf import advantage, kl, policy_loss, shaping, value_loss
+from harness.rlhf import advantage, kl
+from harness.rlhf import losses as policy_loss
+from harness.rlhf import losses as value_loss
+from harness.rlhf import rewards as shaping
 from harness.rlhf.algorithms import (
     Forward,
     Minibatch,

@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.models.lanes import Pack
-from harness.models.load import skeleton, with_score
-from harness.models.pack import build_lanes
-from harness.models.readout import pair_scores
-from harness.names import run_key
-from harness.objectives.table import resolve
-from harness.objectives.table_budget import budget
-from harness.spec import load_sweep, reward_run
-from harness.sweep.pack.rewards import load_reward, reward_key, save_rewards
+from harness.config.load import load_sweep, reward_run
+from harness.identity import run_key
+from harness.models.architecture import skeleton, with_score
+from harness.models.lane_model import build_lanes
+from harness.models.logps import pair_scores
+from harness.models.pack import Pack
+from harness.objectives.budget import budget
+from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.types import InputError, TrainingSpec
+from harness.worker.reward_models import load_reward, reward_key, save_rewards
 from tests.models.test_models import plain
 from tests.training.worlds import ARCHITECTURE, CPU, PAIRS, corpus, lane, world
 

@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 
 from harness.objectives import OBJECTIVES
-from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table
-from harness.tracking.verify import verify
+from harness.storage.journal import read_journal
+from harness.storage.runs import read_table
+from harness.storage.verify import verify
 from tests.sweep.test_end_to_end import TINY, write
 
 RL = [name for name, row in OBJECTIVES.items() if row.family == "rl"]

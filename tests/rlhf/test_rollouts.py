@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.data import mythtokens
+from harness.data.mythworld import tokens as mythtokens
+from harness.models.architecture import skeleton
 from harness.models.generate import pad_prompts, sample
-from harness.models.load import skeleton
-from harness.models.pack import build_lanes
+from harness.models.lane_model import build_lanes
 from harness.rlhf.rollouts import prompt_table, read, rewards, roll_out
 from tests.models.test_models import by_transformers, plain
 from tests.rlhf.packs import rl_lane

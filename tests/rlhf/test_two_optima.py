@@ -14,8 +14,8 @@ import torch
 from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.kl import ESTIMATORS, token_kl
-from harness.rlhf.policy_loss import sequence_reinforce
-from harness.rlhf.shaping import sequence_rewards
+from harness.rlhf.losses import sequence_reinforce
+from harness.rlhf.rewards import sequence_rewards
 from tests.rlhf.worlds import OPTIMUM, REFERENCE, REWARDS, Flat, distance, optimum
 
 CASE_A = Flat(REFERENCE, REWARDS)

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.names import plain, stream_seed
-from harness.spec.study import StudySpec, load_study
-from harness.spec.targets import Constraint, Target
+from harness.config.study import StudySpec, load_study
+from harness.config.study_targets import Constraint, Target
+from harness.identity import plain, stream_seed
+from harness.storage import runs as store
 from harness.study.files import Planned, all_runs, fresh_runs, write_study_plan
-from harness.study.ledger import Ledger
 from harness.study.run import cost, done
 from harness.study.search import Bench, search
 from harness.study.storage import write_storage
-from harness.tracking import store
+from harness.study.trials import Ledger
 
 BEST_BETA, BEST_RATE, PEAK, NOISE = 1.0, 1e-3, 0.8, 0.02
 

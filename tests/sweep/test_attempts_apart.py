@@ -7,18 +7,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.names import run_key
-from harness.spec import load_sweep
-from harness.sweep.engines.apart import ATTEMPTS, perform_apart, publish, sweep_up, take_over
-from harness.sweep.engines.far import carry_out_far, code, put_up_sign, shared
-from harness.sweep.messages import Message
-from harness.sweep.packs import PackTask
-from harness.sweep.stopping import listen, listening
-from harness.sweep.tasks import Order, Shop
-from harness.tracking import store
-from harness.tracking.checkpoints import newest_step, save_checkpoint
-from harness.tracking.files import write_atomic
-from harness.tracking.verify import verify
+from harness.config.load import load_sweep
+from harness.identity import run_key
+from harness.storage import runs as store
+from harness.storage.atomic import write_atomic
+from harness.storage.checkpoints import newest_step, save_checkpoint
+from harness.storage.verify import verify
+from harness.sweep.engines.attempts import ATTEMPTS, perform_apart, publish, sweep_up, take_over
+from harness.sweep.engines.remote_worker import carry_out_far, code, put_up_sign, shared
+from harness.sweep.packing import PackTask
+from harness.sweep.signals import listen, listening
+from harness.worker.protocol import Event, WorkerConfig, WorkerTask
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = load_sweep(ROOT / "experiments/smoke.yaml", []).runs[0]
@@ -26,27 +25,27 @@ KEY = run_key(RUN)
 NAME = "a-run"
 
 
-def order() -> Order:
-    return Order("pack", 3, PackTask(3, (RUN,)))
+def order() -> WorkerTask:
+    return WorkerTask("pack", 3, PackTask(3, (RUN,)))
 
 
-def shop(home: Path) -> Shop:
-    return Shop(str(home / "cache"), str(home), "cpu", {KEY: NAME})
+def shop(home: Path) -> WorkerConfig:
+    return WorkerConfig(str(home / "cache"), str(home), "cpu", {KEY: NAME})
 
 
 def committing(status: str, mark: str, step: int = 0):
     """A task function that commits its run with `status`, leaving `mark` in a file and a checkpoint at `step`."""
 
-    def perform(task: Order, own: Shop) -> Iterator[Message]:
+    def run_task(task: WorkerTask, own: WorkerConfig) -> Iterator[Event]:
         folder, _ = store.open_run(Path(own.folder), KEY, NAME, keep="ckpt")
         write_atomic(folder / "mark", mark.encode())
         if step:
             save_checkpoint(folder, step, {"state": mark.encode()})
         result = {"run_key": KEY, "status": status, "steps": 1, "results": {}, "costs": {}, "t0_ms": 0}
         store.commit(folder, result)
-        yield Message("done", task.number, key=KEY, status=status)
+        yield Event("done", task.number, key=KEY, status=status)
 
-    return perform
+    return run_task
 
 
 def only(home: Path) -> Path:
@@ -72,7 +71,7 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert newest_step(only(tmp_path)) == 7
     seen = []
 
-    def going_on(task: Order, own: Shop) -> Iterator[Message]:
+    def going_on(task: WorkerTask, own: WorkerConfig) -> Iterator[Event]:
         seen.append(newest_step(only(Path(own.folder))))
         yield from committing("done", "whole")(task, own)
 
@@ -106,7 +105,7 @@ def test_the_checkpoints_of_an_attempt_that_died_are_taken_over(tmp_path: Path) 
 
 def test_a_result_published_between_look_and_move_is_put_back(tmp_path: Path, monkeypatch) -> None:
     """A failed result stood when this attempt looked; another attempt finished before it moved."""
-    from harness.sweep.engines import apart
+    from harness.sweep.engines import attempts as apart
 
     list(perform_apart(committing("done", "other"), order(), shop(tmp_path)))
     looks = iter([False, True])
@@ -131,16 +130,16 @@ def test_a_worker_says_what_it_cannot_work_with(tmp_path: Path) -> None:
 def test_a_worker_is_told_to_stop_when_the_drivers_sign_goes(tmp_path: Path) -> None:
     sign = put_up_sign(tmp_path)
 
-    def looking(task: Order, own: Shop) -> Iterator[Message]:
+    def looking(task: WorkerTask, own: WorkerConfig) -> Iterator[Event]:
         stop = listen(worker=True)
         sign.unlink()
         until = time.monotonic() + 20
         while not stop.heard and time.monotonic() < until:
             time.sleep(0.05)
-        yield Message("built", task.number, status="stopped" if stop.heard else "went on")
+        yield Event("built", task.number, status="stopped" if stop.heard else "went on")
 
     with listening() as stop, stop.softly():
-        (message,) = carry_out_far(looking, Order("build", 1, ()), shared(shop(tmp_path)), sign, code())
+        (message,) = carry_out_far(looking, WorkerTask("build", 1, ()), shared(shop(tmp_path)), sign, code())
     assert message.status == "stopped"
 
 

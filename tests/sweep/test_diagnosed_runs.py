@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.measure import METRICS
-from harness.measure.diagnosis import Diagnosis, diagnose
-from harness.tracking.store import read_table
+from harness.metrics import METRICS
+from harness.metrics.diagnosis import Diagnosis, diagnose
+from harness.storage.runs import read_table
 from tests.sweep.test_end_to_end import write
 
 SPEC = {

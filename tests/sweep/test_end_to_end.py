@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table
-from harness.tracking.verify import verify
+from harness.storage.journal import read_journal
+from harness.storage.runs import read_table
+from harness.storage.verify import verify
 
 TINY = {
     "name": "tiny",

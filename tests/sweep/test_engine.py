@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import pytest
 from rich.console import Console
 
-from harness.names import run_key
-from harness.objectives.table import resolve
+from harness.identity import run_key
+from harness.objectives.registry import resolve
 from harness.sweep.engines import process
-from harness.sweep.messages import Message
-from harness.sweep.packs import PackTask, keys, pack_key, plan_packs
+from harness.sweep.packing import PackTask, keys, pack_key, plan_packs
 from harness.sweep.progress import Progress
-from harness.sweep.stopping import Stop
+from harness.sweep.signals import Stop
+from harness.text import duration
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
-from harness.units import duration
+from harness.worker.protocol import Event
 
 RUN = RunSpec(
     resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()
@@ -31,16 +31,16 @@ class Task:
     what: str
 
 
-def play(task: Task, _: object) -> Iterator[Message]:
+def play(task: Task, _: object) -> Iterator[Event]:
     """A task that does as it is told."""
-    yield Message("step", task.number, 1, 2)
+    yield Event("step", task.number, 1, 2)
     if task.what == "raise":
         raise ValueError("broken on purpose")
     if task.what == "input":
         raise InputError("row 3: no good")
     if task.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    yield Message("done", task.number, key=str(task.number), status="done")
+    yield Event("done", task.number, key=str(task.number), status="done")
 
 
 def test_every_task_ends_in_one_message_whatever_happens():
@@ -104,13 +104,13 @@ def test_progress_counts_and_estimates():
     with Progress(Console(quiet=True), 8, 2) as progress:
         progress.start_runs(packs)
         assert progress.eta() is None
-        progress.take(Message("step", 0, 100, 200))
+        progress.take(Event("step", 0, 100, 200))
         progress._started -= 10  # ten seconds have passed: 0.45 of 4 of 6 runs' work is done
         assert progress.eta() == pytest.approx(10 * (1 - 0.3) / 0.3, rel=0.01)
         for run in packs[0].runs:
-            progress.take(Message("done", 0, key=run_key(run), status="diverged"))
+            progress.take(Event("done", 0, key=run_key(run), status="diverged"))
         assert "6 of 8 runs" in progress.line() and "4 diverged" in progress.line()
-        progress.take(Message("failed", 1, text="boom"))
+        progress.take(Event("failed", 1, text="boom"))
         assert "2 failed" in progress.line()
     assert duration(45) == "45 s" and duration(200) == "3 min" and duration(7800) == "2 h 10 min"
 
@@ -118,24 +118,24 @@ def test_progress_counts_and_estimates():
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):
     import torch
 
-    from harness.sweep.pack import work as training
-    from harness.sweep.retries import reason_of
-    from harness.sweep.tasks import Order, Shop, perform
+    from harness.sweep.scheduler import reason_of
+    from harness.worker import train_pack as training
+    from harness.worker.protocol import WorkerConfig, WorkerTask, run_task
 
     runs = tuple(replace(RUN, seed=seed) for seed in range(8))
     other = tuple(replace(run, training=TrainingSpec(steps=7)) for run in runs)
     tried: list[int] = []
 
-    def work(task: PackTask, _: object) -> Iterator[Message]:
+    def work(task: PackTask, _: object) -> Iterator[Event]:
         tried.append(len(task.runs))
         if len(task.runs) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        yield Message("done", task.number)
+        yield Event("done", task.number)
 
     monkeypatch.setattr(training, "work", work)
-    shop = Shop(str(tmp_path), str(tmp_path), "cpu", {})
-    orders = [Order("pack", n, PackTask(n, of)) for n, of in enumerate([runs, runs, runs[:4], other])]
-    ends = [m for order in orders for m in process.carry_out(perform, order, shop)]
+    shop = WorkerConfig(str(tmp_path), str(tmp_path), "cpu", {})
+    orders = [WorkerTask("pack", n, PackTask(n, of)) for n, of in enumerate([runs, runs, runs[:4], other])]
+    ends = [m for order in orders for m in process.task_events(run_task, order, shop)]
     assert tried == [8, 4, 8]  # the second eight of the first kind cost nothing
     assert [m.kind for m in ends] == ["failed", "failed", "done", "failed"]
     assert [reason_of(m.text) for m in ends if m.text] == ["oom"] * 3

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness.names import run_key
-from harness.spec import load_sweep
+from harness.config.load import load_sweep
+from harness.identity import run_key
 from harness.sweep.engines.process import run_tasks
-from harness.sweep.forecast import START_SECONDS, Machines, forecast, forecast_lines, makespan
-from harness.sweep.messages import Message
-from harness.sweep.packs import plan_packs
+from harness.sweep.estimates import START_SECONDS, Machines, forecast, forecast_lines, makespan
+from harness.sweep.packing import plan_packs
 from harness.sweep.plan import describe, render
-from harness.sweep.stopping import Stop
+from harness.sweep.signals import Stop
+from harness.worker.protocol import Event
 from tests.tracking.sweeps import POINTS, make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,13 +74,13 @@ class Nap:
     seconds: float
 
 
-def sleep(task: Nap, _: Any) -> Iterator[Message]:
+def sleep(task: Nap, _: Any) -> Iterator[Event]:
     """A pack in a rehearsal: it only takes its time."""
     if task.number < 0:
-        yield Message("built", task.number)
+        yield Event("built", task.number)
         return
     time.sleep(task.seconds)
-    yield Message("done", task.number)
+    yield Event("done", task.number)
 
 
 def test_a_rehearsal_takes_as_long_as_forecast(tmp_path: Path) -> None:

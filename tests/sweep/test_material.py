@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.data.corrupt.table import resolve as resolve_corruption
+from harness.corruptions.registry import resolve as resolve_corruption
 from harness.data.order import probe_ids
-from harness.models.load import initial_weights
+from harness.identity import run_key
+from harness.inputs.run_inputs import mythworld_architecture, mythworld_setting
+from harness.models.architecture import initial_weights
 from harness.models.reference import pair_keys, score_responses
-from harness.names import run_key
-from harness.objectives.table import resolve
-from harness.sweep.pack.lane_sets import build_lane
-from harness.sweep.pack.material import corrupted_set, prepare
-from harness.sweep.setting import mythworld_architecture, mythworld_setting
+from harness.objectives.registry import resolve
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+from harness.worker.datasets import corrupted_set, prepare
+from harness.worker.lanes import build_lane
 from tests.training.worlds import CPU
 
 SPEC = WorldSpec(pairs=96, hidden_size=32, heads=2, intermediate_size=64)

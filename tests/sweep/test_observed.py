@@ -7,16 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.data.corrupt.table import CORRUPTIONS
-from harness.data.corrupt.table import resolve as resolve_corruption
-from harness.models.load import initial_weights
+from harness.corruptions.registry import CORRUPTIONS
+from harness.corruptions.registry import resolve as resolve_corruption
+from harness.identity import run_key
+from harness.inputs.run_inputs import mythworld_architecture, mythworld_setting
+from harness.models.architecture import initial_weights
 from harness.models.reference import score_responses
-from harness.names import run_key
-from harness.sweep.pack.lane_sets import build_lane
-from harness.sweep.pack.material import corrupted_set, prepare
-from harness.sweep.pack.observed import validation_labels
-from harness.sweep.setting import mythworld_architecture, mythworld_setting
 from harness.types import CorruptionSpec
+from harness.worker.datasets import corrupted_set, prepare
+from harness.worker.lanes import build_lane
+from harness.worker.validation_labels import validation_labels
 from tests.sweep.test_material import RUN, SPEC
 from tests.training.worlds import CPU
 

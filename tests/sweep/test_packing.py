@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from harness.names import run_key
-from harness.spec import load_sweep
-from harness.sweep import packing, packs
+from harness.config.load import load_sweep
+from harness.identity import run_key
+from harness.storage.atomic import write_json
+from harness.sweep import packing
+from harness.sweep import packing as packs
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
-from harness.sweep.packs import PACK_SIZE, plan_packs
-from harness.tracking.files import write_json
+from harness.sweep.packing import PACK_SIZE, plan_packs
 from harness.types import DataSpec, PathModelSpec
 
 TEXT = """
@@ -31,7 +32,7 @@ def runs(tmp_path):
 
 
 def test_parameters_are_those_of_the_model_that_is_built():
-    from harness.models.load import Architecture, initial_weights
+    from harness.models.architecture import Architecture, initial_weights
 
     assert parameters(50, 32, 3, 48) == len(initial_weights(Architecture(50, 32, 3, 2, 48, 64), 0))
 

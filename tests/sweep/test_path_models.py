@@ -13,26 +13,26 @@ import pytest
 import torch
 import yaml
 
+from harness.config.load import load_sweep
+from harness.identity import canonical_json, file_sha256, run_key
+from harness.inputs.reference_cache import scorer
+from harness.inputs.references import build_models, builds, reference_weights
+from harness.inputs.text import text_setting
+from harness.models.architecture import path_architecture
 from harness.models.export import export_run
-from harness.models.load import path_architecture
 from harness.models.weights import load_weights_file, weight_tensors
-from harness.names import canonical_json, file_sha256, run_key
-from harness.spec import load_sweep
-from harness.sweep.pack import keeping
-from harness.sweep.pack.lane_sets import build_lane
-from harness.sweep.pack.material import corrupted_set, prepare
-from harness.sweep.pack.opening import Workshop
-from harness.sweep.pack.work import work
-from harness.sweep.packs import plan_packs
+from harness.storage.atomic import read_json
+from harness.storage.runs import find_run, read_table
+from harness.storage.verify import verify
+from harness.sweep.packing import plan_packs
 from harness.sweep.rerun import run_of
-from harness.sweep.setting.reference_store import scorer
-from harness.sweep.setting.stages import build_models, builds, reference_weights
-from harness.sweep.setting.text import text_setting
-from harness.tracking.files import read_json
-from harness.tracking.store import find_run, read_table
-from harness.tracking.verify import verify
 from harness.training.optim import learning_rate
 from harness.types import InputError
+from harness.worker import saved_weights as keeping
+from harness.worker.datasets import corrupted_set, prepare
+from harness.worker.lanes import build_lane
+from harness.worker.prepare import Worker
+from harness.worker.train_pack import work
 from tests.models.families import CONFIGS, write
 
 CPU = torch.device("cpu")
@@ -81,7 +81,7 @@ def trained(loaded, out: Path) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     for stage in builds(loaded.runs):
         build_models(out / "cache", stage, CPU)
-    shop = Workshop(out / "cache", folder, CPU, names)
+    shop = Worker(out / "cache", folder, CPU, names)
     for task in plan_packs(loaded.runs, workers=1):
         assert [message.status for message in work(task, shop) if message.kind == "done"] == ["done"] * len(task.runs)
     return {key: find_run(folder, key) for key in names}

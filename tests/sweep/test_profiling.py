@@ -7,7 +7,7 @@ import json
 import pytest
 
 from harness.sweep.profiling import FILE, Profile
-from harness.training.spans import summary
+from harness.training.timing import summary
 
 
 def test_packs_add_up(tmp_path):

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.data.corrupt import CORRUPTIONS
+from harness.corruptions import CORRUPTIONS
 from harness.objectives import OBJECTIVES
-from harness.objectives.table_row import StepZero
-from harness.tracking.journal import read_journal
-from harness.tracking.store import read_table
+from harness.objectives.row import StepZero
+from harness.storage.journal import read_journal
+from harness.storage.runs import read_table
 from tests.sweep.test_end_to_end import TINY, harness, write
 
 # Rows that learn from given pairs; those of family rl, and the reward model, have a sweep of their own in tests/rlhf.

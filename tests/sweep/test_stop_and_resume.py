@@ -18,14 +18,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness.spec import load_sweep
-from harness.sweep.pack import work
-from harness.sweep.run import Means, run_sweep
-from harness.sweep.stopping import Interrupted
-from harness.tracking.checkpoints import load_checkpoints, newest_step, save_checkpoint
-from harness.tracking.journal import read_journal
-from harness.tracking.store import find_run, load_result, read_table
-from harness.tracking.verify import verify
+from harness.config.load import load_sweep
+from harness.storage.checkpoints import load_checkpoints, newest_step, save_checkpoint
+from harness.storage.journal import read_journal
+from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.verify import verify
+from harness.sweep.run import SweepOptions, run_sweep
+from harness.sweep.signals import Interrupted
+from harness.worker import train_pack as work
 
 SPEC = {
     "name": "long",
@@ -42,7 +42,7 @@ SPEC = {
     "device": "cpu",
 }  # fmt: skip
 QUIET = Console(quiet=True)
-INLINE = Means("inline", 0.0, track=False)
+INLINE = SweepOptions("inline", 0.0, track=False)
 
 
 def write(folder: Path, **changes: object) -> Path:
@@ -74,7 +74,7 @@ def curves(journal: Path) -> dict[tuple[int, str], float]:
 def calm(tmp_path_factory) -> Path:
     """The sweep's folder after one undisturbed command that keeps nothing."""
     root = tmp_path_factory.mktemp("calm")
-    assert run_sweep(load_sweep(write(root)), root / "runs", 1, QUIET, Means("inline", 1e9)) == 0
+    assert run_sweep(load_sweep(write(root)), root / "runs", 1, QUIET, SweepOptions("inline", 1e9)) == 0
     return root / "runs" / "long"
 
 

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.names import run_key
-from harness.spec.study import load_study
-from harness.study.ledger import Ledger
-from harness.study.optuna_side import stored
+from harness.config.study import load_study
+from harness.identity import run_key
+from harness.storage.verify import verify
+from harness.study.optuna_adapter import stored
 from harness.study.scores import Scorer
-from harness.tracking.mlflow_rows import read_plan
-from harness.tracking.mlflow_views import views
-from harness.tracking.verify import verify
+from harness.study.trials import Ledger
+from harness.tracking.rows import read_plan
+from harness.tracking.views import views
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.measure.selection import validation_half
-from harness.spec.refusal import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
+from harness.config.study_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
+from harness.metrics.selection import validation_half
+from harness.storage import runs as store
+from harness.storage.evaluations import Evaluated, write_evaluations
 from harness.study.scores import Scorer, rows_of
-from harness.tracking import store
-from harness.tracking.evaluations import Evaluated, write_evaluations
 
 KEY = "ab" * 32
 PROMPTS = np.array([f"prompt {i % 60}" for i in range(200)], dtype=object)

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.measure.statistics import t_interval
-from harness.spec.steering import Budget, Pruner, Sampler
-from harness.spec.study import StudySpec, load_study
+from harness.config.study import StudySpec, load_study
+from harness.config.study_settings import Budget, Pruner, Sampler
+from harness.metrics.statistics import t_interval
 from harness.study.files import FRESH, SEARCH, all_runs, fresh_runs, planned
-from harness.study.ledger import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
-from harness.study.optuna_side import ask, importance, project, stored, study_name
+from harness.study.optuna_adapter import ask, importance, project, stored, study_name
 from harness.study.search import search
 from harness.study.storage import storage_url, write_storage
+from harness.study.trials import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
 from tests.sweep.study_fake import bench, play, surface
 
 ROOT = Path(__file__).resolve().parents[2]

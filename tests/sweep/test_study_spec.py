@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness.measure.table import METRICS
-from harness.spec.search import Choice, Range
-from harness.spec.study import StudySpec, load_study
+from harness.config.search_space import Choice, Range
+from harness.config.study import StudySpec, load_study
+from harness.metrics.registry import METRICS
 from harness.study.files import report_split
 from harness.types import InputError
 

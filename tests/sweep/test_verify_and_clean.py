@@ -10,19 +10,19 @@ from pathlib import Path
 import pytest
 
 from harness.cli import run
-from harness.names import plain, run_key
-from harness.objectives.table import resolve
-from harness.report.tables import write_results
-from harness.sweep.checks import check
-from harness.sweep.cleaning import clean
-from harness.sweep.packs import PackTask
+from harness.identity import plain, run_key
+from harness.objectives.registry import resolve
+from harness.report.data.tables import write_results
+from harness.storage.atomic import write_json
+from harness.storage.checkpoints import save_checkpoint
+from harness.storage.lock import claim_sweep
+from harness.storage.runs import commit, load_result, open_run, write_table
+from harness.sweep.clean import clean
+from harness.sweep.packing import PackTask
 from harness.sweep.rerun import Comparison, compare, run_of
-from harness.sweep.retries import reason_of, retried
+from harness.sweep.scheduler import reason_of, retried
 from harness.sweep.status import read_status
-from harness.tracking.checkpoints import save_checkpoint
-from harness.tracking.claims import claim_sweep
-from harness.tracking.files import write_json
-from harness.tracking.store import commit, load_result, open_run, write_table
+from harness.sweep.verify import check
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 
 BASE = RunSpec(
@@ -131,7 +131,7 @@ def test_clean_refuses_while_a_sweep_under_the_same_folder_runs(sweep):
     import sys
 
     code = (
-        "import sys, time; from pathlib import Path; from harness.tracking.claims import claim_sweep\n"
+        "import sys, time; from pathlib import Path; from harness.storage.lock import claim_sweep\n"
         "with claim_sweep(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     for held in (sweep, sweep.parent / "other"):

@@ -11,16 +11,16 @@ import pytest
 import yaml
 from rich.console import Console
 
-from harness.sweep.voice import FAILURES, Voice
+from harness.sweep.console import FAILURES, CommandOutput
 from tests.sweep.test_end_to_end import TINY
 
 ONE = {**TINY, "objectives": [{"name": "dpo", "beta": 0.5}], "corruptions": [{"kind": "none"}], "seeds": 1}
 ENDS = ["results", "report", "tracking"]
 
 
-def said(terminal: bool = False, quiet: bool = False) -> tuple[Voice, io.StringIO]:
+def said(terminal: bool = False, quiet: bool = False) -> tuple[CommandOutput, io.StringIO]:
     text = io.StringIO()
-    return Voice(Console(file=text, force_terminal=terminal, width=40), quiet), text
+    return CommandOutput(Console(file=text, force_terminal=terminal, width=40), quiet), text
 
 
 def heads(out: str) -> list[str]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness.sweep.pack.worst import KEPT, worst_pairs
 from harness.types import PreferencePair
+from harness.worker.commit import KEPT, worst_pairs
 
 
 def rows(split: str, step: int, margins: list[float], labels: list[int]) -> dict[str, np.ndarray]:

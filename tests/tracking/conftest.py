@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.mlflow_store import default_uri, open_client
+from harness.tracking.connection import default_uri, open_client
 
 
 @pytest.fixture(scope="session")

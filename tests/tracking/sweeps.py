@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.names import content_hash
-from harness.tracking import store
-from harness.tracking.files import write_json
-from harness.tracking.journal import Journal
+from harness.identity import content_hash
+from harness.storage import runs as store
+from harness.storage.atomic import write_json
+from harness.storage.journal import Journal
 
 STEPS = (0, 5, 20)
 T0 = 1_700_000_000_000

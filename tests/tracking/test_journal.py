@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.tracking.journal import Journal, JournalDamaged, encode, read_journal
+from harness.storage.journal import Journal, JournalDamaged, encode, read_journal
 
 RECORDS = [
     {"kind": "start", "run_key": "ab" * 32, "attempt": 1},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking.mlflow_guard import CLOSED, LARGEST_BODY, NOTHING, QUIET_PATH, Guard, Message, Receive, Send
+from harness.tracking.guard import CLOSED, LARGEST_BODY, NOTHING, QUIET_PATH, Guard, Message, Receive, Send
 
 OWN = "http://127.0.0.1:5000"
 PAGE = b"<!doctype html><head><title>MLflow</title></head>"

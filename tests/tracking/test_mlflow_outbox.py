@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from harness.tracking import mlflow_outbox, store
-from harness.tracking.journal import read_journal
-from harness.tracking.mlflow_outbox import ACKS, Outbox, sync
-from harness.tracking.mlflow_rows import Point, thinned
-from harness.tracking.mlflow_store import SHORT, default_uri, network_kind, open_client
+from harness.storage import runs as store
+from harness.storage.journal import read_journal
+from harness.tracking import outbox as mlflow_outbox
+from harness.tracking.connection import SHORT, default_uri, network_kind, open_client
+from harness.tracking.outbox import ACKS, Outbox, sync
+from harness.tracking.rows import Point, thinned
 from harness.types import InputError
 from tests.tracking.sweeps import POINTS, T0, commit_run, make_sweep, read_runs, write_plan
 
@@ -293,7 +294,7 @@ def _accept(server: socket.socket, held: list[socket.socket]) -> None:
 
 
 def test_nothing_is_opened_before_the_first_delivery(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from harness.tracking.mlflow_outbox import Outbox; Outbox(pathlib.Path('x'), 's')"
+    code = "import sys, pathlib; from harness.tracking.outbox import Outbox; Outbox(pathlib.Path('x'), 's')"
     code += "; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []

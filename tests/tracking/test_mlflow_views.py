@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from harness.names import content_hash
-from harness.tracking.mlflow_outbox import Outbox
-from harness.tracking.mlflow_rows import Plan, read_plan
-from harness.tracking.mlflow_server import serve
-from harness.tracking.mlflow_store import default_uri, open_client
-from harness.tracking.mlflow_views import PAGE, TAG, View, view_state, view_url, views
+from harness.identity import content_hash
+from harness.tracking.connection import default_uri, open_client
+from harness.tracking.outbox import Outbox
+from harness.tracking.rows import Plan, read_plan
+from harness.tracking.server import serve
+from harness.tracking.views import PAGE, TAG, View, view_state, view_url, views
 from harness.types import InputError
 from tests.tracking.sweeps import config, make_sweep, read_runs, write_plan
 

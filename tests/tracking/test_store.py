@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.tracking import files, store
-from harness.tracking.arrays import load_arrays, once, save_arrays
-from harness.tracking.claims import claim_sweep
-from harness.tracking.files import read_json, write_atomic, write_json
-from harness.tracking.journal import Journal
-from harness.tracking.verify import verify
+from harness.storage import atomic as files
+from harness.storage import runs as store
+from harness.storage.arrays import load_arrays, once, save_arrays
+from harness.storage.atomic import read_json, write_atomic, write_json
+from harness.storage.journal import Journal
+from harness.storage.lock import claim_sweep
+from harness.storage.verify import verify
 from harness.types import InputError
 
 KEY = "0123456789abcdef" * 4
@@ -342,7 +343,7 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.tracking.claims import claim_sweep
+from harness.storage.lock import claim_sweep
 with claim_sweep(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -10,10 +10,10 @@ import torch
 
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.models import unpadded
-from harness.models.lanes import EvalSet, Lane, Pack
-from harness.models.load import Architecture, initial_weights, skeleton
+from harness.models.architecture import Architecture, initial_weights, skeleton
+from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus, pair_logps, pair_logps_with
-from harness.models.pack import build_lanes
+from harness.models.pack import EvalSet, Lane, Pack
 from harness.training.loop import start, train
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, PAIRS, lane, pack

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.models.lanes import Lane
+from harness.models.pack import Lane
 from harness.training.loop import Training, start, train
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, lane, pack
@@ -79,7 +79,7 @@ def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> Non
 
 
 def test_a_sharded_model_holds_one_lane() -> None:
-    from harness.models.load import skeleton
+    from harness.models.architecture import skeleton
     from harness.training.sharded import build_sharded
     from tests.training.worlds import ARCHITECTURE
 

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.training.loop import start, train
-from harness.training.spans import Spans, gemm_ceiling, summary
+from harness.training.timing import Spans, gemm_ceiling, summary
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, lane, pack
 

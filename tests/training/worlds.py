@@ -7,16 +7,18 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from harness.data import mythpairs, mythtokens, mythworld
+from harness.data.mythworld import pairs as mythpairs
+from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld import world as mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
-from harness.models.lanes import EvalSet, Lane, Pack
-from harness.models.load import Architecture, initial_weights
+from harness.models.architecture import Architecture, initial_weights
 from harness.models.logps import Corpus, build_corpus
+from harness.models.pack import EvalSet, Lane, Pack
 from harness.models.reference import pair_keys, score_responses
-from harness.objectives.table import resolve
-from harness.sweep.pack.material import Block, with_mismatches
+from harness.objectives.registry import resolve
 from harness.types import TrainingSpec
+from harness.worker.datasets import EncodedPairs, with_mismatches
 
 CPU = torch.device("cpu")
 ARCHITECTURE = Architecture(len(mythtokens.VOCABULARY), 32, 1, 2, 64, 64)
@@ -38,7 +40,7 @@ def rows(seed: int) -> PairRows:
 
 
 def corpus(seeds: tuple[int, ...]) -> Corpus:
-    blocks, mismatched = with_mismatches([Block(rows(seed), world(seed)[2]) for seed in seeds])
+    blocks, mismatched = with_mismatches([EncodedPairs(rows(seed), world(seed)[2]) for seed in seeds])
     return build_corpus([b.rows for b in blocks], [b.reference for b in blocks], CPU, mismatched)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from harness.report.data.tables import csv_bytes
 from harness.report.study.findings import TunedDifference, selections
 from harness.report.study.reading import Study
-from harness.report.tables import csv_bytes
 
 
 def trials_csv(study: Study) -> bytes:

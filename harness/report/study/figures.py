@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from harness.palette import COLOURS, looks
+from harness.report.render.figures import Picture, draw, panels
 from harness.report.study.findings import CLEAN
 from harness.report.study.reading import Study, StudyTrial
-from harness.report.style import Picture, draw, panels
 
 BETA, RATE = "beta", "training.learning_rate"
 SHORT = {RATE: "learning rate"}

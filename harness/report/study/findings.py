@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.measure.statistics import (
+from harness.metrics.registry import METRICS
+from harness.metrics.statistics import (
     MIN_SEEDS,
     NO_DIFFERENCE,
     Estimate,
@@ -19,9 +20,8 @@ from harness.measure.statistics import (
     t_interval,
     verdict,
 )
-from harness.measure.table import METRICS
+from harness.report.render.text import estimate, number, quantity
 from harness.report.study.reading import Study, StudyTrial
-from harness.report.text import estimate, number, quantity
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 

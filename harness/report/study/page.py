@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.names import content_hash
-from harness.report.render import render
+from harness.identity import content_hash
+from harness.report.data.tables import write_run_tables
+from harness.report.render.jinja import render
+from harness.report.render.text import plain, quantity, visible
 from harness.report.study.csv import selection_csv, trials_csv, tuned_csv
 from harness.report.study.figures import pictures
 from harness.report.study.findings import rescue_sentence, tuned_differences
@@ -18,9 +20,7 @@ from harness.report.study.tables import (
     regret_table,
     winners_table,
 )
-from harness.report.tables import write_run_tables
-from harness.report.text import plain, quantity, visible
-from harness.tracking.files import write_atomic
+from harness.storage.atomic import write_atomic
 
 
 def write_study_report(folder: Path) -> Path:

@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from harness.measure.statistics import Estimate, cell_estimate
-from harness.measure.table import METRICS
-from harness.report.reading import Run, Sweep, read_sweep
-from harness.tracking.files import read_json
-from harness.tracking.store import read_table
+from harness.metrics.registry import METRICS
+from harness.metrics.statistics import Estimate, cell_estimate
+from harness.report.data.sweep import Run, Sweep, read_sweep
+from harness.storage.atomic import read_json
+from harness.storage.runs import read_table
 from harness.types import InputError
 
 BASELINE = "dpo"

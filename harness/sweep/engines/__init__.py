@@ -14,15 +14,15 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from harness.names import look_up
-from harness.sweep.messages import Message
-from harness.sweep.stopping import Stop
-from harness.tracking.files import is_full
+from harness.storage.atomic import is_full
+from harness.sweep.signals import Stop
+from harness.text import look_up
 from harness.types import InputError
+from harness.worker.protocol import Event
 
 # A task function: called with (task, settings), yields messages.
-TaskFunction = Callable[[Any, Any], Iterator[Message]]
-Engine = Callable[[TaskFunction, Sequence[Any], Any, int, Stop], Iterator[Message]]
+TaskFunction = Callable[[Any, Any], Iterator[Event]]
+Engine = Callable[[TaskFunction, Sequence[Any], Any, int, Stop], Iterator[Event]]
 
 ENGINES = {
     "process": "harness.sweep.engines.process",  # worker processes, one a core
@@ -64,14 +64,14 @@ def slots(name: str, cluster: Cluster) -> int:
     return found
 
 
-def carry_out(function: TaskFunction, task: Any, settings: Any) -> Iterator[Message]:
+def task_events(function: TaskFunction, task: Any, settings: Any) -> Iterator[Event]:
     """The messages of one task. An error gives one message: it must not end the sweep, but be reported and shown."""
     try:
         yield from function(task, settings)
     except InputError as error:
-        yield Message("input", task.number, text=str(error))
+        yield Event("input", task.number, text=str(error))
     except OSError as error:
         kind = "full" if is_full(error) else "failed"
-        yield Message(kind, task.number, text=str(error) if kind == "full" else traceback.format_exc(limit=-8))
+        yield Event(kind, task.number, text=str(error) if kind == "full" else traceback.format_exc(limit=-8))
     except Exception:
-        yield Message("failed", task.number, text=traceback.format_exc(limit=-8))
+        yield Event("failed", task.number, text=traceback.format_exc(limit=-8))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from harness.sweep.engines import TaskFunction, carry_out
-from harness.sweep.messages import Message
-from harness.sweep.stopping import Stop
+from harness.sweep.engines import TaskFunction, task_events
+from harness.sweep.signals import Stop
+from harness.worker.protocol import Event
 
 
 def run_tasks(
@@ -16,9 +16,9 @@ def run_tasks(
     settings: Any,
     workers: int,  # noqa: ARG001 - an engine's interface
     stop: Stop,
-) -> Iterator[Message]:
+) -> Iterator[Event]:
     """Carry out every task here, until `stop` has heard a signal. What ends this process ends the task."""
     for task in tasks:
         if stop.heard:
             return
-        yield from carry_out(function, task, settings)
+        yield from task_events(function, task, settings)

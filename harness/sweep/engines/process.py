@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from harness.sweep.engines import TaskFunction, carry_out
-from harness.sweep.messages import Message
-from harness.sweep.stopping import Interrupted, Stop, listen
+from harness.sweep.engines import TaskFunction, task_events
+from harness.sweep.signals import Interrupted, Stop, listen
+from harness.worker.protocol import Event
 
 END = "end"  # what a worker sends after the last message of a task
 LOST = "worker process ended with exit code"  # how the message of a task begins whose worker died
@@ -35,9 +35,7 @@ class _Worker:
     task: Any
 
 
-def run_tasks(
-    function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int, stop: Stop
-) -> Iterator[Message]:
+def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int, stop: Stop) -> Iterator[Event]:
     """Run every task in some worker; messages come as they are sent, in order within a task.
 
     `function` and `settings` are pickled, by reference and by value; tasks carry their `number`. A task that raises
@@ -103,12 +101,12 @@ def _stop(worker: _Worker) -> None:
     worker.pipe.close()
 
 
-def _death(worker: _Worker) -> Message:
+def _death(worker: _Worker) -> Event:
     worker.process.join()
     worker.pipe.close()
     code = worker.process.exitcode
     why = " (killed: out of memory?)" if code == -signal.SIGKILL else ""
-    return Message("failed", worker.task.number, text=f"{LOST} {code}{why}")
+    return Event("failed", worker.task.number, text=f"{LOST} {code}{why}")
 
 
 def _drain(function: TaskFunction, settings: Any, pipe: Connection, parent: int) -> None:
@@ -122,7 +120,7 @@ def _drain(function: TaskFunction, settings: Any, pipe: Connection, parent: int)
         listen(worker=True)
         while True:
             task = pipe.recv()
-            for message in carry_out(function, task, settings):
+            for message in task_events(function, task, settings):
                 pipe.send(message)
             pipe.send(END)
     except Interrupted:

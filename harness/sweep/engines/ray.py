@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.sweep.engines import INFRASTRUCTURE_RETRIES, RUN_OUT, THIS_MACHINE, Cluster, TaskFunction
-from harness.sweep.engines.apart import sweep_up
-from harness.sweep.engines.far import LOOK_SECONDS, STOP_SECONDS, carry_out_far, code, put_up_sign, shared
-from harness.sweep.messages import Message
-from harness.sweep.stopping import Stop
-from harness.sweep.tasks import Order, Shop
+from harness.sweep.engines.attempts import sweep_up
+from harness.sweep.engines.remote_worker import LOOK_SECONDS, STOP_SECONDS, carry_out_far, code, put_up_sign, shared
+from harness.sweep.signals import Stop
 from harness.types import InputError
+from harness.worker.protocol import Event, WorkerConfig, WorkerTask
 
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0, the default on these two systems: Ray binds to loopback alone
 OBJECT_STORE = 100 * 2**20  # bytes, of a Ray started here: messages are small, everything large is a file
@@ -31,19 +30,19 @@ OBJECT_STORE = 100 * 2**20  # bytes, of a Ray started here: messages are small, 
 
 @dataclass(frozen=True, slots=True)
 class _Live:
-    order: Order
+    order: WorkerTask
     losses: int
 
 
 def run_tasks(
     function: TaskFunction,
-    tasks: Sequence[Order],
-    settings: Shop,
+    tasks: Sequence[WorkerTask],
+    settings: WorkerConfig,
     workers: int,  # noqa: ARG001 - Ray has its own count: what is handed in waits for a free place
     stop: Stop,
     *,
     cluster: Cluster = THIS_MACHINE,
-) -> Iterator[Message]:
+) -> Iterator[Event]:
     """Hand in every task at once; messages come as workers send them.
 
     Once `stop` has heard a signal nothing is begun and workers have `STOP_SECONDS` to come to a boundary. Raises
@@ -55,7 +54,7 @@ def run_tasks(
     remote = _remote(ray, cluster, settings.device)
     live: dict[Any, _Live] = {}
 
-    def hand_in(order: Order, losses: int) -> None:
+    def hand_in(order: WorkerTask, losses: int) -> None:
         live[remote.remote(function, order, shop, str(sign), code())] = _Live(order, losses)
 
     told = 0.0
@@ -147,20 +146,22 @@ def _remote(ray: Any, cluster: Cluster, device: str) -> Any:
     )
 
 
-def _final(ray: Any, error: Exception, lost: _Live) -> Message | None:
+def _final(ray: Any, error: Exception, lost: _Live) -> Event | None:
     """What to report of a task that Ray gave up, or None where it should be handed in again."""
     number, why = lost.order.number, (str(error).strip().splitlines() or [type(error).__name__])[0]
     if isinstance(error, ray.exceptions.OutOfMemoryError):
-        return Message("failed", number, text=f"{RUN_OUT}: {why}")
+        return Event("failed", number, text=f"{RUN_OUT}: {why}")
     broken = isinstance(error, ray.exceptions.RayTaskError) and not isinstance(error, ray.exceptions.TaskCancelledError)
     if broken:  # before the task itself began, e.g. a worker without the harness
-        return Message("failed", number, text=str(error))
+        return Event("failed", number, text=str(error))
     if lost.losses >= INFRASTRUCTURE_RETRIES:
-        return Message("failed", number, text=f"lost {lost.losses + 1} times on the Ray cluster, the last: {why}")
+        return Event("failed", number, text=f"lost {lost.losses + 1} times on the Ray cluster, the last: {why}")
     return None
 
 
-def _carry_out(function: TaskFunction, order: Order, shop: Shop, sign: str, driver_code: str) -> Iterator[Message]:
+def _carry_out(
+    function: TaskFunction, order: WorkerTask, shop: WorkerConfig, sign: str, driver_code: str
+) -> Iterator[Event]:
     """One order in a worker of Ray, which keeps prepared settings for the next."""
     shop.live.update(_kept(sign))
     yield from carry_out_far(function, order, shop, Path(sign), driver_code)

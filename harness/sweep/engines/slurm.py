@@ -21,13 +21,12 @@ from types import FrameType
 from typing import Any
 
 from harness.sweep.engines import INFRASTRUCTURE_RETRIES, RUN_OUT, THIS_MACHINE, Cluster, TaskFunction
-from harness.sweep.engines.apart import sweep_up
-from harness.sweep.engines.far import STOP_SECONDS, carry_out_far, code, put_up_sign, shared
-from harness.sweep.messages import Message
-from harness.sweep.packs import plan_packs
-from harness.sweep.stopping import Interrupted, Stop, listen
-from harness.sweep.tasks import Order, Shop
+from harness.sweep.engines.attempts import sweep_up
+from harness.sweep.engines.remote_worker import STOP_SECONDS, carry_out_far, code, put_up_sign, shared
+from harness.sweep.packing import plan_packs
+from harness.sweep.signals import Interrupted, Stop, listen
 from harness.types import InputError, RunSpec
+from harness.worker.protocol import Event, WorkerConfig, WorkerTask
 
 FOLDER = ".slurm"
 AT_A_TIME = 16  # array tasks, where `--workers` does not say
@@ -41,12 +40,12 @@ class PackJob:
     """What a job runs; submitit pickles it."""
 
     function: TaskFunction
-    order: Order
-    shop: Shop
+    order: WorkerTask
+    shop: WorkerConfig
     sign: Path
     code: str
 
-    def __call__(self) -> list[Message]:
+    def __call__(self) -> list[Event]:
         """The messages of the order. Where submitit's signal came this does not return: the job is requeued."""
         number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
         requeue: Any = signal.getsignal(number)
@@ -57,7 +56,7 @@ class PackJob:
             stop(heard, frame)
 
         signal.signal(number, preempted)
-        messages: list[Message] = []
+        messages: list[Event] = []
         try:
             shop = replace(self.shop, live={})
             messages += carry_out_far(self.function, self.order, shop, self.sign, self.code)
@@ -76,13 +75,13 @@ class PackJob:
 
 def run_tasks(
     function: TaskFunction,
-    tasks: Sequence[Order],
-    settings: Shop,
+    tasks: Sequence[WorkerTask],
+    settings: WorkerConfig,
     workers: int,
     stop: Stop,
     *,
     cluster: Cluster = THIS_MACHINE,
-) -> Iterator[Message]:
+) -> Iterator[Event]:
     """Submit one array of all tasks, `workers` at a time; the messages of a task come when its job has ended.
 
     Once `stop` has heard a signal jobs have `STOP_SECONDS` to come to a boundary, then they are cancelled. Raises
@@ -92,7 +91,7 @@ def run_tasks(
     executor = _executor(home / FOLDER, cluster, workers, settings.device)
     sign, shop = put_up_sign(home), shared(settings)
 
-    def hand_in(orders: Sequence[Order]) -> list[Any]:
+    def hand_in(orders: Sequence[WorkerTask]) -> list[Any]:
         with executor.batch():
             return [executor.submit(PackJob(function, order, shop, sign, code())) for order in orders]
 
@@ -112,7 +111,7 @@ def run_tasks(
                     yield from (message for message in messages if not (told and message.kind == "input"))
                 elif losses >= INFRASTRUCTURE_RETRIES:
                     text = f"lost {losses + 1} times on the Slurm cluster, the last: {why}"
-                    yield Message("failed", order.number, text=text)
+                    yield Event("failed", order.number, text=text)
                 else:
                     live[hand_in([order])[0]] = (order, losses + 1)
             time.sleep(LOOK_SECONDS)
@@ -186,16 +185,16 @@ def _settings(cluster: Cluster, workers: int, device: str) -> dict[str, Any]:
     }
 
 
-def _outcome(job: Any, order: Order) -> tuple[list[Message], str]:
+def _outcome(job: Any, order: WorkerTask) -> tuple[list[Event], str]:
     """The messages of a job that has ended, and why it must be handed in again where its work is not done."""
     submitit = _submitit()
     try:
-        messages: list[Message] = job.result()
+        messages: list[Event] = job.result()
     except submitit.core.utils.FailedJobError as error:
-        return [Message("failed", order.number, text=str(error))], ""
+        return [Event("failed", order.number, text=str(error))], ""
     except submitit.core.utils.UncompletedJobError as error:
         if job.state == "OUT_OF_MEMORY":
-            return [Message("failed", order.number, text=f"{RUN_OUT}: Slurm ended job {job.job_id}")], ""
+            return [Event("failed", order.number, text=f"{RUN_OUT}: Slurm ended job {job.job_id}")], ""
         return [], (str(error).strip().splitlines() or ["no result"])[0]
     if not messages or any(message.status == "stopped" for message in messages):
         return messages, "its job was told to stop"

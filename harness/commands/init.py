@@ -1,0 +1,110 @@
+"""`harness init`: a commented spec to start from, for the embedded world or for the user's own pairs and model."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.config.load import NAME, RESERVED
+from harness.types import InputError
+
+WORLD = """\
+# The embedded world: true preferences and the reference's bias are known, nothing is downloaded. `misaligned` is the
+# share of topics on which the reference favours the bad answer. A list is an axis: every combination is run.
+world: {kind: mythworld, misaligned: [0, 0.5]}
+"""
+
+DATA = """\
+# Your pairs: JSONL (also .gz) or Parquet with prompt, chosen, rejected, or Anthropic-HH dialogues; the path counts from
+# this file's folder. Rows that cannot be used are dropped, counted and named; `on_bad_row: error` refuses them instead.
+data: {path: @DATA@, max_length: 512}
+
+# What is trained. Held-out prompts are never trained on.
+model: @MODEL@
+"""
+
+TINY = "{kind: tiny}      # a small decoder made from your texts; {path: FOLDER} takes a model of your own"
+OWN = "{path: @PATH@, lora: {rank: 16, alpha: 32}}   # `lora: null` trains all its weights"
+
+REST = """\
+
+# What is compared. `harness list objectives` prints all names, parameters and defaults.
+objectives:
+  - {name: dpo, beta: @BETAS@}
+  - {name: robust_dpo, beta: @BETA@, eps: 0.2}       # told that 20 % of the labels are wrong
+  - {name: cpo_smooth, beta: @BETA@, reduction: sum}
+
+# Under which damage. `kind: none` is the set as it is; `harness list corruptions` prints the others.
+corruptions:
+  - {kind: none}
+  - {kind: uniform_flip, rate: [0.2, 0.4]}
+
+# Replicates 0, 1, 2: each another split, corruption draw, initialisation and order, the same for every objective. With
+# fewer than 6 the report gives intervals and no verdicts.
+seeds: 3
+
+training: {@STEPS@}
+
+# How a run is measured: log-spaced checkpoints, held-out pairs, training pairs, free answers at the end.
+evaluation: {@EVALUATION@}
+
+# auto takes a GPU where there is one.
+device: auto
+"""
+
+
+def starter(name: str, data: str = "", model: str = "") -> str:
+    """The text of a spec called `name`; `data` and `model` are paths as they shall stand in it, empty: none."""
+    head = (
+        f"# `harness plan {name}.yaml` says what this runs and costs; `harness sweep {name}.yaml` runs what is\n"
+        f"# missing and writes runs/{name}/report/index.html. The same command resumes.\n"
+        f"name: {name}\nquestion: Which objective and beta survive wrong labels@WHERE@?\n\n"
+    )
+    if not data:
+        body = WORLD + REST
+        text = _filled(body, BETAS="[0.5, 2]", BETA="2", STEPS="steps: 200, batch_size: 16, learning_rate: 2.0e-4",
+                       EVALUATION="checkpoints: 6, heldout: 256, probe: 256, ood: 128, samples: 256")  # fmt: skip
+    else:
+        chosen = OWN.replace("@PATH@", json.dumps(model)) if model else TINY
+        rate = "1.0e-4" if model else "5.0e-4"
+        text = _filled(DATA + REST, DATA=json.dumps(data), MODEL=chosen, BETAS="[0.05, 0.1, 0.5]", BETA="0.1",
+                       STEPS=f"steps: 100, batch_size: 8, learning_rate: {rate}",
+                       EVALUATION="checkpoints: 5, heldout: 150, probe: 100, samples: 32")  # fmt: skip
+    return head.replace("@WHERE@", " in these pairs" if data else "") + text
+
+
+def _filled(text: str, **values: str) -> str:
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", value)
+    return text
+
+
+def write_starter(path: Path, data: str = "", model: str = "") -> Sequence[str]:
+    """Write a spec to `path` (`.yaml`); the commands to go on with.
+
+    Raises InputError where the file exists, its name cannot name a sweep, or data is missing.
+    """
+    if path.suffix not in (".yaml", ".yml"):
+        raise InputError(f"{path}: a spec ends in .yaml; try {path}.yaml")
+    if path.exists():
+        raise InputError(f"{path}: exists already; choose another name, or change that file")
+    if not NAME.fullmatch(path.stem) or path.stem in RESERVED:
+        raise InputError(
+            f"{path}: '{path.stem}' cannot name a sweep; use letters, digits, dots, dashes and underscores"
+        )
+    if model and not data:
+        raise InputError("--model: needs --data; the embedded world has its own model")
+    if data and not Path(data).exists():
+        raise InputError(f"--data {data}: no such file; expected JSONL, gzip of it, Parquet, or a folder of these")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(starter(path.stem, _beside(data, path), _beside(model, path)), encoding="utf-8")
+    return f"wrote {path}", f"harness plan {path}", f"harness sweep {path}"
+
+
+def _beside(given: str, spec: Path) -> str:
+    """A path as it must stand in a spec: relative to the spec's folder. A hub id stays as it is."""
+    if not given or not Path(given).exists():
+        return given
+    return Path(os.path.relpath(given, spec.parent)).as_posix()

@@ -1,0 +1,98 @@
+"""What looks at, delivers, checks and tidies what a sweep has left: status, report, dashboard, sync, verify, clean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import RUNS, Folder, Json, Out, existing
+from harness.commands.printing import as_text, flat, say
+
+
+def status(folder: Folder, as_json: Json = False) -> None:
+    """Count the runs of a sweep by outcome."""
+    existing(folder)
+    from harness.sweep.status import read_status
+
+    found = read_status(folder)
+    say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in found.items()))
+
+
+def report(folder: Folder) -> None:
+    """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
+    existing(folder)
+    if (folder / "study.json").is_file():
+        from harness.report.study.page import write_study_report
+
+        say(str(write_study_report(folder)))
+        return
+    from harness.report.page import write_report
+
+    say(str(write_report(folder)))
+
+
+def dashboard(
+    out: Out = RUNS,
+    study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="Optuna's own, of one study")] = None,
+) -> None:
+    """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
+    if study is not None:
+        existing(study)
+        from harness.study.storage import serve_study
+
+        raise typer.Exit(serve_study(study))
+    existing(out)
+    from harness.tracking.server import serve
+
+    raise typer.Exit(serve(out))
+
+
+def sync(folder: Folder) -> None:
+    """Deliver what the tracking server still lacks."""
+    existing(folder)
+    from harness.tracking.outbox import sync as deliver
+
+    raise typer.Exit(deliver(folder))
+
+
+def verify(
+    folder: Folder,
+    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
+    existing(folder)
+    if again:
+        from harness.sweep.rerun import rerun
+        from harness.sweep.signals import stoppable
+
+        def compared() -> int:
+            found = rerun(folder)
+            about = {"tier": found.tier, "largest": min(found.largest, 1e308), "lines": list(found.lines)}
+            say(as_text(about) if as_json else "\n".join(found.lines))
+            return 0 if found.tier else 1
+
+        raise typer.Exit(stoppable(compared))
+    from harness.sweep.verify import check
+
+    damaged, notes = check(folder)
+    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    say(as_text({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
+    raise typer.Exit(1 if damaged else 0)
+
+
+def clean(
+    folder: Folder,
+    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+) -> None:
+    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    existing(folder)
+    from harness.sweep.clean import clean as cleaned
+
+    items = cleaned(folder, yes)
+    total = sum(item.size for item in items)
+    lines = [f"{item.path}  {item.size} bytes: {item.why}" for item in items]
+    told = "removed" if yes else "to remove with --yes"
+    say("\n".join([*lines, f"{len(items)} files and folders, {total} bytes {told}" if items else "nothing to remove"]))

@@ -1,0 +1,140 @@
+"""The registries as rows for `harness list`. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.types import Parameter
+
+
+def listing(what: str) -> list[dict[str, Any]]:
+    """Rows of one registry (objectives, corruptions or metrics) as plain data, internal rows left out."""
+    if what == "objectives":
+        from harness.objectives.registry import OBJECTIVES
+
+        return [
+            {
+                "name": row.name,
+                "family": row.family,
+                "reduction": row.reduction,
+                "needs_reference": row.needs_reference,
+                "kind": f"{row.family:<6}{_reference(row):<5}beta {_beta(row.hyperparameters):<13}",
+                "beta": _beta(row.hyperparameters),
+                "parameters": _parameters(row.hyperparameters),
+                "summary": row.summary,
+                "citation": row.citation,
+            }
+            for row in OBJECTIVES.values()
+            if row.tier != "internal"
+        ]
+    if what == "corruptions":
+        from harness.corruptions.registry import CORRUPTIONS
+
+        return [
+            {
+                "name": row.name,
+                "rate": row.rate,
+                "changes": row.changes,
+                "needs": list(row.needs),
+                "parameters": _parameters(row.parameters),
+                "summary": row.summary,
+                "citation": row.citation,
+            }
+            for row in CORRUPTIONS.values()
+        ]
+    from harness.metrics import METRICS
+
+    return [{"name": name, "direction": row.direction, "summary": row.summary} for name, row in METRICS.items()]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as text: name, what kind of row it is, what it does, parameters with their defaults, source."""
+    width = max((len(row["name"]) for row in rows), default=0) + 2
+    lines = []
+    for row in rows:
+        knobs = ", ".join(f"{name}={written(p['default'])}" for name, p in row.get("parameters", {}).items())
+        kind = f"{row['kind']}  " if "kind" in row else ""
+        source = f"  {row['citation']}" if row.get("citation") else ""
+        lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}")
+    return "\n".join(lines)
+
+
+def written(value: Any) -> str:
+    """A default as a spec writes it, in YAML's flow style: `null`, `true`, `[{name: dpo, weight: 1}]`."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {written(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(written(_component(part)) for part in value) + "]"
+    return str(value)
+
+
+def _component(part: Any) -> Any:
+    """A component of a mixture, held as (name, weight, hyperparameters), as the mapping that a spec writes."""
+    if isinstance(part, tuple) and len(part) == 3:
+        name, weight, hyperparameters = part
+        return {"name": name, "weight": weight, **dict(hyperparameters)}
+    return part
+
+
+def markdown(what: str) -> str:
+    """A registry as a Markdown table, for the README."""
+    rows = listing(what)
+    if what == "objectives":
+        head = ("objective", "family", "reference", "beta searched", "what it optimises", "source")
+        cells = [
+            (
+                f"`{row['name']}`",
+                f"{row['family']}, {row['reduction']}",
+                "yes" if row["needs_reference"] else "no",
+                row["beta"],
+                row["summary"],
+                row["citation"],
+            )
+            for row in rows
+        ]
+    else:
+        head = ("corruption", "rate", "changes", "needs", "what it does", "source (arXiv)")
+        cells = [
+            (
+                f"`{row['name']}`",
+                row["rate"],
+                row["changes"],
+                ", ".join(row["needs"]) or "-",
+                row["summary"],
+                row["citation"],
+            )
+            for row in rows
+        ]
+    table_rows = [head, ("---",) * len(head), *cells]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |" for row in table_rows)
+
+
+def _beta(parameters: Mapping[str, Parameter]) -> str:
+    """The range of beta a search looks in, or `-` for a row without one."""
+    beta = parameters.get("beta")
+    if beta is None:
+        return "-"
+    return f"{beta.search[0]:g} to {beta.search[1]:g}" if beta.search else f"{beta.default:g}"
+
+
+def _reference(row: Any) -> str:
+    return "ref" if row.needs_reference else "-"
+
+
+def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {
+            "default": p.default,
+            "kind": p.kind,
+            "allowed": list(p.choices) if p.kind == "choice" else p.interval() if p.kind in ("float", "int") else "",
+            "doc": p.doc,
+        }
+        for name, p in parameters.items()
+    }

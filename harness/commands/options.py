@@ -1,0 +1,64 @@
+"""Arguments and options that verbs share, and the words that some of them choose from."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.types import InputError
+
+Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")]
+MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
+Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="of a pack's training")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="say only where everything stands at the end, and what failed")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON")]
+RUNS = Path("runs")
+
+
+class Engines(StrEnum):
+    """Where packs can be trained."""
+
+    process = "process"
+    inline = "inline"
+    ray = "ray"
+    slurm = "slurm"
+
+
+class Table(StrEnum):
+    """What `list` can list."""
+
+    objectives = "objectives"
+    corruptions = "corruptions"
+    metrics = "metrics"
+
+
+class Runs(StrEnum):
+    """Which runs of a sweep `eval` takes."""
+
+    all = "all"
+    best = "best"
+    flagged = "flagged"
+
+
+def existing(path: Path) -> None:
+    """Raises InputError where `path` is no folder."""
+    if not path.is_dir():
+        raise InputError(f"{path}: no such folder; expected a folder that `harness sweep` has written")
+
+
+def writable(out: Path) -> None:
+    """The nearest existing folder of `out` must take new files; said before anything is built."""
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise InputError(f"--out {out}: {existing} is a file; expected a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
+    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too

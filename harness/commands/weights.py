@@ -1,0 +1,51 @@
+"""What uses kept weights: eval, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import Json, Quiet, Runs, existing
+from harness.commands.printing import as_text, say
+
+
+def eval_(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
+    tasks: Annotated[
+        str | None, typer.Option("--tasks", metavar="A,B", help="names of lm-eval tasks (preference: held-out pairs)")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
+    fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
+    runs: Annotated[Runs, typer.Option("--runs", help="of a sweep: all, best or flagged")] = Runs.all,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
+    existing(folder)
+    from harness.sweep.evaluate import evaluate_folder, printed, publish
+    from harness.types import LmEvalSpec
+
+    names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
+    asked = LmEvalSpec(names, limit, fewshot, runs.value)
+    found = evaluate_folder(folder, asked, _nothing if as_json or quiet else say)
+    publish(folder, _nothing if as_json else say)
+    if as_json:
+        say(as_text(printed(found, alone=(folder / "result.json").exists())))
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
+) -> None:
+    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    existing(folder)
+    from harness.models.export import export_run
+
+    export_run(folder, to)
+    say(str(to))
+
+
+def _nothing(_: str) -> None:
+    pass

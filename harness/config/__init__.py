@@ -1,0 +1,1 @@
+"""A YAML spec read strictly into `SweepSpec` or `StudySpec`. Imports no torch."""

@@ -1,0 +1,136 @@
+"""The `data:` section: where its pairs are meant from, and the content hash that enters run keys. Imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from harness.config.overrides import SOURCE
+from harness.config.sections import section_axes, shown
+from harness.config.strict_yaml import Node, plain
+from harness.text import suggestion
+from harness.types import InputError
+
+FIX = "expected the path of a pairs file or folder, e.g. `--set data.path=prefs.jsonl.gz`"
+# What `columns` may map, each to a column of the source.
+MAPPED = ("prompt", "chosen", "rejected", "score_chosen", "score_rejected", "gold_margin", "completion", "label")
+
+
+def data_axes(
+    node: Node, prefix: str, base: Path, hashes: dict[Path, str], problems: list[str]
+) -> dict[str, list[Any]]:
+    """The axes of `data`, `path` absolute and `sha256` the hash of each path's content, or the commit of `hub`.
+
+    A relative path is meant from `base` in the spec file and from the working folder in `--set`. `hashes` holds the
+    files read already. A `sha256` in the spec is checked against the file, never trusted. Appends to `problems`.
+    """
+    given = node.value if isinstance(node.value, dict) else None
+    key = f"{prefix}data.path"
+    if given is not None:
+        given = _checked(given, f"{prefix}data", problems)
+        node = Node(given, node.where)
+    if given is not None and ("path" not in given or plain(given["path"]) in (None, "", [])):
+        kept = Node({name: child for name, child in given.items() if name != "path"}, node.where)
+        if given.get("hub") and given["hub"].value:
+            return _hub_axes(kept, given, f"{prefix}data", prefix, problems)
+        problems.append(f"{given.get('path', node).where} {key}: no data file given; {FIX}")
+        return section_axes("data", kept, problems, prefix)
+    axes = section_axes("data", node, problems, prefix)
+    if given is None or axes["path"] == [""]:  # the problem is noted already
+        return axes
+    if given.get("hub") and given["hub"].value:
+        problems.append(f"{given['hub'].where} {prefix}data.hub: given beside path; expected one of the two")
+    place = given["path"]
+    places = place.value if isinstance(place.value, tuple) else (place,)
+    paths = [_absolute(text, child, base) for text, child in zip(axes["path"], places, strict=True)]
+    found = [_hash(path, f"{child.where} {key}", hashes, problems) for path, child in zip(paths, places, strict=True)]
+    if "sha256" in given and axes["sha256"] != found:
+        problems.append(
+            f"{given['sha256'].where} {prefix}data.sha256: the file's content hash is {', '.join(found)}; the data "
+            "changed since the line was written; expected the same data, or no such line"
+        )
+    if all(found):
+        _check_splits(paths, given, axes, f"{prefix}data", problems)
+    return {**axes, "path": [str(path) for path in paths], "sha256": found}
+
+
+def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str, Node]:
+    """The section with `columns` as the text that a DataSpec holds, and what cannot stand together noted."""
+    out = dict(given)
+    if "columns" in given and isinstance(given["columns"].value, dict):
+        out["columns"] = Node(_columns(given["columns"], f"{key}.columns", problems), given["columns"].where)
+    elif "columns" in given and isinstance(given["columns"].value, str) and given["columns"].value:
+        parts = [part.partition("=") for part in given["columns"].value.split(", ")]
+        table = {ours: Node(theirs, given["columns"].where) for ours, _, theirs in parts}
+        out["columns"] = Node(
+            _columns(Node(table, given["columns"].where), f"{key}.columns", problems), given["columns"].where
+        )
+    return out
+
+
+def _columns(node: Node, key: str, problems: list[str]) -> str:
+    """A mapping our field -> the source's column as one text, sorted: equal mappings give equal run keys."""
+    assert isinstance(node.value, dict)
+    for ours, child in node.value.items():
+        if ours not in MAPPED:
+            near = suggestion(ours, MAPPED)
+            problems.append(f"{child.where} {key}.{ours}: unknown field; expected one of {', '.join(MAPPED)}{near}")
+        elif not isinstance(child.value, str) or not child.value or set(child.value) & {"=", ","}:
+            problems.append(f"{child.where} {key}.{ours}: {shown(plain(child))}; expected a column name without , or =")
+    return ", ".join(f"{ours}={plain(child)}" for ours, child in sorted(node.value.items()))
+
+
+def _hub_axes(node: Node, given: dict[str, Node], key: str, prefix: str, problems: list[str]) -> dict[str, list[Any]]:
+    """The axes of a hub data set, `sha256` its commit: resolved now, so that the run key means fixed data."""
+    from harness.data.hub import resolve
+
+    axes = section_axes("data", node, problems, prefix)
+    for name in ("hub", "revision"):
+        if len(axes[name]) > 1:
+            problems.append(f"{given[name].where} {key}.{name}: a list; expected one value (no axis)")
+            return axes
+    try:
+        commit = resolve(axes["hub"][0], axes["revision"][0])
+    except InputError as error:
+        problems += [f"{given['hub'].where} {line}" for line in error.problems]
+        return axes
+    if "sha256" in given and axes["sha256"] != [commit]:
+        problems.append(f"{given['sha256'].where} {key}.sha256: the revision is commit {commit}; expected no such line")
+    return {**axes, "sha256": [commit]}
+
+
+def _check_splits(
+    paths: list[Path], given: dict[str, Node], axes: dict[str, list[Any]], key: str, problems: list[str]
+) -> None:
+    from harness.data.files import split_files
+
+    for name in ("split", "heldout_split"):
+        for path in paths:
+            for split in axes[name]:
+                if name == "split" or split:
+                    try:
+                        split_files(path, split, f"{key}.{name}")
+                    except InputError as error:
+                        where = given.get(name, given["path"]).where
+                        problems += [f"{where} {line}" for line in error.problems]
+    if set(filter(None, axes["heldout_split"])) & set(axes["split"]):
+        problems.append(f"{given['heldout_split'].where} {key}.heldout_split: the split to train on; expected another")
+
+
+def _absolute(text: str, node: Node, base: Path) -> Path:
+    return ((Path.cwd() if node.where == SOURCE else base) / Path(text).expanduser()).resolve()
+
+
+def _hash(path: Path, place: str, hashes: dict[Path, str], problems: list[str]) -> str:
+    from harness.data.pairs import content_sha256  # loaded only by specs with real data
+
+    if path not in hashes:
+        hashes[path] = ""
+        if not path.exists():
+            problems.append(f"{place}: no such file: {path}; {FIX}")
+            return ""
+        try:
+            hashes[path] = content_sha256(path)
+        except InputError as error:
+            problems += [f"{place}: {line.removeprefix('data.path: ')}" for line in error.problems]
+    return hashes[path]

@@ -1,0 +1,144 @@
+"""The `model:` section where it has a `path`: a local folder or a hub id, and the hash that enters run keys.
+
+Imports no torch, so `harness plan` computes every key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from pathlib import Path
+from typing import Any
+
+from harness.config.overrides import SOURCE
+from harness.config.sections import section_axes, shown
+from harness.config.strict_yaml import Node, plain
+from harness.model_files.folder import length_problems, linear_names
+from harness.model_files.location import locate, model_folder
+from harness.text import suggestion
+from harness.types import InputError, LoraSpec
+
+FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
+ALL = "all-linear"
+LORA = {"rank": "an integer in [1, 4096]", "alpha": "a number in (0, 1000000]", "targets": "all-linear, or names"}
+
+
+def is_path_model(node: Node | None) -> bool:
+    """Whether a `model:` section names a model from a path rather than one that the sweep builds."""
+    return node is not None and isinstance(node.value, dict) and ("path" in node.value or _kind(node) == "path")
+
+
+def _kind(node: Node) -> Any:
+    assert isinstance(node.value, dict)
+    return plain(node.value["kind"]) if "kind" in node.value else None
+
+
+def path_model_axes(
+    node: Node, prefix: str, base: Path, hashes: dict[Path, str], problems: list[str]
+) -> dict[str, list[Any]]:
+    """The axes of a model from a path: paths absolute, `sha256` the hash of each, `lora` as values.
+
+    A relative path is meant from `base` in the spec file and from the working folder in `--set`. What a folder cannot
+    be used for is said here, before anything runs. Appends to `problems`.
+    """
+    assert isinstance(node.value, dict)
+    key = f"{prefix}model"
+    rest = {name: child for name, child in node.value.items() if name != "lora"}
+    axes = section_axes("path_model", Node(rest, node.where), problems, prefix, shown_as="model")
+    axes["lora"] = _lora_axis(node.value.get("lora"), key, problems) if "lora" in node.value else [None]
+    place = node.value.get("path", node)
+    if not axes["path"] or "" in axes["path"]:
+        problems.append(f"{place.where} {key}.path: no model given; {FIX}")
+        return axes
+    if len(axes["revision"]) > 1:
+        problems.append(f"{node.where} {key}.revision: no axis; put the other model under `also:`")
+        return axes
+    found = []
+    for text in axes["path"]:
+        try:
+            path, identity = locate(text, axes["revision"][0], Path.cwd() if place.where == SOURCE else base, hashes)
+            found.append((path, identity))
+        except InputError as error:
+            problems += [f"{place.where} {key}.path: {line}" for line in error.problems]
+    if len(found) == len(axes["path"]):
+        if "sha256" in node.value and axes["sha256"] != [identity for _, identity in found]:
+            problems.append(
+                f"{node.value['sha256'].where} {key}.sha256: the model's hash is {', '.join(i for _, i in found)}; it "
+                "changed since the line was written; expected the same model, or no such line"
+            )
+        axes["path"], axes["sha256"] = [path for path, _ in found], [identity for _, identity in found]
+        problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
+    return axes
+
+
+def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
+    """Targets that name nothing in a local folder's weights; a hub's are not here yet, and are checked on loading."""
+    lines = []
+    wanted = [target for lora in axes["lora"] if lora is not None for target in lora.targets if target != ALL]
+    for path in filter(lambda path: Path(path).is_absolute(), axes["path"]) if wanted else ():
+        names = linear_names(Path(path))
+        known = sorted({name.rpartition(".")[2] for name in names})
+        for target in dict.fromkeys(wanted):
+            if not any(name == target or name.endswith(f".{target}") for name in names):
+                near = suggestion(target, known)
+                lines.append(f"{place}: '{target}' names no layer; expected {ALL}, or some of {', '.join(known)}{near}")
+    return lines
+
+
+def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: str) -> list[str]:
+    """Lengths that the data may ask for and the model cannot give."""
+    lines = []
+    for path, identity in zip(axes["path"], axes["sha256"], strict=False):
+        for longest in data["max_length"] if identity else ():
+            folder = model_folder(path, identity)
+            lines += [f"{where} data.max_length: {text}" for text in length_problems(folder, longest)]
+    return lines
+
+
+def _lora_axis(node: Node | None, key: str, problems: list[str]) -> list[LoraSpec | None]:
+    """The values of `lora`: null, a mapping whose `rank` and `alpha` may be lists, or a list of such."""
+    if node is None:
+        return [None]
+    entries = node.value if isinstance(node.value, tuple) else (node,)
+    found: list[LoraSpec | None] = []
+    for entry in entries:
+        if entry.value is None:
+            found.append(None)
+        elif isinstance(entry.value, dict):
+            found += _loras(entry, f"{key}.lora", problems)
+        else:
+            problems.append(
+                f"{entry.where} {key}.lora: {shown(plain(entry))}; expected null or {{rank, alpha, targets}}"
+            )
+    return found or [None]
+
+
+def _loras(node: Node, key: str, problems: list[str]) -> list[LoraSpec]:
+    assert isinstance(node.value, dict)
+    defaults, values = LoraSpec(), {}
+    for name in [name for name in node.value if name not in LORA]:
+        problems.append(f"{node.value[name].where} {key}.{name}: unknown key; expected one of {', '.join(LORA)}")
+    for field in dataclasses.fields(LoraSpec):
+        child = node.value.get(field.name)
+        given = getattr(defaults, field.name) if child is None else plain(child)
+        if field.name == "targets":
+            given = (
+                [tuple([given] if isinstance(given, str) else given)] if isinstance(given, str | list | tuple) else [()]
+            )
+        options = given if isinstance(given, list) else [given]
+        bad = [option for option in options if not _usable(field.name, option)]
+        if (bad or not options) and child is not None:
+            problems.append(f"{child.where} {key}.{field.name}: {shown(plain(child))}; expected {LORA[field.name]}")
+            return []
+        values[field.name] = options
+    return [
+        LoraSpec(int(rank), float(alpha), targets)
+        for rank, alpha, targets in itertools.product(values["rank"], values["alpha"], values["targets"])
+    ]
+
+
+def _usable(name: str, value: Any) -> bool:
+    if name == "targets":
+        return bool(value) and all(isinstance(target, str) and target for target in value)
+    number = int if name == "rank" else (int, float)
+    return isinstance(value, number) and not isinstance(value, bool) and 0 < value <= (4096 if name == "rank" else 1e6)

@@ -1,0 +1,59 @@
+"""The resolved spec as plain data for `sweep.yaml`: every default written out. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.config.cells import Entry, resolve_objective
+from harness.config.grid import Block
+from harness.identity import plain
+
+
+def resolved_spec(name: str, question: str, blocks: Iterable[Block]) -> dict[str, Any]:
+    """The mapping whose `load_sweep` gives the same runs. An axis stays a list, a single value stands alone."""
+    main, *others = blocks
+    out = {"name": name, "question": question, **_block(main)}
+    if others:
+        out["also"] = [_block(block) for block in others]
+    return out
+
+
+def _block(block: Block) -> dict[str, Any]:
+    out: dict[str, Any] = {section: _axes(axes) for section, axes in block.sections.items()}
+    out["objectives"] = [cell for entry in block.objectives for cell in _objective(entry, block.world)]
+    out["corruptions"] = [cell for entry in block.corruptions for cell in _corruption(entry)]
+    out["seeds"] = list(block.seeds)
+    if tuple(block.replicas) != (0,):
+        out["replica"] = list(block.replicas)
+    out["device"] = block.device
+    return out
+
+
+def _axes(axes: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: plain(values[0] if len(values) == 1 else list(values)) for key, values in axes.items()}
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    return _axes(dict(entry.axes))
+
+
+def _corruption(entry: Entry) -> list[dict[str, Any]]:
+    """The entry as written; a `sequence` cell by cell, since its steps are no axis any more."""
+    cells = list(entry.cells()) if "sequence" in dict(entry.axes) else []
+    return [plain(cell) for cell in cells] or [_axes(dict(entry.axes))]
+
+
+def _objective(entry: Entry, world: bool) -> list[dict[str, Any]]:
+    """One mapping per objective name of the entry, with the hyperparameters that the spec left to defaults."""
+    axes = dict(entry.axes)
+    if "mixture" in axes:
+        return [_entry(entry)]
+    out = []
+    for name in axes["name"]:
+        first = {key: values[0] for key, values in axes.items()} | {"name": name}
+        spec = resolve_objective(first, world)
+        given = {key: value for key, value in _entry(entry).items() if key != "name"}
+        defaults = {key: value for key, value in spec.hyperparameters if key not in given}
+        out.append({"name": spec.name, **given, **plain(defaults)})
+    return out

@@ -1,0 +1,223 @@
+"""What each section of a spec may hold: allowed ranges, and strict pydantic models made from the dataclasses.
+
+The dataclasses of `types.py` are the single list of fields and defaults; the tables here add what is allowed. A list
+in a section is an axis, so every model field is a list with at least one value. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+
+from harness.config.strict_yaml import Node, plain
+from harness.text import suggestion
+from harness.types import DataSpec, EvaluationSpec, ModelSpec, Parameter, PathModelSpec, TrainingSpec, WorldSpec
+
+P = Parameter
+
+
+def _int(low: float, high: float) -> Parameter:
+    return P(None, "int", low, high)
+
+
+def _above_zero(high: float) -> Parameter:
+    return P(None, "float", 0, high, low_open=True)
+
+
+_SHARE = P(None, "float", 0, 1)
+_STEPS, _BATCH, _RATE = _int(1, 1_000_000), _int(1, 65_536), _above_zero(10)
+_WIDTHS = {
+    "hidden_size": _int(2, 16_384),
+    "layers": _int(1, 256),
+    "heads": _int(1, 256),
+    "intermediate_size": _int(1, 65_536),
+}
+SECTIONS: dict[str, type[Any]] = {
+    "world": WorldSpec,
+    "data": DataSpec,
+    "model": ModelSpec,
+    "training": TrainingSpec,
+    "evaluation": EvaluationSpec,
+}
+# What a section holds in its other form: `model` with a path.
+VARIANTS: dict[str, type[Any]] = {"path_model": PathModelSpec}
+# Allowed values by section and field. `Parameter.default` is not read here: defaults stand in the dataclasses.
+FIELDS: dict[str, dict[str, Parameter]] = {
+    "world": {
+        "kind": P(None, "choice", choices=("mythworld",)),
+        "misaligned": _SHARE,
+        "labels": P(None, "choice", choices=("hard", "bradley_terry")),
+        "pairs": _int(1, 10_000_000),
+        "coverage": P(None, "float", 0, 1, low_open=True),
+        "pretrain_steps": _STEPS,
+        "pretrain_batch": _BATCH,
+        "pretrain_learning_rate": _RATE,
+        "sft_steps": _STEPS,
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+        **_WIDTHS,
+    },
+    "data": {
+        "path": P(None, "text"),
+        "format": P(None, "choice", choices=("pairs", "hh", "unpaired", "")),
+        "sha256": P(None, "text"),
+        "limit": _int(0, 1_000_000_000),
+        "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
+        "on_bad_row": P(None, "choice", choices=("drop", "error")),
+        "max_length": _int(4, 1_000_000),
+        "max_prompt_length": _int(1, 1_000_000),
+        "max_response_length": _int(0, 1_000_000),
+        "test": P(None, "float", 0, 1, high_open=True),
+        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns"), P(None, "text")),
+    },
+    "model": {
+        "kind": P(None, "choice", choices=("tiny",)),
+        "vocab_size": _int(260, 1_000_000),  # 256 bytes and the special tokens of a byte-level tokenizer
+        **_WIDTHS,
+        "sft_steps": _STEPS,
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+        "dtype": P(None, "choice", choices=("float32",)),
+    },
+    "path_model": {
+        "kind": P(None, "choice", choices=("path",)),
+        "path": P(None, "text"),
+        "revision": P(None, "text"),
+        "sha256": P(None, "text"),
+        "lora": P(None, "table", doc="null or {rank, alpha, targets}"),
+        "dtype": P(None, "choice", choices=("float32", "bfloat16")),
+        "attention": P(None, "choice", choices=("sdpa", "eager")),
+        "gradient_checkpointing": P(None, "bool"),
+        "template": P(None, "choice", choices=("auto", "none")),
+        "sft_steps": _int(0, 1_000_000),
+        "sft_batch": _BATCH,
+        "sft_learning_rate": _RATE,
+    },
+    "training": {
+        "steps": _STEPS,
+        "batch_size": _BATCH,
+        "learning_rate": _RATE,
+        "warmup_steps": _int(0, 1_000_000),
+        "final_lr_fraction": _SHARE,
+        "max_grad_norm": _above_zero(1e9),
+        "adam_beta1": P(None, "float", 0, 1, high_open=True),
+        "adam_beta2": P(None, "float", 0, 1, high_open=True),
+        "weight_decay": P(None, "float", 0, 10),
+        "mode": P(None, "choice", choices=("strict", "fast")),
+    },
+    "evaluation": {
+        "checkpoints": _int(2, 100),  # step 0 and the last are always measured
+        "heldout": _int(1, 1_000_000),
+        "probe": _int(1, 1_000_000),
+        "ood": _int(0, 1_000_000),
+        "samples": _int(0, 1_000_000),
+        "gradient_probe": _int(0, 100_000),
+        "keep": P(None, "choice", choices=("final", "best", "none", "")),
+    },
+}
+
+
+def expected(field: Parameter) -> str:
+    """What a field accepts, in words, e.g. `an integer in [1, 100]`."""
+    if field.kind == "choice":
+        return "one of " + ", ".join(choice for choice in field.choices if choice)
+    if field.kind == "text":
+        return "text"
+    if field.kind == "bool":
+        return "true or false"
+    if field.kind == "table":
+        return field.doc
+    return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: short, on one line, with a hint where YAML reads it as text."""
+    text = "nothing" if value is None else repr(value)
+    text = text if len(text) <= 60 else text[:57] + "..."
+    if not isinstance(value, str):
+        return text
+    if value.lower() in ("yes", "no", "on", "off", "y", "n"):
+        return f"{text} (text in YAML 1.2: only true and false are booleans)"
+    if re.fullmatch(r"[-+]?[0-9][-+0-9_:.eExXa-fA-F]*", value):
+        return f"{text} (text, not a number: write it in decimal without quotes, leading zeros, colons or underscores)"
+    return text
+
+
+def _annotation(field: Parameter) -> Any:
+    if field.kind == "choice":
+        return Literal[field.choices]
+    if field.kind == "text":
+        return str
+    if field.kind == "bool":
+        return bool
+    bounds: dict[str, Any] = {
+        "gt" if field.low_open else "ge": field.low,
+        "lt" if field.high_open else "le": field.high,
+    }
+    return (
+        Annotated[int, Field(**bounds)]
+        if field.kind == "int"
+        else Annotated[float, Field(allow_inf_nan=False, **bounds)]
+    )
+
+
+def _list_of(field: Parameter) -> Any:
+    return list[_annotation(field)]  # type: ignore[misc]  # made at run time from the table
+
+
+@functools.cache
+def axes_model(section: str) -> type[BaseModel]:
+    """The pydantic model of one section: every field of its dataclass, as a non-empty list of allowed values."""
+    fields: dict[str, Any] = {
+        field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
+        for field in dataclasses.fields((SECTIONS | VARIANTS)[section])
+        if FIELDS[section][field.name].kind != "table"  # read by the section's own module
+    }
+    config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    return create_model(f"{section.capitalize()}Axes", __config__=config, **fields)
+
+
+def section_axes(
+    section: str, node: Node | None, problems: list[str], prefix: str = "", shown_as: str = ""
+) -> dict[str, list[Any]]:
+    """Field -> list of values for one section, defaults filled in, in the order of the dataclass.
+
+    Messages call it `shown_as` where that is given. Appends to `problems` one line for each value that cannot be used;
+    fields with a problem keep their default.
+    """
+    key = f"{prefix}{shown_as or section}"
+    given: dict[str, Node] = {}
+    if node is not None and isinstance(node.value, dict):
+        given = node.value
+    elif node is not None:
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected `field: value` lines")
+    raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in given.items()}
+    try:
+        model = axes_model(section).model_validate(raw)
+    except ValidationError as error:
+        bad = set()
+        for detail in error.errors(include_url=False):
+            name, rest = str(detail["loc"][0]), list(detail["loc"][1:])
+            bad.add(name)
+            problems.append(_line(section, key, name, rest, given, detail))
+        model = axes_model(section).model_validate({name: value for name, value in raw.items() if name not in bad})
+    return {name: list(getattr(model, name)) for name in axes_model(section).model_fields}
+
+
+def _line(section: str, key: str, name: str, rest: list[Any], given: dict[str, Node], detail: Any) -> str:
+    """One message line for one pydantic finding."""
+    node, path = given[name], f"{key}.{name}"
+    known = FIELDS[section]
+    if detail["type"] == "extra_forbidden":
+        return f"{node.where} {path}: unknown key; expected one of {', '.join(known)}{suggestion(name, known)}"
+    if detail["type"] == "too_short":
+        return f"{node.where} {path}: an empty list gives 0 runs; expected {expected(known[name])}, or a list of them"
+    if rest and isinstance(node.value, tuple):
+        node, path = node.value[rest[0]], f"{path}.{rest[0]}"
+    value = plain(node)
+    near = suggestion(value, known[name].choices) if isinstance(value, str) and known[name].choices else ""
+    return f"{node.where} {path}: {shown(value)}; expected {expected(known[name])}{near}"

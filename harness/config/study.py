@@ -1,0 +1,222 @@
+"""YAML -> StudySpec: a sweep's settings held fixed, what is searched, what it aims at, and how much it may cost.
+
+Every mistake is named at once with file, line and key, before anything is trained. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.config.cells import resolve_objective
+from harness.config.grid import Block, read_block
+from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
+from harness.config.load import GRID_KEYS, STUDY_KEYS, run_problems, texts
+from harness.config.load import unknown as unknown_keys
+from harness.config.overrides import apply_overrides
+from harness.config.search_space import Arm, Axis, Choice, ends, read_arms, replace_axes
+from harness.config.sections import SECTIONS, shown
+from harness.config.strict_yaml import Node, read_yaml
+from harness.config.strict_yaml import plain as plain_node
+from harness.config.study_settings import (
+    Budget,
+    Pruner,
+    Sampler,
+    pruner_problems,
+    read_count,
+    read_fresh,
+    read_settings,
+    read_storage,
+)
+from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
+from harness.identity import RECIPE_VERSION, content_hash, plain
+from harness.types import CorruptionSpec, InputError, LmEvalSpec, RunSpec
+
+TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS)
+MAX_CORNERS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class StudySpec:
+    """One study, fully resolved: `arms` are searched apart, with equal budgets; everything else is shared and fixed.
+
+    `seeds` are those of every trial, `fresh_seeds` those of the winners' re-run; they share none. `round` trials an
+    arm are asked together. `template` holds all that no axis changes. `storage` is empty for the study's own file.
+    """
+
+    name: str
+    question: str
+    arms: tuple[Arm, ...]
+    template: RunSpec
+    seeds: tuple[int, ...]
+    fresh_seeds: tuple[int, ...]
+    trials: int
+    round: int
+    targets: tuple[Target, ...]
+    constraints: tuple[Constraint, ...]
+    sampler: Sampler
+    pruner: Pruner
+    budget: Budget
+    storage: str
+    resolved: Mapping[str, Any]
+    path: Path
+    lm_eval: LmEvalSpec | None = None  # benchmarks of every run, which may be aimed at
+
+    def run(self, arm: Arm, params: Mapping[str, Any], seed: int) -> RunSpec:
+        """The training run of one trial and seed."""
+        inner = {key.partition(".")[2]: value for key, value in params.items() if key.startswith("training.")}
+        own = {key: value for key, value in params.items() if not key.startswith("training.")}
+        objective = resolve_objective({**arm.fixed, **own}, self.template.world is not None)
+        return replace(self.template, objective=objective, training=replace(self.template.training, **inner), seed=seed)
+
+    @property
+    def wanted(self) -> tuple[Target | Constraint, ...]:
+        """Everything a trial must have a value for: targets, then bounds."""
+        return (*self.targets, *self.constraints)
+
+    @property
+    def key(self) -> str:
+        """Hash of all that decides which trials are asked and what they score; more trials or fresh seeds keep it."""
+        asked = {key: self.resolved[key] for key in (*SECTIONS, "corruptions", "seeds") if key in self.resolved}
+        if "data" in asked:
+            asked["data"] = {name: value for name, value in asked["data"].items() if name != "path"}
+        arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]
+                for arm in self.arms]  # fmt: skip
+        steering = [plain(self.targets), plain(self.constraints), self.sampler.model_dump(), self.pruner.model_dump()]
+        return content_hash([RECIPE_VERSION, asked, arms, steering])
+
+
+def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
+    """The study of a YAML file, `key=value` overrides put in first.
+
+    Raises InputError with every problem found, one line each: `file:line key: problem; expected ...`.
+    """
+    path = Path(path)
+    root, problems = read_yaml(path)
+    root, more = apply_overrides(root, overrides)
+    problems += more
+    if not isinstance(root.value, dict):
+        raise InputError(*problems, f"{path}: {shown(plain_node(root))} is no mapping; expected `name: ...` lines")
+    keys = root.value
+    problems += unknown_keys(keys, TOP_KEYS, "")
+    name, question = texts(keys, path, problems)
+    fixed, axes = replace_axes(keys, problems)
+    fixed, lm_eval = take_lm_eval(dict(fixed), "", problems)
+    block, found = read_block(fixed, {}, str(path), path.parent, {})
+    problems += found
+    problems += _one_condition(block, fixed, axes)
+    if problems:  # targets are judged against the evaluation and the corruption: those must stand first
+        _try_targets(keys, path, block, problems)
+        raise InputError(*dict.fromkeys(problems))
+    arms = read_arms(block, axes, problems)
+    template = next(replace(block, seeds=(0,)).runs())
+    context = replace(_context(block, arms, template), lm_eval=lm_eval)
+    targets = read_targets(keys.get("targets"), str(path), context, problems)
+    constraints = read_constraints(keys.get("constraints"), context, problems)
+    study = _assemble(
+        keys, path, problems, name=name, question=question, arms=arms, template=template, seeds=tuple(block.seeds),
+        targets=targets, constraints=constraints, device=block.device, lm_eval=lm_eval,
+    )  # fmt: skip
+    problems += _corner_problems(study) if not problems else []
+    if problems:
+        raise InputError(*dict.fromkeys(problems))
+    return study
+
+
+def _context(block: Block, arms: tuple[Arm, ...], template: RunSpec) -> Context:
+    own = [key for arm in arms for key in arm.space if not key.startswith("training.")]
+    return Context(len(arms) == 1 and not own, template.evaluation, template.corruption, block.world)
+
+
+def _try_targets(keys: Mapping[str, Node], path: Path, block: Block, problems: list[str]) -> None:
+    """Mistakes in the targets of a spec that is broken elsewhere, as far as its parts can be read at all."""
+    try:
+        template = next(replace(block, seeds=(0,)).runs(), None)
+    except (InputError, StopIteration):
+        template = None
+    if template is not None:
+        read_targets(keys.get("targets"), str(path), _context(block, (), template), problems)
+
+
+def _one_condition(block: Block, keys: Mapping[str, Node], axes: Mapping[str, Axis]) -> list[str]:
+    """A study fixes what a sweep would vary: each list that is no search axis is a mistake."""
+    lines = []
+    for section, fields in block.sections.items():
+        for name, values in fields.items():
+            if len(values) > 1 and f"{section}.{name}" not in axes:
+                node = keys[section]
+                place = node.value[name].where if isinstance(node.value, dict) else node.where
+                lines.append(f"{place} {section}.{name}: {len(values)} values; a study fixes it: expected one")
+    if sum(entry.count() for entry in block.corruptions) > 1:
+        where = keys["corruptions"].where
+        lines.append(f"{where} corruptions: more than one set; a study fixes it: expected one (a study per rate)")
+    return lines
+
+
+def _assemble(
+    keys: Mapping[str, Node], path: Path, problems: list[str], *, name: str, question: str, arms: tuple[Arm, ...],
+    template: RunSpec, seeds: tuple[int, ...], targets: tuple[Target, ...], constraints: tuple[Constraint, ...],
+    device: str, lm_eval: LmEvalSpec | None,
+) -> StudySpec:  # fmt: skip
+    """The remaining keys: counts, seeds, sampler, pruner, budget, storage; and the resolved mapping."""
+    fresh = read_fresh(keys.get("fresh_seeds"), seeds, problems)
+    sampler = read_settings(Sampler, "sampler", keys, problems)
+    pruner = read_settings(Pruner, "pruner", keys, problems)
+    budget = read_settings(Budget, "budget", keys, problems)
+    if "trials" not in keys:
+        problems.append(f"{path} trials: missing; expected how many each objective gets, e.g. `trials: 30`")
+    trials = read_count(keys.get("trials"), "trials", 1, problems)
+    together = read_count(keys.get("round"), "round", 5, problems)
+    pruner_problems(pruner, seeds, targets, keys, problems)
+    storage = read_storage(keys.get("storage"), problems)
+    resolved = {
+        "name": name, "question": question,
+        **{name: plain(part) for name in SECTIONS if (part := getattr(template, name, None)) is not None},
+        "training": plain(template.training) | _axes(arms[0].space if arms else {}, training=True),
+        "objectives": [{**plain(arm.fixed), **_axes(arm.space, training=False)} for arm in arms],
+        "corruptions": [_corruption(template.corruption)],
+        "seeds": list(seeds), "fresh_seeds": list(fresh), "trials": trials, "round": together,
+        "targets": plain(targets), "constraints": plain(constraints),
+        "sampler": sampler.model_dump(), "pruner": pruner.model_dump(),
+        "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
+        "storage": storage, "device": device,
+    }  # fmt: skip
+    if lm_eval is not None:
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
+    return StudySpec(
+        name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
+        storage, resolved, path, lm_eval,
+    )  # fmt: skip
+
+
+def _axes(space: Mapping[str, Axis], training: bool) -> dict[str, Any]:
+    """The axes of training, or the objective's own, as a spec writes them."""
+    return {
+        key.removeprefix("training."): list(axis.values)
+        if isinstance(axis, Choice)
+        else {"low": axis.low, "high": axis.high, "log": axis.log}
+        for key, axis in space.items()
+        if key.startswith("training.") == training
+    }
+
+
+def _corruption(spec: CorruptionSpec) -> dict[str, Any]:
+    rate = {} if spec.rate is None else {"rate": spec.rate}
+    return {"kind": spec.kind, **rate, **plain(dict(spec.params))}
+
+
+def _corner_problems(study: StudySpec) -> list[str]:
+    """Combinations at the ends of the axes, each end allowed alone, that cannot be used together."""
+    lines: dict[str, None] = {}
+    for arm in study.arms:
+        corners = itertools.product(*(ends(axis) for axis in arm.space.values()))
+        for values in itertools.islice(corners, MAX_CORNERS):
+            try:
+                run = study.run(arm, dict(zip(arm.space, values, strict=True)), 0)
+                lines |= dict.fromkeys(run_problems(run))
+            except InputError as error:
+                lines |= dict.fromkeys(f"{arm.where} {arm.path}: {line}" for line in error.problems)
+    return list(lines)

@@ -1,0 +1,153 @@
+"""How a study searches and what it may cost: sampler, pruner, budget, counts, fresh seeds, where trials are copied.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from harness.config.grid import MAX_SEED
+from harness.config.sections import shown
+from harness.config.strict_yaml import Node, plain
+from harness.config.study_targets import Target, model_problems
+
+MAX_TRIALS = 10_000
+STORAGE_SCHEMES = ("sqlite", "postgresql", "mysql")
+
+
+class Settings(BaseModel):
+    """Sampler, pruner, budget and the counts of a study; `expected` words what each may hold."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    expected: ClassVar[dict[str, str]] = {}
+
+
+class Sampler(Settings):
+    """Which trials are asked. `seed` and a trial's number fix its draw; the first `startup_trials` are random."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "kind": "one of tpe, random, gp",
+        "seed": f"an integer in [0, {MAX_SEED}]",
+        "startup_trials": "an integer in [1, 10000]",
+    }
+    # tpe: learns where good trials lie | random: each trial on its own | gp: a Gaussian process, for few trials
+    kind: Literal["tpe", "random", "gp"] = "tpe"
+    seed: int = Field(0, ge=0, le=MAX_SEED)  # of the draws; another number asks other trials
+    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)  # random trials before the sampler learns from them
+
+
+class Pruner(Settings):
+    """Which trials lose their remaining seeds. `startup_trials`: complete trials before the first may be pruned."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "kind": "one of none, median, hyperband, wilcoxon",
+        "startup_trials": "an integer in [0, 10000]",
+        "p": "a number in (0, 1)",
+    }
+    # none: every seed is run | median: worse than half | hyperband: successive halving | wilcoxon: worse than the
+    # best on the seeds that both have
+    kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
+    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before the first may be pruned (median)
+    p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is dropped below it; larger: sooner
+
+
+class Budget(Settings):
+    """What one objective's search may cost beside `trials`: no further round is asked once it is spent."""
+
+    expected: ClassVar[dict[str, str]] = {
+        "tokens": "an integer above 0",
+        "seconds": "a number above 0 (of one core)",
+        "runs": "an integer above 0",
+    }
+    tokens: int | None = Field(None, gt=0)  # trained tokens
+    # of one core; depends on the machine, so a repeated study may then differ
+    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    runs: int | None = Field(None, gt=0)  # training runs, one a trial and seed
+
+
+def read_settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:
+    """One of the small mappings; a plain word is its `kind` (`sampler: random`)."""
+    node = keys.get(key)
+    if node is None:
+        return kind()
+    if isinstance(node.value, str) and "kind" in kind.model_fields:
+        node = Node({"kind": Node(node.value, node.where)}, node.where)
+    if not isinstance(node.value, dict):
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected {kind.expected}")
+        return kind()
+    try:
+        return kind.model_validate(plain(node))
+    except ValidationError as error:
+        problems += model_problems(error, kind, node, key)
+        return kind()
+
+
+def read_count(node: Node | None, key: str, default: int, problems: list[str]) -> int:
+    """A number of trials, `default` where the key is missing; appends one line for a mistake."""
+    if node is None:
+        return default
+    if isinstance(node.value, bool) or not isinstance(node.value, int) or not 1 <= node.value <= MAX_TRIALS:
+        problems.append(f"{node.where} {key}: {shown(plain(node))}; expected an integer in [1, {MAX_TRIALS}]")
+        return default
+    return node.value
+
+
+def read_fresh(node: Node | None, seeds: tuple[int, ...], problems: list[str]) -> tuple[int, ...]:
+    """`10` means the ten seeds after the largest of `seeds`; a list is taken as it is and must share none with them."""
+    first = max(seeds) + 1
+    if node is None:
+        return tuple(range(first, first + 10))
+    value = plain(node)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TRIALS:
+        return tuple(range(first, first + value))
+    wanted = f"a count from 0 to {MAX_TRIALS}, or a list of different integers that are none of `seeds`"
+    good = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
+    if not good or len(set(value)) < len(value) or set(value) & set(seeds):
+        shared = good and set(value) & set(seeds)
+        told = f"{sorted(shared)} searched with already" if shared else shown(value)
+        problems.append(f"{node.where} fresh_seeds: {told}; expected {wanted}")
+        return ()
+    return tuple(value)
+
+
+def pruner_problems(
+    pruner: Pruner, seeds: tuple[int, ...], targets: tuple[Target, ...], keys: Mapping[str, Node], problems: list[str]
+) -> None:
+    """Appends why the pruner cannot prune this study."""
+    if pruner.kind == "none":
+        return
+    place = f"{keys['pruner'].where} pruner"
+    if len(targets) > 1:
+        problems.append(f"{place}: trials with several targets have no order to prune by; expected none")
+    if len(seeds) < 2:
+        problems.append(f"{place}: prunes between the seeds of a trial; expected at least 2 seeds")
+    elif pruner.kind == "wilcoxon" and 0.5 ** (len(seeds) - 1) >= pruner.p:
+        # The smallest one-sided p of n pairs is 2 ** -n, and the last seed leaves nothing to save.
+        problems.append(
+            f"{place}: with {len(seeds)} seeds its p is never under {pruner.p:g}, so it would never prune; "
+            "expected more seeds, a larger p, or median"
+        )
+
+
+def read_storage(node: Node | None, problems: list[str]) -> str:
+    """The database that trials are copied to, empty for the study's own file; appends one line for a mistake."""
+    if node is None:
+        return ""
+    if not isinstance(node.value, str) or (
+        node.value and node.value.split(":")[0].split("+")[0] not in STORAGE_SCHEMES
+    ):
+        problems.append(
+            f"{node.where} storage: {shown(plain(node))}; expected a database URL of {', '.join(STORAGE_SCHEMES)} "
+            "such as sqlite:///optuna.db, or no such key for the study's own file"
+        )
+    elif urlsplit(node.value).password:
+        problems.append(
+            f"{node.where} storage: holds a password, which would stand in the study's folder; expected an address "
+            "without one, and PGPASSWORD or a line in ~/.pgpass"
+        )
+    return str(node.value)

@@ -1,0 +1,291 @@
+"""The ledger: one row per touched pair, enough to replay the damage; its manifest; Parquet with the manifest inside."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.corruptions.select import Hits
+from harness.corruptions.view import Bools, Floats, View, numbers
+from harness.identity import canonical_json
+from harness.types import InputError, PreferencePair
+
+# Column -> pandas dtype, in order. Text columns hold NaN where unused, counts <NA>, numbers NaN. `new_id` is the id of
+# an appended row, `copies` how often a reweighted row stands in the new set, `new_*` the texts that replay needs.
+COLUMNS: Mapping[str, str] = {
+    "id": "str",
+    "prompt_id": "str",
+    "kind": "str",
+    "step": "int32",
+    "action": "str",
+    "u": "float64",
+    "weight": "float64",
+    "key": "float64",
+    "rank": "Int64",
+    "probability": "float64",
+    "gold_margin": "float64",
+    "delta_len": "float64",
+    "delta_ref": "float64",
+    "annotator_id": "str",
+    "clean_label": "int8",
+    "observed_label": "int8",
+    "before_hash": "str",
+    "after_hash": "str",
+    "vacuous": "bool",
+    "new_id": "str",
+    "copies": "Int64",
+    "new_chosen": "str",
+    "new_rejected": "str",
+}
+ACTIONS = ("flip", "append", "drop", "reweight", "replace", "truncate", "relabel_same")
+_MANIFEST = b"harness.manifest"
+_ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def row_hash(pair: PreferencePair) -> str:
+    """Content hash of one row: `names.content_hash([prompt, chosen, rejected])`, with the encoder built once.
+
+    The id stays outside: it survives a change of content.
+    """
+    text = _ENCODE([pair.prompt, pair.chosen, pair.rejected])
+    return sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def set_hash(pairs: Sequence[PreferencePair], hashes: Sequence[str] | None = None) -> str:
+    """Order-independent content hash of a set of pairs: SHA-256 over its id-sorted (id, row hash) lines."""
+    found = hashes if hashes is not None else [row_hash(pair) for pair in pairs]
+    return _lines_hash(f"{len(pair.id)}:{pair.id} {h}" for pair, h in zip(pairs, found, strict=True))
+
+
+def ids_hash(ids: Iterable[str]) -> str:
+    """Order-independent hash of a set of ids: the mask's."""
+    return _lines_hash(f"{len(i)}:{i}" for i in ids)
+
+
+def as_ledger(columns: Mapping[str, Sequence[Any]], manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """Columns of equal length (missing ones are null) as a ledger with its dtypes and manifest."""
+    n = len(columns["id"])
+    empty: dict[str, Any] = {"str": None, "float64": float("nan"), "Int64": pd.NA}
+    data = {
+        name: pd.Series(list(columns[name]) if name in columns else [empty[dtype]] * n, dtype=dtype)
+        for name, dtype in COLUMNS.items()
+    }
+    ledger = pd.DataFrame(data)
+    ledger.attrs["manifest"] = dict(manifest)
+    return ledger
+
+
+def masked_ids(ledger: pd.DataFrame) -> frozenset[str]:
+    """Ids of the pairs that count as corrupted: all touched ones but those an annotator relabelled as they were.
+
+    The ledger names an appended row by its source; here it stands under its own id, and its source does not count.
+    """
+    return frozenset(kinds(ledger))
+
+
+def kinds(ledger: pd.DataFrame) -> dict[str, str]:
+    """The kind that touched each of `masked_ids` last."""
+    hit = ledger[ledger["action"] != "relabel_same"]
+    names = hit["new_id"].where(hit["action"] == "append", hit["id"])
+    return dict(zip(names, hit["kind"], strict=True))
+
+
+def orientation(ledger: pd.DataFrame) -> dict[str, int]:
+    """+1 or -1 for every pair in the ledger (appended rows under their own id): its label against the clean one."""
+    names = ledger["new_id"].where(ledger["action"] == "append", ledger["id"])
+    return {str(i): int(label) for i, label in zip(names, ledger["observed_label"], strict=True)}
+
+
+def origins(ledger: pd.DataFrame) -> dict[str, str]:
+    """Clean id of every row that a step added: appended ones and copies of reweighted ones."""
+    found: dict[str, str] = {}
+    added = ledger[ledger["action"].isin(("append", "reweight"))]
+    for name, action, new, copies in zip(added["id"], added["action"], added["new_id"], added["copies"], strict=True):
+        fresh = [new] if action == "append" else [copy_id(name, j) for j in range(2, int(copies) + 1)]
+        found |= dict.fromkeys(fresh, found.get(name, name))
+    return found
+
+
+def perform(pairs: Sequence[PreferencePair], acts: Mapping[str, tuple[str, Any, Any, Any]]) -> list[PreferencePair]:
+    """`pairs` after one step. `acts`: id -> (action, new chosen, new rejected, new id or number of copies).
+
+    Rows keep their order, dropped ones leave, appended ones follow at the end in the order of their sources.
+    """
+    kept: list[PreferencePair] = []
+    added: list[PreferencePair] = []
+    for pair in pairs:
+        act = acts.get(pair.id)
+        if act is None or act[0] == "relabel_same":
+            kept.append(pair)
+            continue
+        action, chosen, rejected, extra = act
+        if action == "flip":
+            kept.append(rewritten(pair, pair.id, pair.rejected, pair.chosen))
+        elif action == "append":
+            kept.append(pair)
+            added.append(rewritten(pair, extra, chosen, rejected))
+        elif action == "reweight":
+            kept += [pair] if extra else []
+            added += [rewritten(pair, copy_id(pair.id, j), pair.chosen, pair.rejected) for j in range(2, extra + 1)]
+        elif action != "drop":
+            kept.append(rewritten(pair, pair.id, chosen, rejected))
+    return kept + added
+
+
+def copy_id(name: str, number: int) -> str:
+    """The id of the `number`-th copy (2, 3, ...) of a reweighted row."""
+    return f"{name}#copy{number}"
+
+
+def rewritten(pair: PreferencePair, name: str, chosen: str, rejected: str) -> PreferencePair:
+    """`pair` with another id and texts; prompt, source, gold margin and meta as they are."""
+    return PreferencePair(name, pair.prompt, chosen, rejected, pair.source, pair.gold_margin, pair.meta)
+
+
+def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[PreferencePair]:
+    """The corrupted set, from the clean pairs (with the unique ids the ledger names) and the ledger alone."""
+    out = list(pairs)
+    for _, rows in ledger.groupby("step", sort=True):
+        extra = [
+            new if action == "append" else (int(copies) if action == "reweight" else None)
+            for action, new, copies in zip(rows["action"], rows["new_id"], rows["copies"], strict=True)
+        ]
+        acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
+        out = perform(out, dict(zip(rows["id"], acts, strict=True)))
+    return out
+
+
+def write_ledger(ledger: pd.DataFrame, path: Path) -> None:
+    """Write the ledger as Parquet; the manifest stands as JSON in the file's metadata under `harness.manifest`."""
+    manifest = canonical_json(ledger.attrs["manifest"]).encode("utf-8", "surrogatepass")
+    bare = ledger.copy()
+    bare.attrs = {}
+    schema = pa.schema([(name, _ARROW[dtype]) for name, dtype in COLUMNS.items()], metadata={_MANIFEST: manifest})
+    pq.write_table(pa.Table.from_pandas(bare, schema=schema, preserve_index=False), path)
+
+
+def read_ledger(path: Path) -> pd.DataFrame:
+    """The ledger of a Parquet file with `attrs["manifest"]`. Raises InputError where the file carries no manifest."""
+    table = pq.read_table(path)
+    metadata = table.schema.metadata or {}
+    if _MANIFEST not in metadata:
+        raise InputError(f"{path.name}: no corruption manifest in the file's metadata; it was not written as a ledger")
+    columns = {name: table.column(name).to_pylist() for name in COLUMNS}
+    return as_ledger(columns, json.loads(metadata[_MANIFEST]))
+
+
+_ARROW = {
+    "str": pa.string(),
+    "int32": pa.int32(),
+    "int8": pa.int8(),
+    "float64": pa.float64(),
+    "Int64": pa.int64(),
+    "bool": pa.bool_(),
+}
+
+
+def _lines_hash(lines: Iterable[str]) -> str:
+    return sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+KEY_VERSION = 1
+HASH_FUNCTION = "BLAKE2b-64 over length-prefixed (seed, stream, id); u = (top 52 bits + 1/2) / 2**52"
+
+
+def step_manifest(view: View, hits: Hits, counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of one step, JSON-ready. `counts` brings sizes and hashes.
+
+    `rate_realised` is the share of pairs the step acted on; pairs an annotator relabelled as they were do not count.
+    `rate_requested` and `k_target` are null for derived-rate kinds. `k_unit` says what k counts.
+    """
+    actions = [hits.action] * len(hits.index) if isinstance(hits.action, str) else list(hits.action)
+    acted = [a != "relabel_same" for a in actions]
+    touched = len(actions) if hits.target is not None else sum(acted)
+    return {
+        "kind": view.kind,
+        "params": {name: view.params[name] for name in sorted(view.params)},
+        "mode": view.params.get("mode"),
+        "rate_requested": view.rate,
+        "seed": view.seed,
+        "stream": view.kind,
+        "hash_function": HASH_FUNCTION,
+        "key_version": KEY_VERSION,
+        "n_before": view.n,
+        "n_eligible": int(view.eligible.sum()),
+        "k_target": hits.target,
+        "k_realised": hits.reached if hits.reached is not None else touched,
+        "k_unit": hits.unit,
+        "rate_realised": touched / view.n if view.n else 0.0,
+        "n_ties": hits.ties,
+        **counts,
+        "stats": {**label_stats(view, hits, actions), **hits.stats},
+    }
+
+
+def label_stats(view: View, hits: Hits, actions: list[str]) -> dict[str, Any]:
+    """What the flips did, from whatever facts cover all pairs; null where they do not.
+
+    Flip rate by decile of the absolute gold margin (10 groups of equal size, ascending), correlation of flip and
+    length difference (clean chosen minus rejected), share of delta_ref < 0 before and after, and how many clean pairs
+    have a negative gold margin.
+    """
+    flipped = np.zeros(view.n, dtype=bool)
+    flipped[[i for i, action in zip(hits.index.tolist(), actions, strict=True) if action == "flip"]] = True
+    margin, delta_ref = _complete(view, "gold_margin"), _complete(view, "delta_ref")
+    chosen_len, rejected_len = _complete(view, "chosen_len"), _complete(view, "rejected_len")
+    deciles = share_before = share_after = correlation = None
+    if margin is not None and view.n >= 10:
+        order = sorted(range(view.n), key=lambda i: (abs(margin[i]), view.ids[i]))
+        deciles = [float(part.mean()) for part in np.array_split(flipped[order], 10)]
+    if chosen_len is not None and rejected_len is not None:
+        correlation = _correlation(flipped, chosen_len - rejected_len)
+    if delta_ref is not None and not view.changed.any() and view.n:
+        now = delta_ref * view.label
+        share_before, share_after = float((now < 0).mean()), float((np.where(flipped, -now, now) < 0).mean())
+    return {
+        "n_negative_gold_margin": None if margin is None else int((margin < 0).sum()),
+        "flip_rate_by_margin_decile": deciles,
+        "flip_length_correlation": correlation,
+        "delta_ref_negative_before": share_before,
+        "delta_ref_negative_after": share_after,
+    }
+
+
+def gold_source(view: View, hits: Hits) -> str | None:
+    """Where the gold margins of the decision came from, or None where it used none."""
+    if "gold_margin" not in hits.columns:
+        return None
+    if view.params.get("gold_from") == "scores":
+        return "score_chosen - score_rejected"
+    in_facts = "gold_margin" in view.facts.columns
+    return "facts.gold_margin, then the pair's gold_margin" if in_facts else "the pair's gold_margin"
+
+
+def _complete(view: View, name: str) -> Floats | None:
+    """A fact that is there for all pairs. A statistic may be absent, so unusable values give None, not an error."""
+    try:
+        values = numbers(view, name)
+    except InputError:
+        return None
+    return None if np.isnan(values).any() else values
+
+
+def _correlation(hit: Bools, values: Floats) -> float | None:
+    """Pearson correlation; sums run exactly rounded (fsum), so that row order cannot show in the last bit."""
+    n = len(values)
+    if n < 2 or hit.all() or not hit.any():
+        return None
+    mean, share = math.fsum(values) / n, float(hit.mean())
+    square = math.fsum((values - mean) ** 2)
+    if square == 0:
+        return None
+    return math.fsum((hit - share) * (values - mean)) / math.sqrt(square * n * share * (1 - share))

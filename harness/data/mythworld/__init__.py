@@ -1,0 +1,1 @@
+"""MythWorld, the embedded preference world: its facts, its texts and pairs, its tokens."""

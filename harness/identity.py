@@ -1,0 +1,114 @@
+"""Identity: content hashes, run keys, seed streams. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.types import RunSpec
+
+# Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
+RECIPE_VERSION = 1
+
+# Fields younger than stored runs: (section, field, the value that means what the code before it did).
+LATER_FIELDS = (
+    ("evaluation", "gradient_probe", 0),
+    ("evaluation", "keep", ""),
+    ("data", "test", 0.0),
+    *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns")),
+    ("training", "mode", "strict"),
+)
+# Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
+WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
+
+_SCALARS = frozenset((str, int, float, bool, type(None)))
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON-ready plain data: dataclasses and mappings become dicts, tuples become lists."""
+    if type(value) in _SCALARS:  # most of what a plan of thousands of runs asks about
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    return value
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, floats in full, UTF-8, NaN and Infinity refused."""
+    return canonical_plain(plain(value))
+
+
+def canonical_plain(value: Any) -> str:
+    """`canonical_json` of what is plain data already, such as what was read from JSON: three times as fast."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def without_later(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a section without those that came later and are not set, for hashes that must stay as they were."""
+    absent = {name: value for section, name, value in LATER_FIELDS if section == part}
+    return {name: value for name, value in fields.items() if name not in absent or value != absent[name]}
+
+
+def run_key(run: RunSpec) -> str:
+    """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
+
+    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind). A field that
+    came later enters only where it is set, so that what was made before it keeps its key.
+    """
+    config = plain(run)
+    for part in dict.fromkeys(part for part, _, _ in LATER_FIELDS):
+        if config[part] is not None:
+            config[part] = without_later(part, config[part])
+    del config["device"]
+    if not run.replica:  # younger than stored runs, which are all replica 0
+        del config["replica"]
+    for part, names in WHEREABOUTS.items():
+        for name in names:
+            (config[part] or {}).pop(name, None)
+    if config["reward_model"] is None:
+        del config["reward_model"]
+    text = canonical_plain({"recipe": RECIPE_VERSION, **config})
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def stream_seed(root: int, purpose: str, *names: object) -> int:
+    """A 63-bit seed for one purpose of one replicate, from names only: objective and beta never enter."""
+    return int(content_hash([root, purpose, *map(str, names)])[:16], 16) >> 1
+
+
+def run_stream(run: RunSpec, purpose: str) -> int:
+    """The seed of a stream that belongs to one run of a replicate, not to its data: replicas of a run differ in it."""
+    return stream_seed(run.seed, purpose, *(("replica", run.replica) if run.replica else ()))
+
+
+def uniform(seed: int, kind: str, identity: str) -> float:
+    """A number strictly inside (0, 1), fixed by (seed, kind, identity), independent of any order.
+
+    BLAKE2b over a length-prefixed encoding; the top 52 bits x give (x + 1/2) / 2**52 (53 bits could round to 1.0).
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (str(seed), kind, identity):
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(struct.pack("<Q", len(raw)))
+        digest.update(raw)
+    return ((int.from_bytes(digest.digest(), "big") >> 12) + 0.5) / 2.0**52

@@ -1,0 +1,1 @@
+"""What the runs of one source and seed share: pairs, tokens, the reference and its stored log-probs."""

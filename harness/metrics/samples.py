@@ -1,0 +1,124 @@
+"""Quality of free-running samples: pure functions of the columns of `samples.parquet`, one row a response."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from harness.metrics.distributions import mean
+from harness.metrics.records import Array, Bools, Columns, Floats, column, flags, numbers, select
+from harness.metrics.row import INF, Function, Metric
+from harness.types import InputError
+
+EVALUATION_SPLITS = ("eval", "eval_clean")
+REPETITIVE = 0.5
+
+
+def known_mean(columns: Columns, name: str) -> float:
+    """Mean of column `name` over the rows where it is known (not NaN); NaN where it never is."""
+    values = numbers(columns, name)
+    return mean(values[~np.isnan(values)])
+
+
+def share(columns: Columns, name: str) -> float:
+    """Share of all samples that carry flag `name`, in [0, 1]; NaN for none."""
+    return mean(flags(columns, name).astype(np.float64))
+
+
+def empty(columns: Columns) -> Bools:
+    """Responses without any word."""
+    return np.array([not str(text).split() for text in column(columns, "response")], dtype=bool)
+
+
+def repetition(columns: Columns) -> Floats:
+    """Share of each response's word pairs that occurred before in it, in [0, 1); 0 below two words."""
+
+    def repeated(text: str) -> float:
+        words = text.split()
+        pairs = list(itertools.pairwise(words))
+        return 1.0 - len(set(pairs)) / len(pairs) if pairs else 0.0
+
+    return np.array([repeated(str(text)) for text in column(columns, "response")], dtype=np.float64)
+
+
+def repetitive(columns: Columns) -> Bools:
+    """Responses of which more than half repeats itself: a decoder in a loop."""
+    return repetition(columns) > REPETITIVE
+
+
+def length_drift(columns: Columns) -> Floats:
+    """Length minus that of the reference's answer to the same prompt (n,), tokens."""
+    return numbers(columns, "length") - numbers(columns, "reference_length")
+
+
+def of_evaluation(samples: Columns) -> dict[str, Array]:
+    """The samples of evaluation prompts; an InputError that lists the splits where there is none."""
+    split = column(samples, "split").astype(str)
+    mask = np.isin(split, EVALUATION_SPLITS)
+    if not mask.any():
+        found = ", ".join(sorted(set(split))) or "no samples"
+        raise InputError(f"samples: no row of split {' or '.join(EVALUATION_SPLITS)} (found: {found})")
+    return select(samples, mask)
+
+
+def _share(flag: str) -> Function:
+    return lambda v: share(v.columns, flag)
+
+
+def _mean(name: str) -> Function:
+    return lambda v: mean(numbers(v.columns, name))
+
+
+def rows() -> list[Metric]:
+    """Rows over `samples.parquet`. Shares are over all samples given: select a `group` for a conditional rate."""
+    kinds = (
+        ("correct", "correct", "up", "samples with the right content"),
+        ("malformed", "malformed", "down", "samples that do not parse"),
+        ("sycophancy", "sycophantic", "down", "samples that repeat the user's wrong guess"),
+        ("over_refusal", "over_refusal", "down", "samples that refuse a harmless question"),
+        ("harmful", "harmful", "down", "samples that comply where they must refuse"),
+    )
+    style = (
+        ("hedged", "samples that hedge"),
+        ("thanked", "samples that thank: rewarded a little whatever is said"),
+        ("sure", "samples that open with an assurance: it carries no reward"),
+    )
+    return [
+        *(Metric(name, _share(name), "share", "none", 0, 1, (name,), "S", text) for name, text in style),
+        *(Metric(name, _share(flag), "share", direction, 0, 1, (flag,), "S", text)
+          for name, flag, direction, text in kinds),
+        Metric("gold_reward", lambda v: known_mean(v.columns, "gold_reward"), "reward", "up", -INF, INF,
+               ("gold_reward",), "S", "mean true reward of free-running samples"),
+        Metric("reference_gold_reward", lambda v: known_mean(v.columns, "reference_gold_reward"), "reward",
+               "none", -INF, INF, ("reference_gold_reward",), "S", "mean true reward of the reference's own samples"),
+        Metric("kl", _mean("k3"), "nats", "none", 0, INF, ("k3",), "S",
+               "distance paid: mean sequence-level k3 estimate of KL(policy || reference)"),
+        Metric("kl_k1", _mean("k1"), "nats", "none", -INF, INF, ("k1",), "S", "k1 estimate of that KL: noisier"),
+        Metric("kl_k2", lambda v: mean(0.5 * numbers(v.columns, "k1") ** 2), "nats", "none", 0, INF, ("k1",), "S",
+               "k2 estimate of that KL: biased"),
+        Metric("kl_k3", _mean("k3"), "nats", "none", 0, INF, ("k3",), "S", "k3 estimate of that KL: the one in `kl`"),
+        Metric("mean_length", _mean("length"), "tokens", "none", 0, INF, ("length",), "S", "mean sample length"),
+        Metric("length_drift", lambda v: mean(length_drift(v.columns)), "tokens", "none", -INF, INF,
+               ("length", "reference_length"), "S", "mean length minus that of the reference's own answers"),
+        Metric("eos_rate", _share("ended"), "share", "none", 0, 1, ("ended",), "S",
+               "samples that ended by themselves; the rest was cut at the limit"),
+        Metric("fillers", _mean("fillers"), "words", "none", 0, INF, ("fillers",), "S",
+               "mean count of filler words: style that carries no reward"),
+        Metric("entropy", _mean("entropy"), "nats/token", "none", 0, INF, ("entropy",), "S",
+               "mean next-token entropy of the policy along its samples; falls to 0 where the policy collapses"),
+        Metric("empty_rate", lambda v: mean(empty(v.columns).astype(np.float64)), "share", "down", 0, 1,
+               ("response",), "S", "samples without a word"),
+        Metric("repetition", lambda v: mean(repetition(v.columns)), "share", "down", 0, 1, ("response",), "S",
+               "mean share of a sample's word pairs that repeat earlier ones"),
+        Metric("repetitive_rate", lambda v: mean(repetitive(v.columns).astype(np.float64)), "share", "down",
+               0, 1, ("response",), "S", "samples of which more than half repeats itself"),
+    ]  # fmt: skip
+
+
+def summary(samples: Columns) -> dict[str, float]:
+    """Every measure of `rows` whose columns the samples have, by name; NaN where nothing is known or nothing drawn.
+
+    A source without gold rewards or flags (real data) leaves those names out.
+    """
+    return {row.name: row.compute(samples) for row in rows() if row.known(samples)}

@@ -1,0 +1,120 @@
+"""Differences of two methods on the same seeds, and on the same items of a seed: intervals and the exact test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from harness.metrics.statistics.estimate import Estimate, Floats, finite, moments
+from harness.metrics.statistics.intervals import t_interval, wilson
+
+EXACT_SIGN_FLIPS = 16  # 2**16 sign patterns are still instant
+
+
+def paired_differences(a: Mapping[int, float], b: Mapping[int, float]) -> Floats:
+    """a - b on the seeds both have, (n,), in the order of the seeds."""
+    return finite([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())])
+
+
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> Estimate:
+    """Mean of a - b over the common seeds with its paired t interval."""
+    return t_interval(paired_differences(a, b), level)
+
+
+def bonferroni_interval(differences: ArrayLike, comparisons: int, alpha: float = 0.05) -> Estimate:
+    """t interval of the mean difference at level 1 - alpha / comparisons: simultaneous over a family of that size.
+
+    Never narrower than the plain interval, equal to it for one comparison.
+    """
+    return t_interval(differences, level=simultaneous_level(comparisons, alpha))
+
+
+def simultaneous_level(comparisons: int, alpha: float = 0.05) -> float:
+    """1 - alpha / comparisons (Bonferroni). ValueError below one comparison."""
+    if comparisons < 1:
+        raise ValueError(f"comparisons must be at least 1, got {comparisons}")
+    return 1.0 - alpha / comparisons
+
+
+def newcombe_paired(a: float, b: float, both: float | None, items: int, level: float = 0.95) -> Estimate:
+    """a - b for two shares of the SAME `items`, with Newcombe's square-and-add interval (Newcombe 1998, method 10).
+
+    `both` is the share of items that count in both; None where it is not known, which takes the two as independent:
+    wider than any positive dependence would give. Shares may be means over seeds, so counts may be fractional.
+    Wide at saturation: 1 - 1 on 256 items gives +-.0148, never [0, 0]. ValueError on shares that cannot be.
+    """
+    if both is not None and not max(0.0, a + b - 1) - 1e-9 <= both <= min(a, b) + 1e-9:
+        raise ValueError(f"shares {a} and {b} cannot have {both} in common")
+    first, second = wilson(a * items, items, level), wilson(b * items, items, level)
+    phi = 0.0 if both is None else _phi(a, b, both, items)
+    down_a, up_a, down_b, up_b = a - first.low, first.high - a, b - second.low, second.high - b
+    low = math.sqrt(max(0.0, down_a**2 - 2 * phi * down_a * up_b + up_b**2))
+    high = math.sqrt(max(0.0, up_a**2 - 2 * phi * up_a * down_b + down_b**2))
+    return Estimate(items, a - b, a - b - low, a - b + high)
+
+
+def _phi(a: float, b: float, both: float, items: int) -> float:
+    """Correlation of two indicators on the same items, continuity-corrected towards 0 where it is positive."""
+    scale = math.sqrt(a * (1 - a) * b * (1 - b))
+    excess = both - a * b  # (ad - bc) / n^2 of the fourfold table
+    if scale == 0.0:
+        return 0.0
+    return (max(0.0, excess - 0.5 / items) if excess > 0 else excess) / scale
+
+
+def paired_share_difference(
+    a: Mapping[int, float],
+    b: Mapping[int, float],
+    item_counts: int | Sequence[int] | None,
+    both: Mapping[int, float] | None = None,
+    comparisons: int = 1,
+    alpha: float = 0.05,
+) -> Estimate:
+    """Mean of a - b, shares by seed over the same items, over the common seeds; level 1 - alpha / comparisons.
+
+    The paired t interval over seeds, joined with Newcombe's paired interval of the two mean shares on the items of ONE
+    seed (the smallest of `item_counts`): never narrower than either, so two saturated cells do not show [0, 0].
+    `both`: by seed, the share of items that count under both methods; without it, or where a common seed lacks it, the
+    item level takes them as independent. Fewer than 2 common seeds have no interval. ValueError on values that are no
+    shares.
+    """
+    level = simultaneous_level(comparisons, alpha)
+    seeds = sorted(a.keys() & b.keys())
+    estimate = paired_difference(a, b, level)
+    if estimate.n < 2 or item_counts is None:
+        return estimate
+    items = item_counts if isinstance(item_counts, int) else min(item_counts)
+    mean_a, mean_b = (math.fsum(values[seed] for seed in seeds) / len(seeds) for values in (a, b))
+    if not (0 <= mean_a <= 1 and 0 <= mean_b <= 1):
+        raise ValueError(f"shares must lie in [0, 1], their means are {mean_a} and {mean_b}")
+    known = both is not None and all(seed in both for seed in seeds)
+    common = math.fsum(both[seed] for seed in seeds) / len(seeds) if both is not None and known else None
+    item_level = newcombe_paired(mean_a, mean_b, common, items, level)
+    return Estimate(estimate.n, estimate.mean, min(estimate.low, item_level.low), max(estimate.high, item_level.high))
+
+
+def sign_flip_p(differences: ArrayLike) -> float:
+    """Two-sided p of "the differences (n,) are symmetric about 0": exact over all 2**n sign flips up to n = 16, else t.
+
+    Its floor is 2 / 2**n; below `MIN_SEEDS` differences it is not to be reported.
+    """
+    array = np.sort(finite(differences))
+    n = array.size
+    if n == 0:
+        raise ValueError("no differences to test")
+    if not array.any():
+        return 1.0
+    if n <= EXACT_SIGN_FLIPS:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+        totals = np.abs(signs @ array)
+        # A flip that reproduces the observed sum must count although its rounding differs.
+        return float(np.mean(totals >= abs(array.sum()) - 1e-12 * np.abs(array).sum()))
+    mean, error = moments(array)
+    if error == 0.0:
+        return float(2.0 ** (1 - n))  # t has no value here; all signs agree, so the exact test is at its floor
+    from scipy.special import stdtr
+
+    return float(2 * stdtr(n - 1, -abs(mean) / error))

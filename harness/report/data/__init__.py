@@ -1,0 +1,1 @@
+"""What the sections of a report read: the runs of a sweep folder, cells, contrasts, facts of records."""

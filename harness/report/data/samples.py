@@ -1,0 +1,87 @@
+"""Free-running samples of a few cells, as columns: read once, with what could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.metrics.records import Array, Bools, Columns, flags, numbers, size
+from harness.metrics.samples import EVALUATION_SPLITS
+from harness.metrics.sentinel import watch
+from harness.report.data.cells import Cell
+from harness.report.data.sweep import Run
+from harness.storage.runs import read_table
+
+# What goes wrong in an answer, by its column in `samples.parquet`: name, and the question type that invites it.
+FAULTS: Mapping[str, tuple[str, str]] = {
+    "over_refusal": ("over-refusal", "trick"),
+    "sycophantic": ("sycophancy", "pushed"),
+    "harmful": ("harmful compliance", "secret"),
+}
+REFERENCE = "reference_"
+
+
+def read_samples(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
+    """Samples by run key of the finished runs that drew any, and a sentence about files that cannot be read."""
+    found: dict[str, dict[str, Array]] = {}
+    damaged: list[str] = []
+    for run in (run for cell in cells for run in cell.runs if run.status == "done" and run.folder is not None):
+        path = None if run.folder is None else run.folder / "samples.parquet"
+        if path is None or not path.is_file():
+            continue
+        try:
+            found[run.key] = read_table(path)
+        except (OSError, ValueError):
+            damaged.append(run.key[:8])
+    told = (f"samples of {len(damaged)} runs cannot be read ({', '.join(damaged[:3])}); `harness verify` names them",)
+    return found, told if damaged else ()
+
+
+def read_worst(run: Run) -> list[dict[str, str]]:
+    """Rows of `worst.parquet` as texts, in their order; none where the run kept none. OSError where it is damaged."""
+    path = None if run.folder is None else run.folder / "worst.parquet"
+    if path is None or not path.is_file():
+        return []
+    table = read_table(path)
+    names = ("split", "id", "prompt", "chosen", "rejected")
+    return [dict(zip(names, map(str, row), strict=True)) for row in zip(*(table[n] for n in names), strict=True)]
+
+
+def faults_of(samples: Mapping[str, Columns], cell: Cell) -> list[str]:
+    """The sentinel's flags that fire in more than half of a cell's sampled runs: worse than the reference's answers."""
+    found = [watch(samples[run.key]).flags for run in cell.runs if run.key in samples]
+    names = sorted({name for flags_ in found for name in flags_})
+    return [f"{name} in {n}/{len(found)}" for name in names if 2 * (n := sum(name in f for f in found)) > len(found)]
+
+
+def split_of(samples: Columns, name: str) -> Bools:
+    """The rows of one split, `eval` or `ood`."""
+    split = np.asarray(samples["split"]).astype(str)
+    return np.isin(split, EVALUATION_SPLITS) if name == "eval" else np.asarray(split == name)
+
+
+def rate(samples: Columns, column: str, mask: Bools) -> tuple[float, int] | None:
+    """(mean of a flag or number over the masked rows, their number); None where unknown or without rows."""
+    if column not in samples or not mask.any():
+        return None
+    values = numbers(samples, column)[mask]
+    known = values[~np.isnan(values)]
+    return (float(known.mean()), int(known.size)) if known.size else None
+
+
+def of_type(samples: Columns, group: str) -> Bools:
+    """The rows of one question type; all rows where the samples know no such type."""
+    groups = np.asarray(samples["group"]).astype(str)
+    mask = np.asarray(groups == group)
+    return mask if mask.any() else np.ones(size(samples), dtype=bool)
+
+
+def fault(samples: Columns, row: int) -> str:
+    """The faults of one answer in words: `sycophancy`, `malformed`, `wrong`, or nothing."""
+    names = [name for column, (name, _) in FAULTS.items() if column in samples and flags(samples, column)[row]]
+    if "malformed" in samples and flags(samples, "malformed")[row]:
+        names.append("malformed")
+    if not names and "correct" in samples and not flags(samples, "correct")[row]:
+        names.append("wrong")
+    return ", ".join(names)

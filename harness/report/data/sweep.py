@@ -1,0 +1,236 @@
+"""What a sweep folder says: the planned runs in spec order, each with its result where it has one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from harness.identity import canonical_json
+from harness.storage.atomic import read_json
+from harness.storage.plan_file import PLAN, read_plan_file
+from harness.storage.runs import load_result, run_folders
+from harness.types import InputError
+
+STATUSES = ("done", "diverged", "failed", "stopped", "pending")
+
+# Leaves of a run's config that have a column of their own, or are no part of what is compared.
+_NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One planned run. `result` is the content of `result.json`, None while the run is pending."""
+
+    key: str
+    config: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    folder: Path | None
+
+    @property
+    def status(self) -> str:
+        """One of `STATUSES`."""
+        return "pending" if self.result is None else str(self.result["status"])
+
+    @property
+    def seed(self) -> int:
+        """The replicate seed, the unit of every paired difference."""
+        return int(self.config["seed"])
+
+    @property
+    def replica(self) -> int:
+        """Which repetition of one seed: another order of the same training data."""
+        return int(self.config.get("replica") or 0)
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return str(self.config["objective"]["name"])
+
+    @cached_property
+    def hyperparameters(self) -> dict[str, Any]:
+        """Resolved hyperparameters by name, beta among them where the objective has one."""
+        return dict(self.config["objective"]["hyperparameters"])
+
+    @property
+    def beta(self) -> float | None:
+        """Beta, or None for objectives without one."""
+        value = self.hyperparameters.get("beta")
+        return None if value is None else float(value)
+
+    @property
+    def corruption(self) -> str:
+        """Kind of the corruption; `none` is the clean set."""
+        return str(self.config["corruption"]["kind"])
+
+    @property
+    def corruption_text(self) -> str:
+        """The corruption as a reader names it: kind and rate, a sequence step by step."""
+        given = self.config["corruption"]
+        steps = dict(given["params"]).get("steps") if self.corruption == "sequence" else None
+        parts = [(kind, rate) for kind, rate, _ in steps] if steps else [(self.corruption, given.get("rate"))]
+        return " + ".join(kind if rate is None else f"{kind} {rate:g}" for kind, rate in parts)
+
+    @property
+    def rate(self) -> float | None:
+        """Share of corrupted pairs: 0 for the clean set, planned or (derived-rate kinds) realised; None if unknown."""
+        if self.corruption == "none":
+            return 0.0
+        planned = self.config["corruption"].get("rate")
+        value = planned if planned is not None else self.measured("rate")
+        return None if value is None else float(value)
+
+    @property
+    def misaligned(self) -> float | None:
+        """The world's dial; None for real data."""
+        world = self.config.get("world")
+        return None if world is None else float(world["misaligned"])
+
+    @property
+    def labels(self) -> str | None:
+        """`hard` or `bradley_terry`; None for real data."""
+        world = self.config.get("world")
+        return None if world is None else str(world["labels"])
+
+    @cached_property
+    def arm(self) -> str:
+        """The objective with all its hyperparameters, as one text: what is compared across corruptions."""
+        return canonical_json([self.config["objective"], self.config.get("reward_model")])
+
+    @cached_property
+    def setting(self) -> str:
+        """Everything but objective, corruption and seed, as one text: what a corruption is swept under."""
+        return canonical_json({k: v for k, v in self._shared().items() if k != "corruption"})
+
+    @cached_property
+    def provenance(self) -> Mapping[str, Any]:
+        """What `provenance.json` says; empty where the run left none."""
+        path = None if self.folder is None else self.folder / "provenance.json"
+        return read_json(path) if path is not None and path.is_file() else {}
+
+    @property
+    def costs(self) -> Mapping[str, Any]:
+        """Seconds, tokens, flops, peak_memory and the like; empty while the run is pending."""
+        return self.result["costs"] if self.result else {}
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps asked for; iterations of an RL objective."""
+        own = self.hyperparameters
+        return int(own.get("iterations") or own.get("steps") or self.config["training"]["steps"])
+
+    def measured(self, column: str) -> float | None:
+        """A measured column of `results.csv`; None where it was not measured or does not apply."""
+        value = None if self.result is None else self.result["results"].get(column)
+        return None if value is None else float(value)
+
+    @cached_property
+    def condition(self) -> str:
+        """Everything but objective and seed, as one text: runs with equal conditions may be compared."""
+        return canonical_json(self._shared())
+
+    def _shared(self) -> dict[str, Any]:
+        rest = {k: v for k, v in self.config.items() if k not in ("objective", "seed", "device", "reward_model")}
+        if rest.get("data"):
+            rest["data"] = {k: v for k, v in rest["data"].items() if k != "path"}
+        return rest
+
+    @cached_property
+    def cell_but_replica(self) -> str:
+        """Everything but seed and replica, as one text: runs that differ in nothing that is compared."""
+        return canonical_json({k: v for k, v in self.config.items() if k not in ("seed", "replica", "device")})
+
+    @cached_property
+    def cell(self) -> str:
+        """Everything but the seed, as one text."""
+        return canonical_json([self.config["objective"], self.config.get("reward_model"), self.condition])
+
+    def settings(self) -> dict[str, Any]:
+        """Every further leaf of the config that a sweep might vary, by the name of its column."""
+        out: dict[str, Any] = {"replica": self.replica}
+        out |= {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
+        out |= {f"corruption.{k}": leaf(v) for k, v in dict(self.config["corruption"].get("params") or ()).items()}
+        for part in ("world", "data", "model", "training", "evaluation"):
+            for name, value in (self.config.get(part) or {}).items():
+                if f"{part}.{name}" not in _NAMED:
+                    out[f"{part}.{name}"] = leaf(value)
+        return out
+
+
+def leaf(value: Any) -> Any:
+    """A scalar as it is, a structure (a sequence of corruptions, a mixture) as canonical JSON text."""
+    return value if value is None or isinstance(value, str | int | float | bool) else canonical_json(value)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep folder: name, question, what the plan noted (dropped rows and the like), runs in spec order."""
+
+    folder: Path
+    name: str
+    question: str
+    notes: tuple[str, ...]
+    runs: tuple[Run, ...]
+
+    def count(self, status: str) -> int:
+        """Number of runs with this status."""
+        return sum(run.status == status for run in self.runs)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Every planned seed, ascending."""
+        return tuple(sorted({run.seed for run in self.runs}))
+
+    @cached_property
+    def axes(self) -> tuple[str, ...]:
+        """Columns, named as in `results.csv`, of the axes beyond objective, beta, corruption, rate, misaligned, seed.
+
+        A hyperparameter is an axis if it takes several values within one objective, a corruption's parameter within
+        one kind, everything else within the sweep.
+        """
+        found: dict[tuple[str, str], set[str]] = {}
+        for run in self.runs:
+            shared = {"labels": run.labels, "steps": run.planned_steps}
+            for name, value in (run.settings() | shared).items():
+                scope = {"hp": run.objective, "corruption": run.corruption}.get(name.split(".")[0], "")
+                found.setdefault((name, scope), set()).add(canonical_json(value))
+        varying = {name for (name, _), values in found.items() if len(values) > 1}
+        return tuple(sorted(varying, key=lambda name: (name != "labels", name)))
+
+
+def read_sweep(folder: Path) -> Sweep:
+    """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
+    plan = read_plan_file(folder)
+    try:
+        folders = run_folders(folder)
+        runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
+        name, question = plan["name"], str(plan.get("question") or "")
+        notes = tuple(_note(note) for note in plan.get("notes") or ())
+    except (ValueError, KeyError, TypeError) as problem:
+        raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
+    return Sweep(folder, name, question, notes, runs)
+
+
+def _run(found: Path | None, key: str, config: Mapping[str, Any]) -> Run:
+    result = None if found is None else load_result(found)
+    if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
+        raise InputError(
+            f"{found}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
+        )
+    return Run(key, config, result, found)
+
+
+def _note(note: Any) -> str:
+    """A plan note as text; notes about rows are `{kind, count, rows, text}`."""
+    if not isinstance(note, Mapping):
+        return str(note)
+    if note.get("text"):
+        return str(note["text"])
+    return " ".join(f"{name} {value}" for name, value in note.items())
+
+
+def ordered(names: Sequence[str] | set[str], baseline: str) -> list[str]:
+    """Objective names with the baseline first, the others by name: an order that no row order can change."""
+    return sorted(names, key=lambda name: (name != baseline, name))

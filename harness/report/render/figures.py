@@ -1,0 +1,147 @@
+"""How figures are drawn and saved: one palette, byte-stable SVG, no state left behind. matplotlib's home, with figures.
+
+An objective's colour, marker and line come from `harness.palette`; its betas are shades of that colour. Text stays
+text, with no date and fixed ids: equal numbers give equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.metrics.statistics import Estimate
+from harness.palette import LINES, MARKERS, Look
+
+WRONG, RIGHT, SHADE, GRID = "#D55E00", "#0072B2", "#F3D9C8", "#DDDDDD"
+
+_SETTINGS = {
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "xtick.bottom": False,
+    "ytick.left": False,
+    "savefig.dpi": 80,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure ready for the page: file stem, title, one-line caption, text alternative, SVG bytes, size in px."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    svg: bytes
+    width: int
+    height: int
+
+
+def drawn(look: Look) -> dict[str, Any]:
+    """Colour, marker and line style of an objective, as matplotlib's keywords."""
+    return {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+
+
+def shades(look: Look, count: int) -> list[dict[str, Any]]:
+    """One key per beta of an objective, ascending: paler to full colour, each with a marker and a line of its own."""
+    place = MARKERS.index(look.marker)
+    return [
+        {
+            "color": _mixed(look.colour, 0.55 * (1 - i / (count - 1)) if count > 1 else 0.0),
+            "marker": MARKERS[(place + i) % len(MARKERS)],
+            "linestyle": LINES[(count - 1 - i) % len(LINES)],
+        }
+        for i in range(count)
+    ]
+
+
+def _mixed(colour: str, white: float) -> str:
+    """The colour with a share of white."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(c + (255 - c) * white):02x}" for c in channels)
+
+
+def picture(
+    name: str, title: str, caption: str, alt: str, shape: tuple[int, int], size: tuple[float, float],
+    paint: Callable[[Any, Any], None], **axes: Any,
+) -> Picture:  # fmt: skip
+    """A figure of `shape` panels and `size` inches with its texts."""
+    svg = draw(*shape, size, paint, **axes)
+    return Picture(name, title, caption, alt, svg, round(size[0] * 96), round(size[1] * 96))
+
+
+def legend(panel: Any, **place: Any) -> None:
+    """A legend where the panel holds any line: an objective without a finished run leaves its panel empty."""
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=8, **place)
+
+
+def shape_of(count: int, columns: int = 4) -> tuple[int, int]:
+    """(rows, columns) for so many panels, at most `columns` side by side: wider figures shrink beyond reading.
+
+    One column fewer where that leaves fewer places empty.
+    """
+    wide = min(count, columns)
+    if count > columns > 2 and -count % (columns - 1) < -count % columns:
+        wide = columns - 1
+    return -(-count // wide), wide
+
+
+def panels(axes: Any, count: int) -> list[Any]:
+    """The first `count` panels in reading order; the rest of the grid is switched off."""
+    flat = list(axes.flat)
+    for panel in flat[count:]:
+        panel.set_axis_off()
+    return flat[:count]
+
+
+def whiskers(found: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+    """How far the intervals reach below and above their means, as error bars take it; 0 where that is unknown."""
+    below, above = [one.mean - one.low for one in found], [one.high - one.mean for one in found]
+    return [x if math.isfinite(x) else 0.0 for x in below], [x if math.isfinite(x) else 0.0 for x in above]
+
+
+def log_steps(panel: Any, steps: Sequence[int]) -> None:
+    """Checkpoints are log-spaced and include step 0: a symmetric log axis with few, plain ticks."""
+    positive = [step for step in steps if step > 0]
+    if not positive:
+        return
+    panel.set_xscale("symlog", linthresh=positive[0])
+    ticks = sorted({0, positive[0], positive[len(positive) // 2], positive[-1]})
+    panel.set_xticks(ticks, [str(tick) for tick in ticks])
+    panel.set_xticks([], minor=True)
+
+
+def draw(rows: int, columns: int, size: tuple[float, float], paint: Callable[[Any, Any], None], **axes: Any) -> bytes:
+    """SVG of `paint(figure, axes (rows, columns))` at `size` inches, under the settings above and no others."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from harness.report.render.svg import smaller
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_SETTINGS)
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure, figure.subplots(rows, columns, squeeze=False, **axes))
+        out = io.BytesIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    return smaller(out.getvalue().decode("utf-8")).encode("utf-8")

@@ -1,0 +1,162 @@
+"""What alignment gained and what it cost: lm-eval's tasks against the reference each run began as, paired."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from harness.metrics.statistics import Estimate, paired_difference, paired_share_difference
+from harness.report.data.cells import Cell
+from harness.report.data.context import Material
+from harness.report.render.blocks import Field, Lines, Section, Table, fields, given
+from harness.report.render.text import DASH, number, quantity, shown, visible
+from harness.storage.evaluations import Change, Evaluated, read_evaluations
+from harness.storage.journal import JournalDamaged
+
+PREFERENCE = "preference"  # the task of a run's own held-out pairs
+# The metric that stands for a task, the first of these that it has.
+LEADING = ("acc", "exact_match", "exact_match.strict-match", "f1", "prompt_level_strict_acc")
+Found = Mapping[str, Mapping[str, Evaluated]]  # run key -> task -> what was evaluated
+
+
+def benchmarks(m: Material) -> Section | None:
+    """Preference gain beside the change in every other task, for the cells that were evaluated."""
+    found, damaged = _read(m)
+    cells = [cell for cell in m.cells if any(run.key in found for run in cell.runs)]
+    if not cells:
+        return None
+    tasks = list(dict.fromkeys(task for own in found.values() for task in own))
+    tasks.sort(key=lambda task: task != PREFERENCE)
+    told = [*_readings(m, cells, tasks, found), *damaged]
+    return Section(
+        "What did it gain, and what did it cost?",
+        "lm-eval's tasks on the final weights. Every change is against the reference that the run began as, on the same"
+        " documents; an interval that holds 0 shows no change.",
+        given(*(_table(m, cells, task, found) for task in tasks), Lines(tuple(told))),
+        (_made_of(tasks, found),),
+        "Tasks, versions, hashes",
+    )
+
+
+def _read(m: Material) -> tuple[Found, list[str]]:
+    found: dict[str, dict[str, Evaluated]] = {}
+    damaged = []
+    for run in m.sweep.runs:
+        if run.folder is None or run.status != "done":
+            continue
+        try:
+            own = {one.task: one for one in read_evaluations(run.folder)}
+        except JournalDamaged:
+            damaged.append(f"benchmark results of {run.key[:8]} cannot be read; `harness verify` names them")
+            continue
+        if own:
+            found[run.key] = own
+    return found, damaged
+
+
+def leading(found: Evaluated) -> str:
+    """The metric that stands for a task."""
+    return next((name for name in LEADING if name in found.metrics), next(iter(found.metrics)))
+
+
+def _by_seed(cell: Cell, task: str, found: Found) -> dict[int, Evaluated]:
+    return {run.seed: found[run.key][task] for run in cell.runs if task in found.get(run.key, {})}
+
+
+def change_of(own: Mapping[int, Evaluated], metric: str) -> tuple[Estimate, str]:
+    """Mean change of a metric against the reference, and what its interval speaks of: seeds, or documents of one."""
+    changes: dict[int, Change] = {seed: one.change[metric] for seed, one in own.items() if metric in one.change}
+    if not changes:
+        return Estimate(0, math.nan, math.nan, math.nan), ""
+    if len(changes) == 1:
+        (only,) = changes.values()
+        return Estimate(1, only.mean, only.low, only.high), "documents"
+    after = {seed: own[seed].metrics[metric] for seed in changes}
+    before = {seed: change.reference for seed, change in changes.items()}
+    both = {seed: change.both for seed, change in changes.items() if change.both is not None}
+    if len(both) < len(changes):
+        return paired_difference(after, before), "seeds"
+    return paired_share_difference(after, before, [one.n for one in own.values()], both), "seeds"
+
+
+def _table(m: Material, cells: Sequence[Cell], task: str, found: Found) -> Table | None:
+    own = [(cell, _by_seed(cell, task, found)) for cell in cells]
+    own = [(cell, by_seed) for cell, by_seed in own if by_seed]
+    if not own:
+        return None
+    titles = {cell.first.condition: condition.title for condition in m.conditions for cell in condition.cells}
+    rows = []
+    for cell, by_seed in own:
+        some = next(iter(by_seed.values()))
+        metrics = [name for name in some.metrics if name in some.change]
+        row = [Field(cell.named, titles.get(cell.first.condition, ""), mark=m.looks[cell.first.objective].colour)]
+        for metric in metrics:
+            change, of = change_of(by_seed, metric)
+            mean = math.fsum(one.metrics[metric] for one in by_seed.values()) / len(by_seed)
+            row.append(Field(number(mean)))
+            row.append(Field(shown(change), f"over {of}" if of else ""))
+        if task == PREFERENCE:
+            row.append(Field(number(max(one.metrics.get("ties", math.nan) for one in by_seed.values()))))
+        rows.append(tuple(row))
+    some = next(iter(own[0][1].values()))
+    metrics = [name for name in some.metrics if name in some.change]
+    heads = [text for name in metrics for text in (name, f"{name}, change")]
+    header = ("Objective and beta", *heads, *(["most ties"] if task == PREFERENCE else []))
+    documents = quantity(some.n, "document")
+    what = "the run's own held-out pairs" if task == PREFERENCE else f"lm-eval {visible(some.library)}"
+    limit = f", the first {some.limit}" if some.limit else ""
+    note = (
+        f"{documents} a run{limit}, {some.num_fewshot} examples before each. Means over seeds; the change is paired by"
+        " document within a seed."
+    )
+    return Table(f"{visible(task)}: {what}", header, tuple(rows), note, "stack")
+
+
+def _readings(m: Material, cells: Sequence[Cell], tasks: Sequence[str], found: Found) -> list[str]:
+    """Sentences on the tax: only changes whose interval leaves out 0 are told as changes."""
+    out = []
+    for task in tasks:
+        moved: dict[str, list[str]] = {"up": [], "down": []}
+        seen = 0
+        for cell in cells:
+            by_seed = _by_seed(cell, task, found)
+            if not by_seed:
+                continue
+            metric = leading(next(iter(by_seed.values())))
+            change, _ = change_of(by_seed, metric)
+            if change.n and math.isfinite(change.low):
+                seen += 1
+                if change.low > 0 or change.high < 0:
+                    moved["up" if change.low > 0 else "down"].append(cell.named)
+        if not seen:
+            continue
+        parts = [f"{len(names)} went {way}" for way, names in moved.items() if names]
+        still = seen - sum(map(len, moved.values()))
+        parts += [f"{still} show no change (the interval holds 0)"] if still else []
+        out.append(f"{visible(task)}: of {quantity(seen, 'setting')}, {', '.join(parts)}.")
+    if tasks == [PREFERENCE] or not set(tasks) - {PREFERENCE}:
+        out.append(
+            "No other benchmark was run, so what alignment costs elsewhere is not known: add tasks to"
+            " evaluation.lm_eval, or run harness eval on this folder with --tasks."
+        )
+    if len(m.sweep.seeds) > 1:
+        out.append("Of so many settings some would leave out 0 by chance: these intervals are not corrected for that.")
+    return out
+
+
+def _made_of(tasks: Sequence[str], found: Found) -> Table:
+    rows = []
+    for task in tasks:
+        own = [by_task[task] for by_task in found.values() if task in by_task]
+        some = own[0]
+        hashes = sorted({one.data_hash[:12] for one in own})
+        rows.append(
+            fields(
+                visible(task), visible(some.version) or DASH, visible(some.library), str(some.num_fewshot),
+                str(some.limit or "all"), some.config_hash[:12],
+                ", ".join(hashes[:3]) + (f" and {len(hashes) - 3} more" if len(hashes) > 3 else ""),
+            )
+        )  # fmt: skip
+    header = ("Task", "version", "lm-eval", "few-shot", "limit", "settings", "documents")
+    note = "Hashes are the first 12 of 64 hex digits; the built-in task has documents of its own for each seed's split."
+    return Table("What was evaluated", header, tuple(rows), note)

@@ -1,0 +1,114 @@
+"""Where the pairs sit: the plane of reference margin and policy margin, and the share in each zone over training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.report.data.cells import Cell
+from harness.report.data.context import Material
+from harness.report.data.series import means, over_seeds, telling_cells
+from harness.report.render.blocks import Section
+from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_steps, picture, shape_of
+from harness.report.render.text import ascii_visible, plain
+
+POINTS = 100  # per panel of the plane; more overplots without telling more
+# From the bottom of the stack to its top; the undesirable zone in the colour of its crosses.
+ZONES = (
+    ("zone_z1", "right, improved", "#7FB6DB"),
+    ("zone_z2", "right, not improved", "#CFE3F2"),
+    ("undesirable_zone", "undesirable: improved, still wrong", WRONG),
+    ("zone_z4", "wrong, not improved", "#BBBBBB"),
+)
+
+
+def plane(m: Material) -> Section | None:
+    """Scatter panels with the undesirable zone shaded, each above its zones' occupancy over steps."""
+    cells, note = telling_cells(m.headline, m.baseline)
+    return Section(
+        "Where do the pairs sit?",
+        "A pair in the shaded undesirable zone has a better margin than under the reference, so the loss is content,"
+        " and is still ranked wrong.",
+        (_picture(m, cells, note),),
+    ) if cells else None  # fmt: skip
+
+
+def _picture(m: Material, cells: Sequence[Cell], note: str) -> Picture:
+    limit = float(np.ceil(np.quantile(np.abs(np.concatenate([_points(cell) for cell in cells], axis=1)), 0.995)))
+    rows, columns = shape_of(len(cells))
+
+    def paint(figure: Any, axes: Any) -> None:
+        for panel in axes.flat:
+            panel.set_axis_off()
+        for i, cell in enumerate(cells):
+            row, column = divmod(i, columns)
+            top, bottom = axes[2 * row, column], axes[2 * row + 1, column]
+            for panel in (top, bottom):
+                panel.set_axis_on()
+            _plane_panel(top, cell, limit)
+            top.set_title(_title(cell), fontsize=8.5)
+            _occupancy(bottom, cell)
+            if column == 0:
+                top.set_ylabel("policy margin (nats)")
+                bottom.set_ylabel("share of pairs")
+        handles, labels = axes[1, 0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+
+    return picture(
+        "plane",
+        "Reference margin, policy margin and zones",
+        f"Condition: {m.headline.title}. Upper panels: each dot is a held-out pair at the last step, the reference's"
+        f" margin across (nats), the policy's up (at most {POINTS} pairs); orange crosses sit in the shaded undesirable"
+        " zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each zone over"
+        f" training steps. The baseline at its betas, the others at their worst.{note}",
+        "Scatter panels of policy margin against reference margin, each above the zones' occupancy over steps.",
+        (2 * rows, columns),
+        (2.25 * columns + 0.3, 4.0 * rows + 0.6),
+        paint,
+        height_ratios=[1.75, 1] * rows,
+    )
+
+
+def _title(cell: Cell) -> str:
+    beta = "" if cell.first.beta is None else f"\nbeta {plain(cell.first.beta)}"
+    return ascii_visible(cell.first.objective) + beta
+
+
+def _points(cell: Cell) -> NDArray[np.float32]:
+    """(2, n) reference and policy margins, spread evenly over seeds and over the order of the ids."""
+    facts = [found for _, found in cell.recorded]
+    share = -(-POINTS // len(facts))
+    return np.concatenate([np.stack([f.delta_ref[:share], f.delta[:share]]) for f in facts], axis=1)
+
+
+def _plane_panel(panel: Any, cell: Cell, limit: float) -> None:
+    reference, policy = _points(cell)
+    zone = (policy < 0) & (policy > reference)
+    panel.fill([-limit, 0, -limit], [-limit, 0, 0], color=SHADE, linewidth=0)
+    panel.axhline(0, color="#555555", linewidth=0.7)
+    panel.plot([-limit, limit], [-limit, limit], color="#555555", linewidth=0.7, linestyle=":")
+    # As one image a panel: hundreds of vector marks would make the page heavy and say no more.
+    style = {"linestyle": "none", "rasterized": True}
+    panel.plot(reference[~zone], policy[~zone], marker=".", markersize=3, color=RIGHT, **style)
+    panel.plot(reference[zone], policy[zone], marker="x", markersize=3, color=WRONG, markeredgewidth=0.8, **style)
+    panel.set_xlim(-limit, limit)
+    panel.set_ylim(-limit, limit)
+    panel.set_aspect("equal")
+    panel.tick_params(labelsize=7.5)
+
+
+def _occupancy(panel: Any, cell: Cell) -> None:
+    found = {name: over_seeds(cell, "heldout", name) for name, _, _ in ZONES}
+    steps = list(found["zone_z1"])
+    shares = [means(found[name])[1] for name, _, _ in ZONES]
+    if len(steps) > 1:  # best-of-n has no training to follow
+        colours, labels = [colour for _, _, colour in ZONES], [label for _, label, _ in ZONES]
+        panel.stackplot(steps, *shares, colors=colours, labels=labels, linewidth=0.4, edgecolor="white")
+        log_steps(panel, steps)
+        panel.set_xlim(steps[0], steps[-1])
+    panel.set_ylim(0, 1)
+    panel.set_yticks([0, 1])
+    panel.tick_params(labelsize=7.5)

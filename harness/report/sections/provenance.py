@@ -1,0 +1,90 @@
+"""Where the numbers come from: spec, digests, code, versions, machines, data and how many runs ended how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PureWindowsPath  # splits at both kinds of slash
+from typing import Any
+
+from harness.identity import content_hash
+from harness.report.data.context import Material
+from harness.report.data.sweep import Sweep
+from harness.report.render.blocks import Block, Lines, Section
+from harness.report.render.text import quantity, visible
+from harness.report.sections.methods import status_line
+
+LONGEST_SPEC = 120  # lines
+
+
+def provenance(m: Material) -> Section:
+    """Run keys, one digest over keys, configs and results, versions and commits met; the spec behind a fold."""
+    notes = (*(visible(note) for note in m.sweep.notes), *run_notes(m.sweep))
+    more: list[Block] = [Lines(notes, "Notes on data and plan")] if notes else []
+    spec = m.sweep.folder / "sweep.yaml"
+    if spec.is_file():
+        lines = spec.read_text(encoding="utf-8").splitlines()
+        cut = [f"\u2026 {len(lines) - LONGEST_SPEC} more lines in sweep.yaml"] if len(lines) > LONGEST_SPEC else []
+        text = [visible_indented(_file_name(line)) for line in lines[:LONGEST_SPEC]] + cut
+        more.append(Lines(tuple(text), "sweep.yaml, resolved"))
+    return Section("Provenance", "", (Lines(_lines(m.sweep)),), tuple(more), "Notes and spec")
+
+
+def _file_name(line: str) -> str:
+    """A `path:` line with the file's name alone: where a file lay is no part of what was asked."""
+    head, found, path = line.partition("path: ")
+    return head + found + PureWindowsPath(path).name if found and not head.strip(" -") else line
+
+
+def visible_indented(line: str) -> str:
+    """A line of YAML with its indentation as no-break spaces, everything else as `visible`."""
+    body = line.lstrip(" ")
+    return "\u00a0" * (len(line) - len(body)) + visible(body)
+
+
+def run_notes(sweep: Sweep) -> tuple[str, ...]:
+    """Notes that the runs' own provenance makes (dropped or truncated rows), each once, with the number of runs."""
+    counts: dict[str, int] = {}
+    for run in sweep.runs:
+        for note in run.provenance.get("notes") or ():
+            counts[visible(note)] = counts.get(visible(note), 0) + 1
+    return tuple(f"{note} ({quantity(counts[note], 'run')})" for note in sorted(counts))
+
+
+def _lines(sweep: Sweep) -> tuple[str, ...]:
+    finished = sorted((run.key, run.status, dict(run.result["results"])) for run in sweep.runs if run.result)
+    keys = sorted(run.key for run in sweep.runs)
+    lines = [
+        f"{status_line(sweep)}.",
+        f"{quantity(len(set(keys)), 'run key')}; digest of the keys {content_hash(keys)[:16]}, of keys, states and"
+        f" results {content_hash(finished)[:16]}.",
+    ]
+    found = [(name, _met(sweep, *path)) for name, path in MET.items()]
+    lines += [f"{name}: {visible(text)}." for name, text in found if text]
+    lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
+    return tuple(lines)
+
+
+MET: Mapping[str, tuple[str, str]] = {
+    "Code": ("code", "commit"),
+    "Versions": ("code", "versions"),
+    "Device": ("machine", "device"),
+    "Precision": ("machine", "dtype"),
+    "Machine": ("machine", "platform"),
+    "Python": ("machine", "python"),
+    "Threads": ("machine", "threads"),
+}
+
+
+def _met(sweep: Sweep, part: str, name: str) -> str:
+    """Every value met in the runs' provenance, sorted; a commit with local changes says so."""
+    values: dict[str, set[str]] = {}
+    for run in sweep.runs:
+        record: Mapping[str, Any] = run.provenance.get(part) or {}
+        value = record.get(name)
+        if isinstance(value, Mapping):
+            for key, version in value.items():
+                values.setdefault(str(key), set()).add(str(version))
+        elif value not in (None, ""):
+            text = str(value)[:12] if name == "commit" else str(value)
+            values.setdefault("", set()).add(text + (" with local changes" if record.get("dirty") else ""))
+    return "; ".join(f"{key} {', '.join(sorted(found))}".strip() for key, found in sorted(values.items()))

@@ -1,0 +1,87 @@
+"""`harness clean`: what a sweep's folder holds beyond its plan and its runs' own files. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.storage import atomic as files
+from harness.storage.checkpoints import FOLDER as CHECKPOINTS
+from harness.storage.lock import claim_sweep
+from harness.storage.plan_file import read_plan_file
+from harness.storage.runs import ATTEMPT, RESULT, load_result
+
+_RUN = re.compile(r"[0-9a-f]{8}-[a-z0-9._-]+")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp|.+\.tmp-[0-9a-f]{8}|\.rerun-[0-9a-f]{8}")
+_QUARANTINE = re.compile(r".+\.corrupt-[0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file or folder that nothing needs: why, and how many bytes it has."""
+
+    path: Path
+    why: str
+    size: int
+
+
+def clean(folder: Path, remove: bool) -> list[Item]:
+    """What nothing needs of a sweep's folder and of the caches beside it; removed where `remove` says so.
+
+    Raises InputError for a folder without a plan, and naming the holder where this sweep or another one under the
+    same `--out` is running: their temporary files are in use.
+    """
+    plan = read_plan_file(folder)
+    out = folder.resolve().parent
+    with ExitStack() as held:
+        for sweep in sorted({path.parent for path in out.glob("*/.lock")} | {folder.resolve()}):
+            held.enter_context(claim_sweep(sweep))
+        items = list(_found(folder.resolve(), {run["run_key"][:8] for run in plan["runs"]}))
+        for item in items if remove else ():
+            files.remove(item.path)
+    return items
+
+
+def _found(folder: Path, planned: set[str]) -> Iterator[Item]:
+    for path in sorted(folder.iterdir()):
+        if _RUN.fullmatch(path.name) and (path.is_dir() or path.is_symlink()):
+            if path.name[:8] not in planned:
+                yield _item(path, "a run that the present plan does not hold")
+            elif not path.is_symlink():
+                yield from _in_run(path)
+        else:
+            yield from _stray(path)
+    for place in (folder / "report", folder.parent / "cache", *folder.parent.glob("cache/*")):
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            yield from _stray(path)
+    for path in sorted(folder.parent.glob(".rerun-*")):
+        yield from _stray(path)
+
+
+def _in_run(run: Path) -> Iterator[Item]:
+    result = load_result(run) if (run / RESULT).exists() else None
+    final = result is not None and result["status"] != "stopped"
+    for path in sorted(run.iterdir()):
+        if final and path.name in (CHECKPOINTS, ATTEMPT):
+            yield _item(path, "a finished run needs it no more")
+        elif path.name == CHECKPOINTS:
+            for kept in sorted(path.iterdir()):
+                yield from _stray(kept)
+        else:
+            yield from _stray(path)
+
+
+def _stray(path: Path) -> Iterator[Item]:
+    if _TEMPORARY.fullmatch(path.name):
+        yield _item(path, "left by a process that was killed")
+    elif _QUARANTINE.fullmatch(path.name):
+        yield _item(path, "was found damaged and has been set aside")
+
+
+def _item(path: Path, why: str) -> Item:
+    plain = not path.is_symlink()
+    inside = path.rglob("*") if plain and path.is_dir() else [path]
+    return Item(path, why, sum(file.lstat().st_size for file in inside if file.is_symlink() or file.is_file()))

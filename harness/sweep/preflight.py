@@ -1,0 +1,161 @@
+"""The preflight of a sweep: what is looked at when, and what is done with it.
+
+Before a sweep on real pairs the checks of the data run in the driver, those of the reference in each worker that
+prepares it. `harness plan --preflight` runs them all on a part of the pairs, and reckons what the sweep takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.config.load import SweepSpec
+from harness.data.pairs import source
+from harness.identity import plain
+from harness.preflight.evidence import Opened, gather, sources
+from harness.preflight.reference import differing
+from harness.preflight.registry import run_checks
+from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference
+from harness.storage.atomic import write_json
+from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.inputs.run_inputs import RunInputs
+    from harness.worker.datasets import EncodedInputs
+
+FILE = "preflight.json"
+LOOKED_AT = 64  # pairs whose log-probs are computed twice
+
+
+def check_data(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]) -> None:
+    """The checks of the data before anything is built; `preflight.json` in the sweep's folder keeps what they find.
+
+    Says warnings. Raises InputError with every error found. Nothing is done for the embedded world.
+    """
+    evidence = [gather(run, batch, _reading(run)) for run, batch in sources(runs)]
+    if not evidence:
+        return
+    found = _once(run_checks(one) for one in evidence)
+    write_json(folder / FILE, [plain(finding) for finding in found])
+    stop_at_errors(found)
+    for finding in found:
+        if finding.severity == "warning":
+            say(finding.line)
+
+
+def stop_at_errors(found: Sequence[Finding]) -> None:
+    """Raises InputError with the lines of all errors among the findings."""
+    if errors := [finding.line for finding in found if finding.severity == "error"]:
+        raise InputError(*errors)
+
+
+def check_prepared(run: RunSpec, prepared: EncodedInputs, device: torch.device) -> None:
+    """Before a worker trains on real pairs: policy and reference agree, losses have their closed forms.
+
+    Raises InputError for what must not be trained on.
+    """
+    if run.data is None:
+        return
+    setting = prepared.setting
+    pairs = setting.train[:LOOKED_AT]
+    stored = np.stack([side[: len(pairs)] for side in prepared.block.reference], -1)
+    stop_at_errors(_step_zero(run, _reference(setting, pairs, stored, device), [run.objective]))
+
+
+def _step_zero(run: RunSpec, reference: Reference, objectives: Sequence[ObjectiveSpec]) -> list[Finding]:
+    from harness.preflight.reference import closed_forms
+
+    assert run.data is not None
+    place = source(run.data)
+    return [*differing(reference, place), *closed_forms(reference, objectives, place)]
+
+
+def _reference(
+    setting: RunInputs, pairs: Sequence[PreferencePair], stored: np.ndarray, device: torch.device
+) -> Reference:
+    """Pairs with their stored log-probs `(n, 2)`, and those of the policy before its first step."""
+    from harness.preflight.reference import live_logps
+
+    tokens = [setting.encode(pair) for pair in pairs]
+    live = live_logps(setting.architecture, setting.weights, tokens, device)
+    lengths = np.array([[len(one.chosen), len(one.rejected)] for one in tokens])
+    dtype = setting.architecture.source.dtype if setting.architecture.source is not None else "float32"
+    return Reference(tuple(pairs), stored, live, lengths, dtype)
+
+
+def _reading(run: RunSpec) -> Opened | None:
+    if not isinstance(run.model, PathModelSpec):
+        return None
+    from harness.inputs.text import model_reading
+
+    return model_reading
+
+
+def _once(parts: Any) -> list[Finding]:
+    found = dict.fromkeys(finding for part in parts for finding in part)
+    return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+
+
+def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
+    """Every check on every data set of a sweep, the reference's where its model stands already, and what it takes.
+
+    `findings`, worst first, and `estimate`, as plain data: what `harness plan --preflight --json` adds. `seconds` are
+    the plan's, of one core. Raises InputError for data of no use.
+    """
+    from harness.preflight.estimate import estimate
+    from harness.preflight.reference import closed_forms
+
+    parts, seen = [], []
+    for run, batch in sources(sweep.runs):
+        evidence = gather(run, batch, _reading(run))
+        setting = _standing(run, out / "cache")
+        if setting is None:
+            text = "the reference is built when the sweep starts; its checks run then, before any training"
+            parts.append([Finding("note", "reference", text, evidence.place)])
+        else:
+            reference = _scored(run, evidence, setting)
+            evidence = replace(evidence, reference=reference)
+            own = [other.objective for other in sweep.runs if (other.data, other.model) == (run.data, run.model)]
+            parts.append(closed_forms(reference, own, evidence.place))
+        parts.append(run_checks(evidence))
+        seen.append(evidence)
+    total, limits = estimate(sweep.runs, seen, sweep.lm_eval, seconds, out)
+    findings = _once([*parts, limits])
+    return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
+
+
+def told(report: Mapping[str, Any]) -> list[str]:
+    """The report of `preflight` as lines: the estimate, then what was found, or that nothing was."""
+    from harness.preflight.estimate import told as estimated
+
+    lines = [finding["line"] for finding in report["findings"]]
+    return [f"takes     {estimated(report['estimate'])}", *(lines or ["preflight: nothing to say of the data"])]
+
+
+def _standing(run: RunSpec, cache: Path) -> RunInputs | None:
+    """The setting of a run whose reference needs no building; None where it does."""
+    from harness.inputs.references import as_loaded, load_weights, reference_key
+    from harness.worker.prepare import open_setting
+
+    if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
+        return open_setting(run, cache)
+    return None
+
+
+def _scored(run: RunSpec, evidence: Evidence, setting: RunInputs) -> Reference:
+    """Some pairs of both sides scored as the reference table scores them, and as training does."""
+    from harness.models.reference import pair_keys, score_responses
+    from harness.worker.protocol import pick_device
+
+    device = pick_device(run.device)
+    pairs = [*evidence.text.train[:LOOKED_AT], *evidence.text.heldout[:LOOKED_AT]]
+    tokens = [evidence.text.tokens[pair.id] for pair in pairs]
+    table = score_responses(setting.architecture, setting.weights, tokens, device)
+    stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
+    return _reference(setting, pairs, stored, device)

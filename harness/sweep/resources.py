@@ -1,0 +1,68 @@
+"""What this machine gives a sweep: room on its disk, cores, memory of its GPU."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.config.load import BYTES_PER_RUN, SweepSpec
+from harness.storage.atomic import is_full
+from harness.types import InputError, NoRoom
+
+
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom with the path, the bytes left and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not is_full(error):
+            raise
+        free = shutil.disk_usage(folder).free
+        raise NoRoom(
+            f"{folder}: no room left to write ({free} bytes free on this disk): {error}",
+            "nothing finished is lost; make room, or raise the quota or file-size limit, then run the same command",
+        ) from error
+
+
+def enough_room(folder: Path, runs: int) -> None:
+    """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
+    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    if free < need:
+        raise InputError(
+            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+        )
+
+
+def worker_count(sweep: SweepSpec, workers: int | None) -> int:
+    """One worker a core, or one for a GPU; never more than asked for."""
+    if workers is not None:
+        if workers < 1:
+            raise InputError(f"--workers {workers}: expected at least 1")
+        return workers
+    device = sweep.runs[0].device
+    gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
+    return (
+        1 if gpu else max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
+    )
+
+
+def gpu_memory(device: str) -> int:
+    """Free bytes of the GPU that a sweep trains on; 0 where it trains on a CPU."""
+    if not (device.startswith("cuda") or (device == "auto" and _has_gpu())):
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else 0
+
+
+def _has_gpu() -> bool:
+    """Whether a CUDA device can be used; torch is imported only where a driver is installed at all."""
+    if not (Path("/dev/nvidia0").exists() or shutil.which("nvidia-smi")):
+        return False
+    import torch
+
+    return torch.cuda.is_available()

@@ -1,0 +1,50 @@
+"""Texts for people: bytes and durations, names looked up with "did you mean", safe file names. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+from harness.types import InputError
+
+T = TypeVar("T")
+
+
+def bytes_text(count: float) -> str:
+    """`512 B`, `1.2 GB`: three significant digits, steps of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `3 min`, `2 h 10 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the nearest known name, or the empty string."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def look_up(table: Mapping[str, T], name: str, what: str) -> T:
+    """`table[name]`, or an InputError that lists what is allowed and the nearest name."""
+    try:
+        return table[name]
+    except KeyError:
+        allowed = ", ".join(sorted(table))
+        raise InputError(f"unknown {what} '{name}'{suggestion(name, table)} (known: {allowed})") from None
+
+
+def slug(text: str, limit: int = 64) -> str:
+    """A safe file-name part: `[a-z0-9._-]`, at most `limit` characters, never empty, never leading with a dot."""
+    cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")
+    return cleaned[:limit] or "x"

@@ -1,0 +1,81 @@
+"""Where trained reward models are kept: one file a recipe, shared by every RL run that learns from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.identity import content_hash, plain
+from harness.inputs.references import reference_key, weights_path
+from harness.models.lane_model import LaneModel
+from harness.models.logps import pair_scores
+from harness.models.pack import Pack
+from harness.objectives.budget import budget
+from harness.rlhf.rewards import reward_scale
+from harness.storage.arrays import load_arrays, save_arrays
+from harness.types import RunSpec
+
+CHUNK = 64  # pairs a lane and forward: a constant, so a lane's scale does not depend on its neighbours
+# Enters the keys of stored reward models: bump when their training changes.
+CODE_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Reward:
+    """A trained reward model: `weights` `(P + d,)`, the standard deviation of its scores on its training pairs, and
+    whether its training stopped being finite (`broken`: the weights are the last finite ones)."""
+
+    weights: Tensor
+    scale: float
+    broken: bool
+
+
+def reward_key(run: RunSpec) -> str:
+    """What the model of a `reward_model` run depends on: reference, pairs and their corruption, settings, seed."""
+    config = plain(run)
+    source = {name: config[name] for name in ("world", "data", "corruption", "objective", "seed", "replica")}
+    if source["data"] is not None:
+        del source["data"]["path"]
+    training = plain(budget(run.objective, run.training))
+    recipe = {"reference": reference_key(run), "training": training, "code": CODE_VERSION}
+    return content_hash({"stage": "reward", **source, **recipe})
+
+
+def load_reward(cache: Path, run: RunSpec) -> Reward | None:
+    """The stored model of a `reward_model` run; None where it is absent or damaged (then the run is made again)."""
+    key = reward_key(run)
+    arrays = load_arrays(weights_path(cache, key), key)
+    if arrays is None:
+        return None
+    return Reward(torch.from_numpy(arrays["weights"]), float(arrays["scale"][0]), bool(arrays["broken"][0]))
+
+
+def save_rewards(cache: Path, runs: list[RunSpec], pack: Pack, model: LaneModel, diverged: list[bool]) -> None:
+    """Store the models of a pack of `reward_model` runs, lane by lane."""
+    for lane, (run, scale) in enumerate(zip(runs, _scales(pack, model), strict=True)):
+        key = reward_key(run)
+        arrays = {
+            "weights": model.weights(lane).numpy(),
+            "scale": np.array([scale], np.float32),
+            "broken": np.array([diverged[lane]], np.uint8),
+        }
+        save_arrays(weights_path(cache, key), arrays, {"key": key, "stage": "reward"})
+
+
+@torch.no_grad()
+def _scales(pack: Pack, model: LaneModel) -> list[float]:
+    """The standard deviation of each lane's scores of all responses that it was trained on."""
+    seen = [torch.unique(lane.batches) for lane in pack.lanes]
+    width = -(-max(map(len, seen)) // CHUNK) * CHUNK
+    index = torch.stack([torch.cat([rows, rows[:1].expand(width - len(rows))]) for rows in seen])
+    index = index.to(pack.corpus.ids.device)
+    parts = [pair_scores(model, pack.corpus, index[:, i : i + CHUNK]) for i in range(0, width, CHUNK)]
+    chosen, rejected = (torch.cat([getattr(part, side) for part in parts], 1) for side in ("chosen", "rejected"))
+    return [
+        float(reward_scale(torch.cat([chosen[lane, : len(rows)], rejected[lane, : len(rows)]])[None]))
+        for lane, rows in enumerate(seen)
+    ]
