@@ -17,7 +17,7 @@ from harness.types import InputError, NoRoom
 
 app = typer.Typer(
     name="harness",
-    help="Sweep preference objectives x beta x corrupted labels x seeds; report which survive which noise.",
+    help="Train preference objectives x beta x corrupted labels x seeds; report which survive which label noise.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

@@ -105,9 +105,9 @@ class Frames:
             return found[0]
         if found:
             shown = ", ".join(run.key[: len(run_key) + 6] for run in found[:5])
-            raise InputError(f"run '{run_key}': {len(found)} runs of {self.folder} begin so ({shown}); give more of it")
+            raise InputError(f"'{run_key}' matches {len(found)} runs of {self.folder} ({shown}); use a longer prefix")
         near = suggestion(run_key[:8], [run.key[:8] for run in self.sweep.runs])
-        raise InputError(f"unknown run '{run_key}' in {self.folder}{near} (keys stand in .runs.run_key)")
+        raise InputError(f"unknown run '{run_key}' in {self.folder}{near} (all keys: .runs.run_key)")
 
     def _table(self, run: Run, file: str) -> dict[str, Array]:
         path = None if run.folder is None else run.folder / file

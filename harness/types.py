@@ -42,21 +42,21 @@ class CorruptionSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorldSpec:
-    """The embedded world (`data/mythworld.py`). `misaligned`: topics (share) whose reference favours the bad answer."""
+    """The embedded world (`data/mythworld.py`), whose true preferences are known."""
 
-    kind: str = "mythworld"  # the one embedded world there is
-    # share of topics whose reference favours the bad answer; larger: more pairs start wrong. The dial of the question
+    kind: str = "mythworld"  # the only embedded world
+    # share of topics on which the reference prefers the bad answer; larger: more wrong pairs
     misaligned: float = 0.75
     # hard: the better response is always chosen | bradley_terry: with probability sigmoid(reward difference)
     labels: str = "hard"
-    # training pairs; more of them: less is repeated within `steps` x `batch_size`, less noise memorised
+    # training pairs; more: fewer repetitions within `steps` x `batch_size`, less memorised noise
     pairs: int = 1024
-    coverage: float = 1.0  # share of the topics that have preference pairs; the rest is generalisation only
-    pretrain_steps: int = 450  # updates on good and bad answers alike; too few and answers are malformed
-    pretrain_batch: int = 96  # prompts with an answer a pretraining step
+    coverage: float = 1.0  # share of the topics that have preference pairs; the rest tests generalisation
+    pretrain_steps: int = 450  # updates on good and bad answers; with too few, answers are malformed
+    pretrain_batch: int = 96  # prompts with an answer per pretraining step
     pretrain_learning_rate: float = 4e-3  # peak rate of pretraining (AdamW)
-    sft_steps: int = 200  # updates that give the reference its bias; more: the reference is surer, right or wrong
-    sft_batch: int = 96  # prompts with an answer a step of it
+    sft_steps: int = 200  # updates that give the reference its bias; more: a more confident reference, right or wrong
+    sft_batch: int = 96  # prompts with an answer per step of it
     sft_learning_rate: float = 2e-3  # peak rate of it (AdamW)
     hidden_size: int = 64  # width of the model; a multiple of 2 x `heads`
     layers: int = 1  # decoder layers; more: slower, and able to memorise more
@@ -71,22 +71,22 @@ class DataSpec:
     `sha256` is the content hash that enters run keys, of a hub data set its commit; the path never does.
     """
 
-    path: str = ""  # a file, or a folder of files; a relative one counts from the spec's folder
-    # detected where empty: pairs: prompt, chosen, rejected | hh: whole dialogues | unpaired: one response a row
+    path: str = ""  # a file, or a folder of files; relative to the spec's folder
+    # empty: detected | pairs: prompt, chosen, rejected | hh: whole dialogues | unpaired: one response per row
     format: str = ""
-    sha256: str = ""  # content hash, filled in; given in a spec it is checked: the data must still be these
-    limit: int = 0  # the first so many rows alone; 0: all. To try a large set first
+    sha256: str = ""  # content hash, filled in; if a spec sets it, the data must match
+    limit: int = 0  # use only the first N rows; 0: all. For trying out a large set
     heldout: float = 0.2  # share of prompts held out of training and measured on
-    on_bad_row: str = "drop"  # rows that cannot be used: drop: left out, counted, named | error: the sweep is refused
-    max_length: int = 256  # tokens of prompt + response; longer ones are cut. Larger: more memory and time a step
+    on_bad_row: str = "drop"  # unusable rows; drop: leave out, count and name them | error: refuse the sweep
+    max_length: int = 256  # tokens of prompt + response; longer ones are cut. Larger: more memory and time per step
     max_prompt_length: int = 128  # tokens; a longer prompt keeps its end
     max_response_length: int = 0  # tokens; a longer response keeps its start; 0: only max_length bounds it
     hub: str = ""  # id of a hub data set, in place of path
-    revision: str = ""  # of the hub data set: a commit, branch or tag; the commit it stands for enters the run key
-    split: str = ""  # of a folder or hub data set: what to train on (and to hold out of, unless heldout_split)
-    heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
-    test: float = 0.0  # share of the prompts kept for the split `test`, on which no setting or checkpoint is chosen
-    columns: str = ""  # other names of columns, a mapping {chosen: response_j, rejected: response_k}
+    revision: str = ""  # of the hub data set: a commit, branch or tag; the run key contains the commit
+    split: str = ""  # of a folder or hub data set: what to train on (and to hold out from, unless heldout_split is set)
+    heldout_split: str = ""  # the split to measure on, instead of a share of the prompts
+    test: float = 0.0  # share of the prompts reserved for the split `test`, never used to choose settings
+    columns: str = ""  # names of your columns, a mapping {chosen: response_j, rejected: response_k}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +100,9 @@ class ModelSpec:
     layers: int = 2  # decoder layers; more: slower, and able to memorise more
     heads: int = 2  # attention heads
     intermediate_size: int = 192  # width inside each feed-forward block
-    # updates of maximum likelihood on the chosen responses, which make the reference
+    # supervised fine-tuning steps on the chosen responses; the result is the reference
     sft_steps: int = 300
-    sft_batch: int = 32  # responses a step of it
+    sft_batch: int = 32  # responses per step of it
     sft_learning_rate: float = 3e-3  # peak rate of it (AdamW)
     dtype: str = "float32"  # number format of weights and forward pass
 
@@ -130,17 +130,17 @@ class PathModelSpec:
     kind: str = "path"  # follows from `path`
     path: str = ""  # a folder that save_pretrained wrote, or a hub id
     revision: str = ""  # of a hub id: branch, tag or commit
-    sha256: str = ""  # hash of the folder (`id@commit` of a hub id), filled in; given in a spec it is checked
+    sha256: str = ""  # hash of the folder (`id@commit` of a hub id), filled in; if a spec sets it, the model must match
     lora: LoraSpec | None = None  # low-rank adapters over the frozen model; null: all parameters are trained
-    # of the forward pass: float32 | bfloat16: half the memory, for GPUs; what is trained is kept in float32
+    # of the forward pass: float32 | bfloat16: half the memory, for GPUs; trained parameters stay in float32
     dtype: str = "float32"
     attention: str = "sdpa"  # sdpa: torch's fused attention | eager: written out, for models that need it (Gemma 2)
     # true: activations are computed again in the backward pass; less memory, more time
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
-    # maximum likelihood of the chosen responses first; its result is the reference; 0: the model as it is
+    # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
-    sft_batch: int = 8  # responses a step of it
+    sft_batch: int = 8  # responses per step of it
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
 
 
@@ -148,29 +148,29 @@ class PathModelSpec:
 class TrainingSpec:
     """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
 
-    steps: int = 200  # optimizer steps; more: nearer to the objective's optimum, noise of the labels included
-    # pairs a step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
+    steps: int = 200  # optimizer steps; more: closer to the objective's optimum, label noise included
+    # pairs per step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
     batch_size: int = 16
     learning_rate: float = 2e-4  # peak rate; too large and runs diverge, too small and the loss stalls within `steps`
     warmup_steps: int = 10  # steps in which the rate rises linearly from near 0
-    final_lr_fraction: float = 0.1  # share of the peak rate that is left at the last step; 1: no decay
+    final_lr_fraction: float = 0.1  # learning rate at the last step as a share of the peak; 1: no decay
     max_grad_norm: float = 1.0  # a run's gradient is scaled down to this norm; very large: no clipping
     adam_beta1: float = 0.9  # memory of the mean gradient; larger: smoother steps
     adam_beta2: float = 0.99  # memory of the squared gradient; larger: a steadier step size
     weight_decay: float = 0.0  # decoupled: every step shrinks the weights by the share rate x this
-    mode: str = "strict"  # strict: a run's bits depend on nothing but the run | fast: only its rounding may, less time
+    mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSpec:
-    """How often and on how many pairs a run is measured. Checkpoints are log-spaced and include step 0 and the last."""
+    """How often and on how many pairs a run is measured. Evaluations are log-spaced and include step 0 and the last."""
 
-    # times a run is measured, step 0 and the last among them; more: finer curves, more time and disk
+    # number of evaluations, including step 0 and the last; more: finer curves, more time and disk
     checkpoints: int = 6
-    heldout: int = 256  # held-out pairs at every checkpoint; more: narrower intervals over pairs
-    probe: int = 256  # training pairs at every checkpoint, by observed and by true labels: what is memorised
-    ood: int = 128  # pairs of another distribution at every checkpoint (embedded world); 0: none
-    # free-running answers to held-out prompts at the end, and a quarter as many to OOD prompts; 0: none
+    heldout: int = 256  # held-out pairs per evaluation; more: narrower intervals over pairs
+    probe: int = 256  # training pairs per evaluation, with observed and with true labels: shows what is memorised
+    ood: int = 128  # pairs of another distribution per evaluation (embedded world); 0: none
+    # responses sampled for held-out prompts at the end, and a quarter as many for OOD prompts; 0: none
     samples: int = 256
     # training pairs whose two log-prob gradients are compared at the first and last step; 0: none
     gradient_probe: int = 0
@@ -181,12 +181,10 @@ class EvaluationSpec:
 
 @dataclass(frozen=True, slots=True)
 class LmEvalSpec:
-    """lm-eval's tasks on finished runs: the first `limit` documents of each (None: all), `num_fewshot` examples (None:
-    as each task has it), on all runs, the best of each objective, corruption and seed, or those that the sentinel of
-    free-running samples flags. No part of a run: what was trained does not depend on it."""
+    """lm-eval tasks on finished runs. Not part of a run: training does not depend on it."""
 
     tasks: tuple[str, ...] = ("preference",)  # names of tasks; preference is built in and needs no network
-    limit: int | None = None  # the first so many documents of each task; null: all
+    limit: int | None = None  # use only the first N documents of each task; null: all
     num_fewshot: int | None = None  # solved examples before each question; null: as each task has it
     # all | best: of each objective, corruption and seed | flagged: by the sentinel of free-running samples
     runs: str = "all"

@@ -1,4 +1,4 @@
-"""Writes what the documentation says about the registries and the spec, from them: `python -m tests.readme`."""
+"""Generates docs/reference.md and the tables of docs/literature.md: `python -m tests.readme`."""
 
 from __future__ import annotations
 
@@ -27,34 +27,44 @@ README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "reference.md"
 HEAD = """# Reference
 
-Every key of a spec and every parameter of an objective or a corruption, with default and allowed values. Written by
-`python -m tests.readme` from the code that checks specs; how they play together: [specs.md](specs.md). A list in place
-of a value is an axis.
+Every key of a spec, every [objective](#objectives) and every [corruption](#corruptions), with parameters, defaults and
+allowed values. `python -m tests.readme` generates this page from the code that checks specs. How specs work:
+[specs.md](specs.md). Wherever a value is allowed, a list of values makes an axis.
+"""
+OBJECTIVES_HEAD = """Family: what one term of the loss depends on: a pair, a batch, tokens, or samples that the policy
+generates (`rl`); `sum` and `mean` say whether log-probs are summed or averaged over tokens. In the descriptions,
+z = beta * ((log p(chosen) - log p(rejected)) - the same difference under the reference).
+
+`constrained_cpo` is an alias of `cpo_smooth`. A bare `cpo` is refused, because two methods have that name.
+"""
+CORRUPTIONS_HEAD = """Rate `fixed`: the spec sets `rate`; `derived`: the rate follows from the parameters. Needs:
+the facts that each pair must have. To apply several kinds one after another, write
+`{sequence: [{kind: ...}, {kind: ...}]}`.
 """
 # Keys of the top level: (default, accepts, meaning). The sections' own keys follow in their tables.
 TOP: dict[str, tuple[str, str, str]] = {
     "name": ("required", "letters, digits, dots, dashes", "the folder under `runs/`, and the MLflow experiment"),
-    "question": ("", "text", "what is asked; stands at the head of the report"),
-    "world": ("", "a mapping, or left out", "the embedded world; this, or `data` with `model`"),
+    "question": ("", "text", "the question; printed at the top of the report"),
+    "world": ("", "a mapping, or left out", "the embedded world; instead of `data` and `model`"),
     "data": ("", "a mapping, or left out", "pairs of your own"),
-    "model": ("", "a mapping, or left out", "what is trained on `data`"),
+    "model": ("", "a mapping, or left out", "the model that is trained on `data`"),
     "objectives": ("required", "a list of `{name, <parameters>}`", "what is compared; lists are axes"),
-    "corruptions": ("[{kind: none}]", "a list of `{kind, rate, <parameters>}`", "which damage the training pairs take"),
+    "corruptions": ("[{kind: none}]", "a list of `{kind, rate, <parameters>}`", "how the training pairs are corrupted"),
     "seeds": ("1", "a count or a list", "5 means 0 to 4; more: narrower intervals; verdicts need 6"),
     "replica": ("1", "a count or a list", "repeats of a run in other orders of the same data, for A/A checks"),
     "training": ("", "a mapping", "how long and how fast every run learns"),
     "evaluation": ("", "a mapping", "how often and on how many pairs a run is measured"),
-    "device": ("auto", "one of auto, cpu, cuda, cuda:N", "where runs train; auto: a GPU where there is one. No axis"),
+    "device": ("auto", "one of auto, cpu, cuda, cuda:N", "where runs train; auto: a GPU if there is one; not an axis"),
     "also": ("[]", "a list of mappings", "further grids, each overriding whole keys of the main one"),
     "trials": ("", "an integer in [1, 10000]", "settings tried for each objective; makes the spec a study"),
-    "fresh_seeds": ("10", "a count or a list", "study: seeds of the winners' re-run, none of `seeds`"),
+    "fresh_seeds": ("10", "a count or a list", "study: seeds for re-running the winners; none of `seeds`"),
     "targets": ("required", "a list of mappings", "study: what is optimised"),
-    "constraints": ("[]", "a list of mappings", "study: bounds that a winner must keep"),
-    "search": ("{}", "{parameter: range}", "study: one range for every objective that states none of its own"),
+    "constraints": ("[]", "a list of mappings", "study: bounds that a winner must not violate"),
+    "search": ("{}", "{parameter: range}", "study: ranges for objectives that set none"),
     "sampler": ("tpe", "a name or a mapping", "study: how trials are chosen"),
     "pruner": ("none", "a name or a mapping", "study: when a trial loses its remaining seeds"),
-    "budget": ("{}", "a mapping", "study: what one objective's search may cost beside `trials`"),
-    "round": ("5", "an integer in [1, 10000]", "study: trials asked together; smaller: learns more, slower"),
+    "budget": ("{}", "a mapping", "study: further limits on the search of one objective"),
+    "round": ("5", "an integer in [1, 10000]", "study: trials drawn together; smaller: learns more per trial, slower"),
     "storage": ("", "a database URL", "study: where Optuna's copy of the trials goes; empty: `optuna.db` beside them"),
 }  # fmt: skip
 # Tables of keys: title, what holds the fields, what each accepts.
@@ -69,15 +79,7 @@ KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter] | Mapping[str, st
     "pruner": ("`pruner` of a study", Pruner, Pruner.expected),
     "budget": ("`budget` of a study", Budget, Budget.expected),
 }
-WORLD = 'In the embedded world, whose answers are short, a parameter that is left out takes the value behind "world:".'
-
-
-def rendered(text: str) -> str:
-    """The README with its tables made anew."""
-    for what in ("objectives", "corruptions"):
-        pattern = rf"(<!-- {what}:[^\n]*-->\n).*?(<!-- /{what} -->)"
-        text = re.sub(pattern, lambda m, what=what: f"{m[1]}{markdown(what)}\n{m[2]}", text, flags=re.DOTALL)
-    return text
+WORLD = 'Answers in the embedded world are short, so there an omitted parameter takes the value after "world:".'
 
 
 def reference() -> str:
@@ -88,9 +90,13 @@ def reference() -> str:
         intro = " ".join((inspect.getdoc(kind) or "").split("\n\n")[0].split())
         keys = table(("key", "default", "accepts", "meaning"), _keys(section))
         parts.append(f"## {title}\n\n{intro}\n\n{keys}\n")
-    for title, rows, intro in (("Objectives", OBJECTIVES, f"{WORLD}\n\n"), ("Corruptions", CORRUPTIONS, "")):
-        knobs = table(("name", "parameter", "default", "accepts", "meaning"), _knobs(rows))
-        parts.append(f"## {title}\n\n{intro}{knobs}\n")
+    for what, rows, head, note in (
+        ("objectives", OBJECTIVES, OBJECTIVES_HEAD, f"{WORLD}\n\n"),
+        ("corruptions", CORRUPTIONS, CORRUPTIONS_HEAD, ""),
+    ):
+        parameters = table(("name", "parameter", "default", "accepts", "meaning"), _parameters(rows))
+        parts.append(f"## {what.capitalize()}\n\n{head}\n{markdown(what)}\n")
+        parts.append(f"### Parameters of {what}\n\n{note}{parameters}\n")
     return "\n".join(parts)
 
 
@@ -129,14 +135,14 @@ def _defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
         yield from ((field.name, field.default) for field in dataclasses.fields(kind))
 
 
-def _knobs(rows: Mapping[str, Any]) -> Iterator[Sequence[str]]:
+def _parameters(rows: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     for name, row in rows.items():
         if getattr(row, "tier", "") == "internal":
             continue
         parameters: dict[str, Parameter] = getattr(row, "hyperparameters", None) or getattr(row, "parameters", {})
         world = world_defaults(name, {}) if rows is OBJECTIVES else {}
         for key, parameter in parameters.items():
-            accepted = "as said" if parameter.kind == "table" else expected(parameter)
+            accepted = "see meaning" if parameter.kind == "table" else expected(parameter)
             default = _value(parameter.default)
             if key in world and world[key] != parameter.default:
                 default = f"{default}{' ' if default else ''}(world: {_value(world[key])})"
@@ -159,6 +165,5 @@ def table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> str:
 if __name__ == "__main__":
     from tests import literature
 
-    README.write_text(rendered(README.read_text(encoding="utf-8")), encoding="utf-8")
     REFERENCE.write_text(reference(), encoding="utf-8")
     literature.PAGE.write_text(literature.rendered(literature.PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -136,7 +136,7 @@ def test_verify_prints_what_is_damaged(capsys, monkeypatch, tmp_path):
     assert capsys.readouterr().out == "abc examples.parquet: differs\n"
     monkeypatch.setattr(checks, "check", lambda folder: ([], ["incomplete: 1 of 2"]))
     assert run(["verify", str(tmp_path)]) == 0
-    assert capsys.readouterr().out == "ok: every file is as it was written\nincomplete: 1 of 2\n"
+    assert capsys.readouterr().out == "ok: all files match their checksums\nincomplete: 1 of 2\n"
 
 
 def test_sweep_hands_on_and_returns_the_exit_code(capsys, monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""The pages under docs/ say what is so: links lead somewhere, specs load, commands and keys exist."""
+"""The pages are true: links resolve, specs load, commands, keys and folders exist."""
 
 from __future__ import annotations
 
@@ -67,3 +67,10 @@ def test_whole_specs_load(page: Path, tmp_path: Path) -> None:
 def test_every_top_level_key_is_explained() -> None:
     text = (ROOT / "docs" / "specs.md").read_text(encoding="utf-8")
     assert [key for key in TOP_KEYS if not re.search(rf"\b{key}\b", text)] == []
+
+
+@pytest.mark.xfail(reason="the table shows the folders after the move", strict=True)
+def test_contributing_names_every_folder() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How the code is laid out")[2]
+    folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/`", text, re.MULTILINE)) == folders

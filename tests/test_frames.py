@@ -130,7 +130,7 @@ def test_errors_name_the_way_out(folder: Path) -> None:
     with pytest.raises(InputError, match="unknown run ''"):
         sweep.find("")
     shared = next(c for c in "0123456789abcdef" if sweep.runs.run_key.str.startswith(c).sum() > 1)
-    with pytest.raises(InputError, match="give more of it"):
+    with pytest.raises(InputError, match="use a longer prefix"):
         sweep.find(shared)
     with pytest.raises(InputError, match=r"no plan\.json here"):
         load(folder.parent)

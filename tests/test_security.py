@@ -215,7 +215,7 @@ def test_a_study_keeps_the_password_of_its_storage_to_itself(tmp_path, capsys):
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "8.8.8.8"])
 def test_a_server_that_other_machines_reach_is_refused(tmp_path, host):
     (tmp_path / "mlflow.db").touch()
-    with pytest.raises(InputError, match="other machines reach it"):
+    with pytest.raises(InputError, match="other machines can reach it"):
         serve(tmp_path, host=host)
 
 

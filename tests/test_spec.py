@@ -402,11 +402,11 @@ def test_plan_says_what_the_sweep_could_find(tmp_path):
 
 def test_plan_of_one_objective_or_one_seed_finds_nothing(tmp_path):
     alone = describe(load(tmp_path, f"{BASE}seeds: 10\n"), tmp_path / "runs")
-    assert alone["detectable"]["comparisons"] == 0 and "no objective is compared" in render(alone)
+    assert alone["detectable"]["comparisons"] == 0 and "no two objectives share a condition" in render(alone)
     text = BASE.replace("name: dpo, beta: 1", "name: [dpo, hinge], beta: 1")
     one = describe(load(tmp_path, text), tmp_path / "runs")
     assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 1, "sd_units": None, "points": None}]
-    assert "one seed has no interval" in render(one)
+    assert "one seed gives no interval" in render(one)
 
 
 def test_replica_is_the_innermost_axis_and_leaves_every_other_key_alone(tmp_path):

@@ -71,7 +71,7 @@ def device(_: Path) -> Finding:
         free, total = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name()
         return Finding(OK, f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, CUDA {torch.version.cuda}")
-    return Finding(OK, f"CPU ({platform.machine()}), no GPU: right for the embedded world, slow beyond 50M parameters")
+    return Finding(OK, f"CPU ({platform.machine()}), no GPU: fine for the embedded world, slow above 50M parameters")
 
 
 def cores(_: Path) -> Finding:
@@ -101,13 +101,13 @@ def disk(out: Path) -> Finding:
     """Room, permission and kind of file system where runs go."""
     place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        return Finding(BAD, f"{place} takes no new files", "choose another --out")
+        return Finding(BAD, f"{place} is not writable", "choose another --out")
     free = shutil.disk_usage(place).free / 2**30
     kind = file_system(place)
     text = f"{free:.1f} GiB free in {place}{f' ({kind})' if kind else ''}"
     if free < DISK_GIB:
         return Finding(
-            BAD, text, f"the default sweep and its caches want {DISK_GIB:g} GiB: free some, or another --out"
+            BAD, text, f"the default sweep and caches need {DISK_GIB:g} GiB: free some, or choose another --out"
         )
     if kind in NETWORK_FILE_SYSTEMS:
         return Finding(NOTE, text, "sqlite is not safe on a network file system: --out on a local disk, or set "
@@ -130,26 +130,26 @@ def tracking(out: Path) -> Finding:
     """Where runs are shown, and whether it answers."""
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     if not uri:
-        return Finding(OK, f"sqlite under {out}; MLFLOW_TRACKING_URI would name a server")
+        return Finding(OK, f"sqlite under {out}; set MLFLOW_TRACKING_URI to use a server")
     parts = urlsplit(uri)
     where = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"  # no user, no password
     if parts.scheme not in ("http", "https"):
         return Finding(OK, f"MLFLOW_TRACKING_URI: {where}")
     if reachable(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):
         return Finding(OK, f"{where} answers")
-    return Finding(NOTE, f"{where} does not answer", "a sweep runs all the same; `harness sync` delivers later")
+    return Finding(NOTE, f"{where} does not answer", "sweeps still run; `harness sync` uploads later")
 
 
 def hub(_: Path) -> Finding:
     """Whether models and data can be fetched by hub id."""
     if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
-        return Finding(OK, "HF_HUB_OFFLINE is set: only what is cached, and local folders")
+        return Finding(OK, "HF_HUB_OFFLINE is set: cached models and local folders only")
     parts = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
     host = parts.hostname or ""
     if reachable(host, parts.port or 443):
         return Finding(OK, f"{host} answers")
     return Finding(NOTE, f"{host} does not answer", "use local folders and files (model.path, data.path); the embedded "
-                                                    "world needs nothing")  # fmt: skip
+                                                    "world needs no hub")  # fmt: skip
 
 
 def reachable(host: str, port: int, seconds: float = HUB_SECONDS) -> bool:
@@ -188,9 +188,9 @@ def gemm(_: Path) -> Finding:
         times.append(time.perf_counter() - start)
     torch.set_num_threads(threads)
     rate = 2 * GEMM_SIZE**3 / sorted(times)[len(times) // 2] / 1e9
-    text = f"{rate:.0f} GFLOP/s a core in fp32, relative error {error:.0e}"
+    text = f"{rate:.0f} GFLOP/s per core in fp32, relative error {error:.0e}"
     if error > GEMM_TOLERANCE:
-        return Finding(BAD, text, f"beyond {GEMM_TOLERANCE:g}: unset torch's reduced-precision settings")
+        return Finding(BAD, text, f"above {GEMM_TOLERANCE:g}: unset torch's reduced-precision settings")
     return Finding(OK, text)
 
 

@@ -12,7 +12,7 @@ from harness.types import InputError
 
 WORLD = """\
 # The embedded world: true preferences and the reference's bias are known, nothing is downloaded. `misaligned` is the
-# share of topics on which the reference favours the bad answer. A list is an axis: every combination is run.
+# share of topics on which the reference prefers the bad answer. A list is an axis: every combination is run.
 world: {kind: mythworld, misaligned: [0, 0.5]}
 """
 
@@ -25,7 +25,7 @@ data: {path: @DATA@, max_length: 512}
 model: @MODEL@
 """
 
-TINY = "{kind: tiny}      # a small decoder made from your texts; {path: FOLDER} takes a model of your own"
+TINY = "{kind: tiny}      # a small decoder trained on your texts; for your own model write {path: FOLDER}"
 OWN = "{path: @PATH@, lora: {rank: 16, alpha: 32}}   # `lora: null` trains all its weights"
 
 REST = """\
@@ -33,10 +33,10 @@ REST = """\
 # What is compared. `harness list objectives` prints all names, parameters and defaults.
 objectives:
   - {name: dpo, beta: @BETAS@}
-  - {name: robust_dpo, beta: @BETA@, eps: 0.2}       # told that 20 % of the labels are wrong
+  - {name: robust_dpo, beta: @BETA@, eps: 0.2}       # assumes that 20 % of the labels are wrong
   - {name: cpo_smooth, beta: @BETA@, reduction: sum}
 
-# Under which damage. `kind: none` is the set as it is; `harness list corruptions` prints the others.
+# How the training pairs are corrupted. `kind: none`: not at all; `harness list corruptions` prints the others.
 corruptions:
   - {kind: none}
   - {kind: uniform_flip, rate: [0.2, 0.4]}
@@ -50,7 +50,7 @@ training: {@STEPS@}
 # How a run is measured: log-spaced checkpoints, held-out pairs, training pairs, free answers at the end.
 evaluation: {@EVALUATION@}
 
-# auto takes a GPU where there is one.
+# auto uses a GPU if there is one.
 device: auto
 """
 
@@ -58,7 +58,7 @@ device: auto
 def starter(name: str, data: str = "", model: str = "") -> str:
     """The text of a spec called `name`; `data` and `model` are paths as they shall stand in it, empty: none."""
     head = (
-        f"# `harness plan {name}.yaml` says what this runs and costs; `harness sweep {name}.yaml` runs what is\n"
+        f"# `harness plan {name}.yaml` shows what this runs and costs; `harness sweep {name}.yaml` runs what is\n"
         f"# missing and writes runs/{name}/report/index.html. The same command resumes.\n"
         f"name: {name}\nquestion: Which objective and beta survive wrong labels@WHERE@?\n\n"
     )

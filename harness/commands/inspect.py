@@ -21,7 +21,7 @@ def status(folder: Folder, as_json: Json = False) -> None:
 
 
 def report(folder: Folder) -> None:
-    """Write a sweep's report from its files. They are report/index.html, report.md and tables as CSV."""
+    """Write a sweep's report from its files. Output: report/index.html, report.md and CSV tables."""
     existing(folder)
     if (folder / "study.json").is_file():
         from harness.report.study.page import write_study_report
@@ -35,7 +35,7 @@ def report(folder: Folder) -> None:
 
 def dashboard(
     out: Out = RUNS,
-    study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="Optuna's own, of one study")] = None,
+    study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="open Optuna's dashboard")] = None,
 ) -> None:
     """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
     if study is not None:
@@ -50,7 +50,7 @@ def dashboard(
 
 
 def sync(folder: Folder) -> None:
-    """Deliver what the tracking server still lacks."""
+    """Upload what the tracking server is missing."""
     existing(folder)
     from harness.tracking.outbox import sync as deliver
 
@@ -59,7 +59,7 @@ def sync(folder: Folder) -> None:
 
 def verify(
     folder: Folder,
-    again: Annotated[bool, typer.Option("--rerun", help="compute a run's folder again and compare")] = False,
+    again: Annotated[bool, typer.Option("--rerun", help="train this run again and compare the results")] = False,
     as_json: Json = False,
 ) -> None:
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
@@ -78,16 +78,16 @@ def verify(
     from harness.sweep.verify import check
 
     damaged, notes = check(folder)
-    lines = [*(damaged or ["ok: every file is as it was written"]), *notes]
+    lines = [*(damaged or ["ok: all files match their checksums"]), *notes]
     say(as_text({"damaged": damaged, "notes": notes}) if as_json else "\n".join(lines))
     raise typer.Exit(1 if damaged else 0)
 
 
 def clean(
     folder: Folder,
-    yes: Annotated[bool, typer.Option("--yes", help="remove them; without it they are only listed")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="remove the files instead of listing them")] = False,
 ) -> None:
-    """Remove what killed processes, damage and changed plans left of a sweep. Lists it without --yes."""
+    """Remove leftovers of killed processes, damage and changed plans. Without --yes it only lists them."""
     existing(folder)
     from harness.sweep.clean import clean as cleaned
 

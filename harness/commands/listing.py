@@ -84,7 +84,7 @@ def _component(part: Any) -> Any:
 
 
 def markdown(what: str) -> str:
-    """A registry as a Markdown table, for the README."""
+    """A registry as a Markdown table, for docs/reference.md."""
     rows = listing(what)
     if what == "objectives":
         head = ("objective", "family", "reference", "beta searched", "what it optimises", "source")

@@ -13,12 +13,12 @@ from harness.types import InputError
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="where runs, caches and the tracking store go")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for runs, caches and the tracking store")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key of SPEC; repeatable")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="processes; default: one a core")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="worker processes; default: one per core")]
 MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
-Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="of a pack's training")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="say only where everything stands at the end, and what failed")]
+Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="between checkpoints")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print only where the results are, and what failed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
 

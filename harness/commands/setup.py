@@ -14,7 +14,7 @@ from harness.commands.printing import as_text, say
 def list_(
     what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics")], as_json: Json = False
 ) -> None:
-    """List objectives, corruptions or measures. Their parameters stand beside them."""
+    """List objectives, corruptions or metrics. Shows their parameters and defaults."""
     from harness.commands.listing import listing, table
 
     rows = listing(what.value)
@@ -22,7 +22,7 @@ def list_(
 
 
 def doctor(out: Out = RUNS, as_json: Json = False) -> None:
-    """Say whether this machine is fit for a sweep. Looks at versions, device, memory, disk, tracking server, hub."""
+    """Check whether this machine can run a sweep. Looks at versions, device, memory, disk, tracking server, hub."""
     from harness.commands.doctor import BAD, examine, lines
 
     found = examine(out)

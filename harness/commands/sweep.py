@@ -21,17 +21,17 @@ def plan(
     max_runs: MaxRuns = None,
     preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
     as_json: Json = False,
-    engine: Annotated[Engines | None, typer.Option("--engine", help="forecast hours, bytes and load on it")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="with --engine: one pack on each at a time")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="with --engine: packs at a time")] = None,
+    engine: Annotated[Engines | None, typer.Option("--engine", help="forecast for this engine")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs, one pack on each; needs --engine")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="packs at a time; needs --engine")] = None,
 ) -> None:
-    """Say what a sweep would run and what it should cost. Runs nothing, and knows what is done already."""
+    """Show what a sweep would run and cost. Trains nothing; counts what is already done."""
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
     from harness.sweep.plan import describe, render
 
     if engine is None and (gpus or workers):
-        raise InputError("--gpus, --workers: say of which --engine")
+        raise InputError("--gpus and --workers need --engine")
     machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
     loaded = load_sweep(spec, set_ or (), max_runs)
     described = describe(loaded, out, machines)
@@ -57,18 +57,18 @@ def sweep(
         Engines.process
     ),
     checkpoint_every: Every = 60.0,
-    profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes; into profile.json")] = False,
-    address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: a Ray of its own")] = "",
+    profile: Annotated[bool, typer.Option("--profile", help="measure where the time goes, in profile.json")] = False,
+    address: Annotated[str, typer.Option("--address", help="ray: `auto` or HOST:PORT; default: start Ray here")] = "",
     gpus_per_pack: Annotated[
-        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm; 0.5: two share one")
+        float | None, typer.Option("--gpus-per-pack", min=0, help="ray, slurm: GPUs per pack; 0.5: two share one")
     ] = None,
-    partition: Annotated[str, typer.Option("--partition", help="slurm")] = "",
-    account: Annotated[str, typer.Option("--account", help="slurm")] = "",
+    partition: Annotated[str, typer.Option("--partition", help="slurm: partition")] = "",
+    account: Annotated[str, typer.Option("--account", help="slurm: account")] = "",
     minutes: Annotated[int, typer.Option("--time", min=1, metavar="MINUTES", help="slurm: limit of one job")] = 240,
     quiet: Quiet = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the array script, submit nothing")] = False,
 ) -> None:
-    """Run what is missing of a sweep. Writes its report; the same command resumes."""
+    """Run a sweep and write its report. The same command resumes: it runs only what is missing."""
     from harness.config.load import load_sweep
 
     loaded = load_sweep(spec, set_ or (), max_runs)
@@ -79,13 +79,13 @@ def sweep(
         from harness.sweep.engines.slurm import array_script
 
         if engine is not Engines.slurm:
-            raise InputError("--dry-run: shows the script of --engine slurm; harness plan shows what a sweep would do")
+            raise InputError("--dry-run: needs --engine slurm; to see what a sweep would run, use harness plan")
         say(array_script(loaded.runs, out / loaded.name, workers, cluster))
         return
     writable(out)
     cores = os.cpu_count() or 1
     if workers is not None and workers > cores and engine is Engines.process:
-        print(f"warning: {workers} workers on {cores} cores; more than one a core is slower", file=sys.stderr)
+        print(f"warning: {workers} workers on {cores} cores; more than one worker per core is slower", file=sys.stderr)
     from harness.sweep.run import SweepOptions, run_sweep
     from harness.sweep.signals import stoppable
 
@@ -100,7 +100,7 @@ def study(
     workers: Workers = None,
     quiet: Quiet = False,
 ) -> None:
-    """Search settings under equal budgets. Runs the winners on fresh seeds; the same command resumes."""
+    """Tune every objective under the same budget. Runs the winners on fresh seeds; the same command resumes."""
     from harness.config.study import load_study
 
     loaded = load_study(spec, set_ or ())

@@ -18,11 +18,11 @@ def eval_(
     ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
     fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
-    runs: Annotated[Runs, typer.Option("--runs", help="of a sweep: all, best or flagged")] = Runs.all,
+    runs: Annotated[Runs, typer.Option("--runs", help="which runs of a sweep: all, best or flagged")] = Runs.all,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Run lm-eval's tasks on kept weights. Paired with the reference; without --tasks on the held-out pairs."""
+    """Run lm-eval tasks on kept weights. Compares with the reference; without --tasks, on the held-out pairs."""
     existing(folder)
     from harness.sweep.evaluate import evaluate_folder, printed, publish
     from harness.types import LmEvalSpec
@@ -39,7 +39,7 @@ def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN_FOLDER", help="a run's folder, e.g. runs/quick/1a2b3c4d-dpo")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="the new folder")],
 ) -> None:
-    """Write a run's kept weights as a transformers or peft folder. Tokenizer and model card lie beside them."""
+    """Write a run's kept weights as a transformers or peft folder. Includes tokenizer and model card."""
     existing(folder)
     from harness.models.export import export_run
 

@@ -79,7 +79,7 @@ def resolve_objective(cell: Mapping[str, Any], world: bool) -> ObjectiveSpec:
     given = dict(cell)
     name = given.pop("name", "mixture" if "mixture" in given else None)
     if not isinstance(name, str):
-        raise InputError(f"{shown(name)} is no objective; expected `name: dpo`, or another name of `list objectives`")
+        raise InputError(f"{shown(name)} is not an objective; expected `name: dpo`, or a name of `list objectives`")
     row = objectives.OBJECTIVES.get(_alias(name))
     if row is not None and row.tier == "internal":
         raise InputError(f"objective '{name}' is used to build references only; see `harness list objectives`")
@@ -95,7 +95,7 @@ def resolve_objective(cell: Mapping[str, Any], world: bool) -> ObjectiveSpec:
 def resolve_corruption(cell: Mapping[str, Any]) -> CorruptionSpec:
     """The corruption of one cell, parameters resolved. Raises InputError with one line per problem."""
     if "sequence" not in cell and not isinstance(cell.get("kind"), str):
-        raise InputError(f"{shown(cell.get('kind'))} is no corruption; expected `kind: none`, or a kind of the list")
+        raise InputError(f"{shown(cell.get('kind'))} is not a corruption; expected `kind: none` or a kind of the list")
     return corruptions.resolve(cell)
 
 
@@ -158,7 +158,7 @@ def _entry(
     node: Node, path: str, head: str, problems: list[str], axis: Callable[[str, str, Node, list[str]], Sequence[Any]]
 ) -> Entry | None:
     if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {path}: {shown(plain(node))} is no mapping; expected `- {{{head}: ...}}`")
+        problems.append(f"{node.where} {path}: {shown(plain(node))} is not a mapping; expected `- {{{head}: ...}}`")
         return None
     names = node.value.get(head)
     name = plain(names) if names is not None else ""

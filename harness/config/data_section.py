@@ -87,7 +87,7 @@ def _hub_axes(node: Node, given: dict[str, Node], key: str, prefix: str, problem
     axes = section_axes("data", node, problems, prefix)
     for name in ("hub", "revision"):
         if len(axes[name]) > 1:
-            problems.append(f"{given[name].where} {key}.{name}: a list; expected one value (no axis)")
+            problems.append(f"{given[name].where} {key}.{name}: a list; expected one value (not an axis)")
             return axes
     try:
         commit = resolve(axes["hub"][0], axes["revision"][0])
@@ -95,7 +95,7 @@ def _hub_axes(node: Node, given: dict[str, Node], key: str, prefix: str, problem
         problems += [f"{given['hub'].where} {line}" for line in error.problems]
         return axes
     if "sha256" in given and axes["sha256"] != [commit]:
-        problems.append(f"{given['sha256'].where} {key}.sha256: the revision is commit {commit}; expected no such line")
+        problems.append(f"{given['sha256'].where} {key}.sha256: the revision is commit {commit}; remove this line")
     return {**axes, "sha256": [commit]}
 
 
@@ -114,7 +114,7 @@ def _check_splits(
                         where = given.get(name, given["path"]).where
                         problems += [f"{where} {line}" for line in error.problems]
     if set(filter(None, axes["heldout_split"])) & set(axes["split"]):
-        problems.append(f"{given['heldout_split'].where} {key}.heldout_split: the split to train on; expected another")
+        problems.append(f"{given['heldout_split'].where} {key}.heldout_split: is the training split; expected another")
 
 
 def _absolute(text: str, node: Node, base: Path) -> Path:

@@ -88,7 +88,7 @@ def _reward_model(objectives: Iterable[ObjectiveSpec], world: bool) -> Objective
     found = {objective: None for objective in objectives if objective.name == REWARD_MODEL}
     if len(found) > 1 and any(map(learns_from_model, objectives)):
         raise InputError(
-            f"objective '{REWARD_MODEL}': {len(found)} settings beside RL objectives, which need one to learn from; "
+            f"objective '{REWARD_MODEL}': {len(found)} settings, but RL objectives learn from a single reward model; "
             "keep one here and put the others under `also:`"
         )
     return next(iter(found), resolve_objective({"name": REWARD_MODEL}, world))
@@ -171,7 +171,7 @@ def _entries(
         problems.append(f"{where} {path}: missing; expected a list such as `- {{name: dpo}}`")
         return ()
     if not isinstance(node.value, tuple):
-        problems.append(f"{node.where} {path}: {shown(plain(node))} is no list; expected entries `- {{{head}: ...}}`")
+        problems.append(f"{node.where} {path}: {shown(plain(node))} is not a list; expected lines `- {{{head}: ...}}`")
         return ()
     if not node.value:
         problems.append(f"{node.where} {path}: an empty list gives 0 runs; expected at least one entry")
@@ -213,7 +213,7 @@ def _device(node: Node | None, path: str, problems: list[str]) -> str:
         return "auto"
     if isinstance(node.value, str) and _DEVICE.fullmatch(node.value):
         return node.value
-    problems.append(f"{node.where} {path}: {shown(plain(node))}; expected one of auto, cpu, cuda, cuda:N (no axis)")
+    problems.append(f"{node.where} {path}: {shown(plain(node))}; expected one of auto, cpu, cuda, cuda:N (not an axis)")
     return "auto"
 
 

@@ -42,7 +42,7 @@ def _read(node: Node, key: str, problems: list[str]) -> LmEvalSpec | None:
         return None
     if not isinstance(node.value, dict):
         example = "`{tasks: [preference], limit: 200}`"
-        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected e.g. {example}")
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected e.g. {example}")
         return None
     names = [field.name for field in dataclasses.fields(LmEvalSpec)]
     given: dict[str, Any] = {}

@@ -66,7 +66,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     root, more = apply_overrides(root, overrides)
     problems += more
     if not isinstance(root.value, dict):
-        raise InputError(*problems, f"{path}: {shown(plain(root))} is no mapping; expected `name: ...` lines")
+        raise InputError(*problems, f"{path}: {shown(plain(root))} is not a mapping; expected `name: ...` lines")
     keys = root.value
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
@@ -128,7 +128,7 @@ def _also(node: Node | None, problems: list[str]) -> list[tuple[dict[str, Node],
     if node is None:
         return []
     if not isinstance(node.value, tuple):
-        problems.append(f"{node.where} also: {shown(plain(node))} is no list; expected `- training: ...` entries")
+        problems.append(f"{node.where} also: {shown(plain(node))} is not a list; expected `- training: ...` entries")
         return []
     found = []
     for index, child in enumerate(node.value):

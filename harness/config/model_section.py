@@ -51,7 +51,7 @@ def path_model_axes(
         problems.append(f"{place.where} {key}.path: no model given; {FIX}")
         return axes
     if len(axes["revision"]) > 1:
-        problems.append(f"{node.where} {key}.revision: no axis; put the other model under `also:`")
+        problems.append(f"{node.where} {key}.revision: cannot be an axis; put the other model under `also:`")
         return axes
     found = []
     for text in axes["path"]:

@@ -48,7 +48,7 @@ def _put(node: Node, parts: list[str], new: Node, key: str) -> Node:
     if isinstance(node.value, tuple):
         size = len(node.value)
         if not head.isdecimal() or int(head) >= size:
-            raise InputError(f"{SOURCE} {key}: '{head}' is no index of a list of {size}; expected 0 to {size - 1}")
+            raise InputError(f"{SOURCE} {key}: '{head}' is not an index of a list of {size}; expected 0 to {size - 1}")
         items = list(node.value)
         items[int(head)] = _put(items[int(head)], rest, new, key)
         return Node(tuple(items), node.where)

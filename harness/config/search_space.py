@@ -172,7 +172,7 @@ def replace_axes(keys: Mapping[str, Node], problems: list[str]) -> tuple[dict[st
         if key not in used and f"training.{key}" not in axes:
             known = [*FIELDS["training"], *{name for row in OBJECTIVES.values() for name in row.hyperparameters}]
             problems.append(
-                f"{child.where} search.{key}: no objective here leaves such a hyperparameter open, and training has "
+                f"{child.where} search.{key}: no objective here has such a free hyperparameter, and training has "
                 f"no such field{suggestion(key, known)}"
             )
     return out, axes
@@ -183,7 +183,7 @@ def _search(node: Node | None, problems: list[str]) -> dict[str, Node]:
     if node is None:
         return {}
     if not isinstance(node.value, dict):
-        problems.append(f"{node.where} search: {shown(plain(node))} is no mapping; expected `beta: {{low: ...}}` lines")
+        problems.append(f"{node.where} search: {shown(plain(node))} is not a mapping; expected `beta: {{low: ...}}`")
         return {}
     return dict(node.value)
 

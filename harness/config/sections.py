@@ -194,7 +194,7 @@ def section_axes(
     if node is not None and isinstance(node.value, dict):
         given = node.value
     elif node is not None:
-        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected `field: value` lines")
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected `field: value` lines")
     raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in given.items()}
     try:
         model = axes_model(section).model_validate(raw)

@@ -99,7 +99,7 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     root, more = apply_overrides(root, overrides)
     problems += more
     if not isinstance(root.value, dict):
-        raise InputError(*problems, f"{path}: {shown(plain_node(root))} is no mapping; expected `name: ...` lines")
+        raise InputError(*problems, f"{path}: {shown(plain_node(root))} is not a mapping; expected `name: ...` lines")
     keys = root.value
     problems += unknown_keys(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)

@@ -28,46 +28,46 @@ class Settings(BaseModel):
 
 
 class Sampler(Settings):
-    """Which trials are asked. `seed` and a trial's number fix its draw; the first `startup_trials` are random."""
+    """How trials are drawn. A draw depends only on `seed`, objective and trial number; the first ones are random."""
 
     expected: ClassVar[dict[str, str]] = {
         "kind": "one of tpe, random, gp",
         "seed": f"an integer in [0, {MAX_SEED}]",
         "startup_trials": "an integer in [1, 10000]",
     }
-    # tpe: learns where good trials lie | random: each trial on its own | gp: a Gaussian process, for few trials
+    # tpe: learns where good trials are | random: independent trials | gp: a Gaussian process, for few trials
     kind: Literal["tpe", "random", "gp"] = "tpe"
-    seed: int = Field(0, ge=0, le=MAX_SEED)  # of the draws; another number asks other trials
+    seed: int = Field(0, ge=0, le=MAX_SEED)  # seed of the draws; another number draws other trials
     startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)  # random trials before the sampler learns from them
 
 
 class Pruner(Settings):
-    """Which trials lose their remaining seeds. `startup_trials`: complete trials before the first may be pruned."""
+    """Which trials lose their remaining seeds."""
 
     expected: ClassVar[dict[str, str]] = {
         "kind": "one of none, median, hyperband, wilcoxon",
         "startup_trials": "an integer in [0, 10000]",
         "p": "a number in (0, 1)",
     }
-    # none: every seed is run | median: worse than half | hyperband: successive halving | wilcoxon: worse than the
+    # none: all seeds run | median: worse than half | hyperband: successive halving | wilcoxon: worse than the
     # best on the seeds that both have
     kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
-    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before the first may be pruned (median)
-    p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is dropped below it; larger: sooner
+    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before pruning starts (median)
+    p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is pruned below this p; larger: sooner
 
 
 class Budget(Settings):
-    """What one objective's search may cost beside `trials`: no further round is asked once it is spent."""
+    """Limits on one objective's search besides `trials`: no further round starts once one is reached."""
 
     expected: ClassVar[dict[str, str]] = {
         "tokens": "an integer above 0",
-        "seconds": "a number above 0 (of one core)",
+        "seconds": "a number above 0",
         "runs": "an integer above 0",
     }
     tokens: int | None = Field(None, gt=0)  # trained tokens
-    # of one core; depends on the machine, so a repeated study may then differ
+    # core seconds; they depend on the machine, so a repeated study may differ
     seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    runs: int | None = Field(None, gt=0)  # training runs, one a trial and seed
+    runs: int | None = Field(None, gt=0)  # training runs, one per trial and seed
 
 
 def read_settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:
@@ -78,7 +78,7 @@ def read_settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems:
     if isinstance(node.value, str) and "kind" in kind.model_fields:
         node = Node({"kind": Node(node.value, node.where)}, node.where)
     if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {key}: {shown(plain(node))} is no mapping; expected {kind.expected}")
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected {kind.expected}")
         return kind()
     try:
         return kind.model_validate(plain(node))
@@ -109,7 +109,7 @@ def read_fresh(node: Node | None, seeds: tuple[int, ...], problems: list[str]) -
     good = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
     if not good or len(set(value)) < len(value) or set(value) & set(seeds):
         shared = good and set(value) & set(seeds)
-        told = f"{sorted(shared)} searched with already" if shared else shown(value)
+        told = f"{sorted(shared)} already used by the search" if shared else shown(value)
         problems.append(f"{node.where} fresh_seeds: {told}; expected {wanted}")
         return ()
     return tuple(value)
@@ -129,7 +129,7 @@ def pruner_problems(
     elif pruner.kind == "wilcoxon" and 0.5 ** (len(seeds) - 1) >= pruner.p:
         # The smallest one-sided p of n pairs is 2 ** -n, and the last seed leaves nothing to save.
         problems.append(
-            f"{place}: with {len(seeds)} seeds its p is never under {pruner.p:g}, so it would never prune; "
+            f"{place}: with {len(seeds)} seeds its p is never below {pruner.p:g}, so it would never prune; "
             "expected more seeds, a larger p, or median"
         )
 
@@ -143,11 +143,11 @@ def read_storage(node: Node | None, problems: list[str]) -> str:
     ):
         problems.append(
             f"{node.where} storage: {shown(plain(node))}; expected a database URL of {', '.join(STORAGE_SCHEMES)} "
-            "such as sqlite:///optuna.db, or no such key for the study's own file"
+            "such as sqlite:///optuna.db, or no `storage` key, to use the study's own file"
         )
     elif urlsplit(node.value).password:
         problems.append(
-            f"{node.where} storage: holds a password, which would stand in the study's folder; expected an address "
+            f"{node.where} storage: holds a password, which would be copied to the study's folder; expected an address "
             "without one, and PGPASSWORD or a line in ~/.pgpass"
         )
     return str(node.value)

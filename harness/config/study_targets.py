@@ -58,7 +58,7 @@ def refusal(measure: str, split: str, context: Context) -> str:
     if not row.beta_neutral and name not in LOSSES:
         return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
     if CONSTANT.fullmatch(measure):
-        return f"'{measure}' is the reference's or the pairs' own, the same for every trial: nothing to tune by"
+        return f"'{measure}' depends on the reference or the pairs alone, so it is the same for every trial"
     if not set(row.splits) & set("EDS"):
         return f"'{measure}' is measured on training pairs; expected a held-out measure"
     return _unproduced(measure, split, context)
@@ -122,7 +122,7 @@ def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:
     Simulated by the same kind on the validation half, which only makes sense where the kind relabels pairs.
     """
     if measure in LOSSES:
-        return f"split {OBSERVED}: '{measure}' belongs to the orientation it was computed in"
+        return f"split {OBSERVED}: '{measure}' is known only for the labels it was computed with"
     kinds: Sequence[tuple[str, tuple[tuple[str, object], ...]]] = [(corruption.kind, corruption.params)]
     if corruption.kind == corruptions.SEQUENCE:
         kinds = [(kind, params) for kind, _, params in dict(corruption.params)["steps"]]
@@ -172,7 +172,7 @@ class Constraint:
 
 
 class TargetModel(BaseModel):
-    """One thing to optimise; several of them search for a Pareto front."""
+    """A measure to optimise; several targets search for a Pareto front."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
     expected: ClassVar[dict[str, str]] = {
@@ -180,14 +180,14 @@ class TargetModel(BaseModel):
         "direction": "maximize or minimize",
         "split": f"one of {', '.join(SPLITS)}",
     }
-    measure: str  # scores a trial, as its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
+    measure: str  # a trial's score is its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
     direction: Literal["maximize", "minimize", "up", "down"] | None = None  # follows from the measure where it has one
     # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
 
 
 class ConstraintModel(BaseModel):
-    """A bound on another measure: a trial beyond it can never win."""
+    """A bound on another measure: a trial that violates it can never win."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
     expected: ClassVar[dict[str, str]] = {
@@ -260,7 +260,7 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
         return ()
     example = "`constraints: [{measure: kl, at_most: 5}]`"
     if not isinstance(node.value, tuple):
-        problems.append(f"{node.where} constraints: {shown(plain(node))} is no list; expected {example}")
+        problems.append(f"{node.where} constraints: {shown(plain(node))} is not a list; expected {example}")
         return ()
     found = []
     for index, child in enumerate(node.value):
@@ -282,7 +282,7 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
 
 def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: list[str]) -> BaseModel | None:
     if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {path}: {shown(plain(node))} is no mapping; expected {example}")
+        problems.append(f"{node.where} {path}: {shown(plain(node))} is not a mapping; expected {example}")
         return None
     try:
         return kind.model_validate(plain(node))
@@ -297,7 +297,7 @@ def _direction(model: TargetModel) -> tuple[str, str]:
     natural = DIRECTIONS.get(known)
     if model.direction is None:
         if natural is None:
-            return "", f"'{model.measure}' is neither better up nor down; expected maximize or minimize"
+            return "", f"'{model.measure}' has no direction of its own; expected maximize or minimize"
         return natural, ""
     given = DIRECTIONS[model.direction]
     if natural is not None and given != natural:

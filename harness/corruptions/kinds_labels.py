@@ -64,7 +64,7 @@ LABELS = (
         parameters={
             "temperature": TEMPERATURE,
             "form": Parameter(
-                "temperature", "choice", choices=("temperature", "rate"), doc="the rate follows from it, or is given"
+                "temperature", "choice", choices=("temperature", "rate"), doc="derive the rate, or set it"
             ),
             "mode": MODE,
             **GOLDEN,
@@ -109,7 +109,7 @@ LABELS = (
         laws=CNI,
         citation="",
         summary="flip all pairs of a share of prompts (rho 1), or with correlation rho within a prompt",
-        parameters={"rho": Parameter(1.0, low=0.0, high=1.0, doc="correlation of two hits of a prompt"), **RATED},
+        parameters={"rho": Parameter(1.0, low=0.0, high=1.0, doc="correlation within a prompt"), **RATED},
         needs=("prompt_id",),
         severities=by_severity(0.1, 0.2, 0.4),
     ),
@@ -126,7 +126,7 @@ LABELS = (
             "noise": Parameter(
                 1.0, low=0.0, search=(0.25, 2.0), doc="standard deviation per response; larger: more flips"
             ),
-            "unit": Parameter("reward", "choice", choices=("reward", "sd"), doc="of the reward, or of the margin's sd"),
+            "unit": Parameter("reward", "choice", choices=("reward", "sd"), doc="of the reward, or sd of the margin"),
             **GOLDEN,
         },
         needs=("gold_margin",),
@@ -152,7 +152,7 @@ LABELS = (
             "quantile": Parameter(0.25, low=0.0, high=1.0, doc="share of pairs that count as near ties"),
             "tau": Parameter(None, low=0.0, doc="largest absolute gold margin of a near tie, instead of quantile"),
             "form": Parameter(
-                "coin", "choice", choices=("coin", "filter"), doc="a fair coin as label, or all others dropped"
+                "coin", "choice", choices=("coin", "filter"), doc="label by a fair coin, or drop all other pairs"
             ),
             **GOLDEN,
         },
@@ -177,9 +177,7 @@ LABELS = (
             "kappa": KAPPA,
             "temperature": TEMPERATURE,
             "unit": UNIT,
-            "form": Parameter(
-                "annotator", "choice", choices=("annotator", "rate"), doc="the rate follows, or is given"
-            ),
+            "form": Parameter("annotator", "choice", choices=("annotator", "rate"), doc="derive the rate, or set rate"),
             "mode": MODE,
             **GOLDEN,
         },

@@ -43,7 +43,7 @@ ROWS = (
         parameters={
             "shift": Parameter(1.0, low=0.0, search=(0.0, 8.0), doc="nats by which the mean delta_ref falls"),
             "form": Parameter(
-                "select", "choice", choices=("select", "reweight"), doc="pairs dropped, or drawn again by weight"
+                "select", "choice", choices=("select", "reweight"), doc="drop pairs, or resample them by weight"
             ),
             "on_missing": MISSING,
         },
@@ -70,7 +70,7 @@ ROWS = (
             "on": Parameter("gold_margin", "choice", choices=("gold_margin", "length", "delta_ref"), doc="the value"),
             "unit": UNIT,
             "form": Parameter(
-                "logit", "choice", choices=("logit", "rate"), doc="the rate follows from a and b, or is given"
+                "logit", "choice", choices=("logit", "rate"), doc="derive the rate from a and b, or set it"
             ),
             "mode": MODE,
             **GOLDEN,

@@ -30,8 +30,8 @@ TEXT = (
         parameters={
             "fraction": Parameter(0.5, low=0.0, low_open=True, high=1.0, doc="share of words kept"),
             "side": Parameter("chosen", "choice", choices=("chosen", "rejected", "both"), doc="which responses"),
-            "unit": Parameter("words", "choice", choices=("words", "characters"), doc="what is counted and cut"),
-            "eos": Parameter("reappended", "choice", choices=("reappended",), doc="the tokeniser ends every response"),
+            "unit": Parameter("words", "choice", choices=("words", "characters"), doc="unit of the cut"),
+            "eos": Parameter("reappended", "choice", choices=("reappended",), doc="the tokenizer always adds it"),
             "mode": MODE,
         },
         neutral=({"fraction": 1},),
@@ -49,7 +49,7 @@ TEXT = (
         "(form=generator: facts generator_chosen, generator_rejected)",
         parameters={
             "form": Parameter(
-                "mismatched", "choice", choices=("mismatched", "generator"), doc="from another prompt, or generator"
+                "mismatched", "choice", choices=("mismatched", "generator"), doc="of another prompt, or generator"
             ),
             **RATED,
         },

@@ -75,16 +75,16 @@ PLUMBING = ("mode", "on_missing", "gold_from", "eos")
 
 MODE = Parameter("exact", "choice", choices=("exact", "bernoulli"), doc="exactly k pairs, or k ~ Binomial(n, rate)")
 MISSING = Parameter(
-    "error", "choice", choices=("error", "exclude"), doc="pairs that lack a needed fact: refused, or left as they are"
+    "error", "choice", choices=("error", "exclude"), doc="pairs that lack a needed fact: refused, or left unchanged"
 )
-GOLD = Parameter("margin", "choice", choices=("margin", "scores"), doc="gold margin: its own column, or the scores")
+GOLD = Parameter("margin", "choice", choices=("margin", "scores"), doc="gold margin: from its column, or the scores")
 TEMPERATURE = Parameter(
     1.0,
     low=0.0,
     choices=("inf",),
     search=(0.25, 4.0),
     prior="log",
-    doc="of the annotator: 0: no mistakes, larger: more, inf: a coin",
+    doc="annotator's temperature; 0: no mistakes, larger: more, inf: a coin flip",
 )
 KAPPA = Parameter(1.0, low=0.0, search=(0.0, 4.0), doc="weight of the bias, in units of the gold margin")
 UNIT = Parameter("tokens", "choice", choices=("tokens", "words", "characters"), doc="what lengths count")

@@ -89,7 +89,7 @@ def as_facts(facts: Any) -> pd.DataFrame:
         raise InputError("facts: no column 'id' with the clean ids of the pairs; add one")
     twice = table.index[table.index.duplicated()]
     if len(twice):
-        raise InputError(f"facts: {len(twice)} ids stand more than once, the first is {twice[0]!r}; keep one row each")
+        raise InputError(f"facts: {len(twice)} ids appear more than once, the first is {twice[0]!r}; keep one row each")
     return table
 
 

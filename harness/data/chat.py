@@ -27,7 +27,7 @@ def chat_texts(tokenizer: Any, context: Sequence[tuple[str, str]], *answers: str
     for field, answer in zip(("chosen", "rejected"), answers, strict=False):
         whole = _written(tokenizer, [*messages, {"role": "assistant", "content": answer}])
         if not whole.startswith(prompt):
-            why = "the chat template writes the prompt otherwise once an answer follows; set model.template: none"
+            why = "the chat template formats the prompt differently once an answer follows; set model.template: none"
             raise RowError("template", field, why)
         text = whole[len(prompt) :]
         eos = tokenizer.eos_token

@@ -40,18 +40,18 @@ def oddities(pairs: Sequence[PreferencePair]) -> list[Note]:
     scored = [p for p in pairs if "score_chosen" in p.meta and "score_rejected" in p.meta]
     share = len(conflicts) / max(len(pairs), 1)
     found = (
-        ("conflict", conflicts, f"pairs ({share:.2%}) stand in both orders and are kept"),
+        ("conflict", conflicts, f"pairs ({share:.2%}) appear in both orders and are kept"),
         (
             "repeats_prompt",
             [p for p in pairs if p.chosen.startswith(p.prompt) and p.rejected.startswith(p.prompt)],
-            "pairs have responses that begin with the prompt, which then stands there twice",
+            "pairs have responses that begin with the prompt, so it appears twice",
         ),
         (
             "control_characters",
             [p for p in pairs if any(map(_CONTROL.search, (p.prompt, p.chosen, p.rejected)))],
-            "pairs hold control, zero-width or direction marks and are kept",
+            "pairs contain control, zero-width or direction characters and are kept",
         ),
-        ("scores", scored, "pairs have scores; without a gold_margin of its own a pair's is their difference"),
+        ("scores", scored, "pairs have scores; where gold_margin is missing, their difference is used"),
         (
             "negative_margin",
             [p for p in pairs if p.gold_margin is not None and p.gold_margin < 0],
@@ -72,5 +72,5 @@ def overlap(train: Sequence[PreferencePair], heldout: Sequence[PreferencePair]) 
     """
     known = {_normal(pair.prompt) for pair in train}
     shared = [pair.meta["row"] for pair in heldout if _normal(pair.prompt) in known]
-    text = f"of {len(heldout)} held-out pairs have a training prompt but for case and white space"
+    text = f"of {len(heldout)} held-out pairs have a training prompt except for case and white space"
     return make_note("overlap", shared, text) if shared else Note("overlap", 0, text=f"0 {text}")

@@ -129,9 +129,9 @@ def _refuse(
             + (
                 "needed: prompt, completion and label"
                 if form.format == "unpaired"
-                else "needed: chosen and rejected, with prompt unless both hold it"
+                else "needed: chosen and rejected, and prompt unless both contain it"
             )
-            + "; data.columns names other ones"
+            + "; map other names with data.columns"
         )
     bad = [(raw, fault) for raw, fault in faults if spec.on_bad_row == "error" or fault.kind in _REFUSED]
     if bad:

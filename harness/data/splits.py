@@ -101,7 +101,7 @@ def _sides(
     heldout = [pair for pair in other.pairs if pair.meta["prompt_id"] not in known]
     notes = [Note(note.kind, note.count, note.rows, f"{data.heldout_split}: {note.text}") for note in other.notes]
     if shared:
-        text = f"of {len(other.pairs)} pairs of {data.heldout_split} dropped: their prompt stands in the training split"
+        text = f"of {len(other.pairs)} pairs of {data.heldout_split} dropped: their prompt is in the training split"
         notes.append(make_note("shared_prompt", shared, text))
     near = overlap(table.pairs, heldout)
     return list(table.pairs), heldout, [*notes, near] if near.count else notes

@@ -75,7 +75,7 @@ def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int |
                 reason = " ".join(str(error).split())[:160]
                 raise InputError(
                     f"lm_eval: '{name}' cannot be loaded ({type(error).__name__}: {reason}); offline, its data must "
-                    "stand in HF_HOME already"
+                    "already be in HF_HOME"
                 ) from error
     for name, task in found.items():
         if getattr(task, "UNSAFE_CODE", False) or _remote_code(task.dump_config()):

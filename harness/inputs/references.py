@@ -65,7 +65,7 @@ def reference_weights(cache: Path, run: RunSpec) -> Tensor:
         return starting_weights(run)
     weights = load_weights(cache, reference_key(run))
     if weights is None:
-        raise RuntimeError("the reference model of this run is gone from the cache; run the command again")
+        raise RuntimeError("the reference model of this run is not in the cache; run the command again")
     return weights
 
 
@@ -118,7 +118,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
         else:
             base = load_weights(cache, mythworld.pretraining_key(world_spec, seed))
             if base is None:
-                raise RuntimeError("the pretrained model of this world is gone from the cache; run the command again")
+                raise RuntimeError("the pretrained model of this world is not in the cache; run the command again")
             starts.append(base)
         data = mythpairs.supervised(world, steps * batch, None if first else world_spec.misaligned)
         rows.append(mythtokens.encode_supervised(data))

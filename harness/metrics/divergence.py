@@ -1,6 +1,6 @@
 """Did the loss improve while ranking got worse? Two checkpoints fixed in advance, one fixed set of pairs, one run.
 
-Types: D1 premature satisfaction (a rule), D2 true reversal (loss and accuracy on the same labels), D3 noise
+Types: D1 premature convergence (a rule), D2 true reversal (loss and accuracy on the same labels), D3 noise
 memorisation (observed labels rise, clean ones fall). Losses are `base_loss`, may be negative, and are compared within
 one run only. A statement about a cell is made over seeds (`statistics`), a family of runs is corrected by `confirmed`.
 """

@@ -110,7 +110,7 @@ def _json(path: Path, problems: list[str], absent: dict[str, Any] | None = None)
         return {}
     if isinstance(value, dict):
         return value
-    problems.append(f"{path} is no JSON object; fetch it again")
+    problems.append(f"{path} is not a JSON object; fetch it again")
     return {}
 
 
@@ -119,7 +119,7 @@ def _code(folder: Path, config: dict[str, Any], settings: dict[str, Any]) -> Ite
     for name, values in ((CONFIG, config), (TOKENIZER_CONFIG, settings)):
         if "auto_map" in values:
             yield (
-                f"{folder}/{name} has auto_map: the model needs code of its own (trust_remote_code), which is never "
+                f"{folder}/{name} has auto_map: the model needs custom code (trust_remote_code), which is never "
                 "run; expected a model that transformers itself knows"
             )
     if "_attn_implementation_internal" in config:

@@ -58,7 +58,7 @@ def hub_folder(identity: str, revision: str, weights: bool) -> Path:
     except (HfHubHTTPError, OSError, ValueError) as error:
         why = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"'{identity}' is no local folder, not in the cache, and the hub gave nothing ({why}); "
+            f"'{identity}' is not a local folder, not in the cache, and could not be fetched from the hub ({why}); "
             + OFFLINE.format(id=identity)
         ) from None
 

@@ -155,6 +155,6 @@ def _must_take_rows(model: Any, source: Source) -> None:
     error = max((packed[:, 2 * width :] - alone).abs().max(), (packed - head).abs().max()) / scale
     if not bool(error <= loose):
         raise InputError(
-            f"model.path: {source.folder}: {type(model).__name__} scores rows of two responses otherwise than each "
+            f"model.path: {source.folder}: {type(model).__name__} scores rows of two responses differently than each "
             f"alone (relative difference {float(error):.1e}); the families known to do are {', '.join(sorted(TESTED))}"
         )

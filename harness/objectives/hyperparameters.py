@@ -14,7 +14,7 @@ SUM_BETA = beta(0.1, 0.01, 0.5, "KL strength, 1 / nats per sequence; larger: nea
 MEAN_BETA = beta(2.0, 2, 10, "inverse temperature, 1 / nats per token; larger: content sooner")
 CONSTRAINED_BETA = beta(2.5, 2, 10, "KL strength, 1 / nats per token; larger: nearer the reference")
 EPS = Parameter(
-    0.1, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="assumed flip rate of the labels, apart from the data's"
+    0.1, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="flip rate that the loss assumes, not the true one"
 )
 RPO_ALPHA = Parameter(0.0, low=0, search=(0, 1), doc="weight of the token-mean NLL of the chosen response")
 LAM_NLL = Parameter(1.0, low=0, search=(0, 1), doc="weight of the token-mean NLL of the chosen response")

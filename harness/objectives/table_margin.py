@@ -60,7 +60,7 @@ MARGIN_ROWS = (
             "eta": Parameter(None, low=0, low_open=True, doc="dual step, below 2 beta; absent or null: beta / 2"),
         },
         "derived from the constrained problem of arXiv 2605.20834",
-        "dpo under the constraint delta >= margin, one multiplier a pair by dual ascent",
+        "dpo under the constraint delta >= margin, one multiplier per pair by dual ascent",
         "a flipped label is a constraint too; pairs need several visits for their multipliers to settle",
         state={"multiplier": StateField("pair", 0.0)}, target=TARGET, step0=step0.log_two,
     ),

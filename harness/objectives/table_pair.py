@@ -37,7 +37,7 @@ PAIR_ROWS = (
             "beta": beta(0.1, 0.01, 0.5, "tau of the paper; the target is 1/(2 beta) nats (per token if averaged)"),
             "length_average": Parameter(False, kind="bool", doc="per token (TRL's ipo) instead of per sequence"),
         },
-        "arXiv 2310.12036", "squared distance of the gain to 1/(2 beta)",
+        "arXiv 2310.12036", "squared distance of the log-ratio margin to 1/(2 beta)",
         "sums and token means need different beta; long responses dominate the sum form",
         target=TARGET, step0=step0.ipo,
     ),

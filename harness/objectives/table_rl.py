@@ -15,12 +15,12 @@ RLHF = "harness.rlhf."
 
 
 def _beta(default: float) -> Parameter:
-    doc = "price of a nat of KL in units of the reward; larger: nearer the reference"
+    doc = "price of one nat of KL in units of the reward; larger: nearer the reference"
     return Parameter(default, low=0, low_open=True, search=(0.01, 1), prior="log", doc=doc)
 
 
 def _samples(default: int, least: int) -> Parameter:
-    doc = "responses drawn for every prompt of an iteration"
+    doc = "responses sampled per prompt and iteration"
     return Parameter(default, kind="int", low=least, high=256, search=(max(least, 2), 8), doc=doc)
 
 
@@ -124,7 +124,7 @@ RL_ROWS = (
             **_REWARD,
             "n": Parameter(4, kind="int", low=1, high=1024, search=(2, 64), prior="log", doc="samples to choose from"),
             "estimate": Parameter(32, kind="int", low=1, high=65_536,
-                                  doc="reference samples a prompt that its log-probs are estimated from"),
+                                  doc="reference samples per prompt, to estimate its log-probs"),
         },
         "KL bound: arXiv 2401.01879", "the best of n samples of the reference by reward, without training",
         "pays n samples for every answer; its KL grows as log n, so it stays near the reference",
@@ -145,7 +145,7 @@ RL_ROWS = (
             "beta": _beta(0.05), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False),
             "margin": Parameter(0.0, low=0, search=(0, 1), doc="m: every training pair is asked for delta >= m, nats"),
             "eta": Parameter(None, low=0, low_open=True, doc="dual step; empty: beta/2"),
-            "pairs": Parameter(64, kind="int", low=1, high=65_536, doc="training pairs held to it beside each rollout"),
+            "pairs": Parameter(64, kind="int", low=1, high=65_536, doc="training pairs per rollout that must keep it"),
         },
         "KKT form of arXiv 2605.20834", "expected reward less beta KL under pi_w >= e^m pi_l on the training pairs",
         "wrong labels become wrong constraints; a short run overshoots: it holds delta >= m at more KL than it needs",

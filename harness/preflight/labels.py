@@ -27,8 +27,8 @@ def duplicates(e: Evidence) -> list[Finding]:
         return []
     share = len(again) / len(e.pairs)
     severity = "warning" if share > 0.01 else "note"
-    text = f"{len(again)} of {len(e.pairs)} pairs ({share:.1%}) repeat an earlier one and count again in training"
-    fix = "keep one of each, or know that they weigh more"
+    text = f"{len(again)} of {len(e.pairs)} pairs ({share:.1%}) repeat an earlier one and count twice in training"
+    fix = "keep one of each, or accept that they weigh more"
     return [Finding(severity, "duplicates", text, e.place, row_numbers(again), "chosen", fix, len(again))]
 
 
@@ -39,7 +39,7 @@ def contradictions(e: Evidence) -> list[Finding]:
     if not both:
         return []
     share = len(both) / len(e.pairs)
-    text = f"{len(both)} of {len(e.pairs)} pairs ({share:.1%}) stand in both orders, so half of them are labelled wrong"
+    text = f"{len(both)} of {len(e.pairs)} pairs ({share:.1%}) appear in both orders, so half of them have wrong labels"
     fix = "drop them, or keep the order that more annotators chose"
     return [Finding("warning", "contradictions", text, e.place, row_numbers(both), "rejected", fix, len(both))]
 

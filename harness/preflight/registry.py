@@ -22,13 +22,13 @@ class Check:
 CHECKS: tuple[Check, ...] = (
     Check("swapped_columns", "chosen and rejected in each other's column", labels.swapped_columns),
     Check("contradictions", "pairs in both orders", labels.contradictions),
-    Check("duplicates", "pairs that come again", labels.duplicates),
-    Check("dropped_rows", "rows that cannot be used", tokens.dropped_rows),
+    Check("duplicates", "repeated pairs", labels.duplicates),
+    Check("dropped_rows", "unusable rows", tokens.dropped_rows),
     Check("truncation", "responses and prompts that are cut", tokens.truncation),
     Check("end_of_sequence", "responses that do not end, or whose end is not scored", tokens.end_of_sequence),
     Check("few_pairs", "too few pairs for a batch or a measure", tokens.few_pairs),
     Check("policy_is_reference", "policy and reference before the first step", step0.policy_is_reference),
-    Check("assumption", "pairs that the reference orders the other way", step0.assumption),
+    Check("assumption", "pairs that the reference ranks the other way", step0.assumption),
 )
 
 

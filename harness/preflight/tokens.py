@@ -70,15 +70,15 @@ def end_of_sequence(e: Evidence) -> list[Finding]:
                 inside[side].append(pair)
     findings = [
         Finding(
-            "error", "end_of_sequence", f"{len(own)} {side} responses have room and yet do not end in end-of-sequence",
+            "error", "end_of_sequence", f"{len(own)} {side} responses fit but do not end in end-of-sequence",
             e.place, row_numbers(own), side, "the tokenizer or its template must end an answer with its eos token",
             len(own),
         )
         for side, own in unended.items() if own
     ] + [
         Finding(
-            "warning", "end_of_sequence", f"{len(own)} {side} responses hold end-of-sequence before their end",
-            e.place, row_numbers(own), side, "take special tokens written out in the text out of the data", len(own),
+            "warning", "end_of_sequence", f"{len(own)} {side} responses contain end-of-sequence before their end",
+            e.place, row_numbers(own), side, "remove special tokens from the texts", len(own),
         )
         for side, own in inside.items() if own
     ]  # fmt: skip

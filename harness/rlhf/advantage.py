@@ -59,7 +59,7 @@ def whiten(x: Tensor, mask: Tensor, shift: bool = True, eps: float = 1e-8) -> Te
 def _groups(rewards: Tensor, k: int, least: int, what: str) -> Tensor:
     if k < least or rewards.shape[-1] % k:
         raise InputError(
-            f"{what}: samples = {k} a prompt for {rewards.shape[-1]} responses; expected at least {least} that divide"
+            f"{what}: samples = {k} per prompt for {rewards.shape[-1]} responses; expected at least {least} that divide"
             " the number of responses"
         )
     return rewards.detach().reshape(*rewards.shape[:-1], -1, k)

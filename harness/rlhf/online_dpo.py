@@ -39,7 +39,7 @@ def fresh_pairs(rewards: Tensor, k: int, pairing: str = "best_worst") -> FreshPa
     """
     if k < 2 or rewards.shape[-1] % k or (pairing == "adjacent" and k % 2):
         raise InputError(
-            f"online_dpo: samples = {k} a prompt for {rewards.shape[-1]} responses; expected at least 2 that divide"
+            f"online_dpo: samples = {k} per prompt for {rewards.shape[-1]} responses; expected at least 2 that divide"
             " the number of responses, and an even number for `pairing: adjacent`"
         )
     if pairing not in ("best_worst", "adjacent"):

@@ -21,7 +21,7 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
     path = folder / PLAN
     if not path.is_file():
         raise InputError(f"{folder}: no {PLAN} here; expected the folder of a sweep, such as runs/quick")
-    again = "run the sweep's command again, which writes it anew"
+    again = "run the sweep's command again to rewrite it"
     try:
         plan = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -114,7 +114,7 @@ def run_study(
         bench = Bench(engine.train, lambda item, target: _value(scorer, item, target), lambda item: cost(folder, item))
         budget = f"{len(spec.arms)} objectives x {spec.trials} trials x {len(spec.seeds)} seeds"
         told = sum(len(ledger.told(arm.label)) for arm in spec.arms)
-        voice.progress(f"{spec.name}: {budget}, {told} trials already told, {count} workers")
+        voice.progress(f"{spec.name}: {budget}, {told} trials already done, {count} workers")
         try:
             _search(spec, ledger, bench, folder, voice)
             bench.train(fresh_runs(spec, ledger))
@@ -176,7 +176,7 @@ def _finish(
     voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     why = write_storage(spec, ledger, folder)
     voice.result(
-        f"storage  {why}; the same command writes it" if why else f"storage  {shown(storage_url(spec, folder))}"
+        f"storage  {why}; run the same command to write it" if why else f"storage  {shown(storage_url(spec, folder))}"
     )
     voice.tracked(folder, Outbox(out, folder.name).finish(folder))
     failed = [

@@ -93,7 +93,7 @@ def serve_study(folder: Path) -> int:
             "optuna-dashboard is not installed; install the extra: pip install 'preference-harness[dashboard]'"
         )
     if not settings.get("storage") and not (folder / DATABASE).exists():
-        raise InputError(f"{folder}: no {DATABASE} here; run the study again, it writes what is missing")
+        raise InputError(f"{folder}: no {DATABASE} here; run the study's command again to write it")
     print("http://127.0.0.1:8080", flush=True)
     code = "from optuna_dashboard._cli import main; main()"
     command = [sys.executable, "-c", code, url, "--host", "127.0.0.1", "--port", "8080"]

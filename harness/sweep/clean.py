@@ -49,7 +49,7 @@ def _found(folder: Path, planned: set[str]) -> Iterator[Item]:
     for path in sorted(folder.iterdir()):
         if _RUN.fullmatch(path.name) and (path.is_dir() or path.is_symlink()):
             if path.name[:8] not in planned:
-                yield _item(path, "a run that the present plan does not hold")
+                yield _item(path, "a run that is not in the current plan")
             elif not path.is_symlink():
                 yield from _in_run(path)
         else:
@@ -66,7 +66,7 @@ def _in_run(run: Path) -> Iterator[Item]:
     final = result is not None and result["status"] != "stopped"
     for path in sorted(run.iterdir()):
         if final and path.name in (CHECKPOINTS, ATTEMPT):
-            yield _item(path, "a finished run needs it no more")
+            yield _item(path, "no longer needed: the run is finished")
         elif path.name == CHECKPOINTS:
             for kept in sorted(path.iterdir()):
                 yield from _stray(kept)
@@ -78,7 +78,7 @@ def _stray(path: Path) -> Iterator[Item]:
     if _TEMPORARY.fullmatch(path.name):
         yield _item(path, "left by a process that was killed")
     elif _QUARANTINE.fullmatch(path.name):
-        yield _item(path, "was found damaged and has been set aside")
+        yield _item(path, "damaged, set aside")
 
 
 def _item(path: Path, why: str) -> Item:

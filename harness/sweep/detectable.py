@@ -61,12 +61,12 @@ def detectable(runs: Sequence[RunSpec], out: Path, name: str) -> dict[str, Any]:
 def detectable_lines(found: Mapping[str, Any]) -> list[str]:
     """`detectable` as lines of text."""
     if not found["comparisons"]:
-        return ["nothing: no objective is compared with another under one condition"]
+        return ["nothing: no two objectives share a condition"]
     lines = []
     for row in found["rows"]:
         seeds = f"{row['seeds']} seed" + ("s" if row["seeds"] > 1 else "")
         if row["sd_units"] is None:
-            lines.append(f"{seeds}: nothing, one seed has no interval")
+            lines.append(f"{seeds}: nothing, one seed gives no interval")
             continue
         text = f"{seeds}: {row['sd_units']:.2f} sd of the paired difference"
         text += "" if row["points"] is None else f", {row['points']:.1f} points of ranking accuracy"
@@ -113,7 +113,7 @@ def earlier_spread(out: Path, name: str) -> tuple[float | None, str]:
         if found:
             sd = statistics.median(found)
             return sd, f"sd {100 * sd:.2g} points, the median over {len(found)} pairs of cells of {where}"
-    return None, "in points once earlier runs here tell the sd"
+    return None, "points of accuracy need the sd of earlier runs under --out"
 
 
 def _spreads(path: Path) -> list[float]:

@@ -88,12 +88,12 @@ def forecast_lines(found: Mapping[str, Any]) -> list[str]:
     rate = found["points_a_second"]
     lines = [
         f"{found['hours']:.2g} hours for {found['packs']} packs, {found['places']} at a time, on {found['engine']}",
-        f"{bytes_text(found['bytes'])} of files; {found['points']:,} points to MLflow, {rate:g} a second, "
+        f"{bytes_text(found['bytes'])} of files; {found['points']:,} points to MLflow, {rate:g} per second, "
         f"{bytes_text(found['database_bytes'])} in its database",
         found["basis"],
     ]
     if rate > STEADY:
-        lines.append(f"more than the {STEADY:g} points a second that one server takes: they wait, nothing is lost")
+        lines.append(f"above the {STEADY:g} points per second that one server can take: they wait, nothing is lost")
     return lines
 
 
@@ -103,7 +103,7 @@ def _of_a_run(todo: Sequence[RunSpec], out: Path) -> tuple[float, float, str]:
     counts = [points for points in map(_points, earlier) if points]
     if counts:
         sizes = [sum(file.stat().st_size for file in run.iterdir() if file.is_file()) for run in earlier]
-        return statistics.mean(counts), statistics.mean(sizes), f"points and bytes: as {len(counts)} earlier runs here"
+        return statistics.mean(counts), statistics.mean(sizes), f"points and bytes: as in {len(counts)} runs here"
     checks = [run.evaluation for run in todo]
     points = statistics.mean([e.checkpoints * POINTS_A_CHECKPOINT + FINAL_POINTS for e in checks] or [0])
     size = statistics.mean(

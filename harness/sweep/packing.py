@@ -174,9 +174,9 @@ def settle(folder: Path, runs: Sequence[RunSpec], workers: int, gpu_bytes: int =
     if stated is not None:
         return stated
     if gpu_bytes:
-        return Packing(GPU_LANES, int(gpu_bytes * SHARE), "as many lanes as a GPU's memory holds")
+        return Packing(GPU_LANES, int(gpu_bytes * SHARE), "as many runs as fit into GPU memory")
     room = int(memory() * SHARE) // max(workers, 1)
-    packing = Packing(PACK_SIZE, room, f"{PACK_SIZE} lanes on a CPU, fewer where memory is short")
+    packing = Packing(PACK_SIZE, room, f"{PACK_SIZE} runs on a CPU, fewer if memory is short")
     widest = max((lane_bytes(shape) for run in runs if (shape := shape_of(run))), default=0)
     return packing if widest else Packing(PACK_SIZE, 0, f"{packing.basis}; the model's sizes are not in the spec")
 

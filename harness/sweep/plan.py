@@ -209,7 +209,7 @@ def _basis(measured: float | None) -> str:
     if measured is not None:
         return f"run: {measured:.3g} s, the median of earlier runs here; {models}"
     run = f"run: {TRAIN_SECONDS + MEASURE_SECONDS:g} s at the embedded world's defaults (assumed)"
-    return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens a second (assumed)"
+    return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens per second (assumed)"
 
 
 def _named(keys: Sequence[str], names: Sequence[str], index: int) -> str:

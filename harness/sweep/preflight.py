@@ -135,7 +135,7 @@ def told(report: Mapping[str, Any]) -> list[str]:
     from harness.preflight.estimate import told as estimated
 
     lines = [finding["line"] for finding in report["findings"]]
-    return [f"takes     {estimated(report['estimate'])}", *(lines or ["preflight: nothing to say of the data"])]
+    return [f"takes     {estimated(report['estimate'])}", *(lines or ["preflight: no problems found in the data"])]
 
 
 def _standing(run: RunSpec, cache: Path) -> RunInputs | None:

@@ -70,12 +70,12 @@ class Profile:
         found = self.result()
         write_json(folder / FILE, found)
         whole = sum(value for name, value in found["seconds"].items() if name != "head")
-        lines = [f"profile  of {self.packs} packs, {whole:.1f} s of workers ({folder / FILE})"]
+        lines = [f"profile  {self.packs} packs, {whole:.1f} s of worker time ({folder / FILE})"]
         for name, value in found["seconds"].items():
-            label = "  of it head" if name == "head" else name
+            label = "  (head)" if name == "head" else name
             lines.append(f"  {label:<14}{value:8.1f} s {value / whole:6.1%}")
-        lines.append(f"  {'tracking':<14}{self.tracking:8.1f} s, in the driver beside the workers")
+        lines.append(f"  {'tracking':<14}{self.tracking:8.1f} s, in the driver, parallel to the workers")
         speed, best = found["flops_per_second"] / 1e9, self.ceiling / 1e9
-        share = f"{found['share_of_gemm']:.0%} of the {best:.0f} of its matrix products"
-        lines.append(f"  training at {speed:.1f} GFLOP/s a worker, {share}")
+        share = f"{found['share_of_gemm']:.0%} of the {best:.0f} that matrix products reach"
+        lines.append(f"  training at {speed:.1f} GFLOP/s per worker, {share}")
         return lines

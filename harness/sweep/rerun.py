@@ -58,7 +58,7 @@ def rerun(folder: Path) -> Comparison:
     run = run_of(result["config"])
     if run_key(run) != result["run_key"]:
         raise InputError(
-            f"{folder}: this version of the code makes another run of its config (key {run_key(run)[:8]}, stored "
+            f"{folder}: this version of the code gives its config another key ({run_key(run)[:8]}, stored "
             f"{result['run_key'][:8]}); use the version that its provenance.json names"
         )
     runs = (run,) if run.reward_model is None else (reward_run(run), run)
@@ -70,7 +70,7 @@ def rerun(folder: Path) -> Comparison:
         means = SweepOptions("inline", math.inf, track=False)
         failed = run_packs(again, place, place / "again", names, runs, 1, CommandOutput(Console(quiet=True)), means)
         if failed:
-            raise InputError(f"{folder}: could not be made again", *failed)
+            raise InputError(f"{folder}: could not be trained again", *failed)
         fresh = find_run(place / "again", result["run_key"])
         made = load_result(fresh) if fresh is not None else None
         assert fresh is not None

@@ -77,12 +77,12 @@ def say_stopped(folder: Path, voice: CommandOutput) -> None:
     from harness.sweep.status import read_status
 
     if not (folder / "plan.json").exists():
-        voice.result("stopped: before any run was planned; the same command goes on")
+        voice.result("stopped before any run was planned; run the same command to continue")
         return
     write_results(folder)
     states = read_status(folder)["states"]
     left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    voice.result(f"stopped: {left}; the same command goes on from there")
+    voice.result(f"stopped: {left}; run the same command to continue")
 
 
 def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: Packing) -> None:

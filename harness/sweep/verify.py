@@ -31,7 +31,7 @@ def check(folder: Path) -> tuple[list[str], list[str]]:
         return [*lines, *error.problems], []
     for run in plan["runs"]:
         if not _is_of(run["config"], run["run_key"]):
-            lines.append(f"{run['run_key']} {PLAN}: its config has another key")
+            lines.append(f"{run['run_key']} {PLAN}: its config does not match this key")
     return lines + _tables(folder), _notes(folder, [run["run_key"] for run in plan["runs"]])
 
 
@@ -57,14 +57,14 @@ def _tables(folder: Path) -> list[str]:
         with table.open(encoding="utf-8", newline="") as handle:
             rows = list(csv.DictReader(handle))
     except (UnicodeDecodeError, csv.Error):
-        return [f"{folder.name} {table.name}: is no CSV; harness report {folder} writes it again"]
+        return [f"{folder.name} {table.name}: is not a CSV file; harness report {folder} rewrites it"]
     wrong = []
     for number, row in enumerate(rows, 2):
         own = now.get(row.get("run_key") or "")
         if own is None:
-            wrong.append(f"{table.name}: line {number} is of no run of the plan; harness report writes it again")
+            wrong.append(f"{table.name}: line {number} belongs to no run of the plan; harness report rewrites it")
         elif row.get("status") not in ("pending", "stopped", "failed") and row != own:
-            wrong.append(f"{own['run_key']} {table.name}: its row is not what its files say; harness report repairs it")
+            wrong.append(f"{own['run_key']} {table.name}: its row differs from its files; harness report rewrites it")
     return wrong
 
 
@@ -73,4 +73,4 @@ def _notes(folder: Path, keys: list[str]) -> list[str]:
     from harness.sweep.plan import finished
 
     left = len(keys) - len(finished(folder, keys))
-    return [f"incomplete: {left} of {len(keys)} runs have no outcome yet; the same command goes on"] if left else []
+    return [f"incomplete: {left} of {len(keys)} runs have no outcome yet; run the sweep again"] if left else []

@@ -26,7 +26,7 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
     """
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         raise InputError(
-            f"host {host}: other machines reach it, and this server knows no users; expected 127.0.0.1. A team's "
+            f"host {host}: other machines can reach it, and it asks for no login; expected 127.0.0.1. A team's "
             "server is `mlflow server --app-name basic-auth` behind TLS, named by MLFLOW_TRACKING_URI"
         )
     uri = tracking_uri(out)

@@ -93,7 +93,7 @@ def _rl_lane(lane: Lane, run: RunSpec, setting: RunInputs, cache: Path) -> RlLan
     reward: Reward | None = load_reward(cache, reward_run(run))
     if reward is None:
         raise RuntimeError(
-            "the reward model of this run is missing: its own run failed, or the cache lost it; run again"
+            "the reward model of this run is missing: its run failed, or the cache lost it; run the command again"
         )
     return replace(common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken)
 

@@ -56,7 +56,7 @@ def page(found: dict[str, Any], command: str) -> str:
     parts = [
         "# Benchmark",
         f"`{command}` on {m['processor']}, {m['cores']} cores, {m['device']}; matrix products reach {m['gemm_gflops']} "
-        f"GFLOP/s a core; {versions}; load {m['load']} at the start. What each figure means: `tests/benchmarks/`.",
+        f"GFLOP/s per core; {versions}; load {m['load']} at the start. What each figure means: `tests/benchmarks/`.",
         "## A step",
         "CPU milliseconds an optimizer step and run, one thread, medians of interleaved rounds; parity is the largest "
         "relative difference of final log-probs from TRL's. Runs of a pack differ in nothing but their lane.",

@@ -261,7 +261,7 @@ def test_forms_of_facts():
         pd.testing.assert_frame_equal(run("curate_drop", {}, pairs, form)[1], expected)
     for wrong, message in (
         (facts.drop(columns="id"), "no column 'id'"),
-        (pd.concat([facts, facts[:2]]), "2 ids stand more than once"),
+        (pd.concat([facts, facts[:2]]), "2 ids appear more than once"),
         ([1, 2], "expected a table"),
     ):
         with pytest.raises(InputError, match=message):

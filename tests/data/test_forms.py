@@ -238,7 +238,7 @@ def test_plain_text_cannot_write_special_tokens() -> None:
     ("template", "why"),
     [
         (None, "has no chat template"),
-        ("{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}", "writes the prompt otherwise"),
+        ("{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}", "formats the prompt differently"),
         ("{{ raise_exception('no system turn') }}", "refuses these turns \\(no system turn\\)"),
     ],
 )

@@ -188,7 +188,7 @@ def test_split_transcripts_gives_back_the_dialogues(turns: list[str], chosen: st
 
 BAD_ROWS: dict[str, tuple[Any, str]] = {
     "bad_json": (b'{"prompt": "x", ', "not JSON ("),
-    "bad_json list": (b"[1]", "expected one JSON object a line, got list"),
+    "bad_json list": (b"[1]", "expected one JSON object per line, got list"),
     "bad_json deep": (b"[" * 100_000, "not JSON ("),
     "not_utf8": (b'{"prompt": "\xff"}', "not UTF-8 at byte 12 of the line"),
     "missing_field": ({"prompt": "x", "chosen": "y"}, "rejected: missing"),

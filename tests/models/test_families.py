@@ -246,7 +246,7 @@ def test_a_model_that_scores_rows_otherwise_is_refused(folders, monkeypatch):
     monkeypatch.setattr(folder_module, "TESTED", frozenset())
     base_model(source)  # it does score them alike
     monkeypatch.setattr(folder_module, "scaled_logits", lambda config, logits: 2 * logits)
-    with pytest.raises(InputError, match="scores rows of two responses otherwise"):
+    with pytest.raises(InputError, match="scores rows of two responses differently"):
         base_model(Source(folders["llama"], "llama once more"))
 
 

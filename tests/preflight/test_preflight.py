@@ -150,7 +150,7 @@ def test_duplicates_and_contradictions(tmp_path: Path) -> None:
     double, both = only(duplicates(e)), only(contradictions(e))
     assert double.severity == "warning" and double.count == 1 and set(double.rows) <= {4, 61}
     assert both.severity == "warning" and sorted(both.rows) == [8, 62] and both.field == "rejected"
-    assert "stand in both orders" in both.line and f"{tmp_path}/pairs.jsonl" in both.line
+    assert "appear in both orders" in both.line and f"{tmp_path}/pairs.jsonl" in both.line
     assert duplicates(evidence(tmp_path, rows)) == contradictions(evidence(tmp_path, rows)) == []
 
 

@@ -109,7 +109,7 @@ def test_the_sentence_says_what_results_csv_says(reported: Path) -> None:
         "right, and": dpo.loc[beta, "undesirable_zone"],
     }
     assert {k: float(v) for k, v in numbers.items()} == pytest.approx(want, abs=5e-4)
-    assert re.search(r"\((premature satisfaction, D1, in \d of 3 seeds; )?3 seeds, 95 % intervals", sentence)
+    assert re.search(r"\((premature convergence, D1, in \d of 3 seeds; )?3 seeds, 95 % intervals", sentence)
     gaps = hard.query("objective == 'dpo'").assign(gap=hard["reward_accuracy"] - hard["ranking_accuracy"])
     shown = {
         b: one.mean() >= 0.05 and stats.t.interval(0.95, len(one) - 1, one.mean(), stats.sem(one))[0] > 0

@@ -140,7 +140,7 @@ def test_its_settings_are_an_entry_of_the_objectives(tmp_path):
     models = [run for run in load_sweep(path).runs if run.objective.name == "reward_model"]
     assert len(models) == 8 and {dict(run.objective.hyperparameters)["steps"] for run in models} == {7}
     path.write_text(SPEC.replace("  - {name: dpo}\n", "  - {name: reward_model, steps: [7, 8]}\n"))
-    with pytest.raises(InputError, match=r"reward_model.*2 settings beside RL objectives.*also"):
+    with pytest.raises(InputError, match=r"reward_model.*2 settings, but RL objectives.*also"):
         load_sweep(path)
     path.write_text(SPEC.replace("prompts: 8", "prompts: 100"))
     with pytest.raises(InputError, match=r"objective 'rloo': prompts 100 is more than world\.pairs 64"):

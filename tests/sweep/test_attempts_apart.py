@@ -120,10 +120,10 @@ def test_a_worker_says_what_it_cannot_work_with(tmp_path: Path) -> None:
     """A folder that is not shared, another version of the code: bad input, in one plain line."""
     far = shared(shop(tmp_path))
     (unseen,) = carry_out_far(committing("done", ""), order(), far, tmp_path / ".driver-elsewhere", code())
-    assert unseen.kind == "input" and "does not see what the driver writes there" in unseen.text
+    assert unseen.kind == "input" and "does not see the driver's files" in unseen.text
     sign = put_up_sign(tmp_path)
     (other,) = carry_out_far(committing("done", ""), order(), far, sign, "another")
-    assert other.kind == "input" and "another version of the harness" in other.text
+    assert other.kind == "input" and "a different version of the harness" in other.text
     assert put_up_sign(tmp_path) != sign and not sign.exists()
 
 

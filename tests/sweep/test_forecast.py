@@ -54,12 +54,12 @@ def test_points_and_bytes_are_those_of_earlier_runs(tmp_path: Path) -> None:
     found = forecast(runs(4).runs, [1.0] * 20, {}, tmp_path, Machines("process", 2))
     assert found["points"] == 20 * POINTS
     assert found["bytes"] == round(20 * sum(sizes) / len(sizes))
-    assert found["basis"] == "points and bytes: as 4 earlier runs here"
+    assert found["basis"] == "points and bytes: as in 4 runs here"
 
 
 def test_a_load_that_one_server_cannot_take_is_said(tmp_path: Path) -> None:
     many = forecast(runs(40).runs, [0.1] * 200, {}, tmp_path, Machines("ray", 200))
-    assert any("more than the 500 points a second" in line for line in forecast_lines(many))
+    assert any("above the 500 points per second" in line for line in forecast_lines(many))
 
 
 def test_plan_shows_it_only_where_it_was_asked_for(tmp_path: Path) -> None:

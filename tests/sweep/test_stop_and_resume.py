@@ -270,7 +270,7 @@ def test_a_signal_stops_at_the_next_boundary_and_says_so(tmp_path, number, code)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == code, output
     assert time.monotonic() - began < 30
-    assert "2 stopped; the same command goes on from there" in output
+    assert "2 stopped; run the same command to continue" in output
     rows = pd.read_csv(folder / "results.csv")
     assert set(rows.status) == {"stopped"} and rows.steps.between(1, 7_999).all()
     for key in rows.run_key:

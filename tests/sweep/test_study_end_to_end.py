@@ -130,7 +130,7 @@ def test_repeating_the_command_trains_nothing(studied):
     before = {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")}
     kept = files(studied)
     done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, cwd=ROOT, timeout=1500)
-    assert done.returncode == 0 and "8 trials already told" in done.stdout
+    assert done.returncode == 0 and "8 trials already done" in done.stdout
     quiet = subprocess.run(
         command(studied.parent.parent, "--quiet"), capture_output=True, text=True, cwd=ROOT, timeout=1500
     )

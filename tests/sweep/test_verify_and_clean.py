@@ -64,9 +64,9 @@ def sweep(tmp_path) -> Path:
 
 
 def test_a_whole_sweep_verifies_and_what_is_left_is_noted(sweep, capsys):
-    assert check(sweep) == ([], ["incomplete: 1 of 3 runs have no outcome yet; the same command goes on"])
+    assert check(sweep) == ([], ["incomplete: 1 of 3 runs have no outcome yet; run the sweep again"])
     assert run(["verify", str(sweep)]) == 0
-    assert "ok: every file" in capsys.readouterr().out
+    assert "ok: all files" in capsys.readouterr().out
     assert read_status(sweep)["states"]["pending"] == 1
 
 
@@ -86,9 +86,9 @@ def test_every_kind_of_difference_is_a_line_with_run_key_and_file(sweep, capsys)
     assert f"{key} examples.parquet: does not match its checksum" in lines
     assert f"{other} provenance.json: missing" in lines
     assert any(
-        line.endswith("results.csv: its row is not what its files say; harness report repairs it") for line in lines
+        line.endswith("results.csv: its row differs from its files; harness report rewrites it") for line in lines
     )
-    assert any(line.startswith(run_key(RUNS[2])) and "plan.json: its config has another key" in line for line in lines)
+    assert any(line.startswith(run_key(RUNS[2])) and "plan.json: its config does not match" in line for line in lines)
     assert run(["report", str(sweep)]) == 0
 
 

@@ -1,4 +1,4 @@
-"""The divergence types of a cell, counted over its seeds: D1 satisfied too early, D2 reversal, D3 memorised noise."""
+"""The divergence types of a cell, counted over its seeds: D1 premature convergence, D2 reversal, D3 memorised noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.metrics.divergence import Divergence, confirmed
 from harness.report.data.cells import Cell
 from harness.report.data.run_facts import Facts
 
-NAMES = {"D1": "premature satisfaction", "D2": "reversal", "D3": "memorised noise"}
+NAMES = {"D1": "premature convergence", "D2": "reversal", "D3": "memorised noise"}
 Types = Mapping[str, tuple[str, ...]]
 
 
@@ -33,6 +33,6 @@ def signs(cell: Cell, types: Types) -> dict[str, int]:
 
 
 def signs_text(cell: Cell, types: Types) -> str:
-    """`premature satisfaction, D1, in 4 of 4 seeds; `, or nothing."""
+    """`premature convergence, D1, in 4 of 4 seeds; `, or nothing."""
     total = len(cell.recorded)
     return "".join(f"{NAMES[kind]}, {kind}, in {n} of {total} seeds; " for kind, n in signs(cell, types).items())

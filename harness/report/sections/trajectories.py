@@ -26,7 +26,7 @@ def trajectories(m: Material) -> Section | None:
     return Section(
         "While the loss falls, does the ranking follow?",
         "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is a loss that"
-        " is satisfied too early (D1); one that turns down is a reversal (D2) or memorised noise (D3).",
+        " has converged too early (D1); one that turns down is a reversal (D2) or memorised noise (D3).",
         (_phase(m, shown, note),),
         (_curves(m, shown, note),),
         "Loss and ranking accuracy over steps",

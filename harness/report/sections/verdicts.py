@@ -51,7 +51,7 @@ def verdicts(m: Material) -> Section:
         "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it"
         " falls to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under"
         " clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the"
-        " policy ranks them wrong. D1: satisfied too early; D2: reversal; D3: memorised noise. Best first.",
+        " policy ranks them wrong. D1: premature convergence; D2: reversal; D3: memorised noise. Best first.",
         tuple(shown_tables),
         (*rest, *others),
         "The other objectives and settings" if rest else "The other settings",

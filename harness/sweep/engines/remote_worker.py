@@ -70,11 +70,11 @@ def _problem(home: Path, sign: Path, driver_code: str) -> str:
     host = socket.gethostname()
     if not sign.exists():
         return (
-            f"--out {home.parent}: the node {host} does not see what the driver writes there; every node must mount "
-            "the same file system at the same place"
+            f"--out {home.parent}: node {host} does not see the driver's files; every node must mount "
+            "the same file system under the same path"
         )
     if code() != driver_code:
-        return f"the node {host} runs another version of the harness than the driver; install the same on both"
+        return f"node {host} runs a different version of the harness; install the driver's version on it"
     return ""
 
 
