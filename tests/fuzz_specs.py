@@ -31,7 +31,6 @@ from harness.types import InputError
 SHIPPED = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 TEXTS = {path.stem: path.read_text("utf-8") for path in SHIPPED}
 TREES = {name: yaml.safe_load(text) for name, text in TEXTS.items()}
-SLOWEST = 2.0  # seconds a spec may take
 ODD = (
     *(0, -1, 1, 2**31, 2**63, 10**30, 1e308, -1e308, 5e-324, float("nan"), float("inf"), float("-inf"), -0.0, 0.5),
     *(True, False, None, "", " ", "no", "012", "1e-3", "12:30", "\u202e", "\x07", "é" * 50, "x" * 5000, "../x", "/etc"),
@@ -127,7 +126,6 @@ def fuzz(count: int) -> Counter[str]:
             tally["refused"] += 1
         spent = time.perf_counter() - began
         tally["slowest_ms"] = max(tally["slowest_ms"], round(1000 * spent))
-        assert spent < SLOWEST, f"{spent:.1f} s"
 
     one()
     assert "torch" not in sys.modules

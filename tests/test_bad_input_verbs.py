@@ -15,7 +15,6 @@ import pytest
 from tests.test_bad_input import BASE, ONE_PROBLEM, PAIR
 
 ROOT = Path(__file__).parents[1]
-SLOWEST = 2.0  # seconds that a verdict may take
 
 # What stands in the folder that the verbs meet, by its name.
 FOLDERS = {
@@ -71,19 +70,19 @@ USAGE = (
 )
 
 SCRIPT = """
-import contextlib, io, json, sys, time
+import contextlib, io, json, sys
 from harness.cli import run
 
 out = []
 for arguments in json.load(sys.stdin):
     told, said = io.StringIO(), io.StringIO()
-    began, trouble = time.perf_counter(), ""
+    trouble = ""
     with contextlib.redirect_stderr(told), contextlib.redirect_stdout(said):
         try:
             code = run(arguments)
         except BaseException as error:
             code, trouble = -1, repr(error)
-    out.append([code, told.getvalue(), said.getvalue(), time.perf_counter() - began, trouble, "torch" in sys.modules])
+    out.append([code, told.getvalue(), said.getvalue(), trouble, "torch" in sys.modules])
 json.dump(out, sys.stdout)
 """
 
@@ -117,10 +116,10 @@ def test_there_are_enough_cases(verdicts):
     assert len(verdicts) >= 250
 
 
-def test_no_case_raises_loads_torch_or_takes_long(verdicts):
-    for case, (code, told, _, seconds, trouble, torch) in verdicts.items():
+def test_no_case_raises_or_loads_torch(verdicts):
+    for case, (code, told, _, trouble, torch) in verdicts.items():
         assert trouble == "" and code in (0, 1, 2), (case, trouble)
-        assert "Traceback" not in told and seconds < SLOWEST and not torch, case
+        assert "Traceback" not in told and not torch, case
 
 
 def test_specs_exit_2_with_one_line_that_names_the_key(verdicts):

@@ -84,7 +84,7 @@ def swept(product: Path) -> Path:
     }
     path = product / "recipes.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
-    harness(product, "sweep", path, "--out", product / "runs")
+    harness(product, "sweep", path, "--out", product / "runs", "--engine", "inline")
     return product / "runs" / "recipes"
 
 

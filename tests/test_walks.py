@@ -5,6 +5,7 @@ The third, adding to the registries, is `test_recipes.py`. Sizes are cut by `--s
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests.commands import harness
 from tests.models.families import write
 
 ROOT = Path(__file__).parents[1]
@@ -30,12 +32,19 @@ SMALL = (
 
 def typed(folder: Path, *words: object, code: int = 0) -> str:
     """What a command typed in `folder` prints."""
+    with contextlib.chdir(folder):
+        done = harness(*words)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def started(folder: Path, *words: object) -> None:
+    """The same as a program of its own, whose workers are processes."""
     done = subprocess.run(
         [sys.executable, "-m", "harness", *map(str, words)], cwd=folder, capture_output=True, text=True, timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_researcher_with_a_noise_question_and_a_laptop(tmp_path: Path) -> None:
@@ -80,7 +89,7 @@ def test_an_engineer_with_a_model_and_a_file_of_pairs(own: Path) -> None:
     )
     told = typed(own, "plan", "mine.yaml", "--preflight", *small)
     assert re.search(r"runs\s+2 ", told), told
-    typed(own, "sweep", "mine.yaml", *small)
+    started(own, "sweep", "mine.yaml", *small)
     results = pd.read_csv(own / "runs" / "mine" / "results.csv")
     assert set(results.status) == {"done"} and len(results) == 2
     [run] = (path for path in (own / "runs" / "mine").glob("*dpo*") if path.is_dir())

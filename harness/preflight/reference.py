@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +19,7 @@ from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus, pair_logps
 from harness.objectives import OBJECTIVES
 from harness.objectives.budget import family
-from harness.objectives.row import StepZero
+from harness.objectives.row import Objective, StepZero
 from harness.preflight.row import Evidence, Finding, Reference, row_numbers
 from harness.types import ObjectiveSpec, PairLogps
 
@@ -71,6 +74,7 @@ def assumption(e: Evidence) -> list[Finding]:
 
 
 BATCH = 8  # pairs a forward: memory of a large model's logits
+ULPS = 64  # units in the last place of float32 that a loss of some ten operations may lose
 
 
 def live_logps(
@@ -88,6 +92,26 @@ def live_logps(
     return np.concatenate(found)
 
 
+def loss_rounding(
+    row: Objective, hyperparameters: Iterable[tuple[str, Any]], at: PairLogps, rounding: Tensor
+) -> Tensor:
+    """How far rounding may move each pair's loss at step 0, where policy and reference both have the log-probs `at`.
+
+    `rounding` `(..., B, 2)` is how far, in nats, the log-prob of each response may be off. The row's own loss is
+    evaluated with both log-probs moved by that much, up and down, first of the policy and then of the reference; the
+    largest changes add up. A row that multiplies log-ratios by 50 gets 50 times the tolerance of DPO.
+    """
+    given = dict(hyperparameters)
+    still = row.loss(at, at, **given).loss
+    moved = [
+        replace(at, chosen=at.chosen + up * rounding[..., 0], rejected=at.rejected + down * rounding[..., 1])
+        for up, down in product((-1, 1), repeat=2)
+    ]
+    policy = torch.stack([row.loss(other, at, **given).loss - still for other in moved])
+    reference = torch.stack([row.loss(at, other, **given).loss - still for other in moved])
+    return policy.abs().amax(0) + reference.abs().amax(0)
+
+
 def closed_forms(reference: Reference, objectives: Iterable[ObjectiveSpec], place: str) -> list[Finding]:
     """Losses where the policy is the reference, against their closed forms in the table of objectives.
 
@@ -95,6 +119,9 @@ def closed_forms(reference: Reference, objectives: Iterable[ObjectiveSpec], plac
     """
     stored, lengths = (torch.from_numpy(np.asarray(one)).float() for one in (reference.stored, reference.lengths))
     at = PairLogps(stored[:, 0], stored[:, 1], lengths[:, 0], lengths[:, 1])
+    exact = PairLogps(at.chosen.double(), at.rejected.double(), at.chosen_len.double(), at.rejected_len.double())
+    ulps = ULPS * torch.finfo(torch.float32).eps
+    rounding = ulps * stored.double().abs()
     pairs = [StepZero(*map(float, row)) for row in torch.cat([stored, lengths], 1).tolist()]
     findings = []
     for spec in dict.fromkeys(objectives):
@@ -104,7 +131,8 @@ def closed_forms(reference: Reference, objectives: Iterable[ObjectiveSpec], plac
         own = {name: row.hyperparameters[name].default for name in row.hyperparameters} | dict(spec.hyperparameters)
         loss = row.loss(at, at, **dict(spec.hyperparameters)).loss.double().numpy()
         closed = np.array([row.step0(own, pair) for pair in pairs])
-        off = ~(np.abs(loss - closed) <= 1e-4 * np.maximum(1.0, np.abs(closed)))
+        moved = loss_rounding(row, spec.hyperparameters, exact, rounding).numpy()
+        off = ~(np.abs(loss - closed) <= moved + ulps * np.maximum(1.0, np.abs(closed)))
         if off.any():
             first = int(np.flatnonzero(off)[0])
             text = (

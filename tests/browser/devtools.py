@@ -27,6 +27,9 @@ QUIET = (
     *("--disable-default-apps", "--disable-extensions", "--disable-domain-reliability", "--hide-scrollbars"),
 )
 
+# Chromium says this of any page that resizes what it watches; it may stand behind "Uncaught" or an address.
+HARMLESS = "ResizeObserver loop"
+
 
 @dataclass
 class Page:
@@ -94,18 +97,21 @@ class Page:
             yield message
 
     def _note(self, event: str, params: Mapping[str, Any]) -> None:
+        complaint = ""
         if event == "Network.requestWillBeSent":
             self.requests.append(params["request"]["url"])
         elif event == "Network.webSocketCreated":
             self.requests.append(params["url"])
         elif event == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
-            self.errors.append(str(details.get("exception", {}).get("description") or details["text"]))
+            complaint = str(details.get("exception", {}).get("description") or details["text"])
         elif event == "Runtime.consoleAPICalled" and params["type"] in ("error", "assert"):
-            self.errors.append(" ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"]))
+            complaint = " ".join(str(arg.get("value", arg.get("description"))) for arg in params["args"])
         elif event == "Log.entryAdded" and params["entry"]["level"] == "error":
             entry = params["entry"]
-            self.errors.append(f"{entry['text']} {entry.get('url', '')}".strip())
+            complaint = f"{entry['text']} {entry.get('url', '')}".strip()
+        if complaint and HARMLESS not in complaint:
+            self.errors.append(complaint)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from harness.storage.journal import read_journal
 from harness.storage.runs import read_table
 from harness.storage.verify import verify
 from harness.types import InputError
+from tests.commands import harness
 
 WORDS = [
     "red",
@@ -80,10 +81,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("swept")
     write_pairs(root / "pairs.jsonl")
     (root / "spec.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
-    arguments = ["sweep", str(root / "spec.yaml"), "--out", str(root / "runs"), "--workers", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = harness("sweep", root / "spec.yaml", "--out", root / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "real"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import yaml
 
 from harness.storage.evaluations import read_evaluations, read_samples
 from harness.storage.runs import read_table
+from tests.commands import harness
 from tests.models.families import write
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "dog", "is", "not", "yes", "no", "maybe", "user", "today")
@@ -41,10 +40,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows.append(json.dumps(row))
     (root / "pairs.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (root / "spec.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
-    arguments = ["sweep", str(root / "spec.yaml"), "--out", str(root / "runs"), "--workers", "1"]
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", *arguments], capture_output=True, text=True, timeout=600, check=False
-    )
+    done = harness("sweep", root / "spec.yaml", "--out", root / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "path"
 

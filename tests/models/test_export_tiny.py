@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from harness.models.export import export_run
 from harness.storage.runs import read_table
 from harness.storage.verify import verify
 from harness.types import InputError
+from tests.commands import harness
 
 SPEC = {
     "name": "kept",
@@ -33,8 +32,7 @@ def runs(tmp_path_factory) -> dict[str, Path]:
     """The folders of a run that keeps its weights, and of one that does not."""
     root = tmp_path_factory.mktemp("kept")
     (root / "spec.yaml").write_text(yaml.safe_dump(SPEC), encoding="utf-8")
-    command = [sys.executable, "-m", "harness", "sweep", str(root / "spec.yaml"), "--out", str(root / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = harness("sweep", root / "spec.yaml", "--out", root / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     found = {path.parent for path in (root / "runs" / "kept").glob("*/result.json")}
     return {"final" if (path / "weights.safetensors").exists() else "none": path for path in found}

@@ -21,11 +21,11 @@ from harness.objectives import OBJECTIVES
 from harness.preflight import estimate as costs
 from harness.preflight.evidence import gather
 from harness.preflight.labels import contradictions, duplicates, swapped_columns
-from harness.preflight.reference import assumption, closed_forms, differing, policy_is_reference
+from harness.preflight.reference import assumption, closed_forms, differing, loss_rounding, policy_is_reference
 from harness.preflight.registry import CHECKS, run_checks
 from harness.preflight.row import Evidence, Finding, Reference
 from harness.preflight.tokens import dropped_rows, end_of_sequence, few_pairs, truncation
-from harness.types import DataSpec, LmEvalSpec, ModelSpec, ObjectiveSpec, RunSpec
+from harness.types import DataSpec, LmEvalSpec, ModelSpec, ObjectiveSpec, PairLogps, RunSpec
 
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
 SPEC: dict[str, Any] = {
@@ -270,6 +270,17 @@ def test_every_closed_form_of_the_table_holds_and_a_wrong_loss_is_named(
     monkeypatch.setitem(OBJECTIVES, "dpo", wrong)  # type: ignore[arg-type]
     finding = only(closed_forms(at, names, "x"))
     assert finding.severity == "error" and "objective 'dpo' has the loss 0.693147" in finding.text
+
+
+@pytest.mark.parametrize(("name", "slope"), [("dpo", 2.0), ("dpop", 2.0 + 50.0), ("hinge", 4.0)])
+def test_the_tolerance_follows_what_a_loss_makes_of_rounding(name: str, slope: float) -> None:
+    """beta (2 + lam) / 2 nats a nat for dpop where a log-prob falls, of the policy and again of the reference."""
+    side = torch.tensor([-20.0, -3.0], dtype=torch.float64)
+    lengths = torch.tensor([5.0, 5.0], dtype=torch.float64)
+    at = PairLogps(side, side, lengths, lengths)
+    rounding = torch.full((2, 2), 1e-6, dtype=torch.float64)
+    found = loss_rounding(OBJECTIVES[name], [("beta", 0.5)], at, rounding)
+    assert found.tolist() == pytest.approx([0.5 * slope * 1e-6] * 2, rel=1e-3)
 
 
 # --- what it takes ---

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pandas as pd
 import pytest
@@ -16,6 +15,7 @@ from harness.objectives import OBJECTIVES
 from harness.storage.journal import read_journal
 from harness.storage.runs import read_table
 from harness.storage.verify import verify
+from tests.commands import harness
 from tests.sweep.test_end_to_end import TINY, write
 
 RL = [name for name, row in OBJECTIVES.items() if row.family == "rl"]
@@ -47,9 +47,8 @@ SPEC = {
 }
 
 
-def sweep(root: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "harness", "sweep", str(write(root, SPEC)), "--out", str(root / "runs")]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+def sweep(root: Path) -> CompletedProcess[str]:
+    return harness("sweep", write(root, SPEC), "--out", root / "runs")
 
 
 @pytest.fixture(scope="module")

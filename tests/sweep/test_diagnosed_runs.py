@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from harness.metrics import METRICS
 from harness.metrics.diagnosis import Diagnosis, diagnose
 from harness.storage.runs import read_table
+from tests.commands import harness
 from tests.sweep.test_end_to_end import write
 
 SPEC = {
@@ -36,8 +35,7 @@ SPEC = {
 def found(tmp_path_factory) -> dict[tuple[float, float], tuple[Path, Diagnosis]]:
     """Folder and diagnosis by (misaligned, beta)."""
     root = tmp_path_factory.mktemp("diagnosed")
-    command = [sys.executable, "-m", "harness", "sweep", str(write(root, SPEC)), "--out", str(root / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=1200)
+    done = harness("sweep", write(root, SPEC), "--out", root / "runs")
     assert done.returncode == 0, done.stdout + done.stderr
     out = {}
     for path in (root / "runs" / "diagnosed").glob("*/result.json"):

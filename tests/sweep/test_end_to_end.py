@@ -18,6 +18,7 @@ import yaml
 from harness.storage.journal import read_journal
 from harness.storage.runs import read_table
 from harness.storage.verify import verify
+from tests.commands import harness
 
 TINY = {
     "name": "tiny",
@@ -39,12 +40,6 @@ def write(folder: Path, spec: dict) -> Path:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return path
-
-
-def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "harness", *map(str, arguments)], capture_output=True, text=True, timeout=300
-    )
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +72,7 @@ def test_results_follow_from_the_records(swept):
         gain = delta - (last.reference_chosen - last.reference_rejected)
         assert row.undesirable_zone == pytest.approx(((delta < 0) & (gain > 1e-4)).mean(), abs=1e-12)
         first = examples[(examples.step == 0) & (examples.split == "train_observed")]
-        assert row.train_loss_first == pytest.approx(first.loss.mean(), rel=1e-6)
+        assert row.train_loss_first == pytest.approx(first.loss.mean(), rel=1e-5)
 
 
 def test_samples_stand_beside_the_references_own(swept):
@@ -164,6 +159,7 @@ def test_the_journal_holds_every_metric_point(swept):
         assert {0, 8} <= set(steps)
 
 
+@pytest.mark.slow  # a few such kills in every run of the tests: tests/faults/test_few_faults.py
 def test_killed_at_a_random_moment_and_repeated_the_results_are_identical(swept, tmp_path):
     spec = write(tmp_path, TINY)
     command = [sys.executable, "-m", "harness", "sweep", str(spec), "--out", str(tmp_path / "runs")]

@@ -1,23 +1,14 @@
-"""The forecast of a plan: hand arithmetic, and a rehearsal of sleeping packs on real worker processes."""
+"""The forecast of a plan: hand arithmetic."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from harness.config.load import load_sweep
-from harness.identity import run_key
-from harness.sweep.engines.process import run_tasks
 from harness.sweep.estimates import START_SECONDS, Machines, forecast, forecast_lines, makespan
-from harness.sweep.packing import plan_packs
 from harness.sweep.plan import describe, render
-from harness.sweep.signals import Stop
-from harness.worker.protocol import Event
 from tests.tracking.sweeps import POINTS, make_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,37 +57,3 @@ def test_plan_shows_it_only_where_it_was_asked_for(tmp_path: Path) -> None:
     assert "forecast" not in describe(runs(), tmp_path)
     text = render(describe(runs(), tmp_path, Machines("slurm", 16)))
     assert "packs, 16 at a time, on slurm" in text
-
-
-@dataclass(frozen=True)
-class Nap:
-    number: int
-    seconds: float
-
-
-def sleep(task: Nap, _: Any) -> Iterator[Event]:
-    """A pack in a rehearsal: it only takes its time."""
-    if task.number < 0:
-        yield Event("built", task.number)
-        return
-    time.sleep(task.seconds)
-    yield Event("done", task.number)
-
-
-def test_a_rehearsal_takes_as_long_as_forecast(tmp_path: Path) -> None:
-    """Packs that sleep for what their runs are said to take, on two worker processes: within 30 % of the forecast."""
-    todo, places = runs(6).runs, 2
-    per_run = [0.2 + 0.05 * (number % 5) for number in range(len(todo))]
-    found = forecast(todo, per_run, {}, tmp_path, Machines("process", places))
-    seconds = dict(zip(map(run_key, todo), per_run, strict=True))
-    packs = [sum(seconds[run_key(run)] for run in pack.runs) for pack in plan_packs(todo, places)]
-    naps = [Nap(number, pack) for number, pack in enumerate(sorted(packs, reverse=True))]
-    ready = [Nap(-1, 0.0), Nap(-2, 0.0)]  # a start takes as long as the machine is busy: it is not what is measured
-    began, took = 0.0, 0.0
-    for message in run_tasks(sleep, [*ready, *naps], None, places, Stop()):
-        if message.kind == "built":
-            began = time.monotonic()
-        took = time.monotonic() - began
-    expected = found["hours"] * 3600 - START_SECONDS["process"]
-    print(f"{len(naps)} packs: forecast {expected:.2f} s, took {took:.2f} s")
-    assert took == pytest.approx(expected, rel=0.3)

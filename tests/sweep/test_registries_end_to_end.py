@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from harness.corruptions import CORRUPTIONS
 from harness.objectives import OBJECTIVES
 from harness.objectives.row import StepZero
+from harness.preflight.reference import loss_rounding
 from harness.storage.journal import read_journal
 from harness.storage.runs import read_table
-from tests.sweep.test_end_to_end import TINY, harness, write
+from harness.types import PairLogps
+from tests.commands import harness
+from tests.sweep.test_end_to_end import TINY, write
 
 # Rows that learn from given pairs; those of family rl, and the reward model, have a sweep of their own in tests/rlhf.
 SHOWN = [
@@ -24,6 +28,8 @@ SHOWN = [
 ]
 RATED = {name: {"rate": 0.3} for name, row in CORRUPTIONS.items() if row.rate == "fixed"}
 MIXED = {"mixture": [{"name": "dpo", "weight": 1.0}, {"name": "nll", "weight": 0.2}], "beta": 0.5}
+# Two forwards of one model in float32 differ by some units in the last place for each layer and token.
+ROUNDING = 64 * torch.finfo(torch.float32).eps
 SEQUENCE = {"sequence": [{"kind": "uniform_flip", "rate": 0.2}, {"kind": "truncate", "rate": 0.3}]}
 
 
@@ -72,12 +78,15 @@ def test_step_zero_losses_are_the_closed_forms(swept):
             start[name].to_numpy(dtype=float)
             for name in ("reference_chosen", "reference_rejected", "chosen_len", "rejected_len")
         ]
-        values = [
-            row.step0(dict(config["objective"]["hyperparameters"]), StepZero(*one))
-            for one in zip(*columns, strict=True)
-        ]
+        given = dict(config["objective"]["hyperparameters"])
+        values = [row.step0(given, StepZero(*one)) for one in zip(*columns, strict=True)]
         expected = sum(values) / len(values)
-        assert result["results"]["train_loss_first"] == pytest.approx(expected, rel=1e-5, abs=1e-5), row.name
+        chosen, rejected, *lengths = map(torch.from_numpy, columns)
+        at = PairLogps(chosen, rejected, *lengths, extra=dict.fromkeys(row.needs, torch.zeros_like(chosen)))
+        rounding = ROUNDING * torch.stack([chosen, rejected], -1).abs()
+        allowed = float(loss_rounding(row, given.items(), at, rounding).mean()) + ROUNDING * max(1.0, expected)
+        assert allowed < 0.02 * max(1.0, expected), row.name  # still tells a wrong closed form
+        assert abs(result["results"]["train_loss_first"] - expected) <= allowed, row.name
         assert math.isfinite(expected)
         checked += 1
     assert checked >= 35

@@ -23,6 +23,7 @@ from harness.study.scores import Scorer
 from harness.study.trials import Ledger
 from harness.tracking.rows import read_plan
 from harness.tracking.views import views
+from tests.commands import harness
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {
@@ -44,10 +45,10 @@ TINY = {
 }  # fmt: skip
 
 
-def command(folder: Path, *more: str) -> list[str]:
+def command(folder: Path) -> list[str]:
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(TINY), encoding="utf-8")
-    return [sys.executable, "-m", "harness", "study", str(path), "--out", str(folder / "runs"), *more]
+    return ["study", str(path), "--out", str(folder / "runs")]
 
 
 def files(study: Path) -> dict[str, bytes]:
@@ -59,7 +60,9 @@ def files(study: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def studied(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    done = subprocess.run(command(root), capture_output=True, text=True, cwd=ROOT, timeout=1500)
+    # As a user starts it. Each round starts its workers anew: one costs half of two.
+    words = [sys.executable, "-m", "harness", *command(root), "--workers", "1"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     return root / "runs" / "tiny"
 
@@ -120,20 +123,16 @@ def test_the_report_stands_alone_and_escapes(studied):
     for words in ("Selection regret", "noisy validation, last step", "Which setting matters", "Budgets"):
         assert words in page
     before = (studied / "report" / "index.html").read_bytes()
-    done = subprocess.run(
-        [sys.executable, "-m", "harness", "report", str(studied)], capture_output=True, text=True, cwd=ROOT
-    )
+    done = harness("report", studied)
     assert done.returncode == 0 and (studied / "report" / "index.html").read_bytes() == before
 
 
 def test_repeating_the_command_trains_nothing(studied):
     before = {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")}
     kept = files(studied)
-    done = subprocess.run(command(studied.parent.parent), capture_output=True, text=True, cwd=ROOT, timeout=1500)
+    done = harness(*command(studied.parent.parent))
     assert done.returncode == 0 and "8 trials already done" in done.stdout
-    quiet = subprocess.run(
-        command(studied.parent.parent, "--quiet"), capture_output=True, text=True, cwd=ROOT, timeout=1500
-    )
+    quiet = harness(*command(studied.parent.parent), "--quiet")
     ends = ["results", "report", "storage", "tracking"]
     assert (quiet.returncode, [line.split()[0] for line in quiet.stdout.splitlines()]) == (0, ends)
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
@@ -142,13 +141,13 @@ def test_repeating_the_command_trains_nothing(studied):
 
 @pytest.mark.slow
 def test_killed_and_repeated_the_study_is_the_same(studied, tmp_path):
-    moments = random.Random(3)
+    moments, program = random.Random(3), [sys.executable, "-m", "harness", *command(tmp_path)]
     for _ in range(3):
-        process = subprocess.Popen(command(tmp_path), stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
+        process = subprocess.Popen(program, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
         time.sleep(moments.uniform(6.0, 25.0))
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    done = subprocess.run(command(tmp_path), capture_output=True, text=True, cwd=ROOT, timeout=1500)
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=1500)
     assert done.returncode == 0, done.stdout + done.stderr
     again = tmp_path / "runs" / "tiny"
     assert files(again) == files(studied)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import io
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
 from rich.console import Console
 
 from harness.sweep.console import FAILURES, CommandOutput
+from tests.commands import harness
 from tests.sweep.test_end_to_end import TINY
 
 ONE = {**TINY, "objectives": [{"name": "dpo", "beta": 0.5}], "corruptions": [{"kind": "none"}], "seeds": 1}
@@ -27,11 +27,10 @@ def heads(out: str) -> list[str]:
     return [line.split()[0] for line in out.splitlines()]
 
 
-def sweep(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def sweep(folder: Path, *more: str) -> CompletedProcess[str]:
     path = folder / "spec.yaml"
     path.write_text(yaml.safe_dump(ONE), encoding="utf-8")
-    command = [sys.executable, "-m", "harness", "sweep", str(path), "--out", str(folder / "runs"), "--engine", "inline"]
-    return subprocess.run([*command, *more], capture_output=True, text=True, timeout=300)
+    return harness("sweep", path, "--out", folder / "runs", *more)
 
 
 def test_a_quiet_sweep_says_where_everything_stands_and_no_more(tmp_path: Path) -> None:

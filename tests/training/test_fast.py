@@ -21,6 +21,17 @@ from tests.training.worlds import CPU, PAIRS, lane, pack
 FAST = TrainingSpec(steps=12, batch_size=8, learning_rate=1e-3, warmup_steps=3, mode="fast")
 
 
+def assert_close_after_training(found: np.ndarray, expected: np.ndarray, one: Lane) -> None:
+    """Training amplifies rounding, on each processor by another factor: it stays far below what training itself does.
+
+    A thousandth of how far the log-probs moved, where leaving out a step would change a twelfth.
+    """
+    _, before = final("strict", [replace(one, training=replace(one.training, learning_rate=0.0))])
+    moved = np.abs(expected - before[one.key]).max()
+    assert moved > 0.1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * moved)
+
+
 def final(mode: str, lanes: list[Lane]) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
     own = [replace(one, training=replace(one.training, mode=mode)) for one in lanes]
     run = start(pack(own, seeds=(0, 1)), CPU)
@@ -39,16 +50,16 @@ def lanes() -> list[Lane]:
 def test_final_log_probs_are_those_of_strict():
     _, strict = final("strict", lanes())
     _, fast = final("fast", lanes())
-    for name, values in strict.items():
-        np.testing.assert_allclose(fast[name], values, rtol=1e-5)
-        assert not np.array_equal(fast[name], values)  # another arithmetic indeed: the path was taken
+    for one in lanes():
+        assert_close_after_training(fast[one.key], strict[one.key], one)
+        assert not np.array_equal(fast[one.key], strict[one.key])  # another arithmetic indeed: the path was taken
 
 
 def test_a_lane_depends_on_its_neighbours_in_its_rounding_alone():
     _, together = final("fast", lanes())
     for one in lanes():
         _, alone = final("fast", [one])
-        np.testing.assert_allclose(together[one.key], alone[one.key], rtol=1e-5)
+        assert_close_after_training(together[one.key], alone[one.key], one)
 
 
 def test_a_diverging_lane_is_contained():
@@ -56,7 +67,7 @@ def test_a_diverging_lane_is_contained():
     diverged, found = final("fast", [bad, lanes()[1]])
     _, alone = final("fast", [lanes()[1]])
     assert diverged[0] >= 0 and diverged[1] == -1
-    np.testing.assert_allclose(found["b"], alone["b"], rtol=1e-5)
+    assert_close_after_training(found["b"], alone["b"], lanes()[1])
 
 
 def random_pairs(count: int, longest: int, vocabulary: int) -> list[TokenisedPair]:
