@@ -191,6 +191,27 @@ class LmEvalSpec:
     batch_size: int = 16  # requests scored at once; larger: faster, more memory
 
 
+TEXTS = ("none", "ids", "short", "full")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSpec:
+    """What the report shows of prompts, responses and generated answers. No part of a run: no run key depends on it.
+
+    Quotes of a sweep on `data` stand in `report/private.html` alone; every other file of its report holds ids.
+    """
+
+    # none: no table of single pairs | ids: row number, hash, length, category, margin | short: the first 80 characters
+    # | full: whole, up to 4,000; empty: ids on `data`, full in the embedded world
+    texts: str = ""
+    upload_texts: bool = False  # true: `report/private.html` is uploaded to the tracking server with the report
+
+
+def default_texts(private: bool) -> str:
+    """What a report shows of texts where nobody said; `private`: some run of the sweep is on `data`."""
+    return "ids" if private else "full"
+
+
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """One training run, fully resolved. `world` or (`data`, `model`) is set, never both.
@@ -212,6 +233,7 @@ class RunSpec:
 
 
 __all__ = [
+    "TEXTS",
     "CorruptionSpec",
     "DataSpec",
     "EvaluationSpec",
@@ -228,9 +250,11 @@ __all__ = [
     "PreferencePair",
     "Record",
     "Records",
+    "ReportSpec",
     "RunSpec",
     "TrainingSpec",
     "WorldSpec",
+    "default_texts",
 ]
 
 

@@ -20,7 +20,8 @@ from harness.config.study_settings import Budget, Pruner, Sampler
 from harness.config.study_targets import ConstraintModel, TargetModel
 from harness.corruptions.registry import CORRUPTIONS
 from harness.objectives.registry import OBJECTIVES
-from harness.types import LmEvalSpec, LoraSpec, Parameter
+from harness.spec.reporting import EXPECTED as REPORT
+from harness.types import LmEvalSpec, LoraSpec, Parameter, ReportSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -55,6 +56,7 @@ TOP: dict[str, tuple[str, str, str]] = {
     "training": ("", "a mapping", "how long and how fast every run learns"),
     "evaluation": ("", "a mapping", "how often and on how many pairs a run is measured"),
     "device": ("auto", "one of auto, cpu, cuda, cuda:N", "where runs train; auto: a GPU if there is one; not an axis"),
+    "report": ("", "a mapping", "what the report shows of prompts, responses and samples, and what is uploaded"),
     "also": ("[]", "a list of mappings", "further grids, each overriding whole keys of the main one"),
     "trials": ("", "an integer in [1, 10000]", "settings tried for each objective; makes the spec a study"),
     "fresh_seeds": ("10", "a count or a list", "study: seeds for re-running the winners; none of `seeds`"),
@@ -73,6 +75,7 @@ KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter] | Mapping[str, st
     "path_model": ("`model` with a `path`", VARIANTS["path_model"], FIELDS["path_model"]),
     "lora": ("`model.lora`", LoraSpec, LORA),
     "lm_eval": ("`evaluation.lm_eval`", LmEvalSpec, EXPECTED),
+    "report": ("`report`", ReportSpec, REPORT),
     "targets": ("`targets` of a study", TargetModel, TargetModel.expected),
     "constraints": ("`constraints` of a study", ConstraintModel, ConstraintModel.expected),
     "sampler": ("`sampler` of a study", Sampler, Sampler.expected),

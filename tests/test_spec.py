@@ -221,6 +221,37 @@ def test_run_keys_follow_the_content_not_the_path_or_the_packing(tmp_path):
     assert run_key(load(tmp_path, text).runs[0]) != run_key(packed)
 
 
+def test_texts_of_a_report_belong_to_the_sweep(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    on_data = "name: t\ndata: {path: p.jsonl}\nobjectives: [{name: dpo}]\n"
+    world = "name: t\nworld: {kind: mythworld}\nobjectives: [{name: dpo}]\n"
+    both = f"{on_data}also: [{{world: {{kind: mythworld}}}}]\n"
+    found = [load(tmp_path, text).report.texts for text in (on_data, both, world)]
+    assert found == ["ids", "ids", "full"], "one run on data makes a sweep's texts private"
+    asked = load(tmp_path, on_data, "report.texts=none", "report.upload_texts=true")
+    assert asked.resolved["report"] == {"texts": "none", "upload_texts": True}
+    assert list(map(run_key, asked.runs)) == list(map(run_key, load(tmp_path, on_data).runs))
+    again = yaml.safe_dump({**asked.resolved, "data": {"path": "p.jsonl"}}, sort_keys=False)
+    assert load(tmp_path, again).report == asked.report
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("report: {texts: all}", "report.texts: 'all'; expected one of none, ids, short, full"),
+        ("report: {texts: [ids, full]}", "expected one of none, ids, short, full"),
+        ("report: {text: ids}", "report.text: unknown key; expected one of texts, upload_texts; did you mean 'texts'?"),
+        ("report: {upload_texts: some}", "report.upload_texts: 'some'; expected true or false"),
+        ("report: ids", "report: 'ids' is no mapping; expected e.g. `{texts: ids}`"),
+        ("also: [{report: {texts: ids}}]", "also.0.report: cannot be overridden here"),
+    ],
+)
+def test_mistakes_in_the_report_block(tmp_path, text, told):
+    with pytest.raises(InputError) as error:
+        load(tmp_path, f"name: t\nworld: {{kind: mythworld}}\nobjectives: [{{name: dpo}}]\n{text}\n")
+    assert any(told in line for line in error.value.problems), error.value.problems
+
+
 def test_overrides(tmp_path):
     text = BASE + "also:\n  - {seeds: [8]}\n"
     runs = load(tmp_path, text, "objectives.0.beta=[3, 4]", "training.steps=9", "also.0.seeds=[5]", "device=cpu").runs

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import RUNS, Folder, Json, Out, existing
+from harness.commands.options import RUNS, Folder, Json, Out, Texts, existing
 from harness.commands.printing import as_text, flat, say
 
 
@@ -20,8 +20,17 @@ def status(folder: Folder, as_json: Json = False) -> None:
     say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in found.items()))
 
 
-def report(folder: Folder) -> None:
-    """Write a sweep's report from its files. Output: report/index.html, report.md and CSV tables."""
+def report(
+    folder: Folder,
+    texts: Annotated[
+        Texts | None,
+        typer.Option("--texts", help="what this report shows of prompts and answers; default: as in the spec"),
+    ] = None,
+) -> None:
+    """Write a sweep's report from its files. Output: report/index.html, report.md and CSV tables.
+
+    Quotes of your own data go to report/private.html only. A study's report quotes nothing.
+    """
     existing(folder)
     if (folder / "study.json").is_file():
         from harness.report.study.page import write_study_report
@@ -30,7 +39,7 @@ def report(folder: Folder) -> None:
         return
     from harness.report.page import write_report
 
-    say(str(write_report(folder)))
+    say(str(write_report(folder, texts="" if texts is None else texts.value)))
 
 
 def dashboard(

@@ -40,6 +40,15 @@ class Table(StrEnum):
     metrics = "metrics"
 
 
+class Texts(StrEnum):
+    """What a report shows of prompts, responses and answers."""
+
+    none = "none"
+    ids = "ids"
+    short = "short"
+    full = "full"
+
+
 class Runs(StrEnum):
     """Which runs of a sweep `eval` takes."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,13 @@ from harness.config.overrides import apply_overrides
 from harness.config.resolved import resolved_spec
 from harness.config.sections import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
+from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
+from harness.spec.reporting import KEY as REPORT
+from harness.spec.reporting import read_report
 from harness.text import suggestion
-from harness.types import InputError, LmEvalSpec, RunSpec
+from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
 
 MAX_RUNS = 10_000
 # For the size of a grid that is refused: measured for the embedded world's default settings on one core.
@@ -30,7 +33,7 @@ SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 
 CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
-TOP_KEYS = ("name", "question", *GRID_KEYS, "also")
+TOP_KEYS = ("name", "question", *GRID_KEYS, REPORT, "also")
 STUDY_KEYS = (
     *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),
 )
@@ -53,6 +56,7 @@ class SweepSpec:
     notes: tuple[str, ...]
     path: Path
     lm_eval: LmEvalSpec | None = None
+    report: ReportSpec = field(default_factory=ReportSpec)
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | None = None) -> SweepSpec:
@@ -80,6 +84,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
         block, found = read_block(merged, prefixes, where, path.parent, hashes)
         blocks.append(block)
         problems += found
+    report = read_report(keys, any(not block.world for block in blocks), problems)
     if (count := sum(block.count() for block in blocks)) > (MAX_RUNS if max_runs is None else max_runs):
         problems.append(_too_many(path, count, max_runs))
     if problems:
@@ -88,7 +93,8 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     resolved = resolved_spec(name, question, blocks)
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
-    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval)
+    resolved[REPORT] = as_data(report)
+    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report)
 
 
 def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:

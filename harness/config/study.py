@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,11 @@ from harness.config.study_settings import (
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
 from harness.identity import RECIPE_VERSION, content_hash, plain
-from harness.types import CorruptionSpec, InputError, LmEvalSpec, RunSpec
+from harness.spec.reporting import KEY as REPORT
+from harness.spec.reporting import read_report
+from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
 
-TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS)
+TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS, REPORT)
 MAX_CORNERS = 256
 
 
@@ -64,6 +66,7 @@ class StudySpec:
     resolved: Mapping[str, Any]
     path: Path
     lm_eval: LmEvalSpec | None = None  # benchmarks of every run, which may be aimed at
+    report: ReportSpec = field(default_factory=ReportSpec)
 
     def run(self, arm: Arm, params: Mapping[str, Any], seed: int) -> RunSpec:
         """The training run of one trial and seed."""
@@ -184,11 +187,13 @@ def _assemble(
         "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
         "storage": storage, "device": device,
     }  # fmt: skip
+    report = read_report(keys, template.world is None, problems)
+    resolved[REPORT] = plain(report)
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
     return StudySpec(
         name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
-        storage, resolved, path, lm_eval,
+        storage, resolved, path, lm_eval, report,
     )  # fmt: skip
 
 

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.types import InputError
+from harness.types import TEXTS, InputError
 
 PLAN = "plan.json"
+PRIVATE = "private.html"  # in the report's folder: the page that quotes pairs of `data`
 
 
 def read_plan_file(folder: Path) -> dict[str, Any]:
@@ -32,6 +33,12 @@ def read_plan_file(folder: Path) -> dict[str, Any]:
     return dict(plan)
 
 
+def uploaded(report: Path, texts: bool) -> list[Path]:
+    """The files of a report's folder that a tracking server gets: `PRIVATE` only where `texts` were asked for."""
+    files = sorted(path for path in report.rglob("*") if path.is_file())
+    return [path for path in files if texts or path.name != PRIVATE]
+
+
 def _problem(plan: Any) -> str:
     """What keeps `plan` from being one; empty where nothing does."""
     if not isinstance(plan, Mapping) or not isinstance(plan.get("name"), str):
@@ -44,4 +51,7 @@ def _problem(plan: Any) -> str:
             return f"run {number} has no run_key of letters and digits"
         if not isinstance(run.get("name"), str) or not isinstance(run.get("config"), Mapping):
             return f"run {number} has no name or no config"
+    report = plan.get("report", {})
+    if not isinstance(report, Mapping) or report.get("texts", "") not in ("", *TEXTS):
+        return f"report.texts is none of {', '.join(TEXTS)}"
     return ""

@@ -105,7 +105,7 @@ def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> 
         entry = {"run_key": item.key, "name": item.name, "config": plain(item.run), "tags": tags}
         once.setdefault(item.key, entry)
     notes = list(data_notes([item.run for item in runs]))
-    head = {"name": spec.name, "question": spec.question, "notes": notes}
+    head = {"name": spec.name, "question": spec.question, "notes": notes, "report": plain(spec.report)}
     write_json(folder / "plan.json", {**head, "runs": list(once.values())})
 
 

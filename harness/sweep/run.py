@@ -94,6 +94,7 @@ def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: P
         for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
     ]
     head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
+    head["report"] = plain(sweep.report)
     write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
 
 

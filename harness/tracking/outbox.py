@@ -10,16 +10,16 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import content_hash, file_sha256
 from harness.storage.journal import Journal, JournalDamaged, read_journal
 from harness.storage.lock import claim_sweep
-from harness.storage.plan_file import read_plan_file
+from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
 from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
@@ -166,10 +166,10 @@ class Outbox:
         to = self._connect()
         self._mark()
         report = sweep_folder / "report"
-        files = sorted(path for path in report.rglob("*") if path.is_file()) if report.is_dir() else []
+        files = uploaded(report, self._the_plan().upload_texts)
         digest = content_hash({str(path.relative_to(report)): file_sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
-            self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report))
+            self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report, files))
         of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)
         write_views(to.client, to.experiment, self._the_plan(), of_report)
 
@@ -248,15 +248,17 @@ def _search(to: Connection, query: str) -> list[Any]:
             return found
 
 
-def send_summary(to: Connection, plan: Plan, report: Path) -> str:
-    """The sweep's own run with the report as its artifact; returns its id."""
+def send_summary(to: Connection, plan: Plan, report: Path, files: Sequence[Path]) -> str:
+    """The sweep's own run with the files of its report as artifacts; returns its id."""
     tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
     found = _search(to, OWN_RUN)
     if found:
         run_id = found[0].info.run_id
     else:
         run_id = to.client.create_run(to.experiment, tags=tags, run_name=f"{plan.sweep} report").info.run_id
-    to.client.log_artifacts(run_id, str(report), artifact_path="report")
+    for path in files:
+        place = PurePosixPath("report", *path.parent.relative_to(report).parts)
+        to.client.log_artifact(run_id, str(path), artifact_path=str(place))
     to.client.set_terminated(run_id, status="FINISHED")
     return str(run_id)
 

@@ -68,6 +68,7 @@ class Plan:
     conditions: Mapping[str, str] = field(default_factory=dict)
     params: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tags: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # a study's, by run key: its trial and state
+    upload_texts: bool = False  # whether texts of pairs of `data` may be sent
 
     def marks(self, run_key: str) -> dict[str, str]:
         """The tags of a run that follow the present plan: the same run may be in, out or renamed after a change."""
@@ -97,6 +98,7 @@ def read_plan(sweep_folder: Path) -> Plan:
         conditions=_conditions(params),
         params=params,
         tags={run["run_key"]: run["tags"] for run in value["runs"] if run.get("tags")},
+        upload_texts=value.get("report", {}).get("upload_texts") is True,
     )
 
 
@@ -234,9 +236,17 @@ def _tags(result: Mapping[str, Any], records: Iterable[Mapping[str, Any]], plan:
         "harness.beta": beta,
         "harness.rate": rate,
         "harness.diverged_step": next((r["diverged_step"] for r in records if "diverged_step" in r), None),
-        "harness.error": str(result.get("error") or "")[-500:] or None,
+        "harness.error": _error(result, plan.upload_texts) or None,
     }
     return tags | {name: _text(value) for name, value in optional.items() if value is not None}
+
+
+def _error(result: Mapping[str, Any], texts: bool) -> str:
+    """The end of the traceback. Messages may quote a row: of runs on `data` the kind of failure alone is sent."""
+    error = str(result.get("error") or "")
+    if error and result["config"].get("data") and not texts:
+        return f"{result.get('reason', 'error')}; the traceback stands in errors.log of the sweep's folder"
+    return error[-500:]
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:

@@ -147,6 +147,8 @@ KEPT = 8  # pairs a split
 def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePair]]) -> dict[str, Array]:
     """Columns split, id, prompt, chosen, rejected of at most `KEPT` pairs a split, the worst first.
 
+    Beside them what names a pair without its texts, where it is known: `row` of the data file, `group`.
+
     Of `eval_clean` those with the lowest policy margin at the last step; of `train_observed` the wrongly labelled ones
     whose label the policy follows most strongly (`chosen` is what the label says). `pairs` holds them by split and id.
     Pairs with a margin that is not finite are left out.
@@ -163,7 +165,17 @@ def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePa
         found += [(split, pairs[split][ids[i]]) for i in order]
     texts = {name: [getattr(pair, name) for _, pair in found] for name in ("id", "prompt", "chosen", "rejected")}
     columns = {"split": [split for split, _ in found], **texts}
-    return {name: np.array(values, dtype=object) for name, values in columns.items()}
+    table = {name: np.array(values, dtype=object) for name, values in columns.items()}
+    return table | known([pair for _, pair in found], "row", "group")
+
+
+def known(pairs: Sequence[PreferencePair], *names: str) -> dict[str, Array]:
+    """Columns of what the pairs' `meta` says under `names`, each only where every pair has it."""
+    return {
+        name: np.array([pair.meta[name] for pair in pairs], dtype=np.int64 if name == "row" else object)
+        for name in names
+        if pairs and all(name in pair.meta for pair in pairs)
+    }
 
 
 def commit_run(

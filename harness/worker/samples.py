@@ -16,6 +16,7 @@ from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.models.lane_model import LaneModel
 from harness.types import PreferencePair, RunSpec
+from harness.worker.commit import known
 from harness.worker.datasets import EncodedInputs
 
 OOD_SHARE = 4  # one prompt of another distribution for every so many of `evaluation.samples`
@@ -48,6 +49,7 @@ def sample_jobs(
             table = {
                 "prompt": np.array([pair.prompt for pair in own], dtype=object),
                 "split": np.array([split] * len(own), dtype=object),
+                **known(own, "row"),
                 **_judged(prepared.setting, own, drawn[lane]),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,

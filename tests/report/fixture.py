@@ -118,7 +118,10 @@ def _write_run(sweep: Path, run: RunSpec, status: str, samples: bool, text: Mapp
         held = drawn["split"] == "eval_clean"
         results |= {"gold_reward": float(np.mean(drawn["gold_reward"][held])), "kl": float(np.mean(drawn["k3"][held]))}
         pq.write_table(pa.table(drawn), folder / "samples.parquet")
-        pq.write_table(pa.table(_worst(table, text)), folder / "worst.parquet")
+        worst = _worst(table, text)
+        if run.data is not None:
+            worst["row"] = np.arange(len(worst["id"])) + 41
+        pq.write_table(pa.table(worst), folder / "worst.parquet")
     pq.write_table(pa.table(table), folder / "examples.parquet", compression="zstd", write_page_checksum=True)
     (folder / "events.jsonl").write_text(_journal(key, table, status), encoding="ascii")
     provenance = {"run_key": key, "code": {"versions": {"torch": "2.13.0"}, "commit": "abc"}, "notes": []}
@@ -246,6 +249,7 @@ def _samples(run: RunSpec, results: Mapping[str, float | None], text: Mapping[st
         "k1": rng.normal(1, 0.1, n).astype(np.float32),
         "k3": (rng.random(n) * 2 * (1 + quality)).astype(np.float32),
         "length": np.full(n, 7, np.int32),
+        **({} if run.data is None else {"row": np.arange(n) + 1}),
     }
 
 

@@ -49,6 +49,7 @@ MISTAKES: list[tuple[dict[str, object], str, list[str]]] = [
     ({"trails": 3}, "trails", ["unknown key", "did you mean 'trials'?"]),
     ({"also": []}, "also", ["cannot be overridden"]),
     ({"fresh_seeds": [2, 3]}, "fresh_seeds", ["[2] already used by the search"]),
+    ({"report": {"texts": "all"}}, "report.texts", ["'all'", "none, ids, short, full"]),
     ({"fresh_seeds": -1}, "fresh_seeds", ["-1", "a count"]),
     ({"fresh_seeds": [7, 7]}, "fresh_seeds", ["different"]),
     # the space
@@ -283,6 +284,12 @@ def test_a_loss_may_steer_where_it_has_one_scale(tmp_path):
     assert spec.targets[0].measure == "loss"
     with pytest.raises(InputError, match="its own scale"):
         load(tmp_path, **{**fixed, "objectives": [{"name": "dpo"}]}, **target("loss", direction="minimize"))
+
+
+def test_what_the_report_shows_of_texts_changes_no_trial(tmp_path):
+    asked, plain = load(tmp_path, report={"texts": "none"}), load(tmp_path)
+    assert (asked.report.texts, plain.report.texts) == ("none", "full") and asked.key == plain.key
+    assert asked.resolved["report"] == {"texts": "none", "upload_texts": False}
 
 
 def test_a_benchmark_may_be_aimed_at_where_it_is_evaluated(tmp_path):

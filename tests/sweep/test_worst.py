@@ -43,3 +43,11 @@ def test_lowest_margins_held_out_and_strongest_wrong_labels_in_training() -> Non
 def test_a_diverged_run_keeps_none() -> None:
     found = worst_pairs(rows("eval_clean", 3, [np.nan] * 4, [1] * 4), {"eval_clean": {}})
     assert {name: values.size for name, values in found.items()} == dict.fromkeys(found, 0)
+
+
+def test_a_pair_of_a_file_keeps_its_row_number() -> None:
+    table = rows("eval_clean", 3, [-1.0, -2.0], [1, 1])
+    pairs = {f"eval_clean0{i}": PreferencePair(f"eval_clean0{i}", "p", "c", "r", meta={"row": 10 + i}) for i in (0, 1)}
+    assert worst_pairs(table, {"eval_clean": pairs})["row"].tolist() == [11, 10]
+    del pairs["eval_clean00"].meta["row"]  # type: ignore[attr-defined]
+    assert "row" not in worst_pairs(table, {"eval_clean": pairs})

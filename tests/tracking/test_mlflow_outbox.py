@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,11 +17,12 @@ import pytest
 
 from harness.storage import runs as store
 from harness.storage.journal import read_journal
+from harness.storage.plan_file import PRIVATE
 from harness.tracking import connection as mlflow_store
 from harness.tracking import outbox as mlflow_outbox
 from harness.tracking.connection import SHORT, default_uri, network_kind, open_client
 from harness.tracking.outbox import ACKS, Outbox, sync
-from harness.tracking.rows import Point, thinned
+from harness.tracking.rows import Point, read_plan, run_row, thinned
 from harness.types import InputError
 from tests.tracking.sweeps import POINTS, T0, commit_run, make_sweep, read_runs, write_plan
 
@@ -224,6 +227,37 @@ def test_the_report_is_the_summary_runs_artifact(out: Path) -> None:
     (summary,) = runs_of(out, kind="sweep")
     (page,) = (out / "mlartifacts" / summary.info.run_id).rglob("index.html")
     assert page.read_text(encoding="utf-8") == "<p>newer</p>"
+
+
+def test_the_private_page_is_uploaded_only_where_the_plan_says_so(out: Path) -> None:
+    sweep = make_sweep(out)
+    (sweep / "report" / PRIVATE).write_text("<p>a row</p>", encoding="utf-8")
+    (sweep / "report" / "figures").mkdir()
+    (sweep / "report" / "figures" / "plane.svg").write_text("<svg/>", encoding="utf-8")
+
+    def uploaded() -> set[str]:
+        Outbox(out, "tiny").finish(sweep)
+        (summary,) = runs_of(out, kind="sweep")
+        root = out / "mlartifacts" / summary.info.run_id / "artifacts" / "report"
+        return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+    assert uploaded() == {"index.html", "figures/plane.svg"}
+    plan = json.loads((sweep / "plan.json").read_text(encoding="utf-8"))
+    (sweep / "plan.json").write_text(json.dumps(plan | {"report": {"upload_texts": True}}), encoding="utf-8")
+    assert uploaded() == {"index.html", "figures/plane.svg", PRIVATE}
+
+
+def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
+    sweep = make_sweep(out)
+    plan = read_plan(sweep)
+    folder = next(path.parent for path in sweep.glob("*/result.json"))
+    failed = {**(store.load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
+    on_data = failed | {"config": failed["config"] | {"world": None, "data": {"path": "p.jsonl"}}}
+    shown = run_row(folder, on_data, plan).tags["harness.error"]
+    assert shown == "error; the traceback stands in errors.log of the sweep's folder"
+    asked = replace(plan, upload_texts=True)
+    for result, own in ((failed, plan), (on_data, asked)):
+        assert run_row(folder, result, own).tags["harness.error"].endswith("a private sentence")
 
 
 def test_a_damaged_journal_is_said_and_the_others_are_sent(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,8 @@ from harness.report.data.run_facts import REWARD_MODEL, read_all
 from harness.report.data.samples import read_samples
 from harness.report.data.series import telling_cells
 from harness.report.data.sweep import Sweep, read_sweep
+from harness.report.texts import Texts
+from harness.types import default_texts
 
 PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
 
@@ -28,7 +30,7 @@ class Material:
     """`headline` is the condition that the answer speaks of, `family` the setting it belongs to. `problems` are
     sentences about records that could not be read. `looks` are the objectives' colours, markers and lines.
     `types` are the divergence types by run key. `samples`
-    are the free-running samples of the cells `sampled`, by run key."""
+    are the free-running samples of the cells `sampled`, by run key. `texts` says what the page shows of texts."""
 
     sweep: Sweep
     cells: tuple[Cell, ...]
@@ -41,6 +43,7 @@ class Material:
     types: Types
     sampled: tuple[Cell, ...]
     samples: Mapping[str, Columns]
+    texts: Texts
 
     @cached_property
     def family(self) -> Family:
@@ -58,8 +61,11 @@ class Material:
         return any(cell.recorded for cell in self.cells)
 
 
-def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Material:
-    """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan."""
+def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Material:
+    """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan.
+
+    `texts`, one of `TEXTS`, stands for what the sweep's spec says of them.
+    """
     sweep = read_sweep(folder)
     facts, problems = read_all(sweep.runs, limit)
     cells = build_cells(sweep, facts)
@@ -74,7 +80,10 @@ def read_material(folder: Path, limit: int = PER_EXAMPLE_RUNS) -> Material:
     samples, more = read_samples(sampled)
     names = looks(run.objective for run in sweep.runs)
     told = (*problems, *more)
-    return Material(sweep, cells, conditions, families, headline, base, told, names, fired(facts), sampled, samples)
+    policy = Texts(texts or sweep.texts or default_texts(sweep.private), sweep.private)
+    return Material(
+        sweep, cells, conditions, families, headline, base, told, names, fired(facts), sampled, samples, policy
+    )
 
 
 def _sampled(headline: Condition, base: str) -> tuple[Cell, ...]:

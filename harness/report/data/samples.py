@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,14 +39,36 @@ def read_samples(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Array]], tu
     return found, told if damaged else ()
 
 
-def read_worst(run: Run) -> list[dict[str, str]]:
-    """Rows of `worst.parquet` as texts, in their order; none where the run kept none. OSError where it is damaged."""
+@dataclass(frozen=True, slots=True)
+class WorstPair:
+    """A row of `worst.parquet`. `row` of the data file is None, `group` empty where it is not known."""
+
+    split: str
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    row: int | None
+    group: str
+
+
+def row_of(table: Columns, place: int) -> int | None:
+    """The row of the data file that a row of a table comes from; None where it is not known."""
+    return int(table["row"][place]) if "row" in table else None
+
+
+def read_worst(run: Run) -> list[WorstPair]:
+    """The rows of `worst.parquet` in their order; none where the run kept none. OSError where it is damaged."""
     path = None if run.folder is None else run.folder / "worst.parquet"
     if path is None or not path.is_file():
         return []
     table = read_table(path)
+    groups = table.get("group", np.full(size(table), ""))
     names = ("split", "id", "prompt", "chosen", "rejected")
-    return [dict(zip(names, map(str, row), strict=True)) for row in zip(*(table[n] for n in names), strict=True)]
+    return [
+        WorstPair(**{name: str(table[name][i]) for name in names}, row=row_of(table, i), group=str(groups[i]))
+        for i in range(size(table))
+    ]
 
 
 def faults_of(samples: Mapping[str, Columns], cell: Cell) -> list[str]:

@@ -166,13 +166,22 @@ def leaf(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep folder: name, question, what the plan noted (dropped rows and the like), runs in spec order."""
+    """A sweep folder: name, question, what the plan noted (dropped rows and the like), runs in spec order.
+
+    `texts` is what the plan says that a report shows of texts, empty where it says nothing.
+    """
 
     folder: Path
     name: str
     question: str
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
+    texts: str = ""
+
+    @property
+    def private(self) -> bool:
+        """Whether any run is on pairs of a user's, whose texts are not ours to show."""
+        return any(run.config.get("data") is not None for run in self.runs)
 
     def count(self, status: str) -> int:
         """Number of runs with this status."""
@@ -208,9 +217,10 @@ def read_sweep(folder: Path) -> Sweep:
         runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
+        texts = str((plan.get("report") or {}).get("texts") or "")
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
-    return Sweep(folder, name, question, notes, runs)
+    return Sweep(folder, name, question, notes, runs, texts)
 
 
 def _run(found: Path | None, key: str, config: Mapping[str, Any]) -> Run:

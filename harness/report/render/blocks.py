@@ -10,12 +10,16 @@ from harness.report.render.figures import Picture
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One table field: main text, a smaller second line, a background colour and a mark colour (`#rrggbb` or empty)."""
+    """One table field: main text, a smaller second line, a background colour and a mark colour (`#rrggbb` or empty).
+
+    `quote`: the main text is a prompt, a response or a generated answer; `report/texts.py` alone makes such fields.
+    """
 
     main: str
     sub: str = ""
     shade: str = ""
     mark: str = ""
+    quote: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,12 @@ class Section:
     more: tuple[Block, ...] = ()
     more_title: str = "Details"
     pictures: tuple[Picture, ...] = field(init=False)
+
+    @property
+    def quotes(self) -> bool:
+        """Whether any field holds a text."""
+        tables = (block for block in (*self.blocks, *self.more) if isinstance(block, Table))
+        return any(one.quote for table in tables for row in table.rows for one in row)
 
     def __post_init__(self) -> None:
         found = tuple(block for block in (*self.blocks, *self.more) if isinstance(block, Picture))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from harness.identity import content_hash
 from harness.metrics.records import Bools, Columns
 from harness.metrics.statistics import cell_estimate, t_interval
 from harness.report.data.cells import Cell
 from harness.report.data.context import Material
-from harness.report.data.samples import FAULTS, REFERENCE, fault, of_type, rate, split_of
+from harness.report.data.samples import FAULTS, REFERENCE, fault, of_type, rate, row_of, split_of
 from harness.report.render.blocks import Field, Section, Table, given
-from harness.report.render.text import DASH, shorten, shown, visible
+from harness.report.render.text import DASH, shown, visible
 from harness.report.sections.degeneration import degeneration, faults_in
 
 ANSWERS = 6  # rows of the table of answers
@@ -97,7 +98,7 @@ def _answers(m: Material, cells: Sequence[Cell], judged: bool) -> Table | None:
     wrong = fault if judged else _made_badly
     seeds = [{run.seed: m.samples[run.key] for run in cell.runs if run.key in m.samples} for cell in picked]
     common = sorted(set.intersection(*map(set, seeds))) if seeds else []
-    if not common:
+    if not common or not m.texts.pairs:
         return None
     samples = [own[common[0]] for own in seeds]
     places = [{str(prompt): i for i, prompt in enumerate(own["prompt"])} for own in samples]
@@ -105,13 +106,14 @@ def _answers(m: Material, cells: Sequence[Cell], judged: bool) -> Table | None:
     reference = f"{REFERENCE}response" in samples[0]
     rows = []
     for prompt in prompts:
-        row = [Field(shorten(prompt), shorten(samples[0]["group"][places[0][prompt]], 40))]
+        first = places[0][prompt]
+        row = [*m.texts.pair(prompt, content_hash(prompt), row_of(samples[0], first), str(samples[0]["group"][first]))]
         if reference:
-            row.append(Field(shorten(samples[0][f"{REFERENCE}response"][places[0][prompt]])))
+            row.append(m.texts.field(samples[0][f"{REFERENCE}response"][first]))
         for own, place in zip(samples, places, strict=True):
-            row.append(Field(shorten(own["response"][place[prompt]]), wrong(own, place[prompt])))
+            row.append(m.texts.field(own["response"][place[prompt]], wrong(own, place[prompt])))
         rows.append(tuple(row))
-    header = ("Prompt", *(["reference"] if reference else []), *(cell.named for cell in picked))
+    header = (*m.texts.heads("prompt"), *(["reference"] if reference else []), *(cell.named for cell in picked))
     note = (
         f"Seed {common[0]}. Per question type the first prompts, in the order of the file, that {picked[0].named}"
         " answers badly, then any; what is wrong with an answer stands below it."

@@ -19,7 +19,7 @@ _SEED = re.compile(r"seed \d+: (?P<text>.*?)( \(rows? [\d, .]*\))?", re.DOTALL)
 
 def data(m: Material) -> Section | None:
     """What was trained on and measured on; None in the embedded world."""
-    if all(run.config.get("data") is None for run in m.sweep.runs):
+    if not m.sweep.private:
         return None
     findings = read_preflight(m.sweep.folder)
     warned = [f"{one['severity']}: {visible(_told(one))}" for one in findings if one["severity"] != "note"]

@@ -26,7 +26,7 @@ def provenance(m: Material) -> Section:
         cut = [f"\u2026 {len(lines) - LONGEST_SPEC} more lines in sweep.yaml"] if len(lines) > LONGEST_SPEC else []
         text = [visible_indented(_file_name(line)) for line in lines[:LONGEST_SPEC]] + cut
         more.append(Lines(tuple(text), "sweep.yaml, resolved"))
-    return Section("Provenance", "", (Lines(_lines(m.sweep)),), tuple(more), "Notes and spec")
+    return Section("Provenance", "", (Lines((*_lines(m.sweep), m.texts.said)),), tuple(more), "Notes and spec")
 
 
 def _file_name(line: str) -> str:

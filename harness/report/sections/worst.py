@@ -1,4 +1,4 @@
-"""The worst pairs with their texts, and why each ended where it did."""
+"""The worst pairs, and why each ended where it did."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from harness.report.data.cells import Cell
 from harness.report.data.context import Material
 from harness.report.data.run_facts import Facts
-from harness.report.data.samples import read_worst
+from harness.report.data.samples import WorstPair, read_worst
 from harness.report.data.series import worst as worst_cell
 from harness.report.data.sweep import Run
 from harness.report.render.blocks import Field, Section, Table, given
-from harness.report.render.text import number, shorten, visible
+from harness.report.render.text import number, visible
 from harness.report.sections.densities import noisiest
 
 SHOWN = 5
@@ -21,6 +21,8 @@ SHOWN = 5
 
 def worst(m: Material) -> Section | None:
     """Held-out pairs that the baseline ranks most wrongly under the headline; wrong labels it follows most strongly."""
+    if not m.texts.pairs:
+        return None
     held = _table(m, worst_cell(m.headline.by_objective.get(m.baseline, m.headline.cells)), "eval_clean")
     noisy = noisiest(m)
     train = None if noisy is None else _table(
@@ -28,31 +30,32 @@ def worst(m: Material) -> Section | None:
     )  # fmt: skip
     if held is None and train is None:
         return None
-    lead = "Texts are data, shown as they are; margins are log-probs of chosen minus rejected, in nats."
+    shown = "Texts are data, shown as they are; margins" if m.texts.quoted else "Margins"
+    lead = f"{shown} are log-probs of chosen minus rejected, in nats."
     return Section("The worst pairs", lead, given(held, train))
 
 
 def _table(m: Material, cell: Cell | None, split: str) -> Table | None:
-    """The pairs of the first seed that kept their texts."""
+    """The pairs of the first seed that kept any."""
     for run, facts in cell.recorded if cell is not None else ():
-        rows = [row for row in read_worst(run) if row["split"] == split][:SHOWN]
+        rows = [row for row in read_worst(run) if row.split == split][:SHOWN]
         if rows:
             assert cell is not None
             return _drawn(m, cell, run, facts, split, rows)
     return None
 
 
-def _drawn(m: Material, cell: Cell, run: Run, facts: Facts, split: str, rows: list[dict[str, str]]) -> Table:
+def _drawn(m: Material, cell: Cell, run: Run, facts: Facts, split: str, rows: list[WorstPair]) -> Table:
     held = split == "eval_clean"
     fields = []
     for row in rows:
-        margin, why = _held(facts, run, row["id"]) if held else _trained(facts, row["id"])
-        texts = (Field(shorten(row[name])) for name in ("chosen", "rejected"))
-        fields.append((Field(shorten(row["prompt"])), *texts, margin, Field(why)))
+        margin, why = _held(facts, run, row.id) if held else _trained(facts, row.id)
+        pair = m.texts.pair(row.prompt, row.id, row.row, row.group)
+        fields.append((*pair, m.texts.field(row.chosen), m.texts.field(row.rejected), margin, Field(why)))
     where = f"{cell.named}, {m.headline.title if held else visible(run.corruption_text)}, seed {run.seed}"
     caption = f"Held-out pairs ranked most wrongly: {where}" if held else f"Wrong labels followed most: {where}"
     chosen, rejected = ("chosen", "rejected") if held else ("labelled chosen (truly worse)", "labelled rejected")
-    return Table(caption, ("Prompt", chosen, rejected, "margin", "Why"), tuple(fields), look="text")
+    return Table(caption, (*m.texts.heads("id"), chosen, rejected, "margin", "Why"), tuple(fields), look="text")
 
 
 def _held(facts: Facts, run: Run, identity: str) -> tuple[Field, str]:

@@ -104,6 +104,7 @@ def provenance(study: Study) -> tuple[str, ...]:
     return (
         f"Study {str(study.about['key'])[:16]}; {quantity(len(keys), 'run key')}, digest {content_hash(keys)[:16]}; "
         f"trials and outcomes {content_hash(outcomes)[:16]}.",
+        "Texts of pairs and answers: none (not shown here).",
         "Beside this page: trials.csv, results.csv, costs.csv, tuned.csv, selection.csv; optuna.db holds the same "
         "trials for Optuna's own tools. Every run's folder holds its journal, records, provenance and result.",
     )
