@@ -72,8 +72,7 @@ class DataSpec:
     """
 
     path: str = ""  # a file, or a folder of files; a relative one counts from the spec's folder
-    # detected where empty: pairs: prompt, chosen, rejected | hh: whole dialogues | unpaired: one response a row
-    format: str = ""
+    format: str = ""  # a name that `harness formats` lists; empty: recognised by the rows, where that is certain
     sha256: str = ""  # content hash, filled in; given in a spec it is checked: the data must still be these
     limit: int = 0  # the first so many rows alone; 0: all. To try a large set first
     heldout: float = 0.2  # share of prompts held out of training and measured on
@@ -87,6 +86,9 @@ class DataSpec:
     heldout_split: str = ""  # the split to measure on, in place of a share of the prompts
     test: float = 0.0  # share of the prompts kept for the split `test`, on which no setting or checkpoint is chosen
     columns: str = ""  # other names of columns, a mapping {chosen: response_j, rejected: response_k}
+    pairs: str = "best_worst"  # of several answers to a prompt: best_worst | all | adjacent
+    pairs_per_prompt: int = 0  # at most so many pairs of one prompt, the first; 0: all
+    slices: str = ""  # columns that results are broken down by, a list [category, source]
 
 
 @dataclass(frozen=True, slots=True)

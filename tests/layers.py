@@ -50,6 +50,7 @@ LAYERS: tuple[dict[str, tuple[str, ...]], ...] = (
 EXCEPTIONS = {
     ("harness.config.load.*", "harness.data.pairs"): "the content hash of the user's file enters the run key",
     ("harness.config.load.*", "harness.data.files"): "a split that a folder lacks is named before anything runs",
+    ("harness.config.load.*", "harness.data.formats"): "the names that data.format may take are those of the registry",
     ("harness.config.load.*", "harness.data.hub"): "the commit of a hub data set enters the run key",
     ("harness", "harness.frames"): "the door for notebooks, `from harness import load`, opens on first use",
 }
@@ -95,6 +96,7 @@ TORCH_FREE = (
         "harness.objectives.registry*",
     ),
     *("harness.data", "harness.corruptions", "harness.corruptions.*", "harness.data.pairs", "harness.data.files"),
+    *("harness.data.formats", "harness.data.formats.*"),
     *("harness.data.rows", "harness.data.order", "harness.tracking*", "harness.report*"),
     *(
         "harness.sweep",

@@ -209,7 +209,7 @@ def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> No
         path.unlink()
     (out / "mlflow.db").write_bytes(schema.read_bytes())
     # MLflow keeps one store object per address and process, so another process looks at the new file.
-    script = "import sys; from pathlib import Path; from harness.tracking import outbox as m"
+    script = "import sys; from pathlib import Path; from harness.tracking import mlflow_outbox as m"
     script += "; sys.exit(m.sync(Path(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "tiny: everything delivered\n"), done.stderr
