@@ -20,7 +20,9 @@ LATER_FIELDS = (
     ("evaluation", "gradient_probe", 0),
     ("evaluation", "keep", ""),
     ("data", "test", 0.0),
-    *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns")),
+    *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns", "slices")),
+    ("data", "pairs", "best_worst"),
+    ("data", "pairs_per_prompt", 0),
     ("training", "mode", "strict"),
 )
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.

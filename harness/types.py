@@ -72,8 +72,7 @@ class DataSpec:
     """
 
     path: str = ""  # a file, or a folder of files; relative to the spec's folder
-    # empty: detected | pairs: prompt, chosen, rejected | hh: whole dialogues | unpaired: one response per row
-    format: str = ""
+    format: str = ""  # a name that `harness formats` lists; empty: recognised by the rows, where that is certain
     sha256: str = ""  # content hash, filled in; if a spec sets it, the data must match
     limit: int = 0  # use only the first N rows; 0: all. For trying out a large set
     heldout: float = 0.2  # share of prompts held out of training and measured on
@@ -87,6 +86,9 @@ class DataSpec:
     heldout_split: str = ""  # the split to measure on, instead of a share of the prompts
     test: float = 0.0  # share of the prompts reserved for the split `test`, never used to choose settings
     columns: str = ""  # names of your columns, a mapping {chosen: response_j, rejected: response_k}
+    pairs: str = "best_worst"  # pairs made of several answers to a prompt: best_worst | all | adjacent
+    pairs_per_prompt: int = 0  # keep at most the first N pairs of a prompt; 0: all
+    slices: str = ""  # columns by which results are broken down, a list [category, source]
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,16 @@ def data_axes(
 
 
 def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str, Node]:
-    """The section with `columns` as the text that a DataSpec holds, and what cannot stand together noted."""
+    """The section with `columns` and `slices` as the texts that a DataSpec holds; what cannot be used is noted."""
+    from harness.data.formats import FORMATS  # loaded only by specs with real data
+
     out = dict(given)
+    form = given.get("format")
+    if form is not None and isinstance(form.value, str) and form.value and form.value not in FORMATS:
+        known = f"expected a form that `harness formats` lists{suggestion(form.value, FORMATS)}"
+        problems.append(f"{form.where} {key}.format: {shown(form.value)}; {known}")
+    if "slices" in given and isinstance(given["slices"].value, tuple):
+        out["slices"] = Node(_slices(given["slices"], f"{key}.slices", problems), given["slices"].where)
     if "columns" in given and isinstance(given["columns"].value, dict):
         out["columns"] = Node(_columns(given["columns"], f"{key}.columns", problems), given["columns"].where)
     elif "columns" in given and isinstance(given["columns"].value, str) and given["columns"].value:
@@ -66,6 +74,16 @@ def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str,
             _columns(Node(table, given["columns"].where), f"{key}.columns", problems), given["columns"].where
         )
     return out
+
+
+def _slices(node: Node, key: str, problems: list[str]) -> str:
+    """A list of columns as one text, in the order given."""
+    assert isinstance(node.value, tuple)
+    names = [plain(child) for child in node.value]
+    for name, child in zip(names, node.value, strict=True):
+        if not isinstance(name, str) or not name or "," in name or names.count(name) > 1:
+            problems.append(f"{child.where} {key}: {shown(name)}; expected column names without a comma, each once")
+    return ", ".join(map(str, names))
 
 
 def _columns(node: Node, key: str, problems: list[str]) -> str:

@@ -63,7 +63,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "data": {
         "path": P(None, "text"),
-        "format": P(None, "choice", choices=("pairs", "hh", "unpaired", "")),
+        "format": P(None, "text"),  # one of `harness formats`, checked in `spec/data.py`
         "sha256": P(None, "text"),
         "limit": _int(0, 1_000_000_000),
         "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
@@ -72,7 +72,9 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "max_prompt_length": _int(1, 1_000_000),
         "max_response_length": _int(0, 1_000_000),
         "test": P(None, "float", 0, 1, high_open=True),
-        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns"), P(None, "text")),
+        "pairs": P(None, "choice", choices=("best_worst", "all", "adjacent")),
+        "pairs_per_prompt": _int(0, 1_000_000),
+        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns", "slices"), P(None, "text")),
     },
     "model": {
         "kind": P(None, "choice", choices=("tiny",)),

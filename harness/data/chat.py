@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from harness.data.files import RowError
+from harness.data.transcripts import Turn
 
-# (turns before the answers as (role, content), chosen answer, rejected answer) -> (prompt, chosen, rejected) texts.
-Render = Callable[[Sequence[tuple[str, str]], str, str], tuple[str, str, str]]
+# (turns before the answers, chosen answer, rejected answer) -> (prompt, chosen, rejected) texts.
+Render = Callable[[Sequence[Turn], str, str], tuple[str, str, str]]
 
 
-def chat_texts(tokenizer: Any, context: Sequence[tuple[str, str]], *answers: str) -> tuple[str, ...]:
+def chat_texts(tokenizer: Any, context: Sequence[Turn], *answers: str) -> tuple[str, ...]:
     """The prompt and each answer as the template of a transformers `tokenizer` writes them, special tokens included.
 
     prompt + answer is the whole conversation up to and including the end-of-sequence token of the answer, where the
@@ -21,7 +22,7 @@ def chat_texts(tokenizer: Any, context: Sequence[tuple[str, str]], *answers: str
     """
     if not getattr(tokenizer, "chat_template", None):
         raise RowError("template", "chosen", "the model's tokenizer has no chat template; set model.template: none")
-    messages = [{"role": role, "content": content} for role, content in context]
+    messages = [dict(turn) for turn in context]
     prompt = _written(tokenizer, messages, add_generation_prompt=True)
     texts = [prompt]
     for field, answer in zip(("chosen", "rejected"), answers, strict=False):
@@ -37,7 +38,7 @@ def chat_texts(tokenizer: Any, context: Sequence[tuple[str, str]], *answers: str
     return tuple(texts)
 
 
-def _written(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any) -> str:
+def _written(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
     from jinja2 import TemplateError
 
     try:
@@ -49,7 +50,7 @@ def _written(tokenizer: Any, messages: Sequence[dict[str, str]], **options: Any)
 def chat_renderer(tokenizer: Any) -> Render:
     """`chat_texts` of one tokenizer for pairs of answers."""
 
-    def render(context: Sequence[tuple[str, str]], chosen: str, rejected: str) -> tuple[str, str, str]:
+    def render(context: Sequence[Turn], chosen: str, rejected: str) -> tuple[str, str, str]:
         prompt, good, bad = chat_texts(tokenizer, context, chosen, rejected)
         return prompt, good, bad
 

@@ -1,64 +1,76 @@
-"""Files of preference rows as bytes and as raw rows: JSONL, gzip of it, or Parquet, told apart by their first bytes.
+"""Files of preference rows as raw rows: JSONL, JSON arrays, CSV and TSV, Parquet; gzip and zstd told by first bytes.
 
-A folder stands for the files in it, those of one split: `train-00000-of-00002.parquet` and `train.jsonl.gz` are of
-the split `train`. Scripts beside them are never run.
+A folder stands for the files of one split. The split is named by the file (`train-00000-of-00002.parquet`,
+`train.jsonl.gz`) or, where the file has only a number or a general name, by its folder (`default/train/0000.parquet`).
+Scripts beside them are never run.
 """
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
+from harness.data.raw_rows import (
+    BOM,
+    MAX_ROW_BYTES,
+    Bytes,
+    RawRow,
+    RowError,
+    array_rows,
+    json_rows,
+    parquet_rows,
+    table_rows,
+)
 from harness.text import suggestion
 from harness.types import InputError
 
-MAX_ROW_BYTES = 1_000_000
-_GZIP, _PARQUET, _BOM = b"\x1f\x8b", b"PAR1", b"\xef\xbb\xbf"
+__all__ = ["MAX_ROW_BYTES", "RawRow", "RowError", "content_sha256", "read_rows", "split_files"]
+
+_GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_DATA_FILE = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5})?\.(?P<kind>parquet|jsonl|json)(\.gz)?")
-
-
-class RowError(Exception):
-    """One row cannot be used. `kind` groups faults in notes, `field` may be empty, `why` is for the user."""
-
-    def __init__(self, kind: str, field: str, why: str) -> None:
-        self.kind, self.field, self.why = kind, field, why
-        super().__init__(f"{field}: {why}" if field else why)
-
-
-@dataclass(frozen=True, slots=True)
-class RawRow:
-    """Row `number` of a source (from 1; the line in a JSONL file) with its fields, or what is wrong with it.
-
-    `place` says where a user finds it, `prefs.jsonl:12`; in a folder of files `number` runs on from file to file.
-    """
-
-    number: int
-    value: Mapping[str, Any] | RowError
-    place: str = ""
+# A shard may carry a hash of its content, `train-00000-of-00002-1f0e5c9a77b3d2e4.parquet`.
+_DATA_FILE = re.compile(
+    r"(?P<split>.+?)(-\d{5}-of-\d{5}(-[0-9a-f]{8,})?)?\.(?P<kind>parquet|jsonl|ndjson|json|csv|tsv)(\.gz|\.zst)?"
+)
+_TABLES = ("csv", "tsv")
+# What `datasets` and LLaMA-Factory write about data sets, beside them.
+_ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
+_SPLIT_WORD = re.compile(
+    r"(?:^|[-_. ])(train|training|test|testing|eval|evaluation|valid|validation|val|dev)(?:$|[-_. ])"
+)
+_NUMBERED = re.compile(r"(?:(?P<word>part|shard|chunk|data|file)[-_.]?)?\d{4,}([-_.][0-9a-f-]{8,}.*)?")
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+def _open(path: Path) -> Iterator[Bytes]:
     """The decompressed bytes of `path`. Raises InputError for a file that is absent, unreadable or damaged."""
+    packing = ""
     try:
         with path.open("rb") as raw:
-            if raw.peek(2)[:2] == _GZIP:
+            head = raw.peek(4)[:4]
+            if head[:2] == _GZIP:
                 with gzip.GzipFile(fileobj=raw) as unpacked:
                     yield unpacked
+            elif head == _ZSTD:
+                import pyarrow as pa
+
+                packing = "zstd"
+                with pa.CompressedInputStream(pa.PythonFile(raw, mode="r"), "zstd") as stream:
+                    yield io.BufferedReader(stream, 1 << 16)
             else:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"data.path: {path} is a damaged gzip file ({error}); fetch it again") from error
     except OSError as error:
+        if packing and error.errno is None:  # Arrow's own errors carry no number
+            raise InputError(f"data.path: {path} is a damaged {packing} file ({error}); fetch it again") from error
         raise InputError(f"data.path: cannot read {path}: {error.strerror or error}") from error
 
 
@@ -72,7 +84,7 @@ def content_sha256(path: str | Path) -> str:
     digest = hashlib.sha256()
     if path.is_dir():
         for file in _data_files(path):
-            name = file.relative_to(path).as_posix().removesuffix(".gz")
+            name = file.relative_to(path).as_posix().removesuffix(".gz").removesuffix(".zst")
             digest.update(f"{name} {content_sha256(file)}\n".encode())
         return digest.hexdigest()
     with _open(path) as handle:
@@ -82,14 +94,35 @@ def content_sha256(path: str | Path) -> str:
 
 
 def _data_files(folder: Path) -> list[Path]:
-    """The data files below a folder in order of their names; what else lies there is no data."""
+    """The data files below a folder in order of their names; what else lies there is no data.
+
+    Tables (CSV, TSV) are data only where no other form lies there: results and labels often stand beside a data set.
+    """
     inside = [path for path in folder.rglob("*") if not any(p.startswith(".") for p in path.relative_to(folder).parts)]
-    files = sorted((p for p in inside if p.is_file() and _DATA_FILE.fullmatch(p.name)), key=Path.as_posix)
+    named = {path: match for path in inside if path.is_file() and (match := _DATA_FILE.fullmatch(path.name))}
+    files = [path for path in named if path.name not in _ABOUT]
+    files = [path for path in files if named[path]["kind"] not in _TABLES] or files
     if not files:
         arrow = any(path.suffix == ".arrow" for path in inside)
         hint = "; Arrow files of save_to_disk: write them again with to_parquet" if arrow else ""
-        raise InputError(f"data.path: {folder} holds no data file; expected .parquet, .jsonl or .jsonl.gz{hint}")
-    return files
+        raise InputError(
+            f"data.path: {folder} holds no data file; expected .parquet, .jsonl, .json, .csv or .tsv, the latter also "
+            f"as .gz or .zst{hint}"
+        )
+    return sorted(files, key=Path.as_posix)
+
+
+def _split_of(file: Path, folder: Path) -> str:
+    """The split that a data file belongs to: named by the file, by a folder above it, or `train` where none is."""
+    stem = str(_DATA_FILE.fullmatch(file.name)["split"])  # type: ignore[index]
+    if _SPLIT_WORD.search(stem):
+        return stem
+    above = reversed(file.relative_to(folder).parts[:-1])
+    if named := next((part for part in above if _SPLIT_WORD.search(part)), ""):
+        return named
+    if numbered := _NUMBERED.fullmatch(stem):
+        return numbered["word"] or "train"
+    return stem
 
 
 def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Path]:
@@ -104,7 +137,7 @@ def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Pa
         return [path]
     by_split: dict[str, list[Path]] = {}
     for file in _data_files(path):
-        by_split.setdefault(_DATA_FILE.fullmatch(file.name)["split"], []).append(file)  # type: ignore[index]
+        by_split.setdefault(_split_of(file, path), []).append(file)
     names = ", ".join(sorted(by_split)[:20])
     if not split and len(by_split) > 1:
         raise InputError(f"data.path: {path} holds the splits {names}; name one as {key}")
@@ -114,60 +147,16 @@ def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Pa
     kinds = {_DATA_FILE.fullmatch(file.name)["kind"] == "parquet" for file in files}  # type: ignore[index]
     if len(kinds) > 1:
         raise InputError(f"data.path: {path} holds Parquet and JSON files of one split; keep one form")
+    unpacked = [file.with_name(file.name.removesuffix(".gz").removesuffix(".zst")) for file in files]
+    if twice := next((file for file in unpacked if unpacked.count(file) > 1), None):
+        raise InputError(f"data.path: {path} holds {twice.name} packed in two ways; keep one of them")
     return files
 
 
-def _json_row(line: bytes) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise RowError("not_utf8", "", f"not UTF-8 at byte {error.start} of the line") from error
-    except (ValueError, RecursionError) as error:
-        raise RowError("bad_json", "", f"not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise RowError("bad_json", "", f"expected one JSON object per line, got {type(row).__name__}")
-    return row
-
-
-def _json_rows(handle: BinaryIO | gzip.GzipFile) -> Iterator[RawRow]:
-    """A row a line. Blank lines are no rows. A line beyond the limit is passed over without being held in memory."""
-    number = 0
-    while line := handle.readline(MAX_ROW_BYTES + 2):
-        number += 1
-        if len(line) > MAX_ROW_BYTES + 1:
-            while line and not line.endswith(b"\n"):
-                line = handle.readline(MAX_ROW_BYTES)
-            yield RawRow(number, RowError("row_too_long", "", f"longer than {MAX_ROW_BYTES:,} bytes"))
-            continue
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if line.strip():
-            try:
-                yield RawRow(number, _json_row(line))
-            except RowError as fault:
-                yield RawRow(number, fault)
-
-
-def _parquet_rows(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(path) as table:
-            names = table.schema_arrow.names
-            wanted = [name for name in names if name in columns]
-            unread: dict[str, None] = dict.fromkeys(name for name in names if name not in columns)
-            number = 0
-            for batch in table.iter_batches(batch_size=1024, columns=wanted):
-                for row in batch.to_pylist() if wanted else [{} for _ in range(batch.num_rows)]:
-                    number += 1
-                    yield RawRow(number, {**unread, **row})
-    except pa.ArrowException as error:
-        raise InputError(f"data.path: {path} is a damaged Parquet file ({error}); fetch it again") from error
-
-
-def read_rows(path: str | Path, columns: tuple[str, ...], split: str = "") -> Iterator[RawRow]:
+def read_rows(path: str | Path, columns: Mapping[str, str], split: str = "") -> Iterator[RawRow]:
     """The raw rows of a file or of a folder's `split`, in order. Of Parquet only `columns` are read, others are None.
+
+    `columns` maps each name to the kinds of value it may hold (`harness.data.formats`), which CSV cells need.
 
     Raises InputError for a file that is absent, unreadable, damaged as a whole, or UTF-16, and as `split_files` does.
     """
@@ -180,13 +169,36 @@ def read_rows(path: str | Path, columns: tuple[str, ...], split: str = "") -> It
         passed += last
 
 
-def _file_rows(path: Path, columns: tuple[str, ...]) -> Iterator[RawRow]:
+def _kind(path: Path) -> str:
+    """The form that a file's name states, e.g. `tsv`; empty where it states none."""
+    match = _DATA_FILE.fullmatch(path.name)
+    return str(match["kind"]) if match else ""
+
+
+def _is_array(head: bytes) -> bool:
+    """Whether a file that begins with `head` is one JSON array, not JSONL whose first row is a list."""
+    if not head.startswith(b"["):
+        return False
+    line, _, rest = head.partition(b"\n")
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return True
+    return not rest.strip()
+
+
+def _file_rows(path: Path, columns: Mapping[str, str]) -> Iterator[RawRow]:
     with _open(path) as handle:
-        head = handle.read(4)
-        if head.startswith(_UTF16):
-            raise InputError(f"data.path: {path} is UTF-16; save it as UTF-8")
-        if head == _PARQUET:
-            yield from _parquet_rows(path, columns)
+        head = handle.read(4096)
+    if head.startswith(_UTF16):
+        raise InputError(f"data.path: {path} is UTF-16; save it as UTF-8")
+    if head.startswith(_PARQUET):
+        yield from parquet_rows(path, columns)
+        return
+    with _open(path) as handle:
+        if _is_array(head.removeprefix(BOM).lstrip()):
+            yield from array_rows(handle, path)
+        elif _kind(path) in _TABLES:
+            yield from table_rows(handle, path, columns, "\t" if _kind(path) == "tsv" else ",")
         else:
-            handle.seek(0)
-            yield from _json_rows(handle)
+            yield from json_rows(handle)

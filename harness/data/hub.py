@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from harness.data.files import RawRow
 from harness.types import DataSpec, InputError
@@ -39,7 +39,7 @@ def resolve(hub: str, revision: str) -> str:
     return str(found)
 
 
-def hub_rows(spec: DataSpec, columns: tuple[str, ...], split: str) -> Iterator[RawRow]:
+def hub_rows(spec: DataSpec, columns: Mapping[str, str], split: str) -> Iterator[RawRow]:
     """The rows of one split of a hub data set at the commit `spec.sha256`; other columns come as None.
 
     Raises InputError where it cannot be had, or has several splits and none is named.

@@ -6,100 +6,41 @@ No row is left out in silence: what was dropped, kept twice or looks odd comes b
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
 
 from harness.data.chat import Render
-from harness.data.files import MAX_ROW_BYTES, RawRow, RowError, content_sha256, read_rows
-from harness.data.formats import FIELDS, FORMATS, Form, detect, paired, parse_columns, renamed, row_texts
-from harness.data.notes import Note, make_note, oddities, overlap
-from harness.identity import content_hash, uniform
+from harness.data.files import RawRow, RowError, content_sha256, read_rows
+from harness.data.formats import COLUMNS, FORMATS
+from harness.data.formats.columns import listed, parse_columns, renamed
+from harness.data.formats.ranked import RULES
+from harness.data.formats.recognise import ALL, HEAD, fit, look, misfit, recognise
+from harness.data.formats.row import Format
+from harness.data.notes import ALONE, DROPPED, JUDGED, REFUSED, Note, make_note, oddities, overlap, reading_notes
+from harness.data.reading import Reader
+from harness.identity import uniform
 from harness.text import suggestion
 from harness.types import DataSpec, InputError, PreferencePair
 
 __all__ = ["FORMATS", "Note", "PairTable", "content_sha256", "overlap", "read_pairs", "split"]
 
-_CHANGES_MEANING = ("tools", "images")  # columns that change what a pair means elsewhere
-_UNNAMED = 12  # of so many unused columns the names are given
 _SHOWN_PROBLEMS = 20
-
-# Why a row is dropped, by fault kind. Kinds in _REFUSED say that the file as a whole is not what was meant, so they
-# are errors under either policy.
-_DROPPED = {
-    "bad_json": "not a JSON object",
-    "not_utf8": "not UTF-8",
-    "bad_text": "NUL or a lone surrogate in the text",
-    "missing_field": "a field is missing",
-    "wrong_type": "a field is not text",
-    "bad_number": "a score is not a finite number",
-    "bad_label": "a label is not true or false",
-    "empty": "an empty prompt or response",
-    "identical": "chosen equals rejected",
-    "no_prompt": "no prompt, and chosen and rejected share no first words",
-    "transcript": "no dialogue that ends in an assistant turn",
-    "diverged": "the two dialogues differ before their last assistant turn",
-}
-_REFUSED = ("row_too_long", "conversation", "mixed", "template")
+_SHOWN_ROWS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class PairTable:
     """The usable pairs of a file in file order, and notes on the rest. `rows` counts all rows that were read.
 
-    `templated`: the texts were written by a chat template, special tokens and all.
+    `templated`: the texts were written by a chat template, special tokens and all. `form` names the form they had.
     """
 
     pairs: tuple[PreferencePair, ...]
     notes: tuple[Note, ...]
     rows: int
     templated: bool = False
-
-
-def _number(row: Mapping[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None:
-        return None
-    # The bound keeps float() and the difference of two scores finite (JSON integers have no limit of their own).
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= 1e300:
-        raise RowError("bad_number", name, f"expected a finite number, got {repr(value)[:40]}")
-    return float(value)
-
-
-def _pair(number: int, row: Mapping[str, Any], form: Form, render: Render | None) -> PreferencePair:
-    """The pair of one row, with its content hash as id. Raises RowError."""
-    texts = row_texts(row, form, render)
-    size = 0
-    for name, text in zip(("prompt", "chosen", "rejected"), texts, strict=True):
-        if not text.strip():
-            raise RowError("empty", name, "empty")
-        try:
-            size += len(text.encode("utf-8"))
-        except UnicodeEncodeError as error:
-            at = len(text[: error.start].encode("utf-8"))
-            raise RowError("bad_text", name, f"lone surrogate at byte {at} of the text") from error
-        if (at := text.find("\0")) >= 0:
-            raise RowError("bad_text", name, f"NUL at byte {len(text[:at].encode('utf-8'))} of the text")
-    if size > MAX_ROW_BYTES:
-        raise RowError("row_too_long", "", f"longer than {MAX_ROW_BYTES:,} bytes")
-    prompt, chosen, rejected = texts
-    if chosen == rejected:
-        raise RowError("identical", "rejected", "equal to chosen")
-    scores = {name: _number(row, name) for name in ("score_chosen", "score_rejected")}
-    gold, high, low = _number(row, "gold_margin"), *scores.values()
-    if gold is None and high is not None and low is not None:
-        gold = high - low
-    known = {name: score for name, score in scores.items() if score is not None}
-    return PreferencePair(
-        id=content_hash(texts),
-        prompt=prompt,
-        chosen=chosen,
-        rejected=rejected,
-        source=form.format,
-        gold_margin=gold,
-        meta={"prompt_id": content_hash(prompt), "row": number, **known},
-    )
+    form: str = "pairs"
 
 
 def source(spec: DataSpec) -> str:
@@ -107,116 +48,145 @@ def source(spec: DataSpec) -> str:
     return spec.path or spec.hub
 
 
-def _listed(names: Iterable[str], limit: int = 20) -> str:
-    """Column names for a message: they are data, so `ascii` keeps marks that a terminal would obey out of it."""
-    names = sorted(names)
-    told = [(name if name.isprintable() else ascii(name))[:40] for name in names[:limit]]
-    return ", ".join(told) + (", ..." if len(names) > limit else "")
-
-
-def _refuse(
-    spec: DataSpec, form: Form, faults: Sequence[tuple[RawRow, RowError]], columns: set[str], total: int
-) -> None:
-    """Raise InputError for a source that cannot be used as a whole, or for its bad rows where the policy says so."""
-    where, mapping = source(spec), parse_columns(spec.columns)
-    if lost := [theirs for ours, theirs in mapping.items() if ours not in columns and columns]:
-        found = _listed({mapping.get(name, name) for name in columns})
-        raise InputError(f"data.columns: {where} has no column {', '.join(lost)}; found {found}")
-    needed = ("prompt", "completion", "label") if form.format == "unpaired" else ("chosen", "rejected")
-    if lost := [name for name in needed if name not in columns and columns]:
-        raise InputError(
-            f"{where}: column{'s' * (len(lost) > 1)} {', '.join(lost)} missing; found {_listed(columns)}; "
-            + (
-                "needed: prompt, completion and label"
-                if form.format == "unpaired"
-                else "needed: chosen and rejected, and prompt unless both contain it"
-            )
-            + "; map other names with data.columns"
-        )
-    bad = [(raw, fault) for raw, fault in faults if spec.on_bad_row == "error" or fault.kind in _REFUSED]
-    if bad:
-        more = [f"{where}: and {len(bad) - _SHOWN_PROBLEMS} more"] if len(bad) > _SHOWN_PROBLEMS else []
-        raise InputError(*(f"{raw.place}: {fault}" for raw, fault in bad[:_SHOWN_PROBLEMS]), *more)
-    if len(faults) == total:
-        kinds = Counter(_DROPPED[fault.kind] for _, fault in faults)
-        why = "; ".join(f"{count}: {text}" for text, count in kinds.items())
-        raise InputError(f"{where}: no usable pair in {total} rows{f' ({why})' if why else ''}")
-
-
-def _raw_rows(spec: DataSpec, split: str) -> Iterable[RawRow]:
+def _check_mapping(spec: DataSpec, columns: set[str]) -> None:
+    """Raise InputError for `data.columns` or `data.slices` that name a column which no row has."""
     mapping = parse_columns(spec.columns)
-    wanted = tuple(dict.fromkeys([*FIELDS, *mapping.values()]))
-    if spec.path:
-        return renamed(read_rows(spec.path, wanted, split), mapping)
-    from harness.data.hub import hub_rows
+    found = listed({mapping.get(name, name) for name in columns})
+    if lost := [theirs for ours, theirs in mapping.items() if ours not in columns and columns]:
+        raise InputError(f"data.columns: {source(spec)} has no column {', '.join(lost)}; found {found}")
+    wanted = spec.slices.split(", ") if spec.slices else []
+    if lost := [name for name in wanted if name not in columns and columns]:
+        raise InputError(f"data.slices: {source(spec)} has no column {', '.join(lost)}; found {found}")
 
-    return renamed(hub_rows(spec, wanted, split), mapping)
+
+def _refuse(reader: Reader) -> None:
+    """Raise InputError for a source that cannot be used as a whole, or for its bad rows where the policy says so."""
+    spec, where = reader.spec, source(reader.spec)
+    faults = [(raw, fault) for raw, fault in reader.faults if fault.kind not in JUDGED]
+    bad = [(raw, fault) for raw, fault in faults if spec.on_bad_row == "error" or fault.kind in REFUSED]
+    if bad:
+        alike: dict[str, list[RawRow]] = {}
+        for raw, fault in bad:
+            alike.setdefault(str(fault), []).append(raw)
+        lines = [f"{rows[0].place}: {text}{_also(rows[1:])}" for text, rows in alike.items()]
+        more = [f"{where}: and {len(lines) - _SHOWN_PROBLEMS} more kinds"] if len(lines) > _SHOWN_PROBLEMS else []
+        raise InputError(*lines[:_SHOWN_PROBLEMS], *more)
+    if not reader.pairs:
+        kinds: dict[str, list[tuple[RawRow, RowError]]] = {}
+        for raw, fault in reader.faults:
+            kinds.setdefault(DROPPED[fault.kind], []).append((raw, fault))
+        why = "; ".join(f"{len(rows)}: {text}, first {rows[0][0].place}: {rows[0][1]}" for text, rows in kinds.items())
+        why = "; ".join(filter(None, [why, f"{len(reader.alone)}: {ALONE}" if reader.alone else ""]))
+        read_as = f", read as {reader.form.name} ({why}); expected {reader.form.doc}; {ALL}" if reader.rows else ""
+        raise InputError(f"{where}: no usable pair in {reader.rows} rows{read_as}")
+
+
+def _also(rows: Sequence[RawRow]) -> str:
+    """That more rows have the same fault, the first of them by number."""
+    if not rows:
+        return ""
+    shown = ", ".join(str(raw.number) for raw in rows[:_SHOWN_ROWS]) + (", ..." if len(rows) > _SHOWN_ROWS else "")
+    return f"; the same in {len(rows)} more row{'s' * (len(rows) > 1)} ({shown})"
+
+
+def _raw_rows(spec: DataSpec, split: str) -> Iterator[RawRow]:
+    """The rows of the source under our field names, the first `limit` of them."""
+    mapping = parse_columns(spec.columns)
+    slices = dict.fromkeys(spec.slices.split(", "), "text") if spec.slices else {}
+    wanted = slices | COLUMNS | {theirs: COLUMNS.get(ours, "text") for ours, theirs in mapping.items()}
+    if spec.path:
+        rows: Iterable[RawRow] = read_rows(spec.path, wanted, split)
+    else:
+        from harness.data.hub import hub_rows
+
+        rows = hub_rows(spec, wanted, split)
+    return islice(renamed(rows, mapping), spec.limit or None)
+
+
+def _form(spec: DataSpec, head: Sequence[RawRow]) -> Format:
+    """The form that the spec names, or that the first rows have. Raises InputError for rows without its columns."""
+    rows = [raw.value for raw in head if isinstance(raw.value, Mapping)]
+    if not rows:
+        return FORMATS[spec.format or "pairs"]
+    if not spec.format:
+        try:
+            return recognise(head, FORMATS, source(spec))
+        except InputError:
+            _check_mapping(spec, {name for row in rows for name in row})  # the likelier mistake
+            raise
+    form = FORMATS[spec.format]
+    found = fit(form, head)
+    if found.missing:
+        _check_mapping(spec, {name for row in rows for name in row})
+        raise InputError(misfit(form, found, head, source(spec)))
+    return form
 
 
 def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None = None) -> PairTable:
     """The pairs of a file, a folder of files or a hub data set, and notes on what was dropped or looks odd.
 
-    `spec.format`: `pairs` has prompt, chosen and rejected as text or as lists of {role, content}, written by `render`
-    (a chat template) or as `harness.data.transcripts` says; without a prompt, chosen and rejected begin with it. `hh`
-    has whole transcripts. `unpaired` has prompt, completion and label (`harness.data.formats.paired`). Empty: detected.
-    `spec.limit` takes the first rows. `split` stands for `spec.split`.
+    `spec.format` names a row of `FORMATS`; empty: recognised by the first rows, or an InputError where that is not
+    certain. Turns are written by `render` (a chat template) or as Human: and Assistant: turns. Several answers to a
+    prompt become pairs by `spec.pairs`. `spec.limit` takes the first rows. `split` stands for `spec.split`.
 
-    Rows that are broken, empty or identical are dropped and counted under `on_bad_row: drop`; under `error` they
-    raise InputError with a line each. Malformed lists of messages, text mixed with lists, rows that a chat template
-    cannot write and rows beyond 1 MB are errors under either policy, and so is a source without a usable pair.
+    Rows that are broken, empty, identical or of no use as pairs are dropped and counted under `on_bad_row: drop`;
+    under `error` they raise InputError with a line for each kind of fault. Ties are dropped and counted under either.
+    Malformed lists of messages, text mixed with lists, rows that a chat template cannot write and rows beyond 1 MB are
+    errors under either policy, and so is a source without a usable pair.
     """
     for name, value, allowed in (
-        ("format", spec.format or FORMATS[0], FORMATS),
+        ("format", spec.format or "pairs", tuple(FORMATS)),
         ("on_bad_row", spec.on_bad_row, ("drop", "error")),
+        ("pairs", spec.pairs, tuple(RULES)),
     ):
         if value not in allowed:
-            raise InputError(f"data.{name}: '{value}' is not {' or '.join(allowed)}{suggestion(value, allowed)}")
-    raws = list(islice(_raw_rows(spec, spec.split if split is None else split), spec.limit or None))
-    rows = [raw.value for raw in raws if not isinstance(raw.value, RowError)]
-    columns = {name for row in rows for name in row}
-    form, total, notes = detect(rows, spec.format), len(raws), list[Note]()
-    if form.format == "unpaired" and {"prompt", "completion", "label"} <= columns:
-        raws, notes = paired(raws)
-    pairs: list[PreferencePair] = []
-    faults: list[tuple[RawRow, RowError]] = []
-    for raw in raws:
-        try:
-            if isinstance(raw.value, RowError):
-                raise raw.value
-            pairs.append(_pair(raw.number, raw.value, form, render))
-        except RowError as error:
-            faults.append((raw, error))
-    _refuse(spec, form, faults, columns, len(raws))
-    notes += _file_notes(form, columns, len(pairs), render is not None)
+            known = " or ".join(allowed) if name != "format" else "a form that harness formats lists"
+            raise InputError(f"data.{name}: '{value}' is not {known}{suggestion(value, allowed)}")
+    asked = spec.split if split is None else split
+    reader = _read(spec, render, asked, has_prompt=False)
+    if reader is None:  # a later row has a prompt, so all should
+        reader = _read(spec, render, asked, has_prompt=True)
+    assert reader is not None
+    reader.settle_groups()
+    _check_mapping(spec, reader.columns)
+    _refuse(reader)
+    templated = render is not None
+    notes = (
+        [make_note("unpaired", reader.alone, f"of {reader.rows} completions dropped: {ALONE}")] if reader.alone else []
+    )
+    notes += reading_notes(
+        reader.form, spec, reader.columns, reader.conversations, len(reader.pairs), reader.rows, templated
+    )
     by_kind: defaultdict[str, list[int]] = defaultdict(list)
-    for raw, fault in faults:
+    for raw, fault in reader.faults:
         by_kind[fault.kind].append(raw.number)
     for kind, numbers in by_kind.items():
-        much = ", more than 1 %" if kind == "identical" and len(numbers) > 0.01 * total else ""
-        notes.append(make_note(kind, numbers, f"of {total} rows dropped{much}: {_DROPPED[kind]}"))
-    named, repeated = _named(pairs)
+        much = ", more than 1 %" if kind == "identical" and len(numbers) > 0.01 * reader.rows else ""
+        notes.append(make_note(kind, numbers, f"of {reader.rows} rows dropped{much}: {DROPPED[kind]}"))
+    if reader.capped:
+        text = f"pairs left out: their prompt has data.pairs_per_prompt ({spec.pairs_per_prompt}) already"
+        notes.append(make_note("over_cap", reader.capped, text))
+    named, repeated = _named(reader.pairs)
     if repeated:
         notes.append(make_note("duplicate", repeated, "pairs repeat an earlier one and are kept"))
-    return PairTable(named, (*notes, *oddities(named)), total, form.conversational and render is not None)
+    templated = templated and reader.conversations > 0
+    return PairTable(named, (*notes, *oddities(named, templated)), reader.rows, templated, reader.form.name)
 
 
-def _file_notes(form: Form, columns: set[str], count: int, templated: bool) -> list[Note]:
-    """How the rows were read as a whole: their conversations, and the columns that nobody reads."""
-    notes: list[Note] = []
-    if form.conversational:
-        how = "by the model's chat template" if templated else "as Human: and Assistant: turns"
-        notes.append(Note("rendered", count, text=f"{count} conversations written {how}"))
-    read = {"prompt", "completion", "label"} if form.format == "unpaired" else {*FIELDS} - {"completion", "label"}
-    if form.format == "hh":
-        read = read - {"prompt"}
-    unused = columns - read
-    if unused:
-        told = [name for name in _CHANGES_MEANING if name in unused]
-        told = told + [name for name in sorted(unused) if name not in told]
-        meaning = "; tools and images change what a pair means" if unused.intersection(_CHANGES_MEANING) else ""
-        shown = _listed(told, _UNNAMED)
-        notes.append(Note("ignored_columns", len(unused), text=f"columns {shown} are not used{meaning}"))
-    return notes
+def _read(spec: DataSpec, render: Render | None, split: str, has_prompt: bool) -> Reader | None:
+    """All rows of a source as its first rows say they are to be read. None: a later row has the first prompt."""
+    raws = _raw_rows(spec, split)
+    head = list(islice(raws, HEAD))
+    form = _form(spec, head)
+    sides = ("completion",) if form.name == "unpaired" else ("chosen", "rejected")
+    seen = look([raw.value for raw in head if isinstance(raw.value, Mapping)], sides)
+    reader = Reader(spec, form, replace(seen, has_prompt=seen.has_prompt or has_prompt), render)
+    late = "prompt" in form.optional and not reader.seen.has_prompt
+    for raw in chain(head, raws):
+        if late and isinstance(raw.value, Mapping) and "prompt" in raw.value:
+            return None
+        reader.add(raw)
+    return reader
 
 
 def _named(pairs: Iterable[PreferencePair]) -> tuple[tuple[PreferencePair, ...], list[int]]:

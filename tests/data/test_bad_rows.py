@@ -57,14 +57,14 @@ CASES: dict[str, tuple[Lines, dict[str, Any], Sequence[str]]] = {
     ),
     "not JSON by policy": ([*GOOD, b"{", b"[1]"], STOP, ["p.jsonl:31: not JSON", "p.jsonl:32: expected one"]),
     "no role": ([*TALK, turn([{"content": "x"}])], {}, ["p.jsonl:9: chosen: message 0 needs role and content"]),
-    "wrong order": ([*TALK, turn([USER, USER])], {}, ["p.jsonl:9: chosen: roles must alternate"]),
+    "wrong order": ([*TALK, turn([USER, USER])], STOP, ["p.jsonl:9: chosen: roles must alternate"]),
     "different prompts": (
         [*TALK, turn([USER, SAID], [{"role": "user", "content": "Ho"}, SAID], prompt=[USER])],
-        {},
+        STOP,
         ["p.jsonl:9: prompt: the turns of chosen and rejected do not begin with the prompt"],
     ),
     "content no text": ([*TALK, turn([NO_TEXT])], {}, ["p.jsonl:9: chosen: message 0: content"]),
-    "tool turn": ([*TALK, turn([TOOL])], {}, ["p.jsonl:9: chosen: message 0 has role 'tool'"]),
+    "tool turn": ([*TALK, turn([TOOL])], STOP, ["p.jsonl:9: chosen: the answer is a tool's turn"]),
     "text and turns mixed": ([*GOOD, TALK[0]], {}, ["p.jsonl:31: chosen: text and lists of messages are mixed"]),
     "score no number by policy": (
         [*GOOD, {**GOOD[0], "score_chosen": "9"}], STOP, ["p.jsonl:31: score_chosen: expected a finite"]

@@ -99,7 +99,7 @@ def test_the_hash_of_a_folder_follows_contents_and_names_alone(tmp_path: Path) -
 
 def test_a_folder_without_data_says_what_it_expected(tmp_path: Path) -> None:
     (tmp_path / "data.arrow").write_bytes(b"x")
-    assert "holds no data file; expected .parquet, .jsonl or .jsonl.gz; Arrow files" in refused(DataSpec(str(tmp_path)))
+    assert "as .gz or .zst; Arrow files" in refused(DataSpec(str(tmp_path)))
 
 
 def test_no_prompt_stands_in_two_splits(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_plain_text_cannot_write_special_tokens() -> None:
 )
 def test_templates_that_cannot_write_a_pair_are_errors_of_the_row(template: str | None, why: str) -> None:
     with pytest.raises(RowError, match=why):
-        chat_renderer(small_tokenizer(template))([("user", "Hi")], "A", "B")
+        chat_renderer(small_tokenizer(template))([{"role": "user", "content": "Hi"}], "A", "B")
 
 
 # --- the hub ---

@@ -122,25 +122,52 @@ def test_system_turn_and_earlier_turns_are_kept(tmp_path: Path) -> None:
 BAD_CONVERSATIONS = {
     "no role": ([USER], [{"content": "x"}], [said("y")], "chosen: message 0 needs role and content"),
     "content not text": ([USER], [said([{"text": "x"}])], [said("y")], "chosen: message 0: content is list, not text"),
-    "tool turn": ([USER], [said("x", "tool")], [said("y")], "chosen: message 0 has role 'tool'; only system, user and"),
-    "tool call": ([USER], [said("") | {"tool_calls": [1]}], [said("y")], "chosen: message 0 has a tool call"),
-    "order": (
+    "unknown role": (
         [USER],
-        [said("x"), said("x")],
+        [said("x", "narrator")],
         [said("y")],
-        "chosen: roles must alternate from user to a last assistant",
+        "chosen: message 0 has role 'narrator'; only system",
     ),
-    "ends in user": ([USER], [said("x"), USER], [said("y")], "chosen: roles must alternate"),
-    "other prompts": (
-        None,
-        [USER, said("x")],
-        [said("Ho", "user"), said("y")],
-        "rejected: its prompt differs from chosen's",
-    ),
-    "prompt not in turns": ("Ho", [USER, said("x")], [USER, said("y")], "prompt: the turns of chosen and rejected do"),
     "empty list": ([USER], [], [said("y")], "chosen: expected a list of {role, content}, got an empty list"),
     "role not hashable": ([USER], [said("x", [])], [said("y")], "chosen: message 0 has role []"),
 }
+
+
+# kind of fault -> a conversation that cannot be a pair: dropped and counted like any other row of no use
+UNFIT_CONVERSATIONS = {
+    "tool_call turn": ([USER], [said("x", "tool")], [said("y")], "chosen: the answer is a tool's turn"),
+    "tool_call": ([USER], [said("") | {"tool_calls": [1]}], [said("y")], "chosen: the answer is a tool call"),
+    "turn_order": ([USER], [said("x"), said("x")], [said("y")], "chosen: roles must alternate from user to a last"),
+    "turn_order user": ([USER], [said("x"), USER], [said("y")], "chosen: roles must alternate"),
+    "diverged": (None, [USER, said("x")], [said("Ho", "user"), said("y")], "rejected: its turns before the answer"),
+    "prompt_differs": ("Ho", [USER, said("x")], [USER, said("y")], "prompt: the turns of chosen and rejected do"),
+    "image": (
+        [USER],
+        [said([{"type": "image_url", "url": "x"}])],
+        [said("y")],
+        "chosen: message 0 has content of type",
+    ),
+    "tool_turn": (
+        [USER, said("") | {"tool_calls": [1]}, said("4", "tool")],
+        [said("x")],
+        [said("y")],
+        "prompt: a turn",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNFIT_CONVERSATIONS)
+def test_conversations_of_no_use_are_dropped_and_counted_or_refused(tmp_path: Path, name: str) -> None:
+    *values, message = UNFIT_CONVERSATIONS[name]
+    fields = dict(zip(("prompt", "chosen", "rejected"), values, strict=True))
+    good: dict[str, Any] = {"prompt": [USER], "chosen": [said("x")], "rejected": [said("y")]}
+    if fields["prompt"] is None:
+        good = {"chosen": [USER, said("x")], "rejected": [USER, said("y")]}
+    rows = [good, {k: v for k, v in fields.items() if v is not None}, good]
+    table = read(tmp_path, rows)
+    assert len(table.pairs) == 2 and notes(table)[name.split()[0]] == (1, (2,))
+    (problem,) = refused(tmp_path, rows, on_bad_row="error")
+    assert problem.startswith(f"DIR/prefs.jsonl:2: {message}")
 
 
 @pytest.mark.parametrize("name", BAD_CONVERSATIONS)
@@ -219,10 +246,12 @@ def test_bad_row_is_dropped_and_counted_or_refused(tmp_path: Path, name: str) ->
     assert problem.startswith(f"DIR/prefs.jsonl:2: {message}")
 
 
-def test_all_bad_rows_are_named_up_to_twenty(tmp_path: Path) -> None:
-    problems = refused(tmp_path, [GOOD, *[GOOD | {"chosen": ""}] * 25], on_bad_row="error")
-    assert len(problems) == 21 and problems[19].startswith("DIR/prefs.jsonl:21: ")
-    assert problems[20] == "DIR/prefs.jsonl: and 5 more"
+def test_bad_rows_are_named_once_a_fault_up_to_twenty_faults(tmp_path: Path) -> None:
+    bad = [GOOD | {"chosen": ""}, *[GOOD | {"score_chosen": str(i)} for i in range(24)], GOOD | {"chosen": ""}]
+    problems = refused(tmp_path, [GOOD, *bad], on_bad_row="error")
+    assert problems[0] == "DIR/prefs.jsonl:2: chosen: empty; the same in 1 more row (27)"
+    assert len(problems) == 21 and problems[19].startswith("DIR/prefs.jsonl:21: score_chosen: expected a finite")
+    assert problems[20] == "DIR/prefs.jsonl: and 5 more kinds"
 
 
 def test_note_text_counts_and_names_rows(tmp_path: Path) -> None:
@@ -239,9 +268,11 @@ def test_rows_beyond_one_megabyte_are_errors_under_either_policy(tmp_path: Path)
 
 def test_file_without_a_usable_pair(tmp_path: Path) -> None:
     assert refused(tmp_path, []) == ("DIR/prefs.jsonl: no usable pair in 0 rows",)
-    assert refused(tmp_path, [b"{", GOOD | {"prompt": ""}]) == (
-        "DIR/prefs.jsonl: no usable pair in 2 rows (1: not a JSON object; 1: an empty prompt or response)",
+    (problem,) = refused(tmp_path, [b"{", GOOD | {"prompt": ""}])
+    assert problem.startswith(
+        "DIR/prefs.jsonl: no usable pair in 2 rows, read as pairs (1: not a JSON object, first DIR/prefs.jsonl:1: not"
     )
+    assert "1: an empty prompt or response, first DIR/prefs.jsonl:2: prompt: empty); expected prompt, chosen" in problem
 
 
 def test_missing_columns_name_what_is_there_and_what_is_needed(tmp_path: Path) -> None:
@@ -252,7 +283,7 @@ def test_missing_columns_name_what_is_there_and_what_is_needed(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "pair"}, "data.format: 'pair' is not pairs or hh or unpaired; did you mean 'pairs'?"),
+        ({"format": "pair"}, "data.format: 'pair' is not a form that harness formats lists; did you mean 'pairs'?"),
         ({"on_bad_row": "skip"}, "data.on_bad_row: 'skip' is not drop or error"),
     ],
 )

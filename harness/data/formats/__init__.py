@@ -1,0 +1,19 @@
+"""The forms of preference rows, one row of a registry each. A new form is one function and one `Format`."""
+
+from __future__ import annotations
+
+from harness.data.formats import dialogues, ranked, trl, verdicts
+from harness.data.formats.row import Format
+
+FORMATS: dict[str, Format] = {form.name: form for module in (trl, dialogues, verdicts, ranked) for form in module.ROWS}
+
+
+def _columns() -> dict[str, str]:
+    kinds: dict[str, list[str]] = {name: ["text", "messages"] for name in trl.PROMPTS}
+    for form in FORMATS.values():
+        for name, wanted in form.columns.items():
+            kinds.setdefault(name, []).extend(wanted.split("|"))
+    return {name: "|".join(dict.fromkeys(found)) for name, found in kinds.items()}
+
+
+COLUMNS = _columns()  # every column that some form reads, with all kinds of value that it may hold
