@@ -37,13 +37,13 @@ def plan(
     described = describe(loaded, out, machines)
     if preflight:
         from harness.sweep.preflight import preflight as look
-        from harness.sweep.preflight import told
+        from harness.sweep.preflight import report_lines
 
         described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
     say(as_text(described) if as_json else render(described))
     if preflight:
         if not as_json:
-            say("\n".join(told(described["preflight"])))
+            say("\n".join(report_lines(described["preflight"])))
         raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
 
 

@@ -28,8 +28,6 @@ from harness.text import suggestion
 from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
 
 MAX_RUNS = 10_000
-# For the size of a grid that is refused: measured for the embedded world's default settings on one core.
-SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 
 CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
@@ -159,12 +157,8 @@ def _override(main: Mapping[str, Node], own: Mapping[str, Node]) -> dict[str, No
 
 
 def _too_many(path: Path, count: int, max_runs: int | None) -> str:
-    hours, gigabytes = count * SECONDS_PER_RUN / 3600, count * BYTES_PER_RUN / 1e9
     limit = f"more than --max-runs {max_runs}" if max_runs is not None else f"more than {MAX_RUNS}"
-    return (
-        f"{path}: the grid has {count} runs, {limit} (some {hours:.3g} core-hours and {gigabytes:.3g} GB at the "
-        f"embedded world's cost); expected a smaller grid, or --max-runs {count}"
-    )
+    return f"{path}: the grid has {count} runs, {limit}; expected a smaller grid, or --max-runs {count}"
 
 
 def _merge(blocks: Iterable[Block], path: Path) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:
