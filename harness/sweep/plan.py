@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.config.load import SweepSpec
-from harness.data.splits import data_notes
+from harness.data.splits import Reading, data_facts
 from harness.identity import plain, run_key
 from harness.objectives.budget import family
 from harness.run_names import readable_names
@@ -30,17 +30,24 @@ from harness.sweep.estimates import (
 from harness.sweep.evaluate import check_asked
 from harness.sweep.packing import plan_packs
 from harness.text import duration
-from harness.types import RunSpec
+from harness.types import PathModelSpec, RunSpec
 
+SHOWN = 240  # characters of each text of the first pair
+SIDES = ("chosen", "rejected")
 OUTCOMES = ("done", "diverged")  # failed and stopped runs are made again
 
 
-def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> dict[str, Any]:
+def describe(
+    sweep: SweepSpec,
+    out: Path,
+    machines: Machines | None = None,
+    reading: Callable[[PathModelSpec], Reading] | None = None,
+) -> dict[str, Any]:
     """The plan of `sweep` under the folder `out`, as plain data: what `harness plan --json` prints.
 
     `seconds` holds one-core seconds per stage of what is still to do; `cost_basis` says whether the seconds of a run
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
-    `forecast` is there where `machines` are given (`sweep/estimates.py`).
+    `forecast` is there where `machines` are given (`sweep/estimates.py`). `reading` opens a model's tokenizer.
     """
     check_asked(sweep)
     folder = out / sweep.name
@@ -63,6 +70,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         ahead = forecast(todo, packs, built, out, machines)
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
+    notes, first_pair = data_facts(sweep.runs, reading)
     return {
         "name": sweep.name,
         "question": sweep.question,
@@ -85,7 +93,8 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "run_keys": keys,
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
-        "notes": [*sweep.notes, *data_notes(sweep.runs)],
+        "notes": [*sweep.notes, *notes],
+        **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
     }
 
 
@@ -130,8 +139,19 @@ def render(plan: Mapping[str, Any]) -> str:
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),
+        *(("pair" if i == 0 else "", text) for i, text in enumerate(_pair_lines(plan.get("first_pair")))),
     ]
     return "\n".join(f"{head:<10}{text}" for head, text in rows if text)
+
+
+def _pair_lines(pair: Mapping[str, Any] | None) -> list[str]:
+    """The first pair, a line for each text; of long ones the part where prompt and answer meet."""
+    if pair is None:
+        return []
+    end = f"... {pair['prompt'][-SHOWN:]}" if len(pair["prompt"]) > SHOWN else pair["prompt"]
+    sides = ((side, f"{pair[side][:SHOWN]} ..." if len(pair[side]) > SHOWN else pair[side]) for side in SIDES)
+    texts = [("prompt", end), *sides]
+    return [f"row {pair['row']}, {pair['how']}", *(f"{name:<9}{text!r}" for name, text in texts)]
 
 
 def _ahead(plan: Mapping[str, Any]) -> list[str]:
