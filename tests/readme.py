@@ -15,12 +15,12 @@ from harness.commands.listing import markdown, written
 from harness.config.cells import world_defaults
 from harness.config.lm_eval_section import EXPECTED
 from harness.config.model_section import LORA
+from harness.config.report_section import EXPECTED as REPORT
 from harness.config.sections import FIELDS, SECTIONS, VARIANTS, expected
 from harness.config.study_settings import Budget, Pruner, Sampler
 from harness.config.study_targets import ConstraintModel, TargetModel
 from harness.corruptions.registry import CORRUPTIONS
 from harness.objectives.registry import OBJECTIVES
-from harness.spec.reporting import EXPECTED as REPORT
 from harness.types import LmEvalSpec, LoraSpec, Parameter, ReportSpec
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,14 +16,14 @@ from typing import Any
 from harness.config.grid import Block, read_block
 from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
 from harness.config.overrides import apply_overrides
+from harness.config.report_section import KEY as REPORT
+from harness.config.report_section import read_report
 from harness.config.resolved import resolved_spec
 from harness.config.sections import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
 from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
-from harness.spec.reporting import KEY as REPORT
-from harness.spec.reporting import read_report
 from harness.text import suggestion
 from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
 

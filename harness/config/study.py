@@ -17,6 +17,8 @@ from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
 from harness.config.load import GRID_KEYS, STUDY_KEYS, run_problems, texts
 from harness.config.load import unknown as unknown_keys
 from harness.config.overrides import apply_overrides
+from harness.config.report_section import KEY as REPORT
+from harness.config.report_section import read_report
 from harness.config.search_space import Arm, Axis, Choice, ends, read_arms, replace_axes
 from harness.config.sections import SECTIONS, shown
 from harness.config.strict_yaml import Node, read_yaml
@@ -33,8 +35,6 @@ from harness.config.study_settings import (
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
 from harness.identity import RECIPE_VERSION, content_hash, plain
-from harness.spec.reporting import KEY as REPORT
-from harness.spec.reporting import read_report
 from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
 
 TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS, REPORT)
