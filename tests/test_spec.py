@@ -242,7 +242,7 @@ def test_texts_of_a_report_belong_to_the_sweep(tmp_path):
         ("report: {texts: [ids, full]}", "expected one of none, ids, short, full"),
         ("report: {text: ids}", "report.text: unknown key; expected one of texts, upload_texts; did you mean 'texts'?"),
         ("report: {upload_texts: some}", "report.upload_texts: 'some'; expected true or false"),
-        ("report: ids", "report: 'ids' is no mapping; expected e.g. `{texts: ids}`"),
+        ("report: ids", "report: 'ids' is not a mapping; expected e.g. `{texts: ids}`"),
         ("also: [{report: {texts: ids}}]", "also.0.report: cannot be overridden here"),
     ],
 )

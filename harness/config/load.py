@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.grid import Block, read_block
-from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
+from harness.config.lm_eval_section import take_lm_eval
 from harness.config.overrides import apply_overrides
 from harness.config.report_section import KEY as REPORT
 from harness.config.report_section import read_report
@@ -90,7 +90,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     runs, notes = _merge(blocks, path)
     resolved = resolved_spec(name, question, blocks)
     if lm_eval is not None:
-        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": as_data(lm_eval)}
     resolved[REPORT] = as_data(report)
     return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report)
 
