@@ -5,6 +5,12 @@ never a verdict. Results are equal in every bit for every order of the rows. doc
 and simulated coverage.
 """
 
+from harness.metrics.statistics.clustered import (
+    below_rest_p,
+    clustered_interval,
+    clustered_p,
+    independent_difference,
+)
 from harness.metrics.statistics.estimate import MIN_SEEDS, NOTHING, Estimate
 from harness.metrics.statistics.intervals import cell_estimate, stratified_t_interval, t_interval, wilson
 from harness.metrics.statistics.multiplicity import benjamini_hochberg, holm
@@ -33,8 +39,9 @@ from harness.metrics.statistics.verdict import (
 
 __all__ = [
     "EXACT_SIGN_FLIPS", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE",
-    "SHARE_MARGIN", "WAITING", "Components", "Estimate", "Treated", "benjamini_hochberg", "bonferroni_interval",
-    "bootstrap_interval", "cell_estimate", "holm", "intention_to_treat", "interquartile_mean", "iqm_interval",
+    "SHARE_MARGIN", "WAITING", "Components", "Estimate", "Treated", "below_rest_p", "benjamini_hochberg",
+    "bonferroni_interval", "bootstrap_interval", "cell_estimate", "clustered_interval", "clustered_p", "holm",
+    "independent_difference", "intention_to_treat", "interquartile_mean", "iqm_interval",
     "item_detectable_effect", "lost_rate", "mean_interval", "minimum_detectable_effect", "newcombe_paired",
     "paired_difference", "paired_differences", "paired_share_difference", "practical_margin",
     "sign_flip_p", "stratified_t_interval", "t_interval", "t_test_power",

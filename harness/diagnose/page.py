@@ -1,0 +1,365 @@
+"""The page of a diagnosis, drawn with the report's own parts: `index.html`, `report.md` and their figures.
+
+No text of a pair stands on it: pairs are named by row, id or hash, and by their lengths.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.diagnose.diagnosis import Diagnosis, PolicyDiagnosis
+from harness.diagnose.measures import PROMPT, Slice
+from harness.metrics.margins import delta, delta_ref
+from harness.metrics.records import size
+from harness.metrics.statistics import Estimate
+from harness.palette import looks
+from harness.report.render.blocks import Field, Lines, Section, Table, fields, given
+from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_steps, panels, picture, shape_of
+from harness.report.render.jinja import render
+from harness.report.render.text import DASH, ascii_visible, estimate, number, quantity, shorten, visible
+from harness.report.texts import short_hash
+from harness.storage.atomic import write_atomic
+
+POINTS = 400  # of a plane: more overplots
+WORST = 10
+TITLES = {
+    "healthy": "healthy", "premature_convergence": "satisfied too early", "reversal": "reversed",
+    "memorised_noise": "memorised noise", "displaced": "displaced", "inconclusive": "inconclusive",
+}  # fmt: skip
+ROWS = (
+    ("ranking_accuracy", "ranked right by the policy"),
+    ("reference_ranking_accuracy", "ranked right by the reference"),
+    ("reward_accuracy", "improved on the reference"),
+    ("undesirable_zone", "stuck wrong: improved, still ranked wrong"),
+    ("both_down", "both responses less likely"),
+    ("chosen_displacement", "log-prob change of the chosen response, nats"),
+    ("rejected_displacement", "log-prob change of the rejected response, nats"),
+    ("reward_margin", "reward margin, beta x nats"),
+)
+_SHARES = ("ranking_accuracy", "reference_ranking_accuracy", "reward_accuracy", "undesirable_zone", "both_down")
+_ID = re.compile(r"[A-Za-z0-9_.:#-]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A section's place on the page: its anchor and its name in the navigation."""
+
+    name: str
+    short: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the templates show, as plain text without markup."""
+
+    name: str
+    question: str
+    answer: tuple[str, ...]
+    status: str
+    sections: tuple[tuple[Anchor, Section], ...]
+
+
+def write_page(found: Diagnosis, folder: Path, name: str) -> Path:
+    """Write `index.html`, `report.md` and `figures/`; returns the page's path."""
+    page = build_page(found, name)
+    figures = folder / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    drawn = [picture for _, section in page.sections for picture in section.pictures]
+    for old in figures.glob("*.svg"):
+        if old.stem not in {one.name for one in drawn}:
+            old.unlink()
+    for one in drawn:
+        write_atomic(figures / f"{one.name}.svg", one.svg)
+    write_atomic(folder / "report.md", render("diagnosis.md", page))
+    write_atomic(folder / "index.html", render("diagnosis.html", page))
+    return folder / "index.html"
+
+
+def build_page(found: Diagnosis, name: str) -> Page:
+    """All texts and figures of the page."""
+    several = len(found.policies) > 1
+    beta = "beta not given" if found.beta is None else f"beta {found.beta:g}"
+    sections = (
+        (Anchor("measures", "Measures"), _measures(found)),
+        (Anchor("pairs", "Pairs"), _pairs(found)),
+        (Anchor("trajectory", "Trajectory"), _trajectory(found)),
+        (Anchor("compared", "Compared"), _compared(found)),
+        (Anchor("slices", "Slices"), _slices(found)),
+        (Anchor("memory", "Memory"), _memory(found)),
+        (Anchor("worst", "Worst pairs"), _worst(found)),
+        (Anchor("limits", "Not looked at"), Section("What was not looked at", "", (Lines(found.not_looked_at),))),
+    )
+    return Page(
+        visible(name),
+        "Is this policy better than its charts say, or worse?",
+        tuple(
+            f"{f'{_named(one)}: ' if several else ''}{TITLES[one.verdict.kind].capitalize()}. {visible(one.verdict.text)}"
+            for one in found.policies
+        ),
+        f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
+        f"{'with' if found.referenced else 'without'} a reference. Intervals are 95 % and count prompts, not pairs.",
+        tuple((anchor, section) for anchor, section in sections if section is not None),
+    )
+
+
+def _named(one: PolicyDiagnosis) -> str:
+    step = "" if one.step is None else f", step {one.step}"
+    return shorten(one.name, 60) + step
+
+
+def _shown(name: str, value: Estimate | None) -> str:
+    if value is None:
+        return DASH
+    if name not in _SHARES:
+        return estimate(value.mean, value.low, value.high, 2)
+    return estimate(100 * value.mean, 100 * value.low, 100 * value.high, 1) + " %"
+
+
+def _measures(found: Diagnosis) -> Section:
+    charts = {
+        "logps/chosen": "", "logps/rejected": "", "rewards/chosen": "", "rewards/rejected": "", "rewards/margins": "",
+        "rewards/accuracies": "reward accuracy, not how often the policy prefers the chosen response",
+        "per_token/rewards/margins": "as SimPO and ORPO chart it",
+    }  # fmt: skip
+    head = tuple(_named(one) for one in found.policies)
+    ours = tuple(
+        (Field(text), *(Field(_shown(name, one.estimates.get(name))) for one in found.policies))
+        for name, text in ROWS
+        if any(name in one.estimates for one in found.policies)
+    )
+    usual = tuple(
+        (Field(name, text), *(Field(number(one.charts.get(name))) for one in found.policies))
+        for name, text in charts.items()
+        if any(name in one.charts for one in found.policies)
+    )
+    return Section(
+        "What the pairs say, and what the usual charts say",
+        "The charts of a trainer compare the policy with its reference: a pair counts as accurate once it improved, "
+        "though it may still be ranked wrong.",
+        (
+            Table("Held-out pairs", ("Measure", *head), ours),
+            Table("The same pairs in a trainer's charts", ("Chart", *head), usual),
+        ),
+    )
+
+
+def _plane_panel(panel: Any, one: PolicyDiagnosis, limit: float) -> None:
+    reference, policy = delta_ref(one.columns)[:POINTS], delta(one.columns)[:POINTS]
+    zone = (policy < 0) & (policy > reference)
+    panel.fill([-limit, 0, -limit], [-limit, 0, 0], color=SHADE, linewidth=0)
+    panel.axhline(0, color="#555555", linewidth=0.7)
+    panel.plot([-limit, limit], [-limit, limit], color="#555555", linewidth=0.7, linestyle=":")
+    style = {"linestyle": "none", "rasterized": True}
+    panel.plot(reference[~zone], policy[~zone], marker=".", markersize=3, color=RIGHT, **style)
+    panel.plot(reference[zone], policy[zone], marker="x", markersize=3, color=WRONG, markeredgewidth=0.8, **style)
+    panel.set_xlim(-limit, limit)
+    panel.set_ylim(-limit, limit)
+    panel.set_aspect("equal")
+    panel.set_title(ascii_visible(_named(one)), fontsize=8.5)
+
+
+def _grid(found: Diagnosis, name: str, title: str, caption: str, alt: str, labels: tuple[str, str], paint: Any,
+          panel: tuple[float, float]) -> Picture:  # fmt: skip
+    """A figure with one panel per policy."""
+    rows, columns = shape_of(len(found.policies), 3)
+
+    def draw(_: Any, axes: Any) -> None:
+        for each, one in zip(panels(axes, len(found.policies)), found.policies, strict=True):
+            paint(each, one)
+            each.set_xlabel(labels[0])
+            each.set_ylabel(labels[1])
+
+    shape = (panel[0] * columns + 0.3, panel[1] * rows + 0.3)
+    return picture(name, title, caption, alt, (rows, columns), shape, draw)
+
+
+def _pairs(found: Diagnosis) -> Section:
+    everything = np.concatenate([np.abs(delta(one.columns)) for one in found.policies])
+    if found.referenced:
+        everything = np.concatenate([everything, *(np.abs(delta_ref(one.columns)) for one in found.policies)])
+    limit = max(float(np.quantile(everything, 0.995)), 1e-3)
+    edges = np.linspace(-limit, limit, 41)
+
+    def histogram(panel: Any, one: PolicyDiagnosis) -> None:
+        if found.referenced:
+            before = np.clip(delta_ref(one.columns), -limit, limit)
+            panel.hist(before, edges, color="#999999", alpha=0.5, label="reference")
+        now = np.clip(delta(one.columns), -limit, limit)
+        panel.hist(now, edges, histtype="step", color=RIGHT, linewidth=1.6, label="policy")
+        panel.axvline(0, color="#555555", linewidth=0.8)
+        panel.set_title(ascii_visible(_named(one)), fontsize=8.5)
+        panel.legend(fontsize=8)
+
+    margins = _grid(
+        found, "margins", "Margins of policy and reference",
+        "Log-prob of chosen minus rejected, nats; right of the line a pair is ranked right. The outermost bins hold "
+        "what lies beyond.",
+        "Histogram of margins under the policy and under the reference.",
+        ("margin (nats)", "pairs"), histogram, (3.4, 2.6),
+    )  # fmt: skip
+    plane = None
+    if found.referenced:
+        plane = _grid(
+            found, "plane", "Reference margin and policy margin",
+            f"Each mark is a held-out pair (at most {POINTS}). Orange crosses in the shaded area are stuck wrong: better "
+            "than under the reference and still below 0. Above the horizontal line the policy ranks the pair right, "
+            "above the dotted one it improved.",
+            "Scatter of policy margin against reference margin, the stuck pairs marked.",
+            ("reference margin (nats)", "policy margin (nats)"), lambda panel, one: _plane_panel(panel, one, limit),
+            (3.2, 3.2),
+        )  # fmt: skip
+    return Section("Where do the pairs sit?", "", given(plane, margins))
+
+
+def _trajectory(found: Diagnosis) -> Section | None:
+    moving = [one for one in found.policies if one.trajectory]
+    if not moving:
+        return None
+    names = [name for name in ("ranking_accuracy", "reward_accuracy", "undesirable_zone")
+             if name in moving[0].trajectory[0].estimates]  # fmt: skip
+    titles, styles = dict(ROWS), looks(one.name for one in moving)
+
+    def paint(_: Any, axes: Any) -> None:
+        for panel, name in zip(axes.flat, names, strict=True):
+            for one in moving:
+                steps = [point.step for point in one.trajectory]
+                values = [point.estimates[name] for point in one.trajectory]
+                look = styles[one.name]
+                style = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
+                panel.plot(steps, [v.mean for v in values], label=ascii_visible(shorten(one.name, 30)), **style)
+                bounds = [v.low for v in values], [v.high for v in values]
+                panel.fill_between(steps, *bounds, color=look.colour, alpha=0.15, linewidth=0)
+                log_steps(panel, steps)
+            panel.set_title(titles[name].partition(":")[0], fontsize=8.5)
+            panel.set_ylim(-0.03, 1.03)
+            panel.set_xlabel("step")
+        if len(moving) > 1:
+            axes.flat[0].legend(fontsize=7)
+
+    figure = picture(
+        "trajectory", "Over the checkpoints", "Shares of held-out pairs with 95 % intervals over prompts.",
+        "Ranking accuracy, reward accuracy and the share stuck wrong over steps.",
+        (1, len(names)), (2.9 * len(names), 2.6), paint, sharey=True,
+    )  # fmt: skip
+    rows = tuple(
+        (Field(_named(one) if len(moving) > 1 else f"step {point.step}", f"step {point.step}" * (len(moving) > 1)),
+         *(Field(_shown(name, point.estimates[name])) for name in names),
+         Field(number(point.charts.get("rewards/margins"))), Field(number(point.charts.get("rewards/accuracies"))))
+        for one in moving
+        for point in one.trajectory
+    )  # fmt: skip
+    head = ("Checkpoint", *(titles[name].partition(":")[0] for name in names), "rewards/margins", "rewards/accuracies")
+    return Section(
+        "Does the ranking follow the charts?",
+        "Where rewards rise and the ranking does not, training improves pairs without turning them.",
+        (figure,),
+        (Table("Checkpoints", head, rows),),
+        "All checkpoints",
+    )
+
+
+def _compared(found: Diagnosis) -> Section | None:
+    if not found.comparisons:
+        return None
+    titles = dict(ROWS) | {"margin": "margin, nats"}
+    rows = tuple(
+        (
+            Field(f"{shorten(c.first, 40)} {DASH} {shorten(c.second, 40)}", titles[c.measure].partition(":")[0]),
+            Field(_shown(c.measure, c.difference)),
+            Field("< 0.001" if c.p < 0.001 else number(c.p)),
+            Field("different" if c.different else "no difference shown"),
+        )
+        for c in found.comparisons
+    )
+    note = "Pair by pair on the pairs that both have; p corrected (Holm) over this table. Shares: exact sign test over "
+    note += "prompts, and at least one point apart; means: t over prompts. Two seeds of one method are two checkpoints."
+    head = ("First minus second", "difference", "corrected p", "verdict")
+    return Section("Do the policies differ?", "", (Table("On the same pairs", head, rows, note),))
+
+
+def _slice_row(s: Slice) -> tuple[Field, ...]:
+    change = f"{100 * s.change:+.1f} points" if "reference_ranking_accuracy" in s.estimates else DASH
+    why = []
+    if s.named and s.change < 0 and s.p_fell <= 0.05:
+        why.append("worse than the reference")
+    if s.named and s.p_behind <= 0.05:
+        why.append("behind the rest")
+    names = ("ranking_accuracy", "reference_ranking_accuracy", "undesirable_zone")
+    return (
+        Field(shorten(s.value or "(empty)", 40), s.column, mark=WRONG if s.named else ""),
+        Field(str(s.n), quantity(s.prompts, "prompt")),
+        *(Field(_shown(name, s.estimates.get(name))) for name in names),
+        Field(change),
+        Field(", ".join(why) or DASH),
+    )
+
+
+def _slices(found: Diagnosis) -> Section | None:
+    if not any(one.slices for one in found.policies):
+        return None
+    head = ("Slice", "pairs", "ranked right", "by the reference", "stuck wrong", "change", "named")
+    note = "Intervals hold for all slices of a policy together (Bonferroni); a slice is named where training made it "
+    note += "worse than the reference, or helped it less than the other pairs, after Holm's correction."
+    named, tables = [], []
+    for one in found.policies:
+        named += [f"{_named(one)}: {shorten(s.value, 40)} ({s.column}), {quantity(s.n, 'pair')}, "
+                  f"{100 * s.change:+.1f} points against {100 * s.rest:+.1f} elsewhere."
+                  for s in one.slices if s.named]  # fmt: skip
+        tables.append(Table(_named(one), head, tuple(map(_slice_row, one.slices)), note))
+    lines = Lines(tuple(named)) if named else Lines(("No slice is shown to differ from the others.",))
+    return Section("Is some kind of pair worse off?", "", given(lines), tuple(tables), "All slices")
+
+
+def _memory(found: Diagnosis) -> Section | None:
+    rows = []
+    for one in found.policies:
+        m = one.memorised
+        if m is not None:
+            rows.append(fields(
+                _named(one), str(m.n), _shown("ranking_accuracy", m.ranking_accuracy), _shown("ranking_accuracy", m.gap),
+                str(m.wrong), _shown("ranking_accuracy", m.followed), _shown("ranking_accuracy", m.rise),
+            ))  # fmt: skip
+    if not rows:
+        return None
+    head = ("Policy", "training pairs", "ranked as labelled", "more than held-out", "wrong labels", "followed",
+            "more than the reference")  # fmt: skip
+    return Section("What of the training pairs is memorised?", "A wrong label that is followed has been learned.",
+                   (Table("Training pairs", head, tuple(rows)),))  # fmt: skip
+
+
+def pair_name(identity: str, row: int) -> Field:
+    """A pair by its row of the data file, or by an id that can be no text, else by a hash."""
+    name = identity if _ID.fullmatch(identity) else short_hash(identity)
+    if row > 0:
+        return Field(f"row {row}", name[:12])
+    return Field(shorten(name, 24))
+
+
+def _worst(found: Diagnosis) -> Section:
+    tables = []
+    for one in found.policies:
+        now, before = delta(one.columns), delta_ref(one.columns)
+        rows = tuple(
+            (
+                pair_name(one.columns["id"][i], int(one.columns["row"][i])),
+                Field(short_hash(one.columns[PROMPT][i])),
+                Field(f"{one.columns['chosen_len'][i]} / {one.columns['rejected_len'][i]}"),
+                Field(number(before[i], 2) if found.referenced else DASH),
+                Field(number(now[i], 2)),
+            )
+            for i in np.argsort(now, kind="stable")[: min(WORST, size(one.columns))]
+        )
+        head = ("Pair", "prompt hash", "tokens, chosen / rejected", "reference margin", "policy margin")
+        tables.append(Table(_named(one), head, rows))
+    return Section("The pairs ranked most wrongly", "Margins in nats. Texts are not shown.", (), tuple(tables), "Pairs")
+
+
+def lines(found: Diagnosis) -> Sequence[str]:
+    """The verdicts as the terminal shows them."""
+    return [f"{_named(one)}: {TITLES[one.verdict.kind]}. {visible(one.verdict.text)}" for one in found.policies]

@@ -1,0 +1,82 @@
+"""`harness diagnose` as a function: scores or reads log-probs, then writes the four files of a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.diagnose.diagnosis import Diagnosis, diagnose, plain
+from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
+from harness.diagnose.page import write_page
+from harness.storage.atomic import write_json
+from harness.types import InputError
+
+PAIRS, JSON = "pairs.parquet", "diagnosis.json"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a call of `harness diagnose` asks for. `reference` "" is the base of an adapter, "none" no reference, and
+    the path of a log-prob file takes the reference from it."""
+
+    out: Path
+    policies: Sequence[str] = ()
+    reference: str = ""
+    data: str = ""
+    logps: Path | None = None
+    train_data: str = ""
+    ledger: Path | None = None
+    beta: float | None = None
+    slices: Sequence[str] | None = None
+    form: str = ""
+    limit: int = 0
+    max_length: int = 1024
+    tokens: str = "trl"
+    dtype: str = "float32"
+    device: str = "auto"
+
+
+def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
+    """Write `diagnosis.json`, `pairs.parquet`, `index.html` and `report.md` into `asked.out`; `say` shows progress.
+
+    Raises InputError for what cannot be used, before anything is scored where that can be told.
+    """
+    if (asked.logps is None) == (not asked.data):
+        raise InputError("give --data with --policy, or --logps: one of the two")
+    if asked.logps is not None:
+        if asked.policies or asked.train_data or asked.reference:
+            raise InputError("--logps holds policy and reference; leave --policy, --reference and --train-data out")
+        table, ledger = read_logps(asked.logps), _ledger(asked.ledger)
+        name = asked.logps.name
+    else:
+        from harness.diagnose.scoring import scored_table  # needs torch
+
+        table, ledger, name = scored_table(asked, _ledger(asked.ledger), say)
+    found = diagnose(table, asked.beta, asked.slices, ledger)
+    asked.out.mkdir(parents=True, exist_ok=True)
+    _write(table, asked.out / PAIRS, found.beta)
+    write_json(asked.out / JSON, plain(found))
+    write_page(found, asked.out, name)
+    return found
+
+
+def _write(table: LogpsTable, path: Path, beta: float | None) -> None:
+    meta = {name: value for name, value in table.meta.items() if name != "version"}
+    write_logps(path, table.columns, meta | ({} if beta is None else {"beta": beta}))
+
+
+def _ledger(path: Path | None) -> Mapping[str, int] | None:
+    """By id, and by the hash of a row's changed texts: +1, or -1 for a wrong label, or 0 for other damage."""
+    if path is None:
+        return None
+    from harness.corruptions.ledger import kinds, orientation, read_ledger
+
+    try:
+        ledger = read_ledger(path)
+    except OSError as error:
+        raise InputError(f"--ledger {path}: cannot be read ({error})") from None
+    labels, touched = orientation(ledger), kinds(ledger)
+    found = {name: -1 if labels[name] < 0 else 0 for name in labels if name in touched or labels[name] < 0}
+    hashes = zip(ledger["id"], ledger["after_hash"], strict=True)
+    return found | {str(after): found[name] for name, after in hashes if isinstance(after, str) and name in found}
