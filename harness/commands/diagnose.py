@@ -11,19 +11,8 @@ import typer
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
 
-
-class Tokens(StrEnum):
-    """How rows become token ids: as TRL's trainers have them, or as a sweep has."""
-
-    trl = "trl"
-    harness = "harness"
-
-
-class Dtype(StrEnum):
-    """Number format of the forward pass."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
+Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
+Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
 
 
 def diagnose(
@@ -50,16 +39,17 @@ def diagnose(
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="form of the rows, see `formats`")] = "",
     limit: Annotated[int, typer.Option("--limit", min=0, help="first N rows of each file; 0: all")] = 0,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="tokens of prompt and response")] = 1024,
-    tokens: Annotated[Tokens, typer.Option("--tokens", help="token ids as in TRL or as in a sweep")] = Tokens.trl,
+    tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="of the forward pass")] = Dtype.float32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
+    from harness.diagnose.asked import Asked
     from harness.diagnose.diagnosis import plain
     from harness.diagnose.page import lines
-    from harness.diagnose.run import Asked, run
+    from harness.diagnose.run import run
 
     writable(out)
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]

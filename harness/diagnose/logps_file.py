@@ -5,10 +5,9 @@ Imports NumPy and pyarrow alone, so that a trainer's environment can write it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import ArrayLike
 
+from harness.data.rows import response_key
 from harness.types import InputError
 
 VERSION = 1
@@ -38,8 +39,8 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 class LogpsTable:
     """Checked rows as columns of equal length, every known column filled in, with the file's own description `meta`.
 
-    `step` and `row` are -1 and `tokens` "" where unknown, `gold_margin` NaN; both reference columns are NaN in every row where
-    there is no reference. `slices` names the further columns, as text.
+    `step` and `row` are -1 and `tokens` "" where unknown, `gold_margin` NaN; without a reference its two columns are NaN
+    in every row. `slices` names the further columns, as text.
     """
 
     columns: Columns
@@ -55,22 +56,12 @@ class LogpsTable:
         return bool(np.isfinite(self.columns["reference_chosen"]).all())
 
 
-def token_key(prompt: Sequence[int], chosen: Sequence[int], rejected: Sequence[int]) -> str:
+def token_key(prompt: ArrayLike, chosen: ArrayLike, rejected: ArrayLike) -> str:
     """The identity of a pair's token ids, 64 hex digits: `response_key` of the chosen side, then of the rejected.
 
     Two files with equal keys were scored on the same tokens: same texts, chat template, tokenizer and length limit.
     """
     return response_key(prompt, chosen) + response_key(prompt, rejected)
-
-
-def response_key(prompt: Sequence[int], response: Sequence[int]) -> str:
-    """BLAKE2b-128 (32 hex digits) over both token sequences, each as its length (8 bytes) and ids (4 bytes each), all
-    little-endian."""
-    digest = hashlib.blake2b(digest_size=16)
-    for ids in (prompt, response):
-        digest.update(len(ids).to_bytes(8, "little"))
-        digest.update(np.asarray(ids, dtype="<i4").tobytes())
-    return digest.hexdigest()
 
 
 def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
@@ -208,7 +199,10 @@ def _across_rows(columns: Columns, named: Any) -> list[str]:
     keys = list(zip(*(columns[name].tolist() for name in ("policy", "step", "split", "id")), strict=True))
     keys = [(policy, -1 if step != step else step, split, name) for policy, step, split, name in keys]
     seen: set[Any] = set()
-    twice = np.array([key in seen or bool(seen.add(key)) for key in keys])
+    twice = np.zeros(len(keys), dtype=bool)
+    for at, key in enumerate(keys):
+        twice[at] = key in seen
+        seen.add(key)
     if twice.any():
         faults.append(f"the id stands twice under one policy, step and split in {named(twice)}; ids name pairs")
     first: dict[Any, Any] = {}
@@ -221,24 +215,3 @@ def _across_rows(columns: Columns, named: Any) -> list[str]:
             "with another tokenizer, chat template or length limit"
         )
     return faults
-
-
-def stale(table: LogpsTable, tokens: Mapping[str, str], where: str) -> None:
-    """Raise InputError unless the rows of `table` were scored on exactly these token ids (`token_key` by pair id).
-
-    Pairs that the table lacks are no fault here; a table that says nothing of its tokens is one: it would be a guess.
-    """
-    if (table.columns["tokens"] == "").any():
-        raise InputError(
-            f"{where}: rows without `tokens`, so whether they were scored on these token ids cannot be told; write the "
-            "column as docs/diagnose.md says, or have the model scored here"
-        )
-    known = [(name, key) for name, key in zip(table.columns["id"], table.columns["tokens"], strict=True)
-             if name in tokens]  # fmt: skip
-    foreign = [name for name, key in known if tokens[name] != key]
-    if foreign or not known:
-        what = f"{len(foreign)} of {len(known)} pairs (first: id {foreign[0]})" if foreign else "no id of these pairs"
-        fault = "has other token ids for" if foreign else "holds"
-        raise InputError(
-            f"{where}: {fault} {what}: another data set, tokenizer, chat template or length limit; score again"
-        )

@@ -90,11 +90,11 @@ def estimates(columns: Columns, beta: float | None, referenced: bool, tie_tol: f
 def every_metric(columns: Columns, beta: float | None, referenced: bool, tie_tol: float) -> dict[str, float]:
     """All held-out rows of `METRICS` that follow from log-probs, without intervals."""
     has = {*LOGPS, *LENGTHS, *({"gold_margin"} if np.isfinite(numbers(columns, "gold_margin")).any() else ())}
-    known = {} if beta is None else {"beta": beta}
+    settings = set() if beta is None else {"beta"}
     found = {
-        name: row.compute(columns, tie_tol=tie_tol, **known)
+        name: row.compute(columns, beta=beta, tie_tol=tie_tol)
         for name, row in METRICS.items()
-        if "E" in row.splits and set(row.needs) <= has and set(row.settings) <= known.keys() and row.needs
+        if "E" in row.splits and row.needs and set(row.needs) <= has and set(row.settings) <= settings
         and (referenced or name.removeprefix("ln_") in ALONE)
     }  # fmt: skip
     return {name: value for name, value in found.items() if math.isfinite(value)}
@@ -106,17 +106,19 @@ def usual_charts(columns: Columns, beta: float | None, referenced: bool) -> dict
     Without a reference the reward is beta times the log-prob itself, as CPO has it, or with `per_token` beside it
     times its mean over tokens, as SimPO and ORPO have it.
     """
-    found = {f"logps/{side}": mean(numbers(columns, f"policy_{side}")) for side in ("chosen", "rejected")}
-    if beta is None:
-        return found
+    found: dict[str, float] = {}
     shapes = {"": columns} if referenced else {"": columns, "per_token/": per_token(columns)}
     for prefix, shape in shapes.items():
-        chosen, rejected = (
-            beta * (numbers(shape, f"policy_{side}") - (numbers(shape, f"reference_{side}") if referenced else 0.0))
-            for side in ("chosen", "rejected")
-        )
-        rewards = {"chosen": chosen, "rejected": rejected, "margins": chosen - rejected}
-        rewards["accuracies"] = (chosen > rejected).astype(np.float64)
+        sides = {side: numbers(shape, f"policy_{side}") for side in ("chosen", "rejected")}
+        found |= {f"{prefix}logps/{side}": mean(values) for side, values in sides.items()}
+        if beta is None:
+            continue
+        rewards = {
+            side: beta * (values - numbers(shape, f"reference_{side}") if referenced else values)
+            for side, values in sides.items()
+        }
+        rewards["margins"] = rewards["chosen"] - rewards["rejected"]
+        rewards["accuracies"] = (rewards["chosen"] > rewards["rejected"]).astype(np.float64)
         found |= {f"{prefix}rewards/{name}": mean(values) for name, values in rewards.items()}
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from harness.diagnose.diagnosis import Diagnosis, PolicyDiagnosis
 from harness.diagnose.measures import PROMPT, Slice
+from harness.diagnose.verdict import KINDS
 from harness.metrics.margins import delta, delta_ref
 from harness.metrics.records import size
 from harness.metrics.statistics import Estimate
@@ -28,10 +29,6 @@ from harness.storage.atomic import write_atomic
 
 POINTS = 400  # of a plane: more overplots
 WORST = 10
-TITLES = {
-    "healthy": "healthy", "premature_convergence": "satisfied too early", "reversal": "reversed",
-    "memorised_noise": "memorised noise", "displaced": "displaced", "inconclusive": "inconclusive",
-}  # fmt: skip
 ROWS = (
     ("ranking_accuracy", "ranked right by the policy"),
     ("reference_ranking_accuracy", "ranked right by the reference"),
@@ -83,7 +80,6 @@ def write_page(found: Diagnosis, folder: Path, name: str) -> Path:
 
 def build_page(found: Diagnosis, name: str) -> Page:
     """All texts and figures of the page."""
-    several = len(found.policies) > 1
     beta = "beta not given" if found.beta is None else f"beta {found.beta:g}"
     sections = (
         (Anchor("measures", "Measures"), _measures(found)),
@@ -98,10 +94,7 @@ def build_page(found: Diagnosis, name: str) -> Page:
     return Page(
         visible(name),
         "Is this policy better than its charts say, or worse?",
-        tuple(
-            f"{f'{_named(one)}: ' if several else ''}{TITLES[one.verdict.kind].capitalize()}. {visible(one.verdict.text)}"
-            for one in found.policies
-        ),
+        tuple(lines(found)) if len(found.policies) > 1 else (_first_upper(_said(found.policies[0])),),
         f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
         f"{'with' if found.referenced else 'without'} a reference. Intervals are 95 % and count prompts, not pairs.",
         tuple((anchor, section) for anchor, section in sections if section is not None),
@@ -207,9 +200,9 @@ def _pairs(found: Diagnosis) -> Section:
     if found.referenced:
         plane = _grid(
             found, "plane", "Reference margin and policy margin",
-            f"Each mark is a held-out pair (at most {POINTS}). Orange crosses in the shaded area are stuck wrong: better "
-            "than under the reference and still below 0. Above the horizontal line the policy ranks the pair right, "
-            "above the dotted one it improved.",
+            f"Each mark is a held-out pair (at most {POINTS}). Orange crosses in the shaded area are stuck wrong: "
+            "better than under the reference and still below 0. Above the horizontal line the policy ranks the pair "
+            "right, above the dotted one it improved.",
             "Scatter of policy margin against reference margin, the stuck pairs marked.",
             ("reference margin (nats)", "policy margin (nats)"), lambda panel, one: _plane_panel(panel, one, limit),
             (3.2, 3.2),
@@ -321,10 +314,10 @@ def _memory(found: Diagnosis) -> Section | None:
     for one in found.policies:
         m = one.memorised
         if m is not None:
-            rows.append(fields(
-                _named(one), str(m.n), _shown("ranking_accuracy", m.ranking_accuracy), _shown("ranking_accuracy", m.gap),
-                str(m.wrong), _shown("ranking_accuracy", m.followed), _shown("ranking_accuracy", m.rise),
-            ))  # fmt: skip
+            ranked, gap, followed, rise = (
+                _shown("ranking_accuracy", value) for value in (m.ranking_accuracy, m.gap, m.followed, m.rise)
+            )
+            rows.append(fields(_named(one), str(m.n), ranked, gap, str(m.wrong), followed, rise))
     if not rows:
         return None
     head = ("Policy", "training pairs", "ranked as labelled", "more than held-out", "wrong labels", "followed",
@@ -362,4 +355,12 @@ def _worst(found: Diagnosis) -> Section:
 
 def lines(found: Diagnosis) -> Sequence[str]:
     """The verdicts as the terminal shows them."""
-    return [f"{_named(one)}: {TITLES[one.verdict.kind]}. {visible(one.verdict.text)}" for one in found.policies]
+    return [f"{_named(one)}: {_said(one)}" for one in found.policies]
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _said(one: PolicyDiagnosis) -> str:
+    return f"{KINDS[one.verdict.kind]}. {visible(one.verdict.text)}"

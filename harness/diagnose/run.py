@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from harness.diagnose.asked import Asked
 from harness.diagnose.diagnosis import Diagnosis, diagnose, plain
 from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
@@ -13,28 +13,6 @@ from harness.storage.atomic import write_json
 from harness.types import InputError
 
 PAIRS, JSON = "pairs.parquet", "diagnosis.json"
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a call of `harness diagnose` asks for. `reference` "" is the base of an adapter, "none" no reference, and
-    the path of a log-prob file takes the reference from it."""
-
-    out: Path
-    policies: Sequence[str] = ()
-    reference: str = ""
-    data: str = ""
-    logps: Path | None = None
-    train_data: str = ""
-    ledger: Path | None = None
-    beta: float | None = None
-    slices: Sequence[str] | None = None
-    form: str = ""
-    limit: int = 0
-    max_length: int = 1024
-    tokens: str = "trl"
-    dtype: str = "float32"
-    device: str = "auto"
 
 
 def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:

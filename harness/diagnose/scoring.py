@@ -1,8 +1,7 @@
-"""Policies and a reference to log-probs of pairs: which models are meant, how rows become tokens, scores that resume."""
+"""Policies and a reference to log-probs: which models are meant, how rows become tokens, scores that resume."""
 
 from __future__ import annotations
 
-import glob
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,25 +15,24 @@ import pyarrow.parquet as pq
 
 from harness.data.chat import chat_renderer
 from harness.data.pairs import read_pairs
-from harness.data.rows import TokenisedPair
+from harness.data.rows import TokenisedPair, response_key
 from harness.data.tokenize import encode_pairs, model_vocabulary
-from harness.data.trl_tokens import trl_renderer, trl_tokens
-from harness.diagnose.logps_file import LogpsTable, checked, read_logps, response_key, token_key
+from harness.data.trl_tokens import TOKENS, trl_renderer
+from harness.diagnose.asked import Asked
+from harness.diagnose.logps_file import LogpsTable, checked, read_logps, token_key
 from harness.identity import content_hash
 from harness.model_files.folder import TOKENIZER, length_problems, read_folder
 from harness.model_files.location import HUB_ID, locate
 from harness.models.adapter import adapter_base, adapter_sha256, is_adapter, merged_weights
 from harness.models.architecture import Architecture, path_architecture
 from harness.models.folder import Source, open_tokenizer, start_weights
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference import score_responses
 from harness.storage.atomic import write_atomic
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
 from harness.worker.protocol import pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from harness.diagnose.run import Asked
 
 Say = Callable[[str], None]
 BLOCK = 32  # pairs a forward: their responses fill what is scored at once
@@ -98,16 +96,16 @@ def find_policies(texts: Sequence[str], dtype: str) -> list[Scored]:
     """The policies of `--policy`; a pattern gives one policy with a step for each match. Raises InputError."""
     found = []
     for text in texts:
-        if Path(text).exists() or not glob.has_magic(text):
+        if Path(text).exists() or not set(text) & set("*?["):
             found.append(find_model(text, dtype, "--policy", text, _step(Path(text))))
             continue
-        matches = [Path(match) for match in glob.glob(text) if Path(match).is_dir()]
+        root = Path(Path(text).anchor)
+        matches = [match for match in root.glob(str(Path(text).relative_to(root))) if match.is_dir()]
         if not matches:
             raise InputError(f"--policy: '{text}' matches no folder")
         steps = {match: _step(match) for match in matches}
-        if lost := [match for match, step in steps.items() if step < 0] or len(set(steps.values())) < len(steps):
-            which = lost[0] if isinstance(lost, list) else text
-            raise InputError(f"--policy: {which}: expected folders that end in their step, as checkpoint-500 does")
+        if min(steps.values()) < 0 or len(set(steps.values())) < len(steps):
+            raise InputError(f"--policy: '{text}': expected folders that end in a step each, as checkpoint-500 does")
         found += [find_model(str(m), dtype, "--policy", text, steps[m]) for m in sorted(matches, key=steps.__getitem__)]
     if len({(one.name, one.step) for one in found}) < len(found):
         raise InputError("--policy: a policy is given twice")
@@ -148,11 +146,11 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
         path="" if hub else text, hub=text if hub else "", format=asked.form, limit=asked.limit,
         slices=", ".join(slices), split="",
     )  # fmt: skip
-    as_trl = asked.tokens == "trl"
+    as_trl = TOKENS.get(asked.tokens)
     table = read_pairs(spec, trl_renderer(tokenizer) if as_trl else chat_renderer(tokenizer))
     notes = [f"{split}: {note.text}" for note in table.notes]
     if as_trl:
-        made = [trl_tokens(tokenizer, pair, table.templated, asked.max_length) for pair in table.pairs]
+        made = [as_trl(tokenizer, pair, table.templated, asked.max_length) for pair in table.pairs]
     else:
         words = model_vocabulary(tokenizer, table.templated)
         kept, cut = encode_pairs(words, table.pairs, asked.max_length, asked.max_length - 1)
@@ -165,7 +163,7 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
     if left := len(made) - len(both):
         notes.append(f"{split}: {left} pairs left out: {asked.max_length} tokens leave their answers no room")
     if not both:
-        raise InputError(f"{text}: no pair is left at {asked.max_length} tokens", *notes)
+        raise InputError(f"{text}: no pair is left at {asked.max_length} tokens; raise --max-length")
     full = sum(len(p.prompt) + max(len(p.chosen), len(p.rejected)) >= asked.max_length for _, p in both)
     if full:
         notes.append(f"{split}: {full} pairs reach {asked.max_length} tokens and are cut there")
@@ -327,13 +325,14 @@ def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: S
             said = now
     bad = [one.id for one in wanted if not all(np.isfinite(done[k]) for k in _keys(one))]
     if bad:
-        raise InputError(f"{model.name}: log-probs of {len(bad)} pairs are not finite (first: id {bad[0]}): it diverged")
+        raise InputError(
+            f"{model.name}: log-probs of {len(bad)} pairs are not finite (first: id {bad[0]}): it diverged"
+        )
     return done
 
 
 def _keys(one: TokenisedPair) -> tuple[str, str]:
-    chosen, rejected = pair_keys([one])
-    return chosen[0], rejected[0]
+    return response_key(one.prompt, one.chosen), response_key(one.prompt, one.rejected)
 
 
 def _size(one: TokenisedPair) -> int:

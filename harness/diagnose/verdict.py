@@ -16,9 +16,17 @@ from harness.metrics.distributions import mean, sigmoid
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
 from harness.metrics.margins import RATES, delta, delta_ref, gain, margins
 from harness.metrics.records import Columns, size
-from harness.metrics.statistics import Estimate, clustered_interval
+from harness.metrics.statistics import Estimate
 
-KINDS = ("healthy", "premature_convergence", "reversal", "memorised_noise", "displaced", "inconclusive")
+# Kind -> the word for it on a page.
+KINDS = {
+    "healthy": "healthy",
+    "premature_convergence": "satisfied too early",
+    "reversal": "reversed",
+    "memorised_noise": "memorised noise",
+    "displaced": "displaced",
+    "inconclusive": "inconclusive",
+}
 STUCK = 0.05  # share of pairs stuck wrong that counts
 MANY_STUCK = 0.10  # share below which a policy is healthy
 SPENT = 0.10  # pull on the stuck pairs, as a share of the pull at the start, below which training has stopped on them
@@ -95,8 +103,8 @@ def verdict(e: Evidence) -> Verdict:
     if "reward_accuracy" not in e.estimates:
         return _without_reference(e)
     if not e.moved:
-        return Verdict("inconclusive", "Policy and reference give the same log-probs on every pair: nothing was "
-                       "trained, or the adapter was not loaded, or the policy was given as its own reference.")  # fmt: skip
+        why = "nothing was trained, or the adapter was not loaded, or the policy was given as its own reference"
+        return Verdict("inconclusive", f"Policy and reference give the same log-probs on every pair: {why}.")
     for rule in (_memorised, _reversed, _stuck, _displaced):
         found = rule(e)
         if found is not None:
@@ -161,9 +169,10 @@ def _stuck(e: Evidence) -> Verdict | None:
     wrong_now = 1 - e.estimates["ranking_accuracy"].mean
     return Verdict(
         "premature_convergence",
-        f"{percent(wrong_before)} of the pairs were misranked by the reference, {percent(wrong_now)} still are, although "
-        f"reward accuracy is {percent(reward.mean)}: {within(zone)} improved on the reference and are still ranked "
-        f"wrong, and on them only {percent(e.pull)} of the pull is left. At beta {e.beta:g} the loss stops too early; "
+        f"{percent(wrong_before)} of the pairs were misranked by the reference, {percent(wrong_now)} still are, "
+        f"although reward accuracy is {percent(reward.mean)}: {within(zone)} improved on the reference and are still "
+        f"ranked wrong, and on them only {percent(e.pull)} of the pull is left. At beta {e.beta:g} the loss stops too "
+        "early; "
         "lower beta, start from a reference that ranks these pairs right, or use a constrained objective.",
         "undesirable_zone", zone,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from harness.model_files.folder import file_sha256
+from harness.identity import file_sha256
 from harness.models.folder import Source, base_model
 from harness.models.lane_model import flatten
 from harness.storage.atomic import read_json
@@ -53,7 +53,9 @@ def merged_weights(source: Source, folder: Path) -> torch.Tensor:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder}: the adapter does not fit its base {source.folder} ({why})") from None
     if [name for name, _ in merged.named_parameters()] != names:
-        raise InputError(f"{folder}: the adapter changes the layers of {source.folder}; merge it once and save the model")
+        raise InputError(
+            f"{folder}: the adapter changes the layers of {source.folder}; merge it once and save the model"
+        )
     for parameter in merged.parameters():
         parameter.requires_grad_(True)
     return flatten(merged)
