@@ -39,7 +39,7 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 class LogpsTable:
     """Checked rows as columns of equal length, every known column filled in, with the file's own description `meta`.
 
-    `step` and `row` are -1 and `tokens` "" where unknown, `gold_margin` NaN; without a reference its two columns are NaN
+    Unknown `step` and `row` are -1, unknown `tokens` "", `gold_margin` NaN; without a reference its two columns are NaN
     in every row. `slices` names the further columns, as text.
     """
 

@@ -21,7 +21,7 @@ from harness.metrics.records import size
 from harness.metrics.statistics import Estimate
 from harness.palette import looks
 from harness.report.render.blocks import Field, Lines, Section, Table, fields, given
-from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_steps, panels, picture, shape_of
+from harness.report.render.figures import RIGHT, SHADE, WRONG, picture
 from harness.report.render.jinja import render
 from harness.report.render.text import DASH, ascii_visible, estimate, number, quantity, shorten, visible
 from harness.report.texts import short_hash
@@ -82,8 +82,8 @@ def build_page(found: Diagnosis, name: str) -> Page:
     """All texts and figures of the page."""
     beta = "beta not given" if found.beta is None else f"beta {found.beta:g}"
     sections = (
-        (Anchor("measures", "Measures"), _measures(found)),
         (Anchor("pairs", "Pairs"), _pairs(found)),
+        (Anchor("measures", "Measures"), _measures(found)),
         (Anchor("trajectory", "Trajectory"), _trajectory(found)),
         (Anchor("compared", "Compared"), _compared(found)),
         (Anchor("slices", "Slices"), _slices(found)),
@@ -153,61 +153,48 @@ def _plane_panel(panel: Any, one: PolicyDiagnosis, limit: float) -> None:
     panel.plot(reference[zone], policy[zone], marker="x", markersize=3, color=WRONG, markeredgewidth=0.8, **style)
     panel.set_xlim(-limit, limit)
     panel.set_ylim(-limit, limit)
-    panel.set_aspect("equal")
-    panel.set_title(ascii_visible(_named(one)), fontsize=8.5)
+    panel.set_xlabel("reference margin (nats)")
+    panel.set_ylabel("policy margin (nats)")
 
 
-def _grid(found: Diagnosis, name: str, title: str, caption: str, alt: str, labels: tuple[str, str], paint: Any,
-          panel: tuple[float, float]) -> Picture:  # fmt: skip
-    """A figure with one panel per policy."""
-    rows, columns = shape_of(len(found.policies), 3)
-
-    def draw(_: Any, axes: Any) -> None:
-        for each, one in zip(panels(axes, len(found.policies)), found.policies, strict=True):
-            paint(each, one)
-            each.set_xlabel(labels[0])
-            each.set_ylabel(labels[1])
-
-    shape = (panel[0] * columns + 0.3, panel[1] * rows + 0.3)
-    return picture(name, title, caption, alt, (rows, columns), shape, draw)
+def _histogram(panel: Any, one: PolicyDiagnosis, referenced: bool, limit: float) -> None:
+    edges = np.linspace(-limit, limit, 41)
+    if referenced:
+        before = np.clip(delta_ref(one.columns), -limit, limit)
+        panel.hist(before, edges, color="#999999", alpha=0.5, label="reference")
+    now = np.clip(delta(one.columns), -limit, limit)
+    panel.hist(now, edges, histtype="step", color=RIGHT, linewidth=1.6, label="policy")
+    panel.axvline(0, color="#555555", linewidth=0.8)
+    panel.set_xlabel("margin (nats)")
+    panel.set_ylabel("pairs")
+    panel.legend(fontsize=8)
 
 
 def _pairs(found: Diagnosis) -> Section:
-    everything = np.concatenate([np.abs(delta(one.columns)) for one in found.policies])
-    if found.referenced:
-        everything = np.concatenate([everything, *(np.abs(delta_ref(one.columns)) for one in found.policies)])
-    limit = max(float(np.quantile(everything, 0.995)), 1e-3)
-    edges = np.linspace(-limit, limit, 41)
+    sizes = [np.abs(delta(one.columns)) for one in found.policies]
+    sizes += [np.abs(delta_ref(one.columns)) for one in found.policies if found.referenced]
+    limit = max(float(np.quantile(np.concatenate(sizes), 0.995)), 1e-3)
 
-    def histogram(panel: Any, one: PolicyDiagnosis) -> None:
-        if found.referenced:
-            before = np.clip(delta_ref(one.columns), -limit, limit)
-            panel.hist(before, edges, color="#999999", alpha=0.5, label="reference")
-        now = np.clip(delta(one.columns), -limit, limit)
-        panel.hist(now, edges, histtype="step", color=RIGHT, linewidth=1.6, label="policy")
-        panel.axvline(0, color="#555555", linewidth=0.8)
-        panel.set_title(ascii_visible(_named(one)), fontsize=8.5)
-        panel.legend(fontsize=8)
+    def paint(_: Any, axes: Any) -> None:
+        for row, one in zip(axes, found.policies, strict=True):
+            if found.referenced:
+                _plane_panel(row[0], one, limit)
+            _histogram(row[-1], one, found.referenced, limit)
+            row[0].set_title(ascii_visible(_named(one)), fontsize=8.5)
 
-    margins = _grid(
-        found, "margins", "Margins of policy and reference",
-        "Log-prob of chosen minus rejected, nats; right of the line a pair is ranked right. The outermost bins hold "
-        "what lies beyond.",
-        "Histogram of margins under the policy and under the reference.",
-        ("margin (nats)", "pairs"), histogram, (3.4, 2.6),
+    plane = (
+        f"Left: each mark is a held-out pair (at most {POINTS}); orange crosses in the shaded area are stuck wrong, "
+        "better than under the reference and still below 0; above the dotted line a pair improved. Right: "
+    )
+    columns = 2 if found.referenced else 1
+    figure = picture(
+        "margins", "Margins under policy and reference",
+        f"{plane if found.referenced else ''}log-prob of chosen minus rejected; above 0 a pair is ranked right; "
+        "the outermost bins hold what lies beyond.",
+        "Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
+        (len(found.policies), columns), (3.9 * columns, 3.1 * len(found.policies)), paint,
     )  # fmt: skip
-    plane = None
-    if found.referenced:
-        plane = _grid(
-            found, "plane", "Reference margin and policy margin",
-            f"Each mark is a held-out pair (at most {POINTS}). Orange crosses in the shaded area are stuck wrong: "
-            "better than under the reference and still below 0. Above the horizontal line the policy ranks the pair "
-            "right, above the dotted one it improved.",
-            "Scatter of policy margin against reference margin, the stuck pairs marked.",
-            ("reference margin (nats)", "policy margin (nats)"), lambda panel, one: _plane_panel(panel, one, limit),
-            (3.2, 3.2),
-        )  # fmt: skip
-    return Section("Where do the pairs sit?", "", given(plane, margins))
+    return Section("Where do the pairs sit?", "", (figure,))
 
 
 def _trajectory(found: Diagnosis) -> Section | None:
@@ -228,7 +215,9 @@ def _trajectory(found: Diagnosis) -> Section | None:
                 panel.plot(steps, [v.mean for v in values], label=ascii_visible(shorten(one.name, 30)), **style)
                 bounds = [v.low for v in values], [v.high for v in values]
                 panel.fill_between(steps, *bounds, color=look.colour, alpha=0.15, linewidth=0)
-                log_steps(panel, steps)
+                if name == "ranking_accuracy" and found.referenced:
+                    before = one.estimates["reference_ranking_accuracy"].mean
+                    panel.axhline(before, color="#777777", linewidth=0.9, linestyle=":")
             panel.set_title(titles[name].partition(":")[0], fontsize=8.5)
             panel.set_ylim(-0.03, 1.03)
             panel.set_xlabel("step")
@@ -236,7 +225,8 @@ def _trajectory(found: Diagnosis) -> Section | None:
             axes.flat[0].legend(fontsize=7)
 
     figure = picture(
-        "trajectory", "Over the checkpoints", "Shares of held-out pairs with 95 % intervals over prompts.",
+        "trajectory", "Over the checkpoints",
+        "Shares of held-out pairs with 95 % intervals over prompts; dotted: ranked right by the reference.",
         "Ranking accuracy, reward accuracy and the share stuck wrong over steps.",
         (1, len(names)), (2.9 * len(names), 2.6), paint, sharey=True,
     )  # fmt: skip
