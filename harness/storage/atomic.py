@@ -11,22 +11,22 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from harness.storage import failpoints as faults
+from harness.storage.failpoints import failpoint
 from harness.types import InputError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part. Mode 0600."""
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    faults.point("write.begin")
+    failpoint("write.begin")
     try:
         write_synced(temporary, data)
-        faults.point("write.middle")
+        failpoint("write.middle")
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    faults.point("write.renamed")
+    failpoint("write.renamed")
     sync_folder(path.parent)
 
 

@@ -40,8 +40,8 @@ _armed = parse(os.environ.get("HARNESS_FAULT", ""))
 _hits: dict[str, int] = {}
 
 
-def point(name: str) -> None:
-    """A place where a fault may be injected. Raises OSError or ends the process where one is planned here and now."""
+def failpoint(name: str) -> None:
+    """A place where a fault may be injected: raises OSError or ends the process where one is due now."""
     if name not in _armed:
         return
     action, nth = _armed[name]

@@ -1,4 +1,4 @@
-"""One folder a run: tables that are checked when read, and `result.json`, published last and sealed by checksums."""
+"""A run's folder: tables checked when read, and `result.json`, published last, with checksums of everything."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.identity import canonical_json, canonical_plain, file_sha256
-from harness.storage import failpoints as faults
+from harness.identity import canonical_json, canonical_plain, file_sha256, plain
 from harness.storage.atomic import remove, set_aside, sync_folder, write_atomic, write_synced
+from harness.storage.failpoints import failpoint
 from harness.text import slug
-from harness.types import InputError
+from harness.types import InputError, PlannedRun, RunStatus
 
 RESULT, ATTEMPT = "result.json", "attempt"
 
@@ -102,12 +102,34 @@ def _attempts(counter: Path) -> int:
         return 0
 
 
+def run_result(
+    planned: PlannedRun,
+    folder: Path,
+    status: RunStatus,
+    steps: int,
+    costs: Mapping[str, Any],
+    t0_ms: int,
+    results: Mapping[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """What `result.json` says of a run before it is committed."""
+    return {
+        "run_key": planned.key,
+        "status": status,
+        "steps": steps,
+        "results": dict(results or {}),
+        "costs": dict(costs),
+        "config": plain(planned.run),
+        "name": folder.name,
+        "t0_ms": t0_ms,
+    }
+
+
 def commit(folder: Path, result: Mapping[str, Any]) -> None:
     """Publish `result.json`, the last file of a run, with the SHA-256 of every other and of itself.
 
     Published with a hard link, so of two writers the later one loses and the first result stands.
     """
-    faults.point("commit.begin")
+    failpoint("commit.begin")
     attempt = max(_attempts(folder / ATTEMPT), 1)
     own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != ATTEMPT]
     files = {path.name: file_sha256(path) for path in own if not path.name.startswith(".")}
@@ -124,9 +146,9 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
-    faults.point("commit.published")
+    failpoint("commit.published")
     for leftover in folder.iterdir():  # what only an unfinished run needs
-        if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != "stopped"):
+        if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != RunStatus.STOPPED):
             remove(leftover)
 
 
@@ -139,6 +161,23 @@ def load_result(folder: Path) -> dict[str, Any] | None:
     if result is None:
         set_aside(path)
     return result
+
+
+def run_status(result: Mapping[str, Any] | None) -> RunStatus:
+    """The status of a run by its verified result; pending without one."""
+    return RunStatus.PENDING if result is None else RunStatus(result["status"])
+
+
+def is_final(sweep_folder: Path, run_key: str) -> bool:
+    """Whether a run needs no more training: it is done or diverged."""
+    return run_status(find_result(sweep_folder, run_key)).final
+
+
+def final_keys(sweep_folder: Path, run_keys: Collection[str]) -> set[str]:
+    """Those of `run_keys` that need no more training. The sweep's folder is listed once for all of them."""
+    folders = run_folders(sweep_folder)
+    results = [load_result(folders[key[:8]]) for key in run_keys if key[:8] in folders]
+    return {result["run_key"] for result in results if run_status(result).final and result} & set(run_keys)
 
 
 def find_result(sweep_folder: Path, run_key: str) -> dict[str, Any] | None:

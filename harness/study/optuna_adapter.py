@@ -107,12 +107,12 @@ def _in_memory(spec: StudySpec, arm: Arm, history: Sequence[Trial]) -> optuna.St
     return study
 
 
-def ask(spec: StudySpec, arm: Arm, told: Sequence[Trial], count: int) -> tuple[Trial, ...]:
-    """The next `count` trials of an arm, given every trial told before, in number order."""
-    study = _in_memory(spec, arm, told)
+def ask(spec: StudySpec, arm: Arm, finished: Sequence[Trial], count: int) -> tuple[Trial, ...]:
+    """The next `count` trials of an arm, given every finished trial, in number order."""
+    study = _in_memory(spec, arm, finished)
     space = {name: distribution(axis) for name, axis in arm.space.items()}
     asked = []
-    for number in range(len(told), len(told) + count):
+    for number in range(len(finished), len(finished) + count):
         study.sampler = _sampler(spec, arm, number)
         trial = study.ask(space)
         params = {name: rounded(trial.params[name], arm.space[name]) for name in space}
@@ -133,12 +133,12 @@ def prune(spec: StudySpec, arm: Arm, trials: Sequence[Trial], alive: Sequence[in
     return out
 
 
-def importance(spec: StudySpec, arm: Arm, told: Sequence[Trial]) -> dict[str, float]:
+def importance(spec: StudySpec, arm: Arm, finished: Sequence[Trial]) -> dict[str, float]:
     """Share of the first target's variation that each searched setting explains (PED-ANOVA, arXiv 2304.10255).
 
     Empty below a handful of complete trials or where all score the same.
     """
-    complete = [trial for trial in told if trial.state == COMPLETE]
+    complete = [trial for trial in finished if trial.state == COMPLETE]
     sign = -1.0 if spec.targets[0].direction == "maximize" else 1.0  # it explains what makes a value low
     if len(complete) < MIN_FOR_IMPORTANCE or len({trial.values[0] for trial in complete}) < 2:
         return {}
@@ -150,7 +150,7 @@ def importance(spec: StudySpec, arm: Arm, told: Sequence[Trial]) -> dict[str, fl
 
 
 def project(spec: StudySpec, arm: Arm, trials: Sequence[Trial], url: str, own: bool = False) -> None:
-    """Make an arm's study in the storage equal to the ledger's told trials; one that differs is written anew.
+    """Make an arm's study in the storage equal to the ledger's finished trials; one that differs is written anew.
 
     So a trial that some process left RUNNING there is reaped. `own`: the file holds nothing else, so a power loss may
     cost it. Raises one of `STORAGE_ERRORS` where the storage cannot be reached or is damaged.

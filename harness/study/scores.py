@@ -17,9 +17,9 @@ from harness.metrics import records
 from harness.metrics.registry import METRICS
 from harness.metrics.selection import validation_half
 from harness.storage.evaluations import points, read_evaluations
-from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.runs import find_run, load_result, read_table, run_status
+from harness.types import RunStatus
 
-DONE = "done"
 HELD_OUT = "eval_clean"
 
 
@@ -74,7 +74,7 @@ class Scorer:
         if key not in self._read:
             place = find_run(self.folder, key)
             result = load_result(place) if place is not None else None
-            if place is None or result is None or result["status"] != DONE:
+            if place is None or run_status(result) is not RunStatus.DONE:
                 return ()
             self._read[key] = tuple(self._measure(key, beta, place))
         return self._read[key]

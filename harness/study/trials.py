@@ -1,7 +1,7 @@
-"""The trials of a study as an append-only file: what was asked, before anything of it is trained, and what came of it.
+"""The trials of a study as an append-only file: asked for, before anything of them is trained, and their outcomes.
 
-`trials.jsonl` with the runs' own records is the truth; Optuna's storage and the report are drawn from it. A lost or
-damaged file costs no training: the same trials are asked again and their runs are found done. Imports no optuna.
+`trials.jsonl` with the runs' records is the truth; Optuna's storage and the report derive from it. A lost or damaged
+file costs no training: the same trials are asked for again, and their runs are done already. Imports no optuna.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Ledger:
             self._take(record)
 
     @staticmethod
-    def found(folder: Path) -> bool:
+    def exists(folder: Path) -> bool:
         """Whether the folder holds a study's ledger."""
         return (folder / LEDGER).exists()
 
@@ -89,11 +89,11 @@ class Ledger:
                 arm[trial.number] = trial
 
     def ask(self, trials: Sequence[Trial]) -> None:
-        """Note trials as asked: all of one record, so a round is asked whole or not at all."""
+        """Record trials as asked for: one record, so a round is asked for whole or not at all."""
         self._note("asked", trials)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Note outcomes, in number order."""
+        """Record outcomes, in number order."""
         self._note("told", trials)
 
     def _note(self, kind: str, trials: Sequence[Trial]) -> None:
@@ -105,12 +105,12 @@ class Ledger:
         """Every trial of an arm, in number order."""
         return tuple(self.arms.get(arm, ()))
 
-    def told(self, arm: str) -> tuple[Trial, ...]:
-        """The finished trials of an arm: what asking the next round may depend on."""
+    def finished(self, arm: str) -> tuple[Trial, ...]:
+        """The finished trials of an arm, on which the next round depends."""
         return tuple(trial for trial in self.of(arm) if trial.state != RUNNING)
 
     def open(self) -> tuple[Trial, ...]:
-        """Trials asked and not told, of every arm."""
+        """Trials asked for and not finished, of every arm."""
         return tuple(trial for arm in self.arms.values() for trial in arm if trial.state == RUNNING)
 
 

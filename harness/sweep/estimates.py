@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.identity import run_key
 from harness.storage.journal import JournalDamaged, read_journal
 from harness.sweep.packing import plan_packs
 from harness.text import bytes_text
-from harness.types import RunSpec
+from harness.types import PlannedRun, RunSpec
 
 # Seconds before a worker's first step, by engine: imports, and for Ray and Slurm what starts the process (assumed).
 START_SECONDS = {"inline": 3.0, "process": 4.0, "ray": 6.0, "slurm": 15.0}
@@ -50,7 +49,7 @@ def makespan(seconds: Sequence[float], places: int) -> float:
 
 
 def forecast(
-    todo: Sequence[RunSpec],
+    todo: Sequence[PlannedRun],
     per_run: Sequence[float],
     builds: Mapping[str, tuple[float, int]],
     out: Path,
@@ -59,8 +58,8 @@ def forecast(
     """The forecast of the runs `todo`, whose seconds are `per_run`, after the models `builds`: seconds and count by
     stage. Plain data: `hours`, `points`, `points_a_second`, `database_bytes`, `bytes`, `packs`, `basis`.
     """
-    seconds = dict(zip(map(run_key, todo), per_run, strict=True))
-    packs = [sum(seconds[run_key(run)] for run in pack.runs) for pack in plan_packs(todo, machines.places)]
+    seconds = {planned.key: value for planned, value in zip(todo, per_run, strict=True)}
+    packs = [sum(seconds[planned.key] for planned in pack.runs) for pack in plan_packs(todo, machines.places)]
     start = START_SECONDS[machines.engine]
     if machines.engine == "slurm":  # every pack is a process of its own
         packs, first = [pack + start for pack in packs], 0.0
@@ -68,7 +67,7 @@ def forecast(
         first = start if packs else 0.0
     stages = [start + total / count * math.ceil(count / machines.places) for total, count in builds.values() if count]
     wall = math.fsum(stages) + first + makespan(sorted(packs, reverse=True), machines.places)
-    points, size, basis = _of_a_run(todo, out)
+    points, size, basis = _of_a_run([planned.run for planned in todo], out)
     count = len(todo) * points
     return {
         "engine": machines.engine,

@@ -1,4 +1,4 @@
-"""Which runs train together, and in packs of what size: settled once per sweep and written to its plan."""
+"""Which runs train together, and in packs of what size: decided once per sweep and written to its plan."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.mythworld import tokens as mythtokens
-from harness.identity import content_hash, plain, run_key
+from harness.identity import content_hash, plain
 from harness.model_files.location import model_shape
 from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
-from harness.types import InputError, ModelSpec, PathModelSpec, RunSpec
+from harness.types import InputError, ModelSpec, PathModelSpec, PlannedRun, RunSpec
+from harness.worker.protocol import PackTask
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
@@ -26,14 +27,6 @@ SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 PATH_BYTES = 24 * 2**30  # of one training step of a model from a path, all lanes together, the shared base not counted
-
-
-@dataclass(frozen=True, slots=True)
-class PackTask:
-    """One unit of scheduling: runs that train in lockstep. `number` names the pack in plan, costs and progress."""
-
-    number: int
-    runs: tuple[RunSpec, ...]
 
 
 def pack_key(run: RunSpec) -> str:
@@ -72,7 +65,7 @@ def work_of(run: RunSpec) -> float:
 
 
 def plan_packs(
-    runs: Sequence[RunSpec],
+    runs: Sequence[PlannedRun],
     workers: int,
     size: int = PACK_SIZE,
     first: int = 0,
@@ -80,26 +73,32 @@ def plan_packs(
 ) -> tuple[PackTask, ...]:
     """Cut the runs into packs of at most `size`, and at most what `room` allows for their kind.
 
-    Runs of one replicate and source stand side by side, the longest packs come first. A short list is cut finer, so
-    that every worker has a pack. A lane's numbers do not depend on its pack, so any cut gives the same results; this
-    one keeps corpora small. Packs are numbered from `first`.
+    Runs of one replicate and source are neighbours, the longest packs come first. A short list is cut finer, so that
+    every worker has a pack. A run's numbers do not depend on its pack, so any cut gives the same results; this one
+    keeps corpora small. Packs are numbered from `first`.
     """
-    groups: dict[str, list[RunSpec]] = {}
-    for run in runs:
-        groups.setdefault(pack_key(run), []).append(run)
-    packs: list[tuple[RunSpec, ...]] = []
-    for members in groups.values():
-        ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
-        most = min(size, room(ordered[0]) if room is not None else size)
+    groups: dict[str, list[PlannedRun]] = {}
+    for planned in runs:
+        groups.setdefault(pack_key(planned.run), []).append(planned)
+    packs: list[tuple[str, tuple[PlannedRun, ...]]] = []
+    for group, members in groups.items():
+        ordered = sorted(members, key=lambda one: _side_by_side(one.run))
+        first_run = ordered[0].run
+        most = min(size, room(first_run) if room is not None else size)
         # The embedded world's logits are small; those of a built text model bound packs on a CPU alone.
-        if isinstance(ordered[0].model, PathModelSpec) or (ordered[0].data is not None and size <= PACK_SIZE):
-            most = min(most, lanes_that_fit(ordered[0]))
+        if isinstance(first_run.model, PathModelSpec) or (first_run.data is not None and size <= PACK_SIZE):
+            most = min(most, lanes_that_fit(first_run))
         count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
-        packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]
-    packs.sort(key=lambda pack: -len(pack) * work_of(pack[0]))
-    return tuple(PackTask(number, pack) for number, pack in enumerate(packs, start=first))
+        packs += [(group, tuple(ordered[a:b])) for a, b in pairwise(edges)]
+    packs.sort(key=lambda pack: -len(pack[1]) * work_of(pack[1][0].run))
+    return tuple(PackTask(number, members, group) for number, (group, members) in enumerate(packs, start=first))
+
+
+def _side_by_side(run: RunSpec) -> tuple[object, ...]:
+    """The order of runs within a group: those that share data are neighbours."""
+    return run.seed, str(plain(run.world)), str(plain(run.corruption))
 
 
 def lanes_that_fit(run: RunSpec) -> int:
@@ -124,11 +123,6 @@ def _lane_bytes(run: RunSpec, model: PathModelSpec, width: int) -> int:
     kept = layer + shape.layers * tokens * shape.hidden_size * size
     state = 16 * shape.parameters if model.lora is None else 0
     return state + (kept if model.gradient_checkpointing else shape.layers * layer)
-
-
-def keys(task: PackTask) -> tuple[str, ...]:
-    """The run keys of a pack, lane by lane."""
-    return tuple(run_key(run) for run in task.runs)
 
 
 SHARE = 0.5  # of the machine's memory that training may take, all workers together
@@ -187,7 +181,7 @@ def _stated(folder: Path) -> Packing | None:
     try:
         found: Mapping[str, Any] = read_plan_file(folder)["packing"]
         return Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]))
-    except (InputError, KeyError, TypeError, ValueError):  # damaged, or older than packings: the plan is written anew
+    except (InputError, KeyError, TypeError, ValueError):  # damaged: the plan is written anew
         return None
 
 

@@ -16,15 +16,16 @@ from typing import Any
 from harness.config.load import SweepSpec
 from harness.data.mythworld import world as mythworld
 from harness.data.splits import data_notes
-from harness.identity import content_hash, plain, run_key, without_later
+from harness.identity import content_hash, plain, without_later
 from harness.model_files.location import model_shape
 from harness.objectives.budget import budget, family
-from harness.run_names import readable_names
+from harness.run_names import planned_runs
+from harness.storage.runs import final_keys
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.estimates import Machines, forecast, forecast_lines
 from harness.sweep.evaluate import check_asked
 from harness.text import duration
-from harness.types import RunSpec
+from harness.types import PlannedRun, RunSpec
 
 # Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
 PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
@@ -36,7 +37,6 @@ PASS_SECONDS = 1.7e-4  # a pass of training over it
 TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
 WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
 TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
-OUTCOMES = ("done", "diverged")  # failed and stopped runs are made again
 
 
 def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> dict[str, Any]:
@@ -44,14 +44,14 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
 
     `seconds` holds one-core seconds per stage of what is still to do; `cost_basis` says whether the seconds of a run
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
-    `forecast` is there where `machines` are given (`sweep/forecast.py`).
+    `forecast` is there where `machines` are given (`sweep/estimates.py`).
     """
     check_asked(sweep)
     folder = out / sweep.name
-    keys = [run_key(run) for run in sweep.runs]
-    names = readable_names(sweep.runs)
-    done = finished(folder, keys)
-    todo = [run for run, key in zip(sweep.runs, keys, strict=True) if key not in done]
+    runs = planned_runs(sweep.runs)
+    done = final_keys(folder, [planned.key for planned in runs])
+    missing = [planned for planned in runs if planned.key not in done]
+    todo = [planned.run for planned in missing]
     measured = measured_seconds(out)
     seconds, models = _build_seconds(todo)
     per_run = [_run_seconds(run) for run in todo]
@@ -60,7 +60,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         measured = None
     built = {stage: (total, models[stage]) for stage, total in seconds.items()}
     scale = measured / statistics.median(per_run) if measured is not None and per_run else 1.0
-    ahead = forecast(todo, [scale * run for run in per_run], built, out, machines) if machines is not None else None
+    ahead = forecast(missing, [scale * run for run in per_run], built, out, machines) if machines is not None else None
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
     return {
@@ -68,7 +68,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "question": sweep.question,
         "spec": str(sweep.path),
         "folder": str(folder),
-        "runs": len(keys),
+        "runs": len(runs),
         "done": len(done),
         "to_do": len(todo),
         "axes": axes(sweep.runs),
@@ -80,9 +80,9 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
-        "first": _named(keys, names, 0),
-        "last": _named(keys, names, -1),
-        "run_keys": keys,
+        "first": _named(runs[0]),
+        "last": _named(runs[-1]),
+        "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *data_notes(sweep.runs)],
@@ -99,17 +99,6 @@ def axes(runs: Iterable[RunSpec]) -> dict[str, list[Any]]:
         for name, value in _settings(run):
             values.setdefault(name, {}).setdefault(repr(value), value)
     return {name: list(found.values()) for name, found in values.items() if len(found) > 1 or name == "objective"}
-
-
-def finished(folder: Path, keys: Sequence[str]) -> set[str]:
-    """The keys with a verified outcome in the sweep folder: done or diverged. The folder is listed once."""
-    if not folder.is_dir():
-        return set()
-    from harness.storage.runs import load_result
-
-    beginnings = {key[:8] for key in keys}
-    results = [load_result(run) for run in sorted(folder.iterdir()) if run.name[:8] in beginnings and run.is_dir()]
-    return {result["run_key"] for result in results if result and result["status"] in OUTCOMES} & set(keys)
 
 
 def measured_seconds(out: Path) -> float | None:
@@ -212,8 +201,8 @@ def _basis(measured: float | None) -> str:
     return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens per second (assumed)"
 
 
-def _named(keys: Sequence[str], names: Sequence[str], index: int) -> str:
-    return f"{keys[index][:8]} {names[index]}" if keys else ""
+def _named(planned: PlannedRun) -> str:
+    return f"{planned.key[:8]} {planned.name}"
 
 
 def _shown(values: Sequence[Any], limit: int = 12) -> str:

@@ -17,12 +17,18 @@ from harness.palette import looks
 from harness.storage.evaluations import FILE as EVALUATIONS
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import read_plan_file
-from harness.storage.runs import RESULT
+from harness.storage.runs import RESULT, run_status
+from harness.types import RunStatus
 
-STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+STATUS = {
+    RunStatus.DONE: "FINISHED",
+    RunStatus.DIVERGED: "FINISHED",
+    RunStatus.FAILED: "FAILED",
+    RunStatus.STOPPED: "KILLED",
+}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones without a word
-# Points take a server longest: of 10,000 runs it gets 50 a metric, which a chart cannot tell from all of them.
+# Points cost a server most: of 10,000 runs it gets 50 per metric, which look the same in a chart as all of them.
 BIG, MOST = 1000, 50
 
 
@@ -163,7 +169,7 @@ def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
         run_key=key,
         name=plan.names.get(key, result["name"]),
         digest=digest_of(result),
-        status=STATUS[result["status"]],
+        status=STATUS[run_status(result)],
         start_ms=start,
         end_ms=start + max(int(result["steps"]), round(1000 * seconds)),
         tags=_tags(result, records, plan),

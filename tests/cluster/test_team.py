@@ -39,7 +39,7 @@ def write(out: str, sweep: str, ready: Any, go: Any) -> None:
     open_client(os.environ["MLFLOW_TRACKING_URI"])  # mlflow is loaded before the start
     ready.release()
     go.wait()
-    waiting = Outbox(Path(out), sweep).finish(Path(out) / sweep)
+    waiting = Outbox(Path(out) / sweep).finish()
     raise SystemExit(1 if waiting else 0)
 
 
@@ -102,7 +102,7 @@ def test_eight_writers_lose_and_double_nothing(database: int, tmp_path: Path, mo
         seconds = time.monotonic() - began
         unfinished = [sweep for sweep, process in zip(sweeps, team, strict=True) if process.exitcode != 0]
         for sweep in unfinished:  # what `harness sync` does
-            assert Outbox(sweep.parent, sweep.name).finish(sweep) == 0
+            assert Outbox(sweep).finish() == 0
         wanted = sorted(point for sweep in sweeps for point in journals(sweep))
         found = sorted(history(address, {sweep.name for sweep in sweeps}))
     assert found == wanted

@@ -24,8 +24,7 @@ from harness.storage.checkpoints import load_checkpoints, save_checkpoint
 from harness.storage.runs import load_result
 from harness.storage.verify import verify
 from harness.training import loop
-from harness.worker import checkpointing as resuming
-from harness.worker import train_pack as work
+from harness.worker import checkpointing, train_pack
 from tests.faults.world import (
     RL,
     SPEC,
@@ -267,7 +266,7 @@ def points(on: Ground, count: int, seed: int) -> Tally:
             nth = draw.randint(1, 4)
 
             def arm(point: str = point, action: str = action, nth: int = nth) -> None:
-                resuming.STRETCH_SECONDS = 0.0  # kept at every step, so that old checkpoints are dropped, too
+                checkpointing.CHECK_SECONDS = 0.0  # kept at every step, so that old checkpoints are dropped, too
                 faults._armed[point] = (action, nth)
 
             code = wait(fork(sweep_command(at), arm, at.root / "log"))
@@ -449,14 +448,14 @@ def memory(on: Ground, count: int, seed: int) -> Tally:
         at, most = on.fresh(f"memory-{number}"), (2, 1, 4, 0)[number % 4]
 
         def shrink(most: int = most) -> None:
-            whole = work.begin
+            whole = train_pack.build_trainer
 
-            def begin(pack, *rest):
+            def build_trainer(pack, *rest):
                 if len(pack.lanes) > most:
                     raise torch.OutOfMemoryError("CUDA out of memory (injected)")
                 return whole(pack, *rest)
 
-            work.begin = begin
+            train_pack.build_trainer = build_trainer
 
         code = wait(fork(sweep_command(at), shrink, at.root / "log"))
         tally.injected += 1

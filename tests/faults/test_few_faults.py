@@ -59,4 +59,4 @@ def test_failpoints_are_parsed_and_absent_without_the_variable():
         "write.begin": ("full", 1),
     }
     assert faults._armed == {}
-    assert {faults.point(name) for name in faults.POINTS} == {None}
+    assert {faults.failpoint(name) for name in faults.POINTS} == {None}

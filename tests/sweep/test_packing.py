@@ -7,10 +7,9 @@ from dataclasses import replace
 import pytest
 
 from harness.config.load import load_sweep
-from harness.identity import run_key
+from harness.run_names import planned_runs
 from harness.storage.atomic import write_json
 from harness.sweep import packing
-from harness.sweep import packing as packs
 from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
 from harness.sweep.packing import PACK_SIZE, plan_packs
 from harness.types import DataSpec, PathModelSpec
@@ -52,16 +51,17 @@ def test_packs_shrink_to_the_memory_there_is(runs):
     shape = packing.shape_of(runs[0])
     assert shape is not None
     tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(shape), "")
-    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
+    sizes = [len(pack.runs) for pack in plan_packs(planned_runs(runs), 2, tight.size, 0, tight.room)]
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
-    assert plan_packs(runs, 2, plenty.size, 0, plenty.room) == plan_packs(runs, 2)
+    planned = planned_runs(runs)
+    assert plan_packs(planned, 2, plenty.size, 0, plenty.room) == plan_packs(planned, 2)
 
 
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     first = packing.settle(tmp_path, runs, 2)
     assert first.size == PACK_SIZE and first.bytes > 0
-    plan = {"name": "t", "runs": [{"run_key": run_key(run), "name": "x", "config": {}} for run in runs]}
+    plan = {"name": "t", "runs": [{"run_key": one.key, "name": "x", "config": {}} for one in planned_runs(runs)]}
     write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, runs, 8) == first
@@ -72,7 +72,7 @@ def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
 def test_a_gpu_takes_what_its_memory_holds(tmp_path, runs):
     found = packing.settle(tmp_path, runs, 1, gpu_bytes=80 * 2**30)
     assert found.size == packing.GPU_LANES
-    assert len(plan_packs(runs, 1, found.size, 0, found.room)) == 1
+    assert len(plan_packs(planned_runs(runs), 1, found.size, 0, found.room)) == 1
 
 
 def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
@@ -86,7 +86,7 @@ def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
 
 
 def test_a_model_from_a_path_keeps_its_own_bound_on_a_gpu(runs, monkeypatch):
-    monkeypatch.setattr(packs, "lanes_that_fit", lambda run: 3)
-    theirs = [replace(run, world=None, data=DataSpec(), model=PathModelSpec()) for run in runs]
+    monkeypatch.setattr(packing, "lanes_that_fit", lambda run: 3)
+    theirs = planned_runs(replace(run, world=None, data=DataSpec(), model=PathModelSpec()) for run in runs)
     plenty = packing.Packing(packing.GPU_LANES, 2**40, "")
     assert max(len(pack.runs) for pack in plan_packs(theirs, 1, plenty.size, 0, plenty.room)) == 3

@@ -19,12 +19,12 @@ import yaml
 from rich.console import Console
 
 from harness.config.load import load_sweep
+from harness.signals import Interrupted
 from harness.storage.checkpoints import load_checkpoints, newest_step, save_checkpoint
 from harness.storage.journal import read_journal
 from harness.storage.runs import find_run, load_result, read_table
 from harness.storage.verify import verify
 from harness.sweep.run import SweepOptions, run_sweep
-from harness.sweep.signals import Interrupted
 from harness.worker import train_pack as work
 
 SPEC = {
@@ -83,7 +83,7 @@ class Stopper:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at, self.began = -1, set[int]()
-        whole = work.begin
+        whole = work.build_trainer
 
         def begin(*arguments):
             trainer = whole(*arguments)

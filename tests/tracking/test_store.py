@@ -20,7 +20,7 @@ from harness.storage import runs as store
 from harness.storage.arrays import load_arrays, once, save_arrays
 from harness.storage.atomic import read_json, write_atomic, write_json
 from harness.storage.journal import Journal
-from harness.storage.lock import claim_sweep
+from harness.storage.lock import sweep_lock
 from harness.storage.verify import verify
 from harness.types import InputError
 
@@ -343,8 +343,8 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.storage.lock import claim_sweep
-with claim_sweep(Path(sys.argv[1])):
+from harness.storage.lock import sweep_lock
+with sweep_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -355,12 +355,12 @@ def test_a_second_starter_is_told_who_holds_the_sweep_and_a_dead_holder_holds_no
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"process {holder.pid} "), claim_sweep(tmp_path):
+        with pytest.raises(InputError, match=f"process {holder.pid} "), sweep_lock(tmp_path):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
-    with claim_sweep(tmp_path):
+    with sweep_lock(tmp_path):
         pass
-    with claim_sweep(tmp_path):  # and one that ended holds nothing either
+    with sweep_lock(tmp_path):  # and one that ended holds nothing either
         pass
