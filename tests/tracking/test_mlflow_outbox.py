@@ -19,7 +19,7 @@ from harness.storage import runs as store
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import PRIVATE
 from harness.tracking import connection as mlflow_store
-from harness.tracking import outbox as mlflow_outbox
+from harness.tracking import outbox as outbox_module
 from harness.tracking.connection import SHORT, default_uri, network_kind, open_client
 from harness.tracking.outbox import ACKS, Outbox, sync
 from harness.tracking.rows import Point, read_plan, run_row, thinned
@@ -139,7 +139,7 @@ def test_every_outcome_ends_its_run(out: Path, status: str, shown: str) -> None:
 def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the run was made and part of its points were sent: the same MLflow run gets the rest."""
     sweep = make_sweep(out)
-    monkeypatch.setattr(mlflow_outbox, "METRICS_A_CALL", 40)  # 51 points beside some 15 params: two calls
+    monkeypatch.setattr(outbox_module, "METRICS_PER_CALL", 40)  # 51 points beside some 15 params: two calls
 
     class Killed(BaseException):
         """Stands for the end of the process."""
@@ -212,8 +212,8 @@ def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> No
         path.unlink()
     (out / "mlflow.db").write_bytes(schema.read_bytes())
     # MLflow keeps one store object per address and process, so another process looks at the new file.
-    script = "import sys; from pathlib import Path; from harness.tracking import mlflow_outbox as m"
-    script += "; sys.exit(m.sync(Path(sys.argv[1])))"
+    script = "import sys; from pathlib import Path; from harness.tracking.outbox import sync"
+    script += "; sys.exit(sync(Path(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "tiny: everything delivered\n"), done.stderr
     assert history(out) == journals(sweep)
