@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes that survive a power loss, checked reads, what to do with damage."""
+"""Files that are complete or absent: atomic writes that survive a power loss, checked reads, damaged files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def read_json(path: Path) -> Any:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, or a folder with all it holds. A link goes alone: what it points to may be another's."""
+    """Remove a file, or a folder with all it holds. Of a link only the link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -80,5 +80,5 @@ def remove(path: Path) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that it is made again and can still be looked at."""
+    """Rename a damaged file, so that it is written again and can still be inspected."""
     path.replace(path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}"))

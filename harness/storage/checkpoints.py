@@ -24,7 +24,7 @@ KEEP = 2  # checkpoints per run
 def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> None:
     """Store `files` by name as the run's checkpoint at `step`, and drop all but the newest `KEEP` whole ones.
 
-    Raises OSError where the disk is full, and where the new checkpoint does not read back; older ones then stand.
+    Raises OSError where the disk is full, and where the new checkpoint does not read back; older ones are then kept.
     """
     failpoint("ckpt.begin")
     home, name = run / FOLDER, f"step-{step}"

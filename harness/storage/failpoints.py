@@ -1,7 +1,7 @@
 """Failpoints: `HARNESS_FAULT=<point>:<action>@<nth>` makes the nth arrival at a named point of a file recipe fail.
 
-Actions: `kill` (SIGKILL to this process), `full` (OSError: no space left). Points stand around single writes of whole
-files, never inside a training step. Without the variable a point costs one look at an empty mapping.
+Actions: `kill` (SIGKILL to this process), `full` (OSError: no space left). Points are around single writes of whole
+files, never inside a training step. Without the variable a point costs one lookup in an empty mapping.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACTIONS = ("kill", "full")
 
 
 def parse(text: str) -> dict[str, tuple[str, int]]:
-    """`{point: (action, nth)}` of the variable's value, entries apart by commas. InputError for anything else."""
+    """`{point: (action, nth)}` of the variable's value, entries separated by commas. InputError for anything else."""
     plan: dict[str, tuple[str, int]] = {}
     for entry in filter(None, text.split(",")):
         match = re.fullmatch(r"([a-z.]+):([a-z]+)@([1-9][0-9]*)", entry)

@@ -63,7 +63,7 @@ def search_seeds(spec: StudySpec, trial: Trial) -> tuple[int, ...]:
 
 
 def all_runs(spec: StudySpec, ledger: Ledger) -> list[TrialRun]:
-    """Every run the study asks for so far: trials in arm and number order, then the winners on fresh seeds."""
+    """Every run of the study until now: trials in arm and number order, then the winners on fresh seeds."""
     runs: list[TrialRun] = []
     for arm in spec.arms:
         for trial in ledger.of(arm.label):

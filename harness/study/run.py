@@ -64,7 +64,7 @@ class _Trainer:
     failures: dict[str, str] = field(default_factory=dict)
 
     def train(self, runs: Sequence[TrialRun]) -> None:
-        """Commit every run that has no outcome yet; one that failed is tried once more, then it stands as failed."""
+        """Commit every run that has no outcome yet; one that failed is tried once more."""
         everything = {item.key: item for item in [*all_runs(self.spec, self.ledger), *runs]}
         write_study_plan(self.folder, self.spec, list(everything.values()))
         for _ in range(2):

@@ -25,7 +25,7 @@ HELD_OUT = "eval_clean"
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one run: `items` pairs or samples stand behind it; `value` is None where it is not finite."""
+    """One measure of one run: from `items` pairs or samples; `value` is None where it is not finite."""
 
     run_key: str
     step: int
@@ -81,8 +81,8 @@ class Scorer:
 
     def last(self, key: str, beta: float | None, measure: str, split: str) -> float | None:
         """The value at the last step; None where the run has none, which fails its trial."""
-        found = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
-        return found[-1].value if found else None
+        scores = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
+        return scores[-1].value if scores else None
 
     def _measure(self, key: str, beta: float | None, place: Path) -> Iterable[Score]:
         examples = read_table(place / "examples.parquet")

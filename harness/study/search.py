@@ -60,7 +60,7 @@ def _left(spec: StudySpec, ledger: Ledger, bench: Bench, arm: Arm) -> int:
 
 
 def _train(spec: StudySpec, ledger: Ledger, bench: Bench, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials of a round with their outcomes, in the order they were asked."""
+    """The trials of a round with their outcomes, as they were asked for."""
     if spec.pruner.kind == "none":
         bench.train(trial_runs(spec, trials, spec.seeds, SEARCH))
         return [_outcome(spec, bench, trial) for trial in trials]
@@ -78,7 +78,7 @@ def _train(spec: StudySpec, ledger: Ledger, bench: Bench, trials: Sequence[Trial
 
 
 def _after(spec: StudySpec, bench: Bench, trial: Trial, stage: int) -> Trial:
-    """The trial with what it showed so far: the running mean over seeds, or (Wilcoxon pairs seeds) each seed's own."""
+    """The trial with its values until now: the running mean over seeds, or (Wilcoxon pairs seeds) one per seed."""
     runs = trial_runs(spec, [trial], spec.seeds[: stage + 1], SEARCH)
     values = [bench.value(item, spec.targets[0]) for item in runs]
     known = [value for value in values if value is not None]
@@ -94,16 +94,16 @@ def _pruned(
     lost: dict[tuple[str, int], Trial], stage: int,
 ) -> dict[tuple[str, int], Trial]:  # fmt: skip
     """The trials of an arm that lose their remaining seeds now."""
-    own = [lost.get((t.arm, t.number)) or current.get((t.arm, t.number), t) for t in ledger.of(arm.label)]
-    alive = [t.number for t in own if (t.arm, t.number) in current and (t.arm, t.number) not in lost]
-    alive = [number for number in alive if len(own[number].intermediate) == stage + 1]
-    found = {}
-    for number, (trial, out) in optuna_adapter.prune(spec, arm, own, alive).items():
+    trials = [lost.get((t.arm, t.number)) or current.get((t.arm, t.number), t) for t in ledger.of(arm.label)]
+    alive = [t.number for t in trials if (t.arm, t.number) in current and (t.arm, t.number) not in lost]
+    alive = [number for number in alive if len(trials[number].intermediate) == stage + 1]
+    pruned = {}
+    for number, (trial, out) in optuna_adapter.prune(spec, arm, trials, alive).items():
         current[arm.label, number] = trial
         if out:
             why = f"{spec.pruner.kind} after {stage + 1} of {len(spec.seeds)} seeds"
-            found[arm.label, number] = finished(trial, PRUNED, reason=why)
-    return found
+            pruned[arm.label, number] = finished(trial, PRUNED, reason=why)
+    return pruned
 
 
 def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
@@ -122,7 +122,7 @@ def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
 
 
 def _line(spec: StudySpec, ledger: Ledger) -> str:
-    """Where the search stands, in one line."""
+    """The state of the search, in one line."""
     directions = [target.direction for target in spec.targets]
     parts = []
     for arm in spec.arms:

@@ -1,6 +1,6 @@
 """`harness eval`: lm-eval's tasks on the saved weights of finished runs, paired with the reference of each.
 
-Runs of one base are evaluated on one loaded model, one set of weights after the other. Existing results stand.
+Runs of one base are evaluated on one loaded model, one set of weights after the other. Existing results are kept.
 """
 
 from __future__ import annotations
@@ -166,15 +166,15 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
         of_base = [name for name in wanted if name in _missing(base, asked, "reference")]
         if of_base:
             put_weights(model, weight_tensors(inputs.architecture, inputs.weights))
-            found = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
-            _store(_created(base), 0, "reference", found, None)
+            results = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
+            _store(_created(base), 0, "reference", results, None)
             say(f"eval     reference {base.name}: {_first_metrics(read_evaluations(base))}")
         for entry, missing in todo:
             if missing:
                 tensors, _ = load_weights_file(entry.folder / WEIGHTS)
                 put_weights(model, tensors)
-                found = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
-                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], found, base)
+                results = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
+                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], results, base)
                 say(f"eval     {entry.folder.name}: {_first_metrics(read_evaluations(entry.folder))}")
 
 
@@ -195,27 +195,27 @@ def _group_of(task: str, names: Sequence[str]) -> bool:
 def _missing(folder: Path, asked: LmEvalSpec, weights: str) -> list[str]:
     """The asked tasks (or groups) that a folder lacks in these settings for these weights."""
     have = {
-        found.task
-        for found in read_evaluations(folder)
-        if found.weights == weights and found.limit == asked.limit and _fewshot_as_asked(found, asked)
+        one.task
+        for one in read_evaluations(folder)
+        if one.weights == weights and one.limit == asked.limit and _fewshot_as_asked(one, asked)
     }
     return [name for name in asked.tasks if name not in have and not any(one.startswith(f"{name}_") for one in have)]
 
 
-def _fewshot_as_asked(found: Evaluated, asked: LmEvalSpec) -> bool:
-    return asked.num_fewshot is None or found.num_fewshot in (asked.num_fewshot, 0)
+def _fewshot_as_asked(evaluated: Evaluated, asked: LmEvalSpec) -> bool:
+    return asked.num_fewshot is None or evaluated.num_fewshot in (asked.num_fewshot, 0)
 
 
 def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: Path | None) -> None:
     """Write the results of one model, with their paired change against the reference in `base`."""
-    reference = {found.task: found for found in read_evaluations(base)} if base is not None else {}
+    reference = {one.task: one for one in read_evaluations(base)} if base is not None else {}
     rows = []
     for result in results:
         metrics = dict(result.metrics)
         if result.task == NAME:
             metrics["ties"] = tie_share(result.samples)
         before = reference.get(result.task)
-        found = Evaluated(
+        evaluated = Evaluated(
             task=result.task,
             version=result.version,
             library=version("lm_eval"),
@@ -229,29 +229,29 @@ def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: 
             weights=weights,
             change=_changes(result, base, before) if base is not None and before is not None else {},
         )
-        rows.append((found, result.samples))
+        rows.append((evaluated, result.samples))
     write_evaluations(folder, step, rows)
 
 
 def _changes(result: Any, base: Path, before: Evaluated) -> dict[str, Change]:
-    """Every metric of single documents less the reference's; none where the documents are not the same."""
+    """The change of every metric of single documents against the reference; none where the documents differ."""
     if (before.data_hash, before.config_hash) != (result.data_hash, result.config_hash):
         return {}
     earlier = read_samples(base, before)
     changes = {}
     for name in result.metrics:
-        own, other = document_values(result.samples, name), document_values(earlier, name)
-        if own and other:
-            change, both = paired_change(own, other)
+        after, before_values = document_values(result.samples, name), document_values(earlier, name)
+        if after and before_values:
+            change, both = paired_change(after, before_values)
             if change.n > 1:
                 changes[name] = Change(change.mean, change.low, change.high, before.metrics[name], both)
     return changes
 
 
-def _first_metrics(found: Sequence[Evaluated]) -> str:
+def _first_metrics(evaluated: Sequence[Evaluated]) -> str:
     """The first metric of each task, with its change."""
     parts = []
-    for one in found:
+    for one in evaluated:
         name, value = next(iter(one.metrics.items()))
         change = one.change.get(name)
         moved = f" ({change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}])" if change is not None else ""
@@ -272,15 +272,15 @@ def publish(folder: Path, say: Say) -> None:
         say(f"tracking {waiting} points waiting, run harness sync {sweep_folder}")
 
 
-def printed(found: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
+def as_json(results: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
     """What `harness eval --json` prints: `lm_eval/<task>/<metric>` of the run, or of each run under its folder's name.
 
-    Beside them, under `tasks`, what each number rests on and its interval against the reference.
+    With them, under `tasks`, the settings of each task and its interval against the reference.
     """
-    by_run = {folder.name: _as_json(evaluated) for folder, evaluated in found}
+    by_run = {folder.name: _run_json(evaluated) for folder, evaluated in results}
     return next(iter(by_run.values())) if alone else {"runs": by_run}
 
 
-def _as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+def _run_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     numbers = {name: value for one in evaluated for name, value in points(one).items()}
     return {**numbers, "tasks": {one.task: plain(one) for one in evaluated}}

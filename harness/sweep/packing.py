@@ -22,7 +22,7 @@ from harness.worker.protocol import PackTask
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
 PACK_SIZE = 8
-# Hyperparameters of RL that lanes of a pack must share: they are shapes, or who is asked for the reward.
+# Hyperparameters of RL that lanes of a pack must share: shapes, and where the reward comes from.
 SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
@@ -54,7 +54,7 @@ def _shared_shape(run: RunSpec) -> object:
 
 
 def work_of(run: RunSpec) -> float:
-    """The work of a run in trained pairs: what progress and the order of packs go by."""
+    """The work of a run in trained pairs, for progress and the sequence of packs."""
     own, training = dict(run.objective.hyperparameters), budget(run.objective, run.training)
     if family(run.objective) != "rl":
         return float(training.steps * training.batch_size)

@@ -1,4 +1,4 @@
-"""What a sweep would do, before it does it: runs, axes, what is done, what must be built, and what it should cost.
+"""What a sweep would do: runs, axes, what is done, what must be built, and what it should cost.
 
 Imports no torch: a plan is there in a second, on any machine.
 """
@@ -90,7 +90,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
 
 
 def axes(runs: Iterable[RunSpec]) -> dict[str, list[Any]]:
-    """Everything that differs between runs: name -> its values in order of first appearance.
+    """Everything that differs between runs: name -> its values, first appearance first.
 
     Hyperparameters are `hp.<name>`, corruption parameters `corruption.<name>`, fields of sections `<section>.<field>`.
     """
@@ -98,7 +98,7 @@ def axes(runs: Iterable[RunSpec]) -> dict[str, list[Any]]:
     for run in runs:
         for name, value in _settings(run):
             values.setdefault(name, {}).setdefault(repr(value), value)
-    return {name: list(found.values()) for name, found in values.items() if len(found) > 1 or name == "objective"}
+    return {name: list(seen.values()) for name, seen in values.items() if len(seen) > 1 or name == "objective"}
 
 
 def measured_seconds(out: Path) -> float | None:
@@ -111,7 +111,7 @@ def measured_seconds(out: Path) -> float | None:
 
 
 def render(plan: Mapping[str, Any]) -> str:
-    """The plan as plain text, one fact a line."""
+    """The plan as plain text, one fact per line."""
     rows = [
         ("sweep", plan["name"]),
         ("question", plan["question"]),
@@ -167,8 +167,8 @@ def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str,
             key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
             tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
             stages["reference"].setdefault(key, tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS)
-    found = {stage: costs for stage, costs in stages.items() if costs}
-    return {s: math.fsum(c.values()) for s, c in found.items()}, {s: len(c) for s, c in found.items()}
+    needed = {stage: costs for stage, costs in stages.items() if costs}
+    return {s: math.fsum(c.values()) for s, c in needed.items()}, {s: len(c) for s, c in needed.items()}
 
 
 def _run_seconds(run: RunSpec) -> float:

@@ -76,7 +76,7 @@ def run_sweep(
 
 
 def print_stopped(folder: Path, output: CommandOutput) -> None:
-    """After a stop: bring the tables up to date and print how far the sweep came."""
+    """After a stop: bring the tables up to date and print the counts by status."""
     if not (folder / PLAN).exists():
         output.result("stopped before any run was planned; run the same command to continue")
         return

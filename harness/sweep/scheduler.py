@@ -223,7 +223,7 @@ def retried(pack: PackTask, kind: FailureKind, first: int, packs: Sequence[PackT
     """The packs to train in place of one that failed, numbered from `first`; none where another try cannot help.
 
     Halves, down to single runs, and one more try for a single run whose process was lost. A run's numbers do not depend
-    on its pack. `packs` are all so far.
+    on its pack. `packs` are all packs until now.
     """
     size = len(pack.runs)
     if kind not in (FailureKind.OUT_OF_MEMORY, FailureKind.LOST_PROCESS) or not size:

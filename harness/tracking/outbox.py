@@ -23,7 +23,7 @@ from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
 from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
-from harness.tracking.views import OWN_RUN, write_views
+from harness.tracking.views import SWEEP_RUN, write_views
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # what servers accept
 # After a failed attempt the next one waits so many seconds, and at least so many times as long as the attempt took:
@@ -165,7 +165,7 @@ class Outbox:
         digest = content_hash({str(path.relative_to(report)): file_sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
             self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report, files))
-        of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)
+        of_report = next((str(run.info.run_id) for run in _search(to, SWEEP_RUN)), None)
         write_views(to.client, to.experiment, self._the_plan(), of_report)
 
 
@@ -186,8 +186,8 @@ def acknowledged(path: Path, to: str, store: str | None) -> dict[str, str]:
 
 def committed_runs(sweep_folder: Path, plan: Plan) -> Iterator[Path]:
     """Folders of the plan's runs that have a result, in plan order."""
-    heads = {path.name[:8]: path for path in sorted(sweep_folder.iterdir(), reverse=True) if is_committed(path)}
-    yield from (heads[key[:8]] for key in plan.names if key[:8] in heads)
+    folders = {path.name[:8]: path for path in sorted(sweep_folder.iterdir(), reverse=True) if is_committed(path)}
+    yield from (folders[key[:8]] for key in plan.names if key[:8] in folders)
 
 
 def send(to: Connection, row: RunRow) -> str:
@@ -233,22 +233,22 @@ def _find_or_create(to: Connection, row: RunRow) -> str:
 
 
 def _search(to: Connection, query: str) -> list[Any]:
-    found: list[Any] = []
+    runs: list[Any] = []
     token = None
     while True:
         page = to.client.search_runs([to.experiment], filter_string=query, page_token=token)
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def send_summary(to: Connection, plan: Plan, report: Path, files: Sequence[Path]) -> str:
-    """The sweep's own run with the files of its report as artifacts; returns its id."""
+    """The run of the whole sweep with the files of its report as artifacts; returns its id."""
     tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
-    found = _search(to, OWN_RUN)
-    if found:
-        run_id = found[0].info.run_id
+    runs = _search(to, SWEEP_RUN)
+    if runs:
+        run_id = runs[0].info.run_id
     else:
         run_id = to.client.create_run(to.experiment, tags=tags, run_name=f"{plan.sweep} report").info.run_id
     for path in files:

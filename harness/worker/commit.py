@@ -96,13 +96,13 @@ class PackRun:
 
     def _metrics(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
         """The metrics of one split at one step."""
-        objective, own = self.run.objective, self.hyperparameters
+        objective, knobs = self.run.objective, self.hyperparameters
         if self.is_reward_model:
             return reward_metrics(columns, prefix)
-        if family(objective) == "rl":  # no loss of given pairs; beta where it is a price in units of the true reward
-            in_gold = own["reward"] == "gold" and not own.get("reward_scale")
+        if family(objective) == "rl":  # no loss of labelled pairs; beta where it is a price in units of true reward
+            in_gold = knobs["reward"] == "gold" and not knobs.get("reward_scale")
             return checkpoint_metrics(columns, prefix, objective.beta if in_gold else None)
-        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=own)
+        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=knobs)
 
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
@@ -132,7 +132,7 @@ def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
     """
-    spec, own, parameters = run.run, run.hyperparameters, len(run.lane.weights)
+    spec, knobs, parameters = run.run, run.hyperparameters, len(run.lane.weights)
     width = int(training.pack.corpus.ids.shape[1])
     real = budget(spec.objective, spec.training)
     reward_pairs = 0 if spec.reward_model is None else _trained_pairs(budget(spec.reward_model, spec.training))
@@ -142,8 +142,8 @@ def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
         return {"tokens": tokens, "generated_tokens": 0, "flops": 6 * parameters * tokens, "reward_flops": rewards}
     generated = training.generated + training.asked * training.sampling.width
     scored = generated  # tokens that a frozen model scores
-    trained = scored * int(own.get("epochs", 1)) if real.steps else 0
-    trained += real.steps * int(own.get("pairs", 0)) * width
+    trained = scored * int(knobs.get("epochs", 1)) if real.steps else 0
+    trained += real.steps * int(knobs.get("pairs", 0)) * width
     frozen = 1 + (training.scorer is not None)
     if spec.objective.name == "best_of_n":
         frozen -= 1  # no KL is paid: the reference only samples
@@ -233,7 +233,7 @@ WORST_PAIRS = 8  # per split
 def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePair]]) -> dict[str, Array]:
     """Columns split, id, prompt, chosen, rejected of at most `WORST_PAIRS` pairs per split, the worst first.
 
-    Beside them what names a pair without its texts, where it is known: `row` of the data file, `group`.
+    With them what identifies a pair without its texts, where known: `row` of the data file, `group`.
 
     Of `eval_clean` those with the lowest policy margin at the last step; of `train_observed` the wrongly labelled ones
     whose label the policy follows most strongly (`chosen` is what the label says). `pairs` holds them by split and id.
@@ -247,8 +247,8 @@ def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePa
             rows = select(rows, np.asarray(rows["clean_label"]) < 0)
         margin = sign * delta(rows) if size(rows) else np.zeros(0)
         ids = np.asarray(rows["id"]).astype(str)
-        order = [i for i in np.lexsort((ids, margin)) if np.isfinite(margin[i])][:WORST_PAIRS]
-        worst += [(split, pairs[split][ids[i]]) for i in order]
+        lowest = [i for i in np.lexsort((ids, margin)) if np.isfinite(margin[i])][:WORST_PAIRS]
+        worst += [(split, pairs[split][ids[i]]) for i in lowest]
     texts = {name: [getattr(pair, name) for _, pair in worst] for name in ("id", "prompt", "chosen", "rejected")}
     columns = {"split": [split for split, _ in worst], **texts}
     table = {name: np.array(values, dtype=object) for name, values in columns.items()}

@@ -1,4 +1,4 @@
-"""Where a pack begins: its inputs, corrupted sets and corpus, and the folder and journal of every run."""
+"""The start of a pack: its inputs, corrupted sets and corpus, and the folder and journal of every run."""
 
 from __future__ import annotations
 
@@ -105,6 +105,6 @@ def _prepared(run: RunSpec, worker: Worker) -> EncodedInputs:
 
 
 def open_setting(run: RunSpec, cache: Path) -> RunInputs:
-    """The setting of a run with its reference. Raises RuntimeError where that is gone from the cache."""
+    """The inputs of a run with its reference. Raises RuntimeError where that is gone from the cache."""
     weights = reference_weights(cache, run)
     return mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)

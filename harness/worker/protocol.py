@@ -136,7 +136,7 @@ class PackProfile:
 
 @dataclass(frozen=True, slots=True)
 class TaskFailed:
-    """A task ended before its work was done; runs that it has committed stand."""
+    """A task ended before its work was done; runs that it has committed are finished."""
 
     task: int
     failure: Failure

@@ -1,7 +1,7 @@
 """Free-running samples of a pack's runs at the end of training, beside those of their references.
 
 Runs of a replicate share prompts and random numbers, and so does the reference: its responses are drawn once per
-inputs and stand in the same row as the policy's, so every comparison with it is paired.
+inputs and are in the same row as the policy's, so every comparison with it is paired.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def sample_runs(
             continue
         places = _places(len(first.evals[split]), split, count)
         pairs = [[run.prepared.setting.evals[split][i] for i in places] for run in runs]
-        plans = [_plan(run.run, run.prepared.setting, split, own) for run, own in zip(runs, pairs, strict=True)]
+        plans = [_plan(run.run, run.prepared.setting, split, asked) for run, asked in zip(runs, pairs, strict=True)]
         if answers is None:
             weights = [run.prepared.setting.weights for run in runs]
             drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width)
         else:
             drawn = answers(split, places)
-        for lane, (run, own, plan) in enumerate(zip(runs, pairs, plans, strict=True)):
+        for lane, (run, asked, plan) in enumerate(zip(runs, pairs, plans, strict=True)):
             prepared = run.prepared
             if split not in prepared.answers:
-                prepared.answers[split] = _answers(prepared.setting, own, plan, model.flat.device)
+                prepared.answers[split] = _answers(prepared.setting, asked, plan, model.flat.device)
             table = {
-                "prompt": np.array([pair.prompt for pair in own], dtype=object),
-                "split": np.array([split] * len(own), dtype=object),
-                **meta_columns(own, "row"),
-                **_judged(prepared.setting, own, drawn[lane]),
+                "prompt": np.array([pair.prompt for pair in asked], dtype=object),
+                "split": np.array([split] * len(asked), dtype=object),
+                **meta_columns(asked, "row"),
+                **_judged(prepared.setting, asked, drawn[lane]),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,
             }
@@ -58,7 +58,7 @@ def sample_runs(
 
 
 def _places(pairs: int, split: str, count: int) -> list[int]:
-    """Positions of the sampled prompts: the first `count`; of `ood`, whose kinds stand in blocks, evenly spaced."""
+    """Positions of the sampled prompts: the first `count`; of `ood`, whose kinds are in blocks, evenly spaced."""
     if split == "eval_clean" or count >= pairs:
         return list(range(min(count, pairs)))
     return [i * pairs // count for i in range(count)]

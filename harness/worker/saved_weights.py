@@ -37,15 +37,15 @@ def rule(run: RunSpec, architecture: Architecture) -> str:
     return "final" if source.lora is not None or file_bytes(architecture) <= FULL_BYTES else "none"
 
 
-def file_bytes(own: Architecture) -> int:
+def file_bytes(model: Architecture) -> int:
     """About what the weights of a full model take on disk."""
-    shape = ModelShape(own.vocab_size, own.hidden_size, own.layers, own.heads, own.intermediate_size)
-    return shape.parameters * (2 if own.source is not None and own.source.dtype == "bfloat16" else 4)
+    shape = ModelShape(model.vocab_size, model.hidden_size, model.layers, model.heads, model.intermediate_size)
+    return shape.parameters * (2 if model.source is not None and model.source.dtype == "bfloat16" else 4)
 
 
 @dataclass
 class BestWeights:
-    """The best weights so far of each lane whose rule is `best`, as (score, step, row) by lane."""
+    """The best weights until now of each lane whose rule is `best`, as (score, step, row) by lane."""
 
     keys: Sequence[str]
     rules: Sequence[str]
@@ -53,7 +53,7 @@ class BestWeights:
 
     @classmethod
     def of_pack(cls, runs: Sequence[PackRun]) -> BestWeights:
-        """None so far."""
+        """Of a pack that starts."""
         rules = [rule(run.run, run.prepared.setting.architecture) for run in runs]
         return cls([run.key for run in runs], rules)
 
@@ -82,5 +82,5 @@ class BestWeights:
         source = inputs.architecture.source
         kind = "lora" if source is not None and source.lora is not None else "full"
         note = WeightsNote(kind, rule, step, inputs.tokenizer)
-        # A value head stands behind the parameters of the language model, and is not saved.
+        # A value head comes after the parameters of the language model, and is not saved.
         save_weights(run.folder / FILE, inputs.architecture, row[: len(inputs.weights)], note)

@@ -101,7 +101,7 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     probed = specs[0].evaluation.gradient_probe if isinstance(training, Training) and kind != "reward" else 0
     probes = [gradient_probe(training, pack.lanes, probed, 0)]
     best = BestWeights.of_pack(runs)
-    # No checkpoint holds the best weights so far: packs with runs that keep them start anew.
+    # Checkpoints do not hold the best weights: packs with runs that save them start anew.
     resumed = [] if best.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
     if any(resumed):
         states = [checkpoint.state if checkpoint else None for checkpoint in resumed]

@@ -62,7 +62,7 @@ def build_trainer(
     if family(runs[0].objective) != "rl":
         training = start(pack, device, states)
         return Trainer(training, partial(train, training), partial(state_of, training))
-    lanes = [_rl_lane(lane, run, own, cache) for lane, run, own in zip(pack.lanes, runs, inputs, strict=True)]
+    lanes = [_rl_lane(lane, run, shared, cache) for lane, run, shared in zip(pack.lanes, runs, inputs, strict=True)]
     first = inputs[0]
     sampling = Sampling(first.eos, first.prompt_width, first.max_new_tokens)
     rollouts = start_rl(pack, lanes, sampling, device, [state for state in states if state is not None])
@@ -78,11 +78,11 @@ def build_trainer(
 
 
 def _rl_lane(lane: Lane, run: RunSpec, inputs: RunInputs, cache: Path) -> RlLane:
-    own = dict(run.objective.hyperparameters)
-    scaled = own.get("reward_scale", False)
+    knobs = dict(run.objective.hyperparameters)
+    scaled = knobs.get("reward_scale", False)
     common = RlLane(lane, run_stream(run, "rollouts"), 1.0, None, _gold(inputs))
-    if "pairs" in own:
-        pairs, flipped = (_with_next(table, own["pairs"]) for table in (lane.batches, lane.flipped))
+    if "pairs" in knobs:
+        pairs, flipped = (_with_next(table, knobs["pairs"]) for table in (lane.batches, lane.flipped))
         common = replace(common, pairs=pairs, flipped=flipped)
     if not learns_from_model(run.objective):
         return replace(common, scale=_gold_scale(inputs) if scaled else 1.0)
@@ -101,7 +101,7 @@ def _with_next(batches: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _gold(inputs: RunInputs) -> Gold:
-    """The source's own judgement of responses, by the prompt's tokens."""
+    """The source's judgement of responses, by the prompt's tokens."""
     texts: dict[bytes, str] = {}
     for pairs in (inputs.train, *inputs.evals.values()):
         for pair in pairs:

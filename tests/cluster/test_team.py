@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.storage import runs as store
 from harness.storage.journal import read_journal
+from harness.storage.runs import find_run
 from harness.tracking.connection import open_client
 from harness.tracking.outbox import Outbox
 from tests.cluster.services import PASSWORD, mlflow_server, postgres
@@ -47,7 +47,7 @@ def journals(sweep: Path) -> Points:
     """Every point of a sweep's journals as (run key, name, step, timestamp, value)."""
     found: Points = []
     for run in read_runs(sweep):
-        folder = store.find_run(sweep, run["run_key"])
+        folder = find_run(sweep, run["run_key"])
         assert folder is not None
         for record in read_journal(folder / "events.jsonl"):
             if record["kind"] == "metrics":

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from harness.storage import runs as store
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import PRIVATE
+from harness.storage.runs import find_run, load_result
 from harness.tracking import connection as mlflow_store
 from harness.tracking import outbox as outbox_module
 from harness.tracking.connection import SHORT, default_uri, network_kind, open_client
@@ -49,7 +49,7 @@ def journals(sweep: Path, t0: int = T0) -> list[tuple[str, str, int, int, float]
     """The same points as the journals of the planned runs have them."""
     found = []
     for run in read_runs(sweep):
-        folder = store.find_run(sweep, run["run_key"])
+        folder = find_run(sweep, run["run_key"])
         assert folder is not None
         for record in read_journal(folder / "events.jsonl"):
             if record["kind"] == "metrics":
@@ -251,7 +251,7 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
     sweep = make_sweep(out)
     plan = read_plan(sweep)
     folder = next(path.parent for path in sweep.glob("*/result.json"))
-    failed = {**(store.load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
+    failed = {**(load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
     on_data = failed | {"config": failed["config"] | {"world": None, "data": {"path": "p.jsonl"}}}
     shown = run_row(folder, on_data, plan).tags["harness.error"]
     assert shown == "error; the traceback stands in errors.log of the sweep's folder"
@@ -262,7 +262,7 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
 
 def test_a_damaged_journal_is_said_and_the_others_are_sent(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = make_sweep(out)
-    folder = store.find_run(sweep, read_runs(sweep)[0]["run_key"])
+    folder = find_run(sweep, read_runs(sweep)[0]["run_key"])
     assert folder is not None
     lines = (folder / "events.jsonl").read_bytes().replace(b'"loss": 0.', b'"loss": 1.')
     (folder / "events.jsonl").write_bytes(lines)

@@ -62,7 +62,7 @@ def take_over(sweep: Path, attempt: Path, planned: PlannedRun) -> None:
 
 
 def publish(run: Path, sweep: Path, key: str) -> bool:
-    """Move a committed run into the sweep; False where another attempt was first, whose result stands."""
+    """Move a committed run into the sweep; False where another attempt was first."""
     target = find_run(sweep, key) or sweep / run.name
     if _is_final(target):
         return False

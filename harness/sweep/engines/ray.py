@@ -2,7 +2,7 @@
 
 Ray's own retries are off: a retried generator would begin its events anew and the driver could not tell which it has
 seen. Errors of a task are events and final; after a lost worker, node or object the task is submitted again, at most
-`INFRASTRUCTURE_RETRIES` times. If the driver dies Ray ends its tasks, what was committed stands, and the same command
+`INFRASTRUCTURE_RETRIES` times. If the driver dies Ray ends its tasks, committed runs are safe, and the same command
 continues. Token authentication is on unless the environment says otherwise; no dashboard is started.
 """
 
@@ -112,7 +112,7 @@ def slots(cluster: Cluster) -> int:
 
 
 def connect(cluster: Cluster) -> Any:
-    """The module `ray`, connected; a Ray of this machine's own is started where no address is given."""
+    """The module `ray`, connected; without an address a Ray is started on this machine."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if not cluster.address:
@@ -141,7 +141,7 @@ def connect(cluster: Cluster) -> Any:
 
 
 def _token_set() -> bool:
-    """Whether the user has a token of their own, in the environment or in Ray's default file."""
+    """Whether the user has set a token, in the environment or in Ray's default file."""
     named = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     return any(name in os.environ for name in named) or (Path.home() / ".ray" / "auth_token").exists()
 
