@@ -49,6 +49,17 @@ class Journal:
         os.close(self._file)
 
 
+def append_record(path: Path, record: Mapping[str, Any], sync: bool = False) -> None:
+    """Add one record to a journal; with `sync` it survives a power loss."""
+    journal = Journal(path)
+    try:
+        journal.append(record)
+        if sync:
+            journal.sync()
+    finally:
+        journal.close()
+
+
 def encode(record: Mapping[str, Any]) -> bytes:
     """One journal line."""
     text = json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(", ", ": "))

@@ -20,8 +20,8 @@ from harness.identity import plain, run_key
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.runs import write_table
 from harness.study.scores import Scorer
-from harness.study.storage import shown
 from harness.study.trials import COMPLETE, Ledger, Trial, winners
+from harness.text import without_credentials
 from harness.types import PlannedRun
 
 STUDY = "study.json"
@@ -89,7 +89,7 @@ def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[TrialRun]) ->
     """
     resolved = dict(spec.resolved)
     if resolved.get("storage"):
-        resolved["storage"] = shown(resolved["storage"])
+        resolved["storage"] = without_credentials(resolved["storage"])
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}

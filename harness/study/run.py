@@ -32,13 +32,14 @@ from harness.study.files import (
 from harness.study.optuna_adapter import importance
 from harness.study.scores import Scorer
 from harness.study.search import Bench, search
-from harness.study.storage import shown, storage_problem, storage_url, write_storage
+from harness.study.storage import storage_problem, storage_url, write_storage
 from harness.study.trials import Ledger
 from harness.sweep import scheduler
 from harness.sweep.console import CommandOutput
 from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.resources import room_in, worker_count
 from harness.sweep.run import print_stopped
+from harness.text import without_credentials
 from harness.tracking.outbox import Outbox
 from harness.types import InputError, PlannedRun
 
@@ -160,9 +161,8 @@ def _finish(folder: Path, scorer: Scorer, trainer: _Trainer) -> int:
         output.progress(f"{arm.label:<12} {counts(ledger.of(arm.label))}")
     output.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     why = write_storage(spec, ledger, folder)
-    output.result(
-        f"storage  {why}; run the same command to write it" if why else f"storage  {shown(storage_url(spec, folder))}"
-    )
+    url = without_credentials(storage_url(spec, folder))
+    output.result(f"storage  {why}; run the same command to write it" if why else f"storage  {url}")
     output.tracked(folder, Outbox(folder).finish())
     failed = [
         line

@@ -18,6 +18,7 @@ import yaml
 
 from harness.config.study import StudySpec
 from harness.study.trials import Ledger
+from harness.text import without_credentials
 from harness.types import InputError
 
 DATABASE = "optuna.db"
@@ -26,12 +27,6 @@ DATABASE = "optuna.db"
 def storage_url(spec: StudySpec, folder: Path) -> str:
     """The storage of the spec, or the sqlite file in the study's folder."""
     return spec.storage or f"sqlite:///{(folder / DATABASE).resolve()}"
-
-
-def shown(url: str) -> str:
-    """A storage address without user name and password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 def write_storage(spec: StudySpec, ledger: Ledger, folder: Path) -> str:
@@ -50,7 +45,7 @@ def write_storage(spec: StudySpec, ledger: Ledger, folder: Path) -> str:
         except STORAGE_ERRORS as error:
             file = folder / DATABASE
             if not again or spec.storage or not file.exists():
-                return f"{shown(url)} could not be written: {(str(error).splitlines() or [''])[0][:200]}"
+                return f"{without_credentials(url)} could not be written: {(str(error).splitlines() or [''])[0][:200]}"
             file.replace(file.with_name(f"{DATABASE}.corrupt-{time.time_ns() // 1_000_000}"))
     raise AssertionError("unreachable")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.identity import plain
-from harness.storage.journal import Journal, JournalDamaged, read_journal
+from harness.storage.journal import JournalDamaged, append_record, read_journal
 
 LEDGER = "trials.jsonl"
 RUNNING, COMPLETE, PRUNED, FAIL = ("RUNNING", "COMPLETE", "PRUNED", "FAIL")
@@ -52,7 +52,7 @@ class Ledger:
             self.path.replace(self.path.with_name(f"{LEDGER}.{str(records[0].get('study'))[:8]}"))
             records = []
         if not records:
-            self._append({"kind": "study", "study": study_key})
+            append_record(self.path, {"kind": "study", "study": study_key}, sync=True)
         for record in records[1:]:
             self._take(record)
 
@@ -69,14 +69,6 @@ class Ledger:
         except JournalDamaged:
             self.path.replace(self.path.with_name(f"{LEDGER}.corrupt"))
             return []
-
-    def _append(self, record: Mapping[str, Any]) -> None:
-        journal = Journal(self.path)
-        try:
-            journal.append(record)
-            journal.sync()
-        finally:
-            journal.close()
 
     def _take(self, record: Mapping[str, Any]) -> None:
         for value in record.get("trials", ()):
@@ -98,7 +90,7 @@ class Ledger:
 
     def _note(self, kind: str, trials: Sequence[Trial]) -> None:
         record = {"kind": kind, "trials": [plain(trial) for trial in trials]}
-        self._append(record)
+        append_record(self.path, record, sync=True)
         self._take(record)
 
     def of(self, arm: str) -> tuple[Trial, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.storage.atomic import write_json
+from harness.worker.protocol import PackProfile
 
 FILE = "profile.json"
 # Parts of a worker's time in the order of a run; `head` is a part of `forward`, the rest adds up.
@@ -27,12 +28,12 @@ class Profile:
     packs: int = 0
     tracking: float = 0.0
 
-    def add(self, summary: Mapping[str, Any]) -> None:
-        """Add a pack's `harness.training.timing.summary`."""
-        for name, value in summary["seconds"].items():
+    def add(self, pack: PackProfile) -> None:
+        """Add what one pack measured."""
+        for name, value in pack.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
-        self.flops += summary["training_flops"]
-        self.ceiling = max(self.ceiling, summary["gemm_flops_per_second"])
+        self.flops += pack.flops
+        self.ceiling = max(self.ceiling, pack.gemm)
         self.packs += 1
 
     @contextmanager

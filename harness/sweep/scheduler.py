@@ -153,7 +153,7 @@ class _Scheduler:
                 case RunDone():
                     self._deliver(event.key)
                 case PackProfile():
-                    self.profile.add(event.summary)
+                    self.profile.add(event)
                 case TaskFailed():
                     pack = self.packs[event.task]
                     final = final_keys(self.config.folder, [planned.key for planned in pack.runs])

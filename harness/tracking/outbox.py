@@ -17,10 +17,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import content_hash, file_sha256
-from harness.storage.journal import Journal, JournalDamaged, read_journal
+from harness.storage.journal import JournalDamaged, append_record, read_journal
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
+from harness.text import without_credentials
 from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.views import SWEEP_RUN, write_views
@@ -95,7 +96,8 @@ class Outbox:
             self.reason = f"{damage}; not sent, see harness verify"
             return False
         except down_errors() as error:
-            self.reason = f"{_to_show(tracking_uri(self.folder.parent))}: {(str(error).splitlines() or [''])[0][:200]}"
+            uri = without_credentials(tracking_uri(self.folder.parent))
+            self.reason = f"{uri}: {(str(error).splitlines() or [''])[0][:200]}"
             self.connection = None  # a new one looks for what this attempt may have left
             now = time.monotonic()
             self._try_again = now + max(RETRY_SECONDS, RETRY_FACTOR * (now - began))
@@ -150,11 +152,7 @@ class Outbox:
     def _acknowledge(self, key: str, digest: str, run_id: str) -> None:
         assert self.connection is not None
         record = {"kind": "ack", "to": self._to(), "store": self.connection.store}
-        journal = Journal(self.folder / ACKS)
-        try:
-            journal.append({**record, "run_key": key, "digest": digest, "run_id": run_id})
-        finally:
-            journal.close()
+        append_record(self.folder / ACKS, {**record, "run_key": key, "digest": digest, "run_id": run_id})
         self._sent[key] = digest
 
     def _summarise(self) -> None:
@@ -285,9 +283,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _to_show(uri: str) -> str:
-    """A tracking address without user name and password."""
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.storage.atomic import is_full
 from harness.types import InputError, PlannedRun, RunStatus
@@ -128,10 +128,13 @@ class RunDone:
 
 @dataclass(frozen=True, slots=True)
 class PackProfile:
-    """Where the time of a pack went: `harness.training.timing.summary`."""
+    """Where the time of a pack went: `seconds` by part (`head` is a part of `forward`), `flops` of the forward and
+    backward passes in training, `gemm` flops per second that matrix products reach on the machine."""
 
     task: int
-    summary: Mapping[str, Any]
+    seconds: Mapping[str, float]
+    flops: float
+    gemm: float
 
 
 @dataclass(frozen=True, slots=True)

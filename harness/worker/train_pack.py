@@ -16,7 +16,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.signals import stop_handler
 from harness.storage.runs import write_table
 from harness.training.loop import Training
-from harness.training.timing import Spans, gemm_ceiling, summary
+from harness.training.timing import Spans, gemm_ceiling
 from harness.types import Record, RunStatus
 from harness.worker.checkpointing import Stopped, checkpointed_records, resume
 from harness.worker.commit import PackRun, commit_run, commit_stopped, run_costs
@@ -138,7 +138,7 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
             yield RunDone(task.number, run.key, status)
         if spans.on:
             trained = flops if isinstance(training, Training) else 0.0
-            yield PackProfile(task.number, summary(spans.seconds, trained, gemm_ceiling(device)))
+            yield PackProfile(task.number, dict(spans.seconds), trained, gemm_ceiling(device))
 
 
 def _take_records(
