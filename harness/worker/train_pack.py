@@ -49,7 +49,8 @@ def run_task(task: Task, config: WorkerConfig) -> Iterator[Event]:
     with worker.stop.deferring(on=False):  # only training checks for signals itself
         if isinstance(task, BuildTask):
             build_models(config.cache, task.builds, worker.device)
-            yield from [ModelBuilt(task.number)] * len(task.builds)
+            for _ in task.builds:
+                yield ModelBuilt(task.number)
         else:
             yield from _train_within_memory(task, worker)
 
@@ -116,7 +117,8 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
             yield from _take_records(task, runs, records, training, best, spans)
         except Stopped as stopped:
             commit_stopped(task, runs, stopped.steps, time.monotonic() - started, t0_ms)
-            yield from [RunDone(task.number, run.key, RunStatus.STOPPED) for run in runs]
+            for run in runs:
+                yield RunDone(task.number, run.key, RunStatus.STOPPED)
             return
         probes.append(gradient_probe(training, pack.lanes, probed, runs[0].records[-1].step if runs[0].records else -1))
         with spans("sampling"):
