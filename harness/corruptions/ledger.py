@@ -14,8 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.corruptions.select import Hits
-from harness.corruptions.view import Bools, Floats, View, numbers
+from harness.corruptions.view import Bools, Floats, Hits, View, numbers
 from harness.identity import canonical_json
 from harness.types import InputError, PreferencePair
 
@@ -62,8 +61,8 @@ def row_hash(pair: PreferencePair) -> str:
 
 def set_hash(pairs: Sequence[PreferencePair], hashes: Sequence[str] | None = None) -> str:
     """Order-independent content hash of a set of pairs: SHA-256 over its id-sorted (id, row hash) lines."""
-    found = hashes if hashes is not None else [row_hash(pair) for pair in pairs]
-    return _lines_hash(f"{len(pair.id)}:{pair.id} {h}" for pair, h in zip(pairs, found, strict=True))
+    hashes = [row_hash(pair) for pair in pairs] if hashes is None else hashes
+    return _lines_hash(f"{len(pair.id)}:{pair.id} {h}" for pair, h in zip(pairs, hashes, strict=True))
 
 
 def ids_hash(ids: Iterable[str]) -> str:
@@ -84,66 +83,31 @@ def as_ledger(columns: Mapping[str, Sequence[Any]], manifest: Mapping[str, Any])
     return ledger
 
 
-def masked_ids(ledger: pd.DataFrame) -> frozenset[str]:
-    """Ids of the pairs that count as corrupted: all touched ones but those an annotator relabelled as they were.
+def perform(
+    pairs: Sequence[PreferencePair], acts: Mapping[str, tuple[str, Any, Any, Any]]
+) -> tuple[list[PreferencePair], list[int]]:
+    """`pairs` after one step, and the position of the pair that each comes from.
 
-    The ledger names an appended row by its source; here it stands under its own id, and its source does not count.
+    `acts`: id -> (action, new chosen, new rejected, new id or number of copies). Rows keep their order, dropped ones
+    leave, appended ones follow at the end in the order of their sources.
     """
-    return frozenset(kinds(ledger))
-
-
-def kinds(ledger: pd.DataFrame) -> dict[str, str]:
-    """The kind that touched each of `masked_ids` last."""
-    hit = ledger[ledger["action"] != "relabel_same"]
-    names = hit["new_id"].where(hit["action"] == "append", hit["id"])
-    return dict(zip(names, hit["kind"], strict=True))
-
-
-def orientation(ledger: pd.DataFrame) -> dict[str, int]:
-    """+1 or -1 for every pair in the ledger (appended rows under their own id): its label against the clean one."""
-    names = ledger["new_id"].where(ledger["action"] == "append", ledger["id"])
-    return {str(i): int(label) for i, label in zip(names, ledger["observed_label"], strict=True)}
-
-
-def origins(ledger: pd.DataFrame) -> dict[str, str]:
-    """Clean id of every row that a step added: appended ones and copies of reweighted ones."""
-    found: dict[str, str] = {}
-    added = ledger[ledger["action"].isin(("append", "reweight"))]
-    for name, action, new, copies in zip(added["id"], added["action"], added["new_id"], added["copies"], strict=True):
-        fresh = [new] if action == "append" else [copy_id(name, j) for j in range(2, int(copies) + 1)]
-        found |= dict.fromkeys(fresh, found.get(name, name))
-    return found
-
-
-def perform(pairs: Sequence[PreferencePair], acts: Mapping[str, tuple[str, Any, Any, Any]]) -> list[PreferencePair]:
-    """`pairs` after one step. `acts`: id -> (action, new chosen, new rejected, new id or number of copies).
-
-    Rows keep their order, dropped ones leave, appended ones follow at the end in the order of their sources.
-    """
-    kept: list[PreferencePair] = []
-    added: list[PreferencePair] = []
-    for pair in pairs:
-        act = acts.get(pair.id)
-        if act is None or act[0] == "relabel_same":
-            kept.append(pair)
-            continue
-        action, chosen, rejected, extra = act
-        if action == "flip":
-            kept.append(rewritten(pair, pair.id, pair.rejected, pair.chosen))
-        elif action == "append":
-            kept.append(pair)
-            added.append(rewritten(pair, extra, chosen, rejected))
+    kept: list[tuple[PreferencePair, int]] = []
+    added: list[tuple[PreferencePair, int]] = []
+    for i, pair in enumerate(pairs):
+        action, chosen, rejected, extra = acts.get(pair.id, ("relabel_same", None, None, None))
+        if action in ("relabel_same", "append") or (action == "reweight" and extra):
+            kept.append((pair, i))
+        elif action == "flip":
+            kept.append((rewritten(pair, pair.id, pair.rejected, pair.chosen), i))
+        elif action in ("replace", "truncate"):
+            kept.append((rewritten(pair, pair.id, chosen, rejected), i))
+        if action == "append":
+            added.append((rewritten(pair, extra, chosen, rejected), i))
         elif action == "reweight":
-            kept += [pair] if extra else []
-            added += [rewritten(pair, copy_id(pair.id, j), pair.chosen, pair.rejected) for j in range(2, extra + 1)]
-        elif action != "drop":
-            kept.append(rewritten(pair, pair.id, chosen, rejected))
-    return kept + added
-
-
-def copy_id(name: str, number: int) -> str:
-    """The id of the `number`-th copy (2, 3, ...) of a reweighted row."""
-    return f"{name}#copy{number}"
+            copies = (rewritten(pair, f"{pair.id}#copy{j}", pair.chosen, pair.rejected) for j in range(2, extra + 1))
+            added += [(copy, i) for copy in copies]
+    rows = kept + added
+    return [pair for pair, _ in rows], [i for _, i in rows]
 
 
 def rewritten(pair: PreferencePair, name: str, chosen: str, rejected: str) -> PreferencePair:
@@ -160,7 +124,7 @@ def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[Prefer
             for action, new, copies in zip(rows["action"], rows["new_id"], rows["copies"], strict=True)
         ]
         acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
-        out = perform(out, dict(zip(rows["id"], acts, strict=True)))
+        out, _ = perform(out, dict(zip(rows["id"], acts, strict=True)))
     return out
 
 
@@ -248,7 +212,7 @@ def label_stats(view: View, hits: Hits, actions: list[str]) -> dict[str, Any]:
         deciles = [float(part.mean()) for part in np.array_split(flipped[order], 10)]
     if chosen_len is not None and rejected_len is not None:
         correlation = _correlation(flipped, chosen_len - rejected_len)
-    if delta_ref is not None and not view.changed.any() and view.n:
+    if delta_ref is not None and not view.replaced.any() and view.n:
         now = delta_ref * view.label
         share_before, share_after = float((now < 0).mean()), float((np.where(flipped, -now, now) < 0).mean())
     return {
@@ -266,8 +230,7 @@ def gold_source(view: View, hits: Hits) -> str | None:
         return None
     if view.params.get("gold_from") == "scores":
         return "score_chosen - score_rejected"
-    in_facts = "gold_margin" in view.facts.columns
-    return "facts.gold_margin, then the pair's gold_margin" if in_facts else "the pair's gold_margin"
+    return "facts.gold_margin, then the pair's gold_margin" if "gold_margin" in view.facts else "the pair's gold_margin"
 
 
 def _complete(view: View, name: str) -> Floats | None:

@@ -82,6 +82,12 @@ def run(
     return corrupt(pairs, kind=kind, rate=share, seed=seed, facts=facts, **params)
 
 
+def masked_ids(ledger: pd.DataFrame) -> set[str]:
+    """Ids that count as corrupted: those acted on, an appended row under its own id."""
+    hit = ledger[ledger["action"] != "relabel_same"]
+    return set(hit["new_id"].where(hit["action"] == "append", hit["id"]))
+
+
 def half_up(share: float, n: int) -> int:
     return math.floor(share * n + 0.5)
 
