@@ -1,4 +1,4 @@
-"""The ledger: one row per touched pair, enough to replay the damage; its manifest; Parquet with the manifest inside."""
+"""The ledger: one row per touched pair, enough to repeat the corruption; its manifest; both in one Parquet file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from harness.identity import canonical_json
 from harness.types import InputError, PreferencePair
 
 # Column -> pandas dtype, in order. Text columns hold NaN where unused, counts <NA>, numbers NaN. `new_id` is the id of
-# an appended row, `copies` how often a reweighted row stands in the new set, `new_*` the texts that replay needs.
+# an appended row, `copies` how often a reweighted row stands in the new set, `new_chosen` and `new_rejected` the texts
+# of rows that were replaced or appended.
 COLUMNS: Mapping[str, str] = {
     "id": "str",
     "prompt_id": "str",
     "kind": "str",
     "step": "int32",
-    "action": "str",
+    "action": "str",  # flip, append, drop, reweight, replace, truncate or relabel_same
     "u": "float64",
     "weight": "float64",
     "key": "float64",
@@ -45,13 +46,22 @@ COLUMNS: Mapping[str, str] = {
     "new_chosen": "str",
     "new_rejected": "str",
 }
-ACTIONS = ("flip", "append", "drop", "reweight", "replace", "truncate", "relabel_same")
+_ARROW = {
+    "str": pa.string(),
+    "int32": pa.int32(),
+    "int8": pa.int8(),
+    "float64": pa.float64(),
+    "Int64": pa.int64(),
+    "bool": pa.bool_(),
+}
 _MANIFEST = b"harness.manifest"
+KEY_VERSION = 1
+HASH_FUNCTION = "BLAKE2b-64 over length-prefixed (seed, stream, id); u = (top 52 bits + 1/2) / 2**52"
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def row_hash(pair: PreferencePair) -> str:
-    """Content hash of one row: `names.content_hash([prompt, chosen, rejected])`, with the encoder built once.
+    """Content hash of one row: `identity.content_hash([prompt, chosen, rejected])`, with the encoder built once.
 
     The id stays outside: it survives a change of content.
     """
@@ -115,19 +125,6 @@ def rewritten(pair: PreferencePair, name: str, chosen: str, rejected: str) -> Pr
     return PreferencePair(name, pair.prompt, chosen, rejected, pair.source, pair.gold_margin, pair.meta)
 
 
-def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[PreferencePair]:
-    """The corrupted set, from the clean pairs (with the unique ids the ledger names) and the ledger alone."""
-    out = list(pairs)
-    for _, rows in ledger.groupby("step", sort=True):
-        extra = [
-            new if action == "append" else (int(copies) if action == "reweight" else None)
-            for action, new, copies in zip(rows["action"], rows["new_id"], rows["copies"], strict=True)
-        ]
-        acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
-        out, _ = perform(out, dict(zip(rows["id"], acts, strict=True)))
-    return out
-
-
 def write_ledger(ledger: pd.DataFrame, path: Path) -> None:
     """Write the ledger as Parquet; the manifest stands as JSON in the file's metadata under `harness.manifest`."""
     manifest = canonical_json(ledger.attrs["manifest"]).encode("utf-8", "surrogatepass")
@@ -147,22 +144,8 @@ def read_ledger(path: Path) -> pd.DataFrame:
     return as_ledger(columns, json.loads(metadata[_MANIFEST]))
 
 
-_ARROW = {
-    "str": pa.string(),
-    "int32": pa.int32(),
-    "int8": pa.int8(),
-    "float64": pa.float64(),
-    "Int64": pa.int64(),
-    "bool": pa.bool_(),
-}
-
-
 def _lines_hash(lines: Iterable[str]) -> str:
     return sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-KEY_VERSION = 1
-HASH_FUNCTION = "BLAKE2b-64 over length-prefixed (seed, stream, id); u = (top 52 bits + 1/2) / 2**52"
 
 
 def step_manifest(view: View, hits: Hits, counts: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ import random
 
 import pandas as pd
 import pytest
-from corrupt_cases import CASES, NAMES, RATES, by_id, half_up, made, masked_ids, run, takes_rate
+from corrupt_cases import CASES, NAMES, RATES, by_id, half_up, made, masked_ids, replay, run, takes_rate
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.corruptions import CORRUPTIONS, corrupt
-from harness.corruptions.ledger import replay, row_hash, set_hash
+from harness.corruptions.ledger import row_hash, set_hash
 from harness.types import InputError
 
 every_case = pytest.mark.parametrize(("kind", "params"), CASES, ids=NAMES)

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from corrupt_cases import CASES, NAMES, by_id, made, masked_ids, run
+from corrupt_cases import CASES, NAMES, by_id, made, masked_ids, replay, run
 
 from harness.corruptions import CORRUPTIONS, corrupt
 from harness.corruptions.apply import apply, apply_spec
-from harness.corruptions.ledger import COLUMNS, read_ledger, replay, row_hash, set_hash, write_ledger
+from harness.corruptions.ledger import COLUMNS, read_ledger, row_hash, set_hash, write_ledger
 from harness.corruptions.registry import needs, resolve
 from harness.identity import content_hash, uniform
 from harness.types import CorruptionSpec, InputError, PreferencePair
