@@ -10,8 +10,9 @@ import torch
 from harness.data.pairs import source
 from harness.inputs.encoded import EncodedInputs
 from harness.inputs.run_inputs import RunInputs
-from harness.preflight.reference import closed_forms, differing, live_logps
+from harness.preflight.reference import differing
 from harness.preflight.row import Reference, stop_at_errors
+from harness.preflight.step_zero import closed_forms, live_logps
 from harness.types import PreferencePair, RunSpec
 
 CHECKED_PAIRS = 64  # pairs whose log-probs are computed twice
