@@ -26,6 +26,8 @@ def put(text: str, where: str, block: str) -> str:
     """The source of a file with a block of the recipe put where the recipe says."""
     if not where:
         return block
+    if where == "above ROWS":
+        return text.replace("\nROWS = (", f"\n{block}\n\nROWS = (")
     if where == "at the end":
         return f"{text}\n\n{block}"
     if where == "among the imports":
@@ -88,12 +90,12 @@ def swept(product: Path) -> Path:
     return product / "runs" / "recipes"
 
 
-def test_an_addition_touches_two_places() -> None:
+def test_an_objective_and_a_measure_touch_one_file() -> None:
     places: dict[str, set[str]] = {}
     for title, body in re.findall(r"^## (An? [^\n]+)\n(.*?)(?=^## |\Z)", DOC, re.DOTALL | re.MULTILINE):
         places[title] = {file for file, _, _ in BLOCKS if f"# {file}" in body}
     assert {title: len(files) for title, files in places.items() if files} == {
-        "An objective": 2,
+        "An objective": 1,
         "A corruption": 2,
         "A measure": 1,
         "A section of the report": 2,
