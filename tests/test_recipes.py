@@ -35,11 +35,6 @@ def put(text: str, where: str, block: str) -> str:
         assert first is not None
         return text[: first.start()] + block + text[first.start() :]
     name = where.removeprefix("inside ")
-    if name.startswith("def "):  # the block replaces the line it begins like: `rows = [...]`
-        start = text.index(f"{name}(")
-        head = block.split("=")[0] + "= []\n"
-        assert text.index(head, start)
-        return text[:start] + text[start:].replace(head, block, 1)
     begin = re.search(rf"^{name}\b[^\n]*= \(\n", text, re.MULTILINE)
     assert begin is not None, name
     return text[: begin.end()] + block + text[begin.end() :]
@@ -48,8 +43,7 @@ def put(text: str, where: str, block: str) -> str:
 def changed(root: Path) -> Path:
     """A copy of the package under `root` with every recipe of the page performed."""
     shutil.copytree(ROOT / "harness", root / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    late = [block for block in BLOCKS if block[1].startswith("inside def")]  # a name stands before what uses it
-    for file, where, block in [*late, *(block for block in BLOCKS if block not in late)]:
+    for file, where, block in BLOCKS:
         path = root / file
         path.write_text(put(path.read_text("utf-8") if where else "", where, block), encoding="utf-8")
     return root
