@@ -65,7 +65,7 @@ def aa_check(
     replicas: dict[int, list[int]] = {}
     for seed, replica in sorted(values):
         replicas.setdefault(seed, []).append(replica)
-    seeds = [seed for seed, found in replicas.items() if len(found) > 1]
+    seeds = [seed for seed, several in replicas.items() if len(several) > 1]
     n = len(seeds) if n is None else n
     if not MIN_SEEDS <= n <= len(seeds):
         raise ValueError(f"needs {MIN_SEEDS} to {len(seeds)} seeds of two replicas or more a comparison, got {n}")

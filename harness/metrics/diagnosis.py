@@ -53,9 +53,9 @@ class Diagnosis:
     def types(self) -> tuple[str, ...]:
         """The types that fire for this run looked at on its own: D1, D2, D3 in that order."""
         fired = {
-            "D1": any(found.last.fires() for found in self.premature.values()),
-            "D2": any(found.fires() for found in self.reversal.values()),
-            "D3": any(found.fires() for found in self.memorisation.values()),
+            "D1": any(one.last.fires() for one in self.premature.values()),
+            "D2": any(one.fires() for one in self.reversal.values()),
+            "D3": any(one.fires() for one in self.memorisation.values()),
         }
         return tuple(name for name, fires in fired.items() if fires)
 
@@ -81,9 +81,9 @@ def diagnose(
         return Diagnosis(finite, {}, {}, {})
     usable = {split: pair for split, pair in ends.items() if size(pair[0]) and size(pair[1])}
     premature = {
-        split: found
+        split: one
         for split in usable
-        if (found := _premature(examples, split, every, objective, hyperparameters, tie_tol)) is not None
+        if (one := _premature(examples, split, every, objective, hyperparameters, tie_tol)) is not None
     }
     reversal = {split: divergence.true_reversal(*pair, _cluster(*pair)) for split, pair in usable.items()}
     return Diagnosis(True, premature, reversal, _memorisation(examples, usable, first, last))
@@ -110,12 +110,12 @@ def _memorisation(
     observed = usable["train_observed"]
     if not (flags(observed[0], "corrupted").any() or (column(observed[0], "clean_label") < 0).any()):
         return {}
-    found = {}
+    by_split = {}
     for split in ("train_clean", "eval_clean"):
         clean = rows(examples, split, first), rows(examples, split, last)
         if size(clean[0]) and size(clean[1]):
-            found[split] = divergence.noise_memorisation(*observed, *clean, _cluster(*observed, *clean))
-    return found
+            by_split[split] = divergence.noise_memorisation(*observed, *clean, _cluster(*observed, *clean))
+    return by_split
 
 
 def _premature(
@@ -128,7 +128,7 @@ def _premature(
 ) -> Premature | None:
     """D1 on a split; None where a pull is not finite, or zero at step 0."""
     start = rows(examples, split, every[0])
-    found: dict[int, Convergence] = {}
+    by_step: dict[int, Convergence] = {}
     for step in every[1:]:
         now = rows(examples, split, step)
         if not size(now) or not _finite(now):
@@ -139,7 +139,7 @@ def _premature(
             return None
         if pull_first.mean() == 0:  # nothing to be relative to
             return None
-        found[step] = divergence.premature_convergence(after, pull_first, pull_now, tie_tol, _cluster(after))
-    if every[-1] not in found:
+        by_step[step] = divergence.premature_convergence(after, pull_first, pull_now, tie_tol, _cluster(after))
+    if every[-1] not in by_step:
         return None
-    return Premature(found[every[-1]], next((step for step, one in found.items() if one.fires()), None))
+    return Premature(by_step[every[-1]], next((step for step, one in by_step.items() if one.fires()), None))

@@ -214,9 +214,9 @@ def premature_convergence(
     return Convergence(float(weight_now.mean() / weight_first.mean()), accuracy, wilson(zone * n, n).low, n)
 
 
-def confirmed(found: Mapping[Key, Divergence], alpha: float = ALPHA) -> dict[Key, float]:
+def confirmed(runs: Mapping[Key, Divergence], alpha: float = ALPHA) -> dict[Key, float]:
     """The runs whose rule held and whose p survives Holm over ALL runs given, with the corrected p; order kept."""
-    corrected = holm([divergence.p for divergence in found.values()])
+    corrected = holm([divergence.p for divergence in runs.values()])
     return {
-        key: p for (key, divergence), p in zip(found.items(), corrected, strict=True) if divergence.event and p <= alpha
+        key: p for (key, divergence), p in zip(runs.items(), corrected, strict=True) if divergence.event and p <= alpha
     }

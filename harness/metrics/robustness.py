@@ -100,9 +100,9 @@ def _band(x: Floats, table: Floats, mean: Floats, level: float) -> tuple[Floats,
     centred = table - mean[:, None]
     variance = np.array([math.fsum(row**2) for row in centred]) / (n - 1) / n
     covariance = np.array([math.fsum(a * b) for a, b in pairwise(centred)]) / (n - 1) / n
-    own = left**2 * variance[segment] + right**2 * variance[segment + 1] + 2 * left * right * covariance[segment]
+    between = left**2 * variance[segment] + right**2 * variance[segment + 1] + 2 * left * right * covariance[segment]
     fine = left * x[segment] + right * x[segment + 1]
-    half = t_quantile(level, n - 1) * np.sqrt(np.maximum(own, 0.0))
+    half = t_quantile(level, n - 1) * np.sqrt(np.maximum(between, 0.0))
     return fine, left * mean[segment] + right * mean[segment + 1], half
 
 

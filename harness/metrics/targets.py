@@ -123,7 +123,7 @@ def clamped(objective: str, columns: Columns, hyperparameters: Hyperparameters) 
     has no such exponent, or where it is no function of the records (wpo's weight)."""
     if objective not in EXPONENTS:
         return None
-    chosen, rejected = EXPONENTS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+    chosen, rejected = EXPONENTS[objective](in_reduction(objective, columns, hyperparameters), hyperparameters)
     return np.asarray((chosen > EXPONENT_LIMIT) | (rejected > EXPONENT_LIMIT))
 
 
@@ -136,7 +136,7 @@ def uses_token_means(objective: str, hyperparameters: Hyperparameters) -> bool:
     return objective in MEAN_OBJECTIVES
 
 
-def own_reduction(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Columns:
+def in_reduction(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Columns:
     """The records with log-probs in the objective's reduction: token means for mean objectives, else unchanged."""
     return {**columns, **per_token(columns)} if uses_token_means(objective, hyperparameters) else columns
 
@@ -145,13 +145,13 @@ def target(objective: str, columns: Columns, hyperparameters: Hyperparameters) -
     """T (n,) in the objective's reduction; None for objectives without one."""
     if objective not in TARGETS:
         return None
-    return TARGETS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+    return TARGETS[objective](in_reduction(objective, columns, hyperparameters), hyperparameters)
 
 
 def slack(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
     """delta - T (n,): > 0 where the objective considers the pair satisfied; never compared across objectives."""
     wanted = target(objective, columns, hyperparameters)
-    return None if wanted is None else delta(own_reduction(objective, columns, hyperparameters)) - wanted
+    return None if wanted is None else delta(in_reduction(objective, columns, hyperparameters)) - wanted
 
 
 def _exact(objective: str, hyperparameters: Hyperparameters) -> bool:

@@ -173,11 +173,11 @@ def cpo_dual(
     return per_pair(loss, (beta * chosen, beta * rejected), moved)
 
 
-def _too_large_a_step(given: Mapping[str, Any]) -> str | None:
-    limit = 2 * given["beta"]
-    if given["eta"] is None or given["eta"] < limit:
+def _too_large_a_step(hyperparameters: Mapping[str, Any]) -> str | None:
+    eta, limit = hyperparameters["eta"], 2 * hyperparameters["beta"]
+    if eta is None or eta < limit:
         return None
-    return f"eta: {given['eta']!r} must lie below 2 beta = {limit:g}, or the multipliers oscillate"
+    return f"eta: {eta!r} must lie below 2 beta = {limit:g}, or the multipliers oscillate"
 
 
 CPO_DUAL = Objective(

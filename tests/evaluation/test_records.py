@@ -41,7 +41,7 @@ def last_records(names):
 def closed_form(objective, columns, hp):
     """-d loss / d delta (n,): beta sigmoid(-beta slack) for logistic margin losses, and four derivatives."""
     beta, eps = hp["beta"], hp.get("eps", 0.0)
-    moved = log_ratio_margin(targets.own_reduction(objective, columns, hp))
+    moved = log_ratio_margin(targets.in_reduction(objective, columns, hp))
     if objective == "hinge":
         return np.where(beta * moved < 1, float(beta), 0.0)
     if objective == "ipo":

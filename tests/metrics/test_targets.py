@@ -84,7 +84,7 @@ def test_below_the_bridge_means_ranked_right(objective, hp, columns):
     """base_loss < log1p(exp(beta T)) exactly where delta > 0, negative margins included."""
     columns = columns | {"multiplier": np.full(len(columns["id"]), 0.7)}
     columns = columns | {"base_loss": loss_of(objective, columns, hp)}
-    own = margins.delta(targets.own_reduction(objective, columns, hp))
+    own = margins.delta(targets.in_reduction(objective, columns, hp))
     # Far out both sides saturate in float64, and at 0 they round: neither is what the lemma is about.
     usable = (np.abs(own) > 1e-6) & (np.abs(hp["beta"] * targets.target(objective, columns, hp)) < 30)
     usable &= columns["base_loss"] > 1e-6
