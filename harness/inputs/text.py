@@ -14,7 +14,7 @@ from harness.data.order import batch_ids
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.data.splits import Reading, TextData, read_text
 from harness.data.tokenize import BOS_ID, EOS_ID, model_vocabulary, tokenise
-from harness.identity import WHEREABOUTS, content_hash, plain, stream_seed, without_later
+from harness.identity import WHEREABOUTS, content_hash, plain, stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.model_files.location import model_folder
 from harness.models.architecture import Architecture, initial_weights, path_architecture
@@ -29,7 +29,7 @@ MAX_NEW_TOKENS = 64  # of a sampled response
 
 def text_reference_key(run: RunSpec) -> str:
     """What the SFT model depends on: the rows, how they are read, the architecture and its recipe, the seed."""
-    data, model = without_later("data", plain(run.data)), plain(run.model)
+    data, model = plain(run.data), plain(run.model)
     del data["path"]
     if isinstance(run.model, PathModelSpec):
         model = {name: value for name, value in model.items() if name not in WHEREABOUTS["model"]}

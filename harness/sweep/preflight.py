@@ -6,6 +6,7 @@ prepares it. `harness plan --preflight` runs them all on a part of the pairs, an
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,14 +15,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config.load import SweepSpec
+from harness.data.mythworld import tokens as mythtokens
 from harness.data.pairs import source
 from harness.identity import plain
+from harness.objectives.budget import budget
 from harness.preflight.evidence import Opened, gather, sources
 from harness.preflight.reference import differing
 from harness.preflight.registry import run_checks
 from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference
 from harness.storage.atomic import write_json
-from harness.types import InputError, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
+from harness.sweep.estimates import pack_bytes, run_bytes, step_shape
+from harness.sweep.resources import memory
+from harness.text import bytes_text
+from harness.types import InputError, LmEvalSpec, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +75,7 @@ def check_prepared(run: RunSpec, prepared: EncodedInputs, device: torch.device) 
 
 
 def _step_zero(run: RunSpec, reference: Reference, objectives: Sequence[ObjectiveSpec]) -> list[Finding]:
-    from harness.preflight.reference import closed_forms
+    from harness.preflight.step_zero import closed_forms
 
     assert run.data is not None
     place = source(run.data)
@@ -80,7 +86,7 @@ def _reference(
     setting: RunInputs, pairs: Sequence[PreferencePair], stored: np.ndarray, device: torch.device
 ) -> Reference:
     """Pairs with their stored log-probs `(n, 2)`, and those of the policy before its first step."""
-    from harness.preflight.reference import live_logps
+    from harness.preflight.step_zero import live_logps
 
     tokens = [setting.encode(pair) for pair in pairs]
     live = live_logps(setting.architecture, setting.weights, tokens, device)
@@ -108,10 +114,9 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
     `findings`, worst first, and `estimate`, as plain data: what `harness plan --preflight --json` adds. `seconds` are
     the plan's, of one core. Raises InputError for data of no use.
     """
-    from harness.preflight.estimate import estimate
-    from harness.preflight.reference import closed_forms
+    from harness.preflight.step_zero import closed_forms
 
-    parts, seen = [], []
+    parts, row_tokens = [], {}
     for run, batch in sources(sweep.runs):
         evidence = gather(run, batch, _reading(run))
         setting = _standing(run, out / "cache")
@@ -124,18 +129,62 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
             own = [other.objective for other in sweep.runs if (other.data, other.model) == (run.data, run.model)]
             parts.append(closed_forms(reference, own, evidence.place))
         parts.append(run_checks(evidence))
-        seen.append(evidence)
-    total, limits = estimate(sweep.runs, seen, sweep.lm_eval, seconds, out)
-    findings = _once([*parts, limits])
+        row_tokens[run.data] = evidence.mean_row()
+    total = estimate(sweep.runs, row_tokens, sweep.lm_eval, seconds)
+    findings = _once([*parts, limits(total, out)])
     return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
 
 
-def told(report: Mapping[str, Any]) -> list[str]:
-    """The report of `preflight` as lines: the estimate, then what was found, or that nothing was."""
-    from harness.preflight.estimate import told as estimated
+def estimate(
+    runs: Sequence[RunSpec], row_tokens: Mapping[Any, float], lm_eval: LmEvalSpec | None, seconds: float
+) -> dict[str, Any]:
+    """Totals and the costliest run as plain data. `row_tokens`: mean tokens of a training row, by data section."""
+    tokens, peaks, disk = [], [], []
+    for run in runs:
+        width = row_tokens.get(run.data) or float(mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS)
+        training = budget(run.objective, run.training)
+        tokens.append(training.steps * training.batch_size * width)
+        peaks.append(pack_bytes(step_shape(run), 1))
+        disk.append(run_bytes(run, lm_eval))
+    return {
+        "runs": len(runs),
+        "tokens": sum(tokens),
+        "tokens_a_run": max(tokens),
+        "memory_a_run": max(peaks),
+        "disk": sum(disk),
+        "disk_a_run": max(disk),
+        "seconds": seconds,
+        "seconds_a_run": seconds / len(runs),
+    }
 
-    lines = [finding["line"] for finding in report["findings"]]
-    return [f"takes     {estimated(report['estimate'])}", *(lines or ["preflight: no problems found in the data"])]
+
+def limits(total: Mapping[str, Any], out: Path) -> list[Finding]:
+    """Findings where memory or disk are too small for a sweep of that estimate."""
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    free, present = shutil.disk_usage(place).free, memory()
+    findings = []
+    if total["disk"] > free:
+        text = f"the sweep writes about {bytes_text(total['disk'])} and {bytes_text(free)} are free under --out"
+        fix = "fewer runs, evaluation.checkpoints or samples, evaluation.keep: none, or another --out"
+        findings.append(Finding("error", "disk", text, fix=fix))
+    if total["memory_a_run"] > present:
+        need = bytes_text(total["memory_a_run"])
+        text = f"a run takes about {need} of memory and this machine has {bytes_text(present)}"
+        fix = "a smaller training.batch_size, data.max_length or model, or model.lora; on a GPU its own memory counts"
+        findings.append(Finding("warning", "memory", text, fix=fix))
+    return findings
+
+
+def report_lines(report: Mapping[str, Any]) -> list[str]:
+    """The report of `preflight` as lines: the estimate, then the findings, or that there are none."""
+    total, lines = report["estimate"], [finding["line"] for finding in report["findings"]]
+    cost = (
+        f"takes     about {total['tokens']:.3g} tokens trained on in all ({total['tokens_a_run']:.3g} per run), "
+        f"{bytes_text(total['memory_a_run'])} of memory per run, {bytes_text(total['disk'])} on disk "
+        f"({bytes_text(total['disk_a_run'])} per run), {total['seconds'] / 60:.3g} core-minutes "
+        f"({total['seconds_a_run']:.3g} s per run)"
+    )
+    return [cost, *(lines or ["preflight: no problems found in the data"])]
 
 
 def _standing(run: RunSpec, cache: Path) -> RunInputs | None:
