@@ -1,7 +1,8 @@
-"""Rows of family rl: they sample their own responses, so none has a loss per pair. Imports no torch.
+"""Rows of family rl: they sample their own responses, so none has a loss of given pairs.
 
-A row's function is what `harness/rlhf/` runs for it. Hyperparameters are in units of the reward: beta prices KL in
-raw reward units unless `reward_scale` divides the reward by the reward model's standard deviation.
+The algorithm of a row stands under its name in `harness/rlhf/registry.py`. Hyperparameters are in units of the reward:
+beta is the price of KL in raw reward units unless `reward_scale` divides the reward by the reward model's standard
+deviation.
 """
 
 from __future__ import annotations
@@ -10,8 +11,6 @@ from collections.abc import Mapping
 
 from harness.objectives.row import Objective, StateField
 from harness.types import Parameter
-
-RLHF = "harness.rlhf."
 
 
 def _beta(default: float) -> Parameter:
@@ -69,9 +68,9 @@ def _whiten(default: bool) -> dict[str, Parameter]:
     return {"whiten": Parameter(default, kind="bool", doc="advantages to mean 0 and sd 1; moves the optimum")}
 
 
-RL_ROWS = (
+ROWS = (
     Objective(
-        "ppo", RLHF + "algorithms:ppo", "rl", "sum", True,
+        "ppo", None, "rl", "sum", True,
         {
             "beta": _beta(0.05), "samples": _samples(4, 1), **_BUDGET, **_SHAPING, **_KL, **_reuse(4), **_whiten(True),
             "gamma": Parameter(1.0, low=0, high=1, search=(0.9, 1), doc="discount a token"),
@@ -85,13 +84,13 @@ RL_ROWS = (
         "only as sound as its reward model; needs a value model; whitened advantages change the effective beta",
     ),
     Objective(
-        "rloo", RLHF + "algorithms:rloo", "rl", "sum", True,
+        "rloo", None, "rl", "sum", True,
         {"beta": _beta(0.05), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False)},
         "arXiv 2402.14740", "expected reward less beta KL, each sample against the prompt's other samples",
         "only as sound as its reward model; credit is a whole response's",
     ),
     Objective(
-        "reinforce", RLHF + "algorithms:reinforce", "rl", "sum", True,
+        "reinforce", None, "rl", "sum", True,
         {
             "beta": _beta(0.05), "samples": _samples(4, 1), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False),
             "baseline": Parameter("batch", kind="choice", choices=("batch", "running", "none"),
@@ -104,7 +103,7 @@ RL_ROWS = (
         state={"baseline": StateField("lane", 0.0)},
     ),
     Objective(
-        "grpo", RLHF + "algorithms:grpo", "rl", "sum", True,
+        "grpo", None, "rl", "sum", True,
         {
             "beta": _beta(0.04), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1),
             "kl_in": Parameter("loss", kind="choice", choices=("loss", "reward"),
@@ -119,7 +118,7 @@ RL_ROWS = (
         " the optimum of beta (kl_in: reward, scale_rewards: none has); averages by length favour long wrong answers",
     ),
     Objective(
-        "best_of_n", RLHF + "best_of_n:select", "rl", "sum", True,
+        "best_of_n", None, "rl", "sum", True,
         {
             **_REWARD,
             "n": Parameter(4, kind="int", low=1, high=1024, search=(2, 64), prior="log", doc="samples to choose from"),
@@ -130,7 +129,7 @@ RL_ROWS = (
         "pays n samples for every answer; its KL grows as log n, so it stays near the reference",
     ),
     Objective(
-        "online_dpo", RLHF + "online_dpo:online_dpo", "rl", "sum", True,
+        "online_dpo", None, "rl", "sum", True,
         {
             "beta": _beta(0.1), "samples": _samples(4, 2), **_BUDGET, **_SHAPING,
             "pairing": Parameter("best_worst", kind="choice", choices=("best_worst", "adjacent"),
@@ -140,7 +139,7 @@ RL_ROWS = (
         "labels are hard: the size of a reward gap is lost; equal rewards teach nothing",
     ),
     Objective(
-        "constrained_rlhf", RLHF + "algorithms:constrained_rlhf", "rl", "sum", True,
+        "constrained_rlhf", None, "rl", "sum", True,
         {
             "beta": _beta(0.05), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False),
             "margin": Parameter(0.0, low=0, search=(0, 1), doc="m: every training pair is asked for delta >= m, nats"),

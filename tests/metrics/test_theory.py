@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from harness.metrics.theory import MARGINS, MINIMISERS, Theory, minimiser, observed_probability, theory
-from tests.measure.planted import records
+from tests.metrics.planted import records
 
 EPS = (0.0, 0.1, 0.2, 0.3, 0.4)
 # One pair, delta_ref -4, gap 1, beta .5 (ipo: tau .5), labels flipped at eps: minimisers by objective.

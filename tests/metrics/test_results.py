@@ -15,7 +15,6 @@ from planted import full, pairs, records, stack
 from harness.metrics import METRICS, checkpoint_metrics, results_row
 from harness.metrics import records as r
 from harness.metrics import samples as drawn
-from harness.metrics import samples as quality
 from harness.types import InputError
 
 TRL = {"loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen",
@@ -172,7 +171,7 @@ def test_points_are_finite_and_shares_lie_in_range(columns):
 
 
 def test_sample_summary_by_hand():
-    found = quality.summary(samples())
+    found = {row.name: row.compute(samples()) for row in drawn.ROWS if row.known(samples())}
     assert found["correct"] == pytest.approx(1 / 3) and found["kl"] == pytest.approx(9.4 / 3)
     assert found["gold_reward"] == -2.0  # over the two known ones
     assert found["empty_rate"] == pytest.approx(1 / 3) and found["mean_length"] == 3.0

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from harness.metrics.robustness import area_under_curve, breakdown_point, exchange_rate
+from harness.metrics.robustness import area_under_curve, breakdown_point
 from harness.metrics.statistics import t_interval
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -84,27 +84,6 @@ def test_area_of_a_line_is_its_middle_and_its_spread_is_over_seeds():
     uneven = area_under_curve((0.0, 0.1, 0.5), [[1.0, 1.0], [0.5, 0.5], [0.5, 0.5]])
     assert uneven.mean == pytest.approx((0.075 + 0.2) / 0.5)
     assert area_under_curve(RATES, np.full((5, 3), 1.0), items=100).low < 0.97  # items, where seeds agree
-
-
-@pytest.mark.parametrize("eps", [0.1, 0.2, 0.3])
-def test_exchange_rate_of_the_toy_learner(eps):
-    """Accuracy a + b log(N (1 - 2 eps)^2): N noisy pairs are worth N (1 - 2 eps)^2 clean ones."""
-    sizes = (128, 256, 512, 1024)
-    level = np.random.default_rng(1).normal(0.2, 0.05, 6)
-    clean = np.array([level + 0.05 * math.log(size) for size in sizes])
-    found = exchange_rate(sizes, clean, level + 0.05 * math.log(1024 * (1 - 2 * eps) ** 2), 1024)
-    assert found.pairs == pytest.approx(1024 * (1 - 2 * eps) ** 2)
-    assert found.rate == pytest.approx((1 - 2 * eps) ** 2)
-    assert found.low == pytest.approx(found.pairs) and found.high == pytest.approx(found.pairs)
-
-
-def test_exchange_rate_beyond_the_sizes_tried():
-    clean = np.array([[0.6] * 3, [0.7] * 3])
-    assert (
-        exchange_rate((100, 200), clean, [0.5] * 3, 200).below
-        and exchange_rate((100, 200), clean, [0.9] * 3, 200).above
-    )
-    assert math.isnan(exchange_rate((100, 200), clean, [0.5] * 3, 200).pairs)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from planted import pairs, records
 
 from harness.metrics import margins, targets
@@ -66,7 +63,7 @@ def test_targets_by_hand(objective, hp, value):
 
 @pytest.mark.parametrize("objective", ["kto", "sppo", "orpo", "apo_zero", "cal_dpo", "no_such_objective"])
 def test_objectives_without_a_target_have_none(objective):
-    for function in (targets.target, targets.slack, targets.bridge_threshold, targets.grad_weight):
+    for function in (targets.target, targets.slack, targets.bridge_threshold):
         assert function(objective, G1, {"beta": 0.1}) is None
 
 
@@ -87,7 +84,7 @@ def test_below_the_bridge_means_ranked_right(objective, hp, columns):
     """base_loss < log1p(exp(beta T)) exactly where delta > 0, negative margins included."""
     columns = columns | {"multiplier": np.full(len(columns["id"]), 0.7)}
     columns = columns | {"base_loss": loss_of(objective, columns, hp)}
-    own = margins.delta(targets.own_reduction(objective, columns, hp))
+    own = margins.delta(targets.in_reduction(objective, columns, hp))
     # Far out both sides saturate in float64, and at 0 they round: neither is what the lemma is about.
     usable = (np.abs(own) > 1e-6) & (np.abs(hp["beta"] * targets.target(objective, columns, hp)) < 30)
     usable &= columns["base_loss"] > 1e-6
@@ -100,42 +97,7 @@ def test_an_added_likelihood_term_breaks_the_bridge():
         targets.bridge_pass("contrastive_cpo", G1 | {"base_loss": np.array([1.0])}, {"beta": 0.1, "lam": 1.0}) is None
     )
     assert targets.bridge_threshold("dpo", G1, {"beta": 0.1, "rpo_alpha": 1.0}) is None
-    assert targets.grad_weight("ipo", G1, {"beta": 0.1, "rpo_alpha": 1.0}) is None
     assert targets.bridge_threshold("ipo", G1, {"beta": 0.1}) is None
-
-
-@pytest.mark.parametrize(
-    ("objective", "hp", "pull"),
-    [
-        ("dpo", {"beta": 0.5}, 0.25), ("cdpo", {"beta": 0.5, "eps": 0.1}, 0.2),
-        ("robust_dpo", {"beta": 0.5, "eps": 0.1}, 0.3125), ("hinge", {"beta": 0.5}, 0.5),
-        ("ipo", {"beta": 0.5}, 2.0), ("cpo_dual", {"beta": 0.5}, 0.5 / (1 + math.exp(-1))),
-    ],
-)  # fmt: skip
-def test_pull_at_step_zero(objective, hp, pull):
-    start = records([-3.0], [-3.0], multiplier=[1.0])
-    assert targets.grad_weight(objective, start, hp) == pytest.approx([pull])
-
-
-@given(pairs(), st.sampled_from(["dpo", "hypo", "simpo", "cpo_smooth", "cdpo", "robust_dpo", "ipo"]))
-def test_pull_is_the_slope_of_the_loss(columns, objective):
-    """Central difference of each loss, written out here, along the policy's own margin."""
-    hp = {"beta": 0.3, "gamma": 0.5, "tau": 2.0, "alpha": 0.5, "eps": 0.2, "reduction": "sum"}
-
-    def loss(c):
-        z = hp["beta"] * margins.gain(c)
-        if objective == "ipo":
-            return (margins.gain(c) - 1 / (2 * hp["beta"])) ** 2
-        if objective == "cdpo":
-            return (1 - hp["eps"]) * np.logaddexp(0, -z) + hp["eps"] * np.logaddexp(0, z)
-        if objective == "robust_dpo":
-            return ((1 - hp["eps"]) * np.logaddexp(0, -z) - hp["eps"] * np.logaddexp(0, z)) / (1 - 2 * hp["eps"])
-        return loss_of(objective, c, hp)
-
-    width = 1e-4 * (columns["chosen_len"] if objective == "simpo" else 1.0)
-    moved = [columns | {"policy_chosen": columns["policy_chosen"].astype(float) + s * width} for s in (1, -1)]
-    slope = -(loss(moved[0]) - loss(moved[1])) / 2e-4
-    assert targets.grad_weight(objective, columns, hp) == pytest.approx(slope, abs=1e-5, rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", ["hypo", "cpo_clip", "cpo_smooth", "cpo_eq17"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planted import pairs, records
 
 from harness.metrics import METRICS, distributions
-from harness.metrics.margins import gain
+from harness.metrics.margins import log_ratio_margin
 from harness.metrics.row import LOGPS
 from harness.types import InputError
 
@@ -184,7 +184,7 @@ def test_memorisation_of_planted_scorers():
 
 @given(pairs(), st.integers(0, 99))
 def test_auc_counts_pairs_of_scores(columns, seed):
-    scores = gain(columns)
+    scores = log_ratio_margin(columns)
     positive = np.random.default_rng(seed).random(scores.size) < 0.5
     area = distributions.auc(scores, positive)
     if positive.all() or not positive.any():

@@ -76,24 +76,6 @@ def test_what_single_items_say_is_used_where_all_seeds_have_it():
         s.paired_share_difference({0: 1.5, 1: 1.5}, {0: 0.0, 1: 0.0}, 10)
 
 
-def test_benjamini_hochberg_worked_example():
-    """Benjamini and Hochberg 1995, fifteen p-values: four are found at q = .05, Holm keeps three."""
-    p = [0.0001, 0.0004, 0.0019, 0.0095, 0.0201, 0.0278, 0.0298, 0.0344, 0.0459]
-    p += [0.3240, 0.4262, 0.5719, 0.6528, 0.7590, 1.0]
-    assert sum(q <= 0.05 for q in s.benjamini_hochberg(p)) == 4 and sum(q <= 0.05 for q in s.holm(p)) == 3
-    assert s.benjamini_hochberg(p[::-1]) == s.benjamini_hochberg(p)[::-1]
-    assert s.benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
-    assert s.benjamini_hochberg([]) == []
-
-
-def test_false_discoveries_stay_at_q():
-    """30 nulls and 10 effects in 1,000 grids: the mean false share of what is found is at most .05 x 30 / 40."""
-    rng = np.random.default_rng(2)
-    z = rng.normal(size=(1000, 40)) + np.r_[np.zeros(30), np.full(10, 3.0)]
-    found = np.array([s.benjamini_hochberg(row) for row in 2 * stats.norm.sf(abs(z))]) <= 0.05
-    assert np.mean(found[:, :30].sum(axis=1) / np.maximum(found.sum(axis=1), 1)) <= 0.0375 + 0.006
-
-
 # Intention to treat.
 STATUSES = {0: "done", 1: "diverged", 2: "failed", 3: "done", 4: "pending", 5: "stopped"}
 

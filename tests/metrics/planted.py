@@ -9,6 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
+from harness.metrics.margins import log_ratio_margin
 from harness.metrics.records import Columns
 
 
@@ -80,3 +81,8 @@ def pairs(draw: st.DrawFn, max_size: int = 12) -> dict[str, np.ndarray]:
     columns["gold_margin"] = np.array(gaps, dtype=np.float32)
     columns["id"] = np.array([f"p{i}" for i in range(n)])
     return columns
+
+
+def dpo_pull(columns: Columns, beta: float) -> np.ndarray:
+    """-d loss / d delta of dpo, in closed form: beta sigmoid(-beta log-ratio margin)."""
+    return beta / (1 + np.exp(beta * log_ratio_margin(columns)))

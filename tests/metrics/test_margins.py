@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from planted import SIDES, pairs, records
 
 from harness.metrics import METRICS, margins
+from harness.metrics import pairs as pairs_table
 from harness.metrics import records as r
 
 tolerance = st.sampled_from([0.0, 1e-4, 0.05])
@@ -18,7 +19,7 @@ ZONES = {"Z1": "zone_z1", "Z2": "zone_z2", "U": "undesirable_zone", "Z4": "zone_
 def zones(columns, tie_tol=margins.TIE_TOL):
     """The zone of every pair, each in exactly one."""
     m = margins.margins(columns, tie_tol)
-    held = np.array([margins.RATES[rate](m) for rate in ZONES.values()])
+    held = np.array([pairs_table.RATES[rate].holds(m) for rate in ZONES.values()])
     assert (held.sum(axis=0) == 1).all()
     return np.array(list(ZONES))[held.argmax(axis=0)]
 
@@ -27,11 +28,11 @@ def zones(columns, tie_tol=margins.TIE_TOL):
 def test_sign_lemmas_on_every_pair(columns, mean):
     m = margins.margins(columns, 1e-4, mean)
     assert (m.delta > 0)[m.improved & (m.delta_ref > 0)].all()  # 1
-    assert (m.gain > 0)[(m.delta > 0) & (m.delta_ref < 0)].all()  # 2, raw signs
-    broken = margins.RATES["broken"](m)
-    assert (m.gain < 0)[broken].all()  # 5, raw signs
-    zone = margins.RATES["undesirable_zone"](m)
-    assert not zone[m.delta_ref >= 0].any() and margins.RATES["kept_wrong"](m)[zone].all()  # 6
+    assert (m.log_ratio_margin > 0)[(m.delta > 0) & (m.delta_ref < 0)].all()  # 2, raw signs
+    broken = pairs_table.RATES["broken"].holds(m)
+    assert (m.log_ratio_margin < 0)[broken].all()  # 5, raw signs
+    zone = pairs_table.RATES["undesirable_zone"].holds(m)
+    assert not zone[m.delta_ref >= 0].any() and pairs_table.RATES["kept_wrong"].holds(m)[zone].all()  # 6
 
 
 @given(pairs(), tolerance, st.booleans())
@@ -63,9 +64,9 @@ def test_categories_agree_with_their_shares(columns, tie_tol):
 @given(pairs())
 def test_swapping_a_pair_negates_its_margins_and_swaps_its_shifts(columns):
     turned = r.turned(columns, np.ones(len(columns["id"]), dtype=bool))
-    for quantity in (margins.delta, margins.delta_ref, margins.gain):
+    for quantity in (margins.delta, margins.delta_ref, margins.log_ratio_margin):
         assert np.array_equal(quantity(turned), -quantity(columns))
-    assert np.array_equal(margins.chosen_shift(turned), margins.rejected_shift(columns))
+    assert np.array_equal(margins.chosen_log_ratio(turned), margins.rejected_log_ratio(columns))
     assert np.array_equal(turned["clean_label"], -columns["clean_label"])
 
 
@@ -89,14 +90,14 @@ def test_noise_below_the_tolerance_changes_nothing_at_step_zero(columns, seed):
         "policy_rejected": start["policy_rejected"].astype(float) + noise[1],
     }
     start, noisy = r.select(start, settled), r.select(noisy, settled)
-    for name in [*margins.RATES, "auc", "ln_reward_accuracy", "ln_undesirable_zone"]:
+    for name in [*pairs_table.RATES, "auc", "ln_reward_accuracy", "ln_undesirable_zone"]:
         np.testing.assert_equal(METRICS[name].compute(noisy), METRICS[name].compute(start))
 
 
 def test_step_zero_values():
     reference = np.array([-3.0, -0.5, 0.0, 0.5, 2.0])
     start = records(reference, reference)
-    value = {name: METRICS[name].compute(start) for name in (*margins.RATES, "w1_shift", "auc", "ranking_accuracy")}
+    value = {name: METRICS[name].compute(start) for name in (*pairs_table.RATES, "w1_shift", "auc", "ranking_accuracy")}
     assert value["reward_accuracy"] == 0 and value["tie_rate_gain"] == 1 and value["auc"] == 0.5
     assert value["ranking_accuracy"] == value["ref_accuracy"] == 0.4
     assert value["undesirable_zone"] == value["rescued"] == value["broken"] == value["zone_z1"] == 0
@@ -132,7 +133,9 @@ def test_zones_of_sums_and_of_token_means_can_differ():
 
 
 def test_nan_has_no_zone():
-    assert not any(margins.RATES[rate](margins.margins(records([np.nan], [1.0])))[0] for rate in ZONES.values())
+    assert not any(
+        pairs_table.RATES[rate].holds(margins.margins(records([np.nan], [1.0])))[0] for rate in ZONES.values()
+    )
     assert np.isnan(METRICS["ranking_accuracy"].compute(records([np.nan, 1.0], [1.0, 1.0])))
 
 

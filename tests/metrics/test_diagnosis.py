@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from planted import full, records, stack
 
-from harness.metrics import divergence as d
 from harness.metrics.diagnosis import diagnose
 from harness.types import InputError
 
@@ -37,22 +36,21 @@ def run(ends, held_out, labels=None, **extra):
 
 
 def test_a_clean_run_that_improves_has_no_type():
-    found = diagnose(run([(0, RIGHT), (10, RIGHT + 3)], [(0, RIGHT), (10, RIGHT + 2)]), None, *DPO)
-    assert found.types == () and found.finite and found.sentinel is None
+    found = diagnose(run([(0, RIGHT), (10, RIGHT + 3)], [(0, RIGHT), (10, RIGHT + 2)]), *DPO)
+    assert found.types == () and found.finite
     assert set(found.premature) == set(found.reversal) == {"train_observed", "eval_clean"} and not found.memorisation
-    assert (found.first_step, found.last_step) == (0, 10)
 
 
-def test_premature_satisfaction_is_named_with_where_it_starts():
+def test_premature_convergence_is_named_with_where_it_starts():
     """All pairs move the right way and stop short of right: D1 from the step on at which the pull is spent."""
     reference = -np.full(N, 6.0)
     path = [(0, reference), (5, reference + 1), (20, reference + 2), (80, reference + 3)]
-    found = diagnose(run(path, path), None, *DPO)
+    found = diagnose(run(path, path), *DPO)
     assert found.types == ("D1",)
     for split in ("train_observed", "eval_clean"):
         one = found.premature[split]
         # sigmoid(-4) / sigmoid(0) = 3.6 %; sigmoid(-2) / sigmoid(0) = 24 %
-        assert one.last.fires() and one.starts == 20 and one.last.undesirable_zone == 1
+        assert one.last.fires() and one.starts == 20 and one.last.zone_low > 0.9
         assert not found.reversal[split].event
 
 
@@ -69,7 +67,7 @@ def test_population_labels_are_premature_and_never_a_reversal():
         rows = at("eval_clean", step, np.full(N, path[step]), np.full(N, -4.0),
                   pull=beta * (win / (1 + np.exp(z)) - (1 - win) / (1 + np.exp(-z))))  # fmt: skip
         parts.append(rows | {"base_loss": np.full(N, win * np.logaddexp(0, -z) + (1 - win) * np.logaddexp(0, z))})
-    found = diagnose(stack(*parts), None, "dpo", {"beta": beta})
+    found = diagnose(stack(*parts), "dpo", {"beta": beta})
     assert found.types == ("D1",) and found.premature["eval_clean"].starts == 40
     assert set(found.premature) == {"eval_clean"}
 
@@ -79,14 +77,14 @@ def test_hard_labels_on_the_same_pairs_have_no_type():
     ends = [(0, reference), (10, reference + 3.9)]
     rows = run(ends, ends)
     slope = 0.5 / (1 + np.exp(0.5 * (rows["policy_chosen"] - rows["policy_rejected"] + 4.0)))
-    found = diagnose(rows | {"grad_w": slope, "grad_l": slope}, None, "dpo", {"beta": 0.5})
+    found = diagnose(rows | {"grad_w": slope, "grad_l": slope}, "dpo", {"beta": 0.5})
     assert found.types == () and found.premature["eval_clean"].last.pull > 0.24
 
 
 def test_true_reversal_is_d2_alone():
     end = RIGHT + 3.0
     end[:20] = -0.1
-    found = diagnose(run([(0, RIGHT), (10, RIGHT + 3)], [(0, RIGHT), (10, end)]), None, *DPO)
+    found = diagnose(run([(0, RIGHT), (10, RIGHT + 3)], [(0, RIGHT), (10, end)]), *DPO)
     assert found.types == ("D2",) and found.reversal["eval_clean"].broken == 20
     assert not found.reversal["train_observed"].event
 
@@ -103,7 +101,7 @@ def test_memorised_noise_is_d3_alone():
         at("train_observed", 0, reference, reference, labels), at("train_observed", 10, end, reference, labels),
         at("eval_clean", 0, RIGHT, RIGHT), held_out | {"base_loss": at("eval_clean", 0, RIGHT, RIGHT)["base_loss"]},
     )  # fmt: skip
-    found = diagnose(examples, None, *DPO)
+    found = diagnose(examples, *DPO)
     assert found.types == ("D3",) and set(found.memorisation) == {"train_clean", "eval_clean"}
     assert all(one.fires() for one in found.memorisation.values())
     # The clean labels of the training pairs are the observed ones turned: every flipped pair went from right to wrong.
@@ -115,27 +113,17 @@ def test_pairs_of_one_prompt_are_no_new_evidence():
     end[:20] = -0.1
     prompts = [f"q{i // 10}" for i in range(N)]
     examples = run([(0, RIGHT), (10, RIGHT + 3)], [(0, RIGHT), (10, end)], prompts=prompts)
-    found = diagnose(examples, None, *DPO)
+    found = diagnose(examples, *DPO)
     assert found.reversal["eval_clean"].event and found.reversal["eval_clean"].p_accuracy == 0.25 and found.types == ()
     assert found.premature["eval_clean"].last.items == N // 10
     unnamed = {name: values for name, values in examples.items() if name != "prompt_id"}
-    assert diagnose(unnamed, None, *DPO).types == ("D2",)
-
-
-def test_older_records_fall_back_to_the_closed_form_and_else_stay_unknown():
-    reference = -np.full(N, 6.0)
-    path = [(0, reference), (80, reference + 3)]
-    rows = run(path, path)
-    older = {name: values for name, values in rows.items() if name not in ("grad_w", "grad_l", "prompt_id")}
-    assert diagnose(older, None, *DPO).types == ("D1",)
-    unknown = diagnose(older, None, "exo", {"beta": BETA})
-    assert unknown.premature == {} and unknown.types == () and set(unknown.reversal) == {"train_observed", "eval_clean"}
+    assert diagnose(unnamed, *DPO).types == ("D2",)
 
 
 def test_a_diverged_run_has_no_type_and_says_so():
     rows = run([(0, RIGHT), (10, RIGHT)], [(0, RIGHT), (10, RIGHT)])
     rows["policy_chosen"] = np.where(rows["step"] == 10, np.nan, rows["policy_chosen"])
-    found = diagnose(rows, None, *DPO)
+    found = diagnose(rows, *DPO)
     assert not found.finite and found.types == () and not found.premature and not found.reversal
 
 
@@ -143,7 +131,7 @@ def test_ids_must_be_the_same_at_both_ends():
     rows = run([(0, RIGHT), (10, RIGHT)], [(0, RIGHT), (10, RIGHT)])
     rows["id"] = np.where(rows["step"] == 10, np.char.add(rows["id"], "x"), rows["id"])
     with pytest.raises(InputError, match="different ids"):
-        diagnose(rows, None, *DPO)
+        diagnose(rows, *DPO)
 
 
 def test_exchangeable_checkpoints_fire_in_at_most_five_percent():
@@ -157,19 +145,6 @@ def test_exchangeable_checkpoints_fire_in_at_most_five_percent():
             for step in (0, 10):
                 rows = at(split, step, rng.normal(0.5, 1, N), np.zeros(N), own)
                 parts.append(rows | {"base_loss": rng.normal(0, 1, N)})
-        for name in diagnose(stack(*parts), None, *DPO).types:
+        for name in diagnose(stack(*parts), *DPO).types:
             fired[name] += 1
     assert fired["D1"] == 0 and fired["D2"] <= 15 and fired["D3"] <= 15
-
-
-def test_a_cell_is_judged_over_its_seeds():
-    def seed(zone, n=100):
-        return d.Satisfaction(0.05, 1.0, zone, d.wilson(zone * n, n).low, n)
-
-    close = d.satisfaction_over_seeds([seed(0.30), seed(0.31), seed(0.29), seed(0.30)])
-    assert close.fires() and close.zone_low == pytest.approx(d.wilson(30, 100).low)  # never narrower than Wilson
-    apart = d.satisfaction_over_seeds([seed(0.0), seed(0.6), seed(0.0), seed(0.6)])
-    assert not apart.fires() and apart.zone_low == 0.0 and apart.undesirable_zone == pytest.approx(0.3)
-    assert d.satisfaction_over_seeds([seed(0.3)]).zone_low == seed(0.3).zone_low
-    with pytest.raises(ValueError, match="no seed"):
-        d.satisfaction_over_seeds([])

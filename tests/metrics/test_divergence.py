@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from planted import full, records
+from planted import dpo_pull, full, records
 
 from harness.metrics import divergence as d
-from harness.metrics import targets
 from harness.types import InputError
 
 
@@ -151,8 +150,8 @@ def test_a_clean_run_that_improves_fires_nothing():
     observed = [full("train_observed", step, columns, 2.0) for step, columns in ((0, first), (10, last))]
     assert not d.true_reversal(first, last).event
     assert not d.noise_memorisation(*observed, first, last).event
-    weights = [targets.grad_weight("dpo", columns, {"beta": 2.0}) for columns in (first, last)]
-    assert not d.premature_satisfaction(last, *weights).fires()
+    weights = [dpo_pull(columns, 2.0) for columns in (first, last)]
+    assert not d.premature_convergence(last, *weights).fires()
 
 
 def descend(pull, steps, rate, reference=-4.0):
@@ -179,12 +178,12 @@ def hard(delta):
     return BETA * sigma(-BETA * (delta - REF))
 
 
-def test_population_labels_are_pure_premature_satisfaction():
+def test_population_labels_are_pure_premature_convergence():
     """One violated pair at its true optimum: reward accuracy 1, ranking 0, in the zone, hardly any pull, never D2."""
     path = descend(population, 400, 1.0)
     many = [records(np.full(80, delta), np.full(80, REF)) for delta in path]
     pulls = [np.full(80, population(delta)) for delta in path]
-    fired = [d.premature_satisfaction(rows, pulls[0], pull).fires() for rows, pull in zip(many, pulls, strict=True)]
+    fired = [d.premature_convergence(rows, pulls[0], pull).fires() for rows, pull in zip(many, pulls, strict=True)]
     assert fired.index(True) == 40 and all(fired[40:])  # from step 40 on
     z = BETA * (path - REF)
     losses = WIN * np.logaddexp(0, -z) + (1 - WIN) * np.logaddexp(0, z)
@@ -198,18 +197,18 @@ def test_hard_labels_on_the_same_pair_never_fire():
     path = descend(hard, 500, 0.2)
     assert int(np.argmax(path > 0)) == 168
     tables = [records(np.full(80, delta), np.full(80, REF)) for delta in path]
-    weights = [targets.grad_weight("dpo", rows, {"beta": BETA}) for rows in tables]
-    found = [d.premature_satisfaction(rows, weights[0], w) for rows, w in zip(tables, weights, strict=True)]
+    weights = [dpo_pull(rows, BETA) for rows in tables]
+    found = [d.premature_convergence(rows, weights[0], w) for rows, w in zip(tables, weights, strict=True)]
     assert not any(item.fires() for item in found)
-    assert min(item.pull for item in found if item.undesirable_zone == 1) > 0.238
+    assert min(item.pull for item in found if item.zone_low > 0.95) > 0.238
     rows = [full("eval_clean", step, table) for step, table in enumerate(tables)]
     assert not any(d.true_reversal(rows[0], row).event for row in rows)
 
 
 def test_satisfaction_needs_its_lower_bound():
     rows = records([-0.1] + [9.0] * 9, [-4.0] + [0.1] * 9)  # one of ten pairs in the zone: could be nothing
-    found = d.premature_satisfaction(rows, np.ones(10), np.full(10, 0.01))
-    assert found.undesirable_zone == 0.1 and found.reward_accuracy == 1 and found.zone_low < 0.05 and not found.fires()
+    found = d.premature_convergence(rows, np.ones(10), np.full(10, 0.01))
+    assert found.reward_accuracy == 1 and found.zone_low < 0.05 and not found.fires()
 
 
 def test_null_simulation_fires_in_at_most_five_percent():
@@ -259,4 +258,4 @@ def test_unlike_or_broken_checkpoints_are_refused():
     with pytest.raises(InputError, match="non-finite"):
         d.true_reversal(first, last | {"base_loss": np.full(N, np.nan)})
     with pytest.raises(InputError, match="diverged"):
-        d.premature_satisfaction(records([math.nan], [1.0]), np.ones(1), np.ones(1))
+        d.premature_convergence(records([math.nan], [1.0]), np.ones(1), np.ones(1))

@@ -7,7 +7,7 @@ import pytest
 
 from harness.metrics.selection import RULES, Candidate, candidates_of, choose, compare_rules, regret, validation_half
 from harness.types import InputError
-from tests.measure.planted import records
+from tests.metrics.planted import records
 
 # True accuracy peaks at step 20 and falls as the noise is learnt; noisy validation goes on rising to step 50.
 PEAK = Candidate("dpo b=2", 20, clean=0.90, observed=0.70, test=0.88, items=100)
