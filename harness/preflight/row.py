@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,6 +89,20 @@ class Evidence:
     def token_pairs(self) -> list[tuple[PreferencePair, TokenisedPair]]:
         """The training pairs with their tokens."""
         return [(pair, self.text.tokens[pair.id]) for pair in self.text.train]
+
+    def mean_row(self) -> float:
+        """Mean tokens of a training row: prompt and both responses."""
+        lengths = [len(row.prompt) + len(row.chosen) + len(row.rejected) for _, row in self.token_pairs()]
+        return sum(lengths) / max(len(lengths), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`about` says what is checked; `run` returns one finding per problem, none if all is well."""
+
+    name: str
+    about: str
+    run: Callable[[Evidence], list[Finding]]
 
 
 def row_numbers(pairs: Sequence[PreferencePair]) -> tuple[int, ...]:

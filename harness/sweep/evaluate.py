@@ -138,11 +138,12 @@ def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
 
 def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
     from harness.evaluation import lm_eval
+    from harness.inputs.encoded import open_inputs
     from harness.inputs.references import reference_key
     from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
-    from harness.worker.prepare import open_setting, pick_device
+    from harness.worker.prepare import pick_device
 
     cache = sweep_folder.parent / "cache"
     base = sweep_folder / REFERENCES / reference_key(group[0].run)[:16]
@@ -150,7 +151,7 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
     wanted = [name for name in asked.tasks if any(name in missing for _, missing in todo)]
     if not wanted:
         return
-    inputs = open_setting(group[0].run, cache)
+    inputs = open_inputs(group[0].run, cache)
     with tempfile.TemporaryDirectory(prefix="lm-eval-", dir=_created(cache)) as place:
         exported = Path(place) / "exported"
         export_run(group[0].folder, exported)

@@ -26,7 +26,7 @@ from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import enough_room, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
 from harness.tracking.outbox import Outbox
@@ -59,11 +59,11 @@ def run_sweep(
             workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
         runs = planned_runs(sweep.runs)
-        packing = settle(folder, sweep.runs, count, gpu_memory(sweep.runs[0].device))
+        packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
         write_plan(folder, sweep, runs, packing)
         check_data(sweep.runs, folder, output.progress)
         missing = _missing(runs, folder)
-        enough_room(folder, len(missing))
+        check_free_space(folder, [planned.run for planned in missing])
         output.progress(f"{sweep.name}: {len(runs)} runs, {len(runs) - len(missing)} already done, {count} workers")
         try:
             failures = run_packs(folder, len(runs), missing, count, output, options) if missing else []

@@ -133,7 +133,7 @@ class _Scheduler:
 
     def train(self, runs: Sequence[PlannedRun]) -> None:
         """Train every pack; RL runs learn from reward models, which are runs of this sweep, so they come second."""
-        packing = settle(self.config.folder, [planned.run for planned in runs], self.workers)
+        packing = settle(self.config.folder, self.workers)
         phases = []
         for with_reward_model in (False, True):
             group = [planned for planned in runs if (planned.run.reward_model is not None) is with_reward_model]

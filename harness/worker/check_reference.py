@@ -8,22 +8,23 @@ import numpy as np
 import torch
 
 from harness.data.pairs import source
+from harness.inputs.encoded import EncodedInputs
 from harness.inputs.run_inputs import RunInputs
-from harness.preflight.reference import closed_forms, differing, live_logps
+from harness.preflight.reference import differing
 from harness.preflight.row import Reference, stop_at_errors
+from harness.preflight.step_zero import closed_forms, live_logps
 from harness.types import PreferencePair, RunSpec
-from harness.worker.datasets import EncodedInputs
 
 CHECKED_PAIRS = 64  # pairs whose log-probs are computed twice
 
 
-def check_reference(run: RunSpec, prepared: EncodedInputs, device: torch.device) -> None:
+def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) -> None:
     """Raises InputError for what must not be trained on. Does nothing for the embedded world."""
     if run.data is None:
         return
-    pairs = prepared.setting.train[:CHECKED_PAIRS]
-    stored = np.stack([side[: len(pairs)] for side in prepared.block.reference], -1)
-    reference, place = reference_evidence(prepared.setting, pairs, stored, device), source(run.data)
+    pairs = encoded.inputs.train[:CHECKED_PAIRS]
+    stored = np.stack([side[: len(pairs)] for side in encoded.pairs.reference], -1)
+    reference, place = reference_evidence(encoded.inputs, pairs, stored, device), source(run.data)
     stop_at_errors([*differing(reference, place), *closed_forms(reference, [run.objective], place)])
 
 

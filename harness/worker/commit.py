@@ -18,6 +18,7 @@ import torch
 
 from harness.corruptions.ledger import write_ledger
 from harness.identity import content_hash
+from harness.inputs.encoded import EncodedInputs
 from harness.metrics.geometry import checkpoint_metrics, constraint_metrics
 from harness.metrics.margins import delta
 from harness.metrics.records import Array, Columns, select, size, steps, where
@@ -32,7 +33,7 @@ from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
 from harness.training.loop import Training
 from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, TrainingSpec
-from harness.worker.datasets import EncodedInputs, TrainingSet
+from harness.worker.datasets import TrainingSet
 from harness.worker.protocol import PackTask
 
 # Splits whose metrics go to the journal, with the prefix that their names have.
@@ -44,7 +45,7 @@ class PackRun:
     """One run of a pack: its inputs and lane, the fixed columns of its records, its folder, journal and records."""
 
     planned: PlannedRun
-    prepared: EncodedInputs
+    encoded: EncodedInputs
     data: TrainingSet
     lane: Lane
     columns: Mapping[str, np.ndarray]
@@ -166,7 +167,7 @@ TIE_TOL = {"float32": 1e-4, "bfloat16": 0.05}  # nats by which a stored referenc
 
 def provenance(run: PackRun) -> dict[str, Any]:
     """The record of one run: what was computed, from what, by what, on what kind of machine."""
-    spec, inputs, data = run.run, run.prepared.setting, run.data
+    spec, inputs, data = run.run, run.encoded.inputs, run.data
     dtype = spec.model.dtype if spec.model is not None else "float32"
     return {
         "run_key": run.key,
@@ -287,7 +288,7 @@ def commit_run(
         examples[name] = examples[name].astype(np.int32)
     write_table(run.folder / "examples.parquet", examples)
     if not run.is_reward_model:  # it ranks by scores, and has no margin of a policy to be wrong by
-        texts = {"eval_clean": run.prepared.setting.evals["eval_clean"], "train_observed": run.data.pairs}
+        texts = {"eval_clean": run.encoded.inputs.evals["eval_clean"], "train_observed": run.data.pairs}
         by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
         write_table(run.folder / "worst.parquet", worst_pairs(examples, by_id))
     if samples is not None:

@@ -1,17 +1,15 @@
-"""The start of a pack: its inputs, corrupted sets and corpus, and the folder and journal of every run."""
+"""The start of a pack: its inputs, training sets and corpus, and the folder and journal of every run."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from harness.identity import plain
+from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import reference_key, reference_weights
-from harness.inputs.run_inputs import RunInputs, mythworld_setting
-from harness.inputs.text import text_setting
+from harness.inputs.references import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import Pack
@@ -25,7 +23,7 @@ from harness.training.loop import checkpoint_steps
 from harness.types import InputError, RunSpec
 from harness.worker.check_reference import check_reference
 from harness.worker.commit import PackRun
-from harness.worker.datasets import EncodedInputs, EncodedPairs, TrainingSet, corrupted_set, prepare, with_mismatches
+from harness.worker.datasets import TrainingSet, training_set, with_mismatches
 from harness.worker.lanes import build_lane
 from harness.worker.protocol import PackTask, WorkerConfig
 from harness.worker.trainers import as_trained, with_reward_heads
@@ -38,7 +36,7 @@ class Worker:
     config: WorkerConfig
     device: torch.device
     stop: Stop = field(default_factory=Stop)
-    prepared: dict[str, EncodedInputs] = field(default_factory=dict)  # by source, seed and evaluation
+    encoded: dict[str, EncodedInputs] = field(default_factory=dict)  # by source, seed and evaluation
     lane_limits: dict[str, int] = field(default_factory=dict)  # lanes to try, by pack group, after memory ran out
 
 
@@ -53,58 +51,52 @@ def pick_device(name: str) -> torch.device:
 
 
 def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun], Pack]:
-    """Prepare inputs, corrupted sets, corpus and lanes; open each run's folder and journal."""
+    """Prepare inputs, training sets, corpus and lanes; open each run's folder and journal."""
     score = scorer(worker.config.cache, worker.device)
-    blocks: list[EncodedPairs] = []
+    parts: list[EncodedPairs] = []
     offsets: dict[int, int] = {}
     sets: dict[tuple[int, object], TrainingSet] = {}
 
-    def place(block: EncodedPairs) -> int:
-        if id(block) not in offsets:
-            offsets[id(block)] = sum(len(b.rows.pair_ids) for b in blocks)
-            blocks.append(block)
-        return offsets[id(block)]
+    def place(pairs: EncodedPairs) -> int:
+        """The offset of the pairs in the corpus; pairs that runs share are in it once."""
+        if id(pairs) not in offsets:
+            offsets[id(pairs)] = sum(len(part.rows.pair_ids) for part in parts)
+            parts.append(pairs)
+        return offsets[id(pairs)]
 
-    parts = []
+    places = []
     for planned in task.runs:
         run = planned.run
-        prepared = _prepared(run, worker)
-        source = (id(prepared), run.corruption)
+        encoded = _encoded(run, worker)
+        source = (id(encoded), run.corruption)
         if source not in sets:
-            sets[source] = corrupted_set(prepared, run.corruption, run.seed, score)
+            sets[source] = training_set(encoded, run.corruption, run.seed, score)
         data = sets[source]
-        parts.append((planned, prepared, data, place(prepared.block), place(data.extra) if data.extra else 0))
+        places.append((planned, encoded, data, place(encoded.pairs), place(data.extra) if data.extra else 0))
     runs = []
-    for planned, prepared, data, base, extra in parts:
-        lane, columns = build_lane(planned.key, as_trained(planned.run), prepared, data, base, extra)
+    for planned, encoded, data, base, extra in places:
+        lane, columns = build_lane(planned.key, as_trained(planned.run), encoded, data, base, extra)
         folder, attempt = open_run(worker.config.folder, planned.key, planned.name, keep=CHECKPOINTS)
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": planned.key, "attempt": attempt, "t0_ms": t0_ms})
-        runs.append(PackRun(planned, prepared, data, lane, columns, folder, journal))
-    first = task.runs[0].run
-    mismatched = None
+        runs.append(PackRun(planned, encoded, data, lane, columns, folder, journal))
+    first, mismatched = task.runs[0].run, None
     if MISMATCHED in OBJECTIVES[first.objective.name].needs:
-        blocks, mismatched = with_mismatches(blocks)
-    corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], worker.device, mismatched)
+        parts, mismatched = with_mismatches(parts)
+    corpus = build_corpus([part.rows for part in parts], [part.reference for part in parts], worker.device, mismatched)
     steps = checkpoint_steps(runs[0].lane.training.steps, first.evaluation.checkpoints)
-    architecture, lanes = runs[0].prepared.setting.architecture, tuple(run.lane for run in runs)
+    architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
     if family(first.objective) == "reward":
         architecture, lanes = with_reward_heads(architecture, lanes)
     return runs, Pack(architecture, corpus, lanes, steps)
 
 
-def _prepared(run: RunSpec, worker: Worker) -> EncodedInputs:
-    """The run's inputs, prepared once per worker."""
+def _encoded(run: RunSpec, worker: Worker) -> EncodedInputs:
+    """The run's inputs, encoded and checked once per worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
-    if name not in worker.prepared:
+    if name not in worker.encoded:
         cache = worker.config.cache
-        prepared = prepare(open_setting(run, cache), scorer(cache, worker.device))
-        check_reference(run, prepared, worker.device)
-        worker.prepared[name] = prepared
-    return worker.prepared[name]
-
-
-def open_setting(run: RunSpec, cache: Path) -> RunInputs:
-    """The inputs of a run with its reference. Raises RuntimeError where that is gone from the cache."""
-    weights = reference_weights(cache, run)
-    return mythworld_setting(run, weights) if run.world is not None else text_setting(run, weights)
+        encoded = encode_inputs(open_inputs(run, cache), scorer(cache, worker.device))
+        check_reference(run, encoded, worker.device)
+        worker.encoded[name] = encoded
+    return worker.encoded[name]

@@ -28,32 +28,32 @@ def sample_runs(
     runs: Sequence[PackRun], model: LaneModel, answers: Answers | None = None
 ) -> list[dict[str, np.ndarray]]:
     """The rows of `samples.parquet` for every run of a pack; empty where the spec asks for no samples."""
-    evaluation, first = runs[0].run.evaluation, runs[0].prepared.setting
+    evaluation, first = runs[0].run.evaluation, runs[0].encoded.inputs
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in runs]
     for split, count in (("eval_clean", evaluation.samples), ("ood", evaluation.samples // OOD_SHARE)):
         if not count or not first.evals.get(split):
             continue
         places = _places(len(first.evals[split]), split, count)
-        pairs = [[run.prepared.setting.evals[split][i] for i in places] for run in runs]
-        plans = [_plan(run.run, run.prepared.setting, split, asked) for run, asked in zip(runs, pairs, strict=True)]
+        pairs = [[run.encoded.inputs.evals[split][i] for i in places] for run in runs]
+        plans = [_plan(run.run, run.encoded.inputs, split, asked) for run, asked in zip(runs, pairs, strict=True)]
         if answers is None:
-            weights = [run.prepared.setting.weights for run in runs]
+            weights = [run.encoded.inputs.weights for run in runs]
             drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width)
         else:
             drawn = answers(split, places)
         for lane, (run, asked, plan) in enumerate(zip(runs, pairs, plans, strict=True)):
-            prepared = run.prepared
-            if split not in prepared.answers:
-                prepared.answers[split] = _answers(prepared.setting, asked, plan, model.flat.device)
+            encoded = run.encoded
+            if split not in encoded.answers:
+                encoded.answers[split] = _answers(encoded.inputs, asked, plan, model.flat.device)
             table = {
                 "prompt": np.array([pair.prompt for pair in asked], dtype=object),
                 "split": np.array([split] * len(asked), dtype=object),
                 **meta_columns(asked, "row"),
-                **_judged(prepared.setting, asked, drawn[lane]),
+                **_judged(encoded.inputs, asked, drawn[lane]),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,
             }
-            tables[lane].append(table | prepared.answers[split])
+            tables[lane].append(table | encoded.answers[split])
     return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in tables if parts]
 
 

@@ -54,7 +54,7 @@ class BestWeights:
     @classmethod
     def of_pack(cls, runs: Sequence[PackRun]) -> BestWeights:
         """Of a pack that starts."""
-        rules = [rule(run.run, run.prepared.setting.architecture) for run in runs]
+        rules = [rule(run.run, run.encoded.inputs.architecture) for run in runs]
         return cls([run.key for run in runs], rules)
 
     @property
@@ -75,7 +75,7 @@ class BestWeights:
 
     def save(self, lane: int, run: PackRun, model: LaneModel, steps: int) -> None:
         """Write the weights that the run's rule keeps into its folder."""
-        rule, inputs = self.rules[lane], run.prepared.setting
+        rule, inputs = self.rules[lane], run.encoded.inputs
         if rule == "none":
             return
         step, row = self.best[lane][1:] if lane in self.best else (steps, model.weights(lane))

@@ -95,7 +95,7 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     spans = Spans(config.profile)
     with spans("preparation"):
         runs, pack = open_pack(task, worker, t0_ms)
-    specs, inputs = [run.run for run in runs], [run.prepared.setting for run in runs]
+    specs, inputs = [run.run for run in runs], [run.encoded.inputs for run in runs]
     kind = family(specs[0].objective)
     trainer = build_trainer(pack, specs, inputs, config.cache, device)
     training = trainer.run

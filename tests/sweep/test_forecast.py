@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from harness.config.load import load_sweep
-from harness.run_names import planned_runs
 from harness.sweep.estimates import START_SECONDS, Machines, forecast, forecast_lines, makespan
 from harness.sweep.plan import describe, render
 from tests.tracking.sweeps import POINTS, make_sweep
@@ -29,13 +28,13 @@ def test_makespan_by_hand(seconds: list[float], places: int, wall: float) -> Non
 
 def test_hours_by_hand(tmp_path: Path) -> None:
     """Five runs of 60 s on five places, one model of each stage before: one start, two stages, one run."""
-    todo = planned_runs(runs().runs)
+    todo = runs().runs
     builds = {"pretraining": (30.0, 1), "reference": (20.0, 1)}
     found = forecast(todo, [60.0] * 5, builds, tmp_path, Machines("process", 5))
     start = START_SECONDS["process"]
     assert found["packs"] == 5
     assert found["hours"] == pytest.approx((start + 30 + start + 20 + start + 60) / 3600, abs=1e-4)
-    alone = forecast(todo, [60.0] * 5, {}, tmp_path, Machines("process", 1))
+    alone = forecast(todo, [300.0], {}, tmp_path, Machines("process", 1))
     assert alone["hours"] == pytest.approx((start + 300) / 3600, abs=1e-4)
     assert forecast([], [], {}, tmp_path, Machines("ray", 8))["hours"] == 0
 
@@ -43,14 +42,14 @@ def test_hours_by_hand(tmp_path: Path) -> None:
 def test_points_and_bytes_are_those_of_earlier_runs(tmp_path: Path) -> None:
     sweep = make_sweep(tmp_path)
     sizes = [sum(f.stat().st_size for f in path.parent.iterdir()) for path in sweep.glob("*/result.json")]
-    found = forecast(planned_runs(runs(4).runs), [1.0] * 20, {}, tmp_path, Machines("process", 2))
+    found = forecast(runs(4).runs, [1.0] * 20, {}, tmp_path, Machines("process", 2))
     assert found["points"] == 20 * POINTS
     assert found["bytes"] == round(20 * sum(sizes) / len(sizes))
     assert found["basis"] == "points and bytes: as in 4 runs here"
 
 
 def test_a_load_that_one_server_cannot_take_is_said(tmp_path: Path) -> None:
-    many = forecast(planned_runs(runs(40).runs), [0.1] * 200, {}, tmp_path, Machines("ray", 200))
+    many = forecast(runs(40).runs, [0.1] * 200, {}, tmp_path, Machines("ray", 200))
     assert any("above the 500 points per second" in line for line in forecast_lines(many))
 
 
