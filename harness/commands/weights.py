@@ -24,8 +24,7 @@ def eval_(
 ) -> None:
     """Run lm-eval tasks on kept weights. Compares with the reference; without --tasks, on the held-out pairs."""
     existing(folder)
-    from harness.sweep.evaluate import as_json as results_json
-    from harness.sweep.evaluate import evaluate_folder, publish
+    from harness.sweep.evaluate import evaluate_folder, publish, results_json
     from harness.types import LmEvalSpec
 
     names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks

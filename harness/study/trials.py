@@ -117,7 +117,7 @@ def better(direction: str, one: float, other: float) -> bool:
 
 
 def front(trials: Iterable[Trial], directions: Sequence[str]) -> tuple[Trial, ...]:
-    """Feasible trials that no other one beats in one target without losing in another, in number order.
+    """Feasible trials that no other one beats in one target without losing in another, by number.
 
     With one target: the best, of equals the first.
     """

@@ -273,7 +273,7 @@ def publish(folder: Path, say: Say) -> None:
         say(f"tracking {waiting} points waiting, run harness sync {sweep_folder}")
 
 
-def as_json(results: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
+def results_json(results: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
     """What `harness eval --json` prints: `lm_eval/<task>/<metric>` of the run, or of each run under its folder's name.
 
     With them, under `tasks`, the settings of each task and its interval against the reference.

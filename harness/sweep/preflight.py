@@ -63,7 +63,7 @@ def _once(parts: Any) -> list[Finding]:
 
 
 def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
-    """Every check on every data set of a sweep, the reference's where its model stands already, and what it takes.
+    """Every check on every data set of a sweep, the reference's where its model is built already, and what it takes.
 
     `findings`, worst first, and `estimate`, as plain data: what `harness plan --preflight --json` adds. `seconds` are
     the plan's, of one core. Raises InputError for data of no use.

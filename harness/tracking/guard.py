@@ -20,7 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 STORE = "_MLFLOW_SERVER_FILE_STORE"  # MLflow's name for the address of its store
-# Parts of a path behind which commands, jobs or foreign services stand (`gateway...` as well): no sweep needs them.
+# Parts of a path that lead to commands, jobs or foreign services (`gateway...` as well): no sweep needs them.
 CLOSED = ("jobs", "assistant", "webhooks", "mcp-servers")
 POLICY = "; ".join(
     (

@@ -256,7 +256,7 @@ def _error(result: Mapping[str, Any], texts: bool) -> str:
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted params. The clean set has rate 0; `objective.log10_beta` stands in for the log axis MLflow lacks."""
+    """Dotted params. The clean set has rate 0; `objective.log10_beta` replaces the log axis that MLflow lacks."""
     objective, corruption = config["objective"], config["corruption"]
     rate = 0.0 if corruption["kind"] == "none" else corruption["rate"]
     values: dict[str, Any] = {
