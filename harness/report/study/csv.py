@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.report.data.tables import csv_bytes
 from harness.report.study.findings import TunedDifference, selections
-from harness.report.study.reading import Study
+from harness.report.study.study import Study
 
 
 def trials_csv(study: Study) -> bytes:

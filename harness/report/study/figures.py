@@ -11,7 +11,7 @@ import numpy as np
 from harness.palette import COLOURS, looks
 from harness.report.render.figures import Picture, draw, panels
 from harness.report.study.findings import CLEAN
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.study.study import Study, StudyTrial
 
 BETA, RATE = "beta", "training.learning_rate"
 SHORT = {RATE: "learning rate"}

@@ -21,7 +21,7 @@ from harness.metrics.statistics import (
     verdict,
 )
 from harness.report.render.text import estimate, number, quantity
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.study.study import Study, StudyTrial
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 

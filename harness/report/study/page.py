@@ -11,7 +11,7 @@ from harness.report.render.text import plain, quantity, visible
 from harness.report.study.csv import selection_csv, trials_csv, tuned_csv
 from harness.report.study.figures import pictures
 from harness.report.study.findings import rescue_sentence, tuned_differences
-from harness.report.study.reading import Study, read_study
+from harness.report.study.study import Study, read_study
 from harness.report.study.tables import (
     best_table,
     cost_table,

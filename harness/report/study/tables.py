@@ -10,7 +10,7 @@ from typing import Any
 from harness.report.render.text import DASH, estimate, number, plain, visible
 from harness.report.study.figures import SHORT
 from harness.report.study.findings import TunedDifference, fresh_results, reference_gold, selections
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.study.study import Study, StudyTrial
 
 TOP = 3  # trials shown per objective beside the winner
 EDGE = 0.05  # share of a searched range, within which a winner lies at its edge

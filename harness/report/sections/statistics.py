@@ -1,18 +1,22 @@
-"""What a report must state about itself: the axes, what is missing, the statistics, what it does not show."""
+"""Statistics, the A/A check of replicas, and what the page does not show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from harness.metrics.aa import AACounts, aa_check, spread_of_replicas
 from harness.metrics.statistics import MIN_SEEDS, practical_margin, wording
-from harness.report.data.cells import Cell, axis_values
+from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition
-from harness.report.data.context import Material
-from harness.report.data.contrasts import Contrast
-from harness.report.data.sweep import STATUSES, Sweep, ordered
-from harness.report.render.blocks import Lines, Section, Table, Terms, fields, given
-from harness.report.render.text import DASH, interval, number, plain, quantity, shown, visible
+from harness.report.data.contrasts import DIRECTIONS, Contrast
+from harness.report.data.report_data import ReportData
+from harness.report.data.sweep import UNFINISHED, Run, Sweep
+from harness.report.data.tables import MEASURES
+from harness.report.render.blocks import Content, Field, Lines, Table, Terms, fields, present
+from harness.report.render.text import DASH, interval, number, quantity, shown, visible
+from harness.report.sections.row import Section
 
 DEFINITIONS = (
     (
@@ -33,78 +37,15 @@ DEFINITIONS = (
 )
 
 
-def asked(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
-    """The axes of the sweep with their values, in canonical order."""
-    runs = [cell.first for cell in cells]
-    base = runs[0].objective if runs else ""
-    betas = sorted({run.beta for run in runs if run.beta is not None})
-    corruptions = {
-        (r.corruption != "none", r.corruption, r.config["corruption"].get("rate") or 0.0, r.corruption_text)
-        for r in runs
-    }
-    kinds = ["clean" if not dirty else visible(text) for dirty, _, _, text in sorted(corruptions)]
-    out = [
-        ("objectives", ", ".join(visible(name) for name in ordered({run.objective for run in runs}, base))),
-        ("betas", ", ".join(map(plain, betas))),
-        ("corruption", ", ".join(kinds)),
-        ("misaligned", ", ".join(plain(v) for v in sorted({r.misaligned for r in runs if r.misaligned is not None}))),
-        ("seeds", f"{len(sweep.seeds)}, paired"),
-    ]
-    for axis in sweep.axes:
-        if axis == "corruption.steps":  # told step by step above
-            continue
-        values = {repr(v): v for cell in cells if (v := axis_values(cell, [axis])[axis]) is not None}
-        out.append((axis, ", ".join(visible(values[k]) for k in sorted(values))))
-    return tuple((name, values) for name, values in out if values)
-
-
-def warnings(m: Material) -> tuple[str, ...]:
-    """What makes a page say less than it should, in its first lines: nothing finished, records or gold missing."""
-    done, total = m.sweep.count("done"), len(m.sweep.runs)
-    out = []
-    if not done:
-        states = ", ".join(f"{m.sweep.count(word)} {word}" for word in STATUSES[1:] if m.sweep.count(word))
-        out.append(f"0 of {quantity(total, 'run')} finished ({states}): there is nothing to compare yet")
-    out += m.problems
-    if done and not any(cell.estimate("gold_reward").n for cell in m.cells):
-        real = all(cell.first.misaligned is None for cell in m.cells)
-        why = "real data have no known true reward" if real else "no run measured it"
-        out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
-    return tuple(visible(text) for text in out)
-
-
-def status_line(sweep: Sweep) -> str:
-    """`444 runs: 440 done, 2 diverged, 2 pending`."""
-    parts = [f"{sweep.count(word)} {word}" for word in STATUSES if sweep.count(word) or word == "done"]
-    return f"{quantity(len(sweep.runs), 'run')}: {', '.join(parts)}"
-
-
-def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
-    """What a reader must know before any number: missing seeds, too few seeds."""
-    out = []
-    short = [cell for cell in cells if cell.waiting]
-    if short:
-        least = min(short, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
-        out.append(
-            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has"
-            f" {least.planned - least.waiting} of {quantity(least.planned, 'seed')}"
-        )
-    lost = sweep.count("diverged") + sweep.count("failed")
-    if lost:
-        out.append(f"{quantity(lost, 'run')} diverged or failed: counted as worst")
-    if len(sweep.seeds) == 1:
-        out.append("one seed: no intervals")
-    elif len(sweep.seeds) < MIN_SEEDS:
-        out.append(f"fewer than {MIN_SEEDS} seeds: intervals, no verdicts")
-    return tuple(out)
-
-
-def statistics(m: Material) -> Section:
+def statistics(data: ReportData) -> Content:
     """Differences to the baseline, the statements of method, and what the words mean."""
-    return Section(
+    return Content(
         "Statistics",
         "",
-        given(_contrast_table(m.contrasts, m.headline), Lines(_methods(m.sweep, m.cells, m.contrasts, m.baseline))),
+        present(
+            _contrast_table(data.contrasts, data.headline),
+            Lines(_methods(data.sweep, data.cells, data.contrasts, data.baseline)),
+        ),
         (Terms(DEFINITIONS),),
         "What the words mean",
     )
@@ -161,7 +102,7 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
             f" contrast: {number(detectable[0])} to {number(detectable[-1])},"
             f" median {number(detectable[len(detectable) // 2])}."
         )
-    counts = ", ".join(f"{sweep.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending"))
+    counts = ", ".join(f"{sweep.count(status)} {status}" for status in UNFINISHED)
     lines.append(
         f"Not finished: {counts} of {quantity(len(sweep.runs), 'run')}. Diverged and failed runs count as the worst a"
         " share can be; measures without a worst value (rewards, nats) then have no mean. Stopped and pending runs are"
@@ -170,10 +111,91 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
     return tuple(lines)
 
 
-def limits(m: Material) -> Section:
+@dataclass(frozen=True, slots=True)
+class AARow:
+    """One cell (its first run stands for it) on one measure over seeds and replicas.
+
+    `interval`: verdicts of the paired t interval on its own; `reported`: of the report's rule, with margin and item
+    level. `spread`: standard deviation between replicas of a seed, in the measure's unit.
+    """
+
+    run: Run
+    measure: str
+    interval: AACounts
+    reported: AACounts
+    spread: float
+
+
+def aa_rows(sweep: Sweep) -> tuple[AARow, ...]:
+    """Every cell with two finished replicas or more on at least 6 seeds, on every measure it has; in plan order."""
+    groups: dict[str, list[Run]] = {}
+    for run in sweep.runs:
+        groups.setdefault(run.cell_but_replica, []).append(run)
+    out = []
+    for runs in groups.values():
+        done = [run for run in runs if run.status == "done"]
+        for measure, share in MEASURES.items():
+            values = {(r.seed, r.replica): value for r in done if (value := r.measured(measure)) is not None}
+            seeds = [seed for seed, _ in values]
+            if sum(seeds.count(seed) > 1 for seed in set(seeds)) >= MIN_SEEDS:
+                out.append(_aa_row(runs[0], measure, share, values))
+    return tuple(out)
+
+
+def replicas(data: ReportData) -> Content | None:
+    """The table, where the axis `replica` varies and enough seeds have repetitions."""
+    checks = aa_rows(data.sweep)
+    if not checks:
+        return None
+    rows = tuple(
+        (
+            Field(visible(f"{row.run.objective}, {row.measure}"), row.run.corruption_text),
+            Field(f"{row.interval.share:.3f}", "passes" if row.interval.passed else "fails"),
+            Field(f"{row.reported.share:.3f}", "passes" if row.reported.passed else "fails"),
+            Field(number(row.spread)),
+            Field(f"{row.interval.comparisons} of {row.interval.n} seeds", f"{row.interval.stored} runs"),
+        )
+        for row in checks
+    )
+    header = ("Cell and measure", "called different by the interval alone", "by the report's rule",
+              "sd between replicas", "comparisons")  # fmt: skip
+    note = "At most 5 % may be called different: replicas differ by the order of their data alone."
+    return Content(
+        "A/A check: is a difference seen where there is none?",
+        "Replicas of one cell, compared as if they were two objectives.",
+        (Table("False alarms among drawn comparisons of replicas", header, rows, note, "stack"),),
+    )
+
+
+def replica_sentence(data: ReportData) -> str | None:
+    """The answer of a sweep that compares nothing but replicas of one cell; None where it compares anything else."""
+    checks = aa_rows(data.sweep)
+    if not checks or len({run.cell_but_replica for run in data.sweep.runs}) > 1:
+        return None
+    worst = max(checks, key=lambda row: row.reported.share)
+    n, ranking = worst.reported, [row.reported.share for row in checks if row.measure == RANKING]
+    kept = "at most the 5 % that chance allows" if n.passed else "more than the 5 % that chance allows"
+    return (
+        f"Of {n.comparisons:,} drawn comparisons of replicas ({n.n} seeds, {n.stored} runs), none of which differ in"
+        f" anything but the order of the data, the report's rule calls a difference in {n.share:.1%} on the measure"
+        f" where it errs most, {visible(worst.measure)}: {kept}"
+        + "".join(f"; in ranking accuracy in {share:.1%}" for share in ranking)
+        + "."
+    )
+
+
+def _aa_row(run: Run, measure: str, share: bool, values: dict[tuple[int, int], float]) -> AARow:
+    items = int(run.config["evaluation"]["ood" if measure.startswith("ood_") else "heldout"]) if share else None
+    direction = DIRECTIONS.get(measure, "none")
+    plain = aa_check(values, direction=direction)
+    reported = aa_check(values, margin=practical_margin(share), items=items, direction=direction)
+    return AARow(run, measure, plain, reported, spread_of_replicas(values))
+
+
+def limits(data: ReportData) -> Content:
     """What a reader must not take from this page."""
-    world = any(cell.first.misaligned is not None for cell in m.cells)
-    hard = any(cell.first.labels == "hard" for cell in m.cells)
+    world = any(cell.first.misaligned is not None for cell in data.cells)
+    hard = any(cell.first.labels == "hard" for cell in data.cells)
     lines = [
         "Losses and reward margins of two objectives, or of two betas, are on different scales and are not compared.",
         "A best beta is an oracle's choice: it was found on the clean held-out pairs that it is judged by."
@@ -190,6 +212,15 @@ def limits(m: Material) -> Section:
             "With hard labels there is no finite optimum: where DPO stands is how far this budget got, and more steps"
             " soften it. Only Bradley-Terry labels show the optimum itself."
         )
-    if len(m.sweep.seeds) < MIN_SEEDS:
-        lines.append(f"{quantity(len(m.sweep.seeds), 'seed')} cannot show that one objective is better than another.")
-    return Section("What this does not show", "", (Lines(tuple(lines)),))
+    if len(data.sweep.seeds) < MIN_SEEDS:
+        lines.append(
+            f"{quantity(len(data.sweep.seeds), 'seed')} cannot show that one objective is better than another."
+        )
+    return Content("What this does not show", "", (Lines(tuple(lines)),))
+
+
+ROWS = (
+    Section("statistics", "Statistics", statistics),
+    Section("replicas", "A/A check", replicas),
+    Section("limits", "Limits", limits),
+)
