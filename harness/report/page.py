@@ -6,7 +6,7 @@ The bytes depend on those files only: no clock, locale, time zone, working direc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from harness.metrics.statistics import MIN_SEEDS
@@ -16,30 +16,13 @@ from harness.report.data.contrasts import contrasts_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
 from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_run_tables
-from harness.report.render.blocks import Content
-from harness.report.render.figures import write_pictures
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
-from harness.report.sections.registry import sections
-from harness.report.sections.row import Section
+from harness.report.sections.registry import SECTIONS
+from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
 from harness.storage.atomic import write_atomic
 from harness.storage.plan_file import PRIVATE
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything the templates show, as plain text without markup."""
-
-    name: str
-    question: str
-    answer: tuple[str, ...]
-    warnings: tuple[str, ...]
-    status: str
-    flags: tuple[str, ...]
-    axes: tuple[tuple[str, str], ...]
-    sections: tuple[tuple[Section, Content], ...]
-    texts: str
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
@@ -56,11 +39,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     write_atomic(folder / "cells.csv", cells_csv(data.cells, data.sweep.axes))
     write_atomic(folder / "contrasts.csv", contrasts_csv(data.cells, data.baseline, data.sweep.axes))
     page = build_page(data)
-    write_pictures(folder / "figures", [picture for _, content in page.sections for picture in content.pictures])
-    write_atomic(folder / "report.md", render("report.md", page))
-    write_atomic(folder / "index.html", render("index.html", page))
     _write_private(data, folder / PRIVATE)
-    return folder / "index.html"
+    return write_page(folder, page)
 
 
 def _write_private(data: ReportData, path: Path) -> None:
@@ -71,12 +51,16 @@ def _write_private(data: ReportData, path: Path) -> None:
     if page is None or not quoting:
         path.unlink(missing_ok=True)
         return
-    write_atomic(path, render("private.html", replace(page, sections=quoting, warnings=(BANNER,))))
+    write_atomic(
+        path,
+        render("index.html", replace(page, kind="quotes, private", private=True, sections=quoting, warnings=(BANNER,))),
+    )
 
 
-def build_page(data: ReportData) -> Page:
+def build_page(data: ReportData) -> Page[ReportData]:
     """All texts of the page."""
     return Page(
+        kind="sweep report",
         name=visible(data.sweep.name),
         question=visible(data.sweep.question) or "What does this sweep show?",
         answer=answer(data),
@@ -84,7 +68,7 @@ def build_page(data: ReportData) -> Page:
         status=data.sweep.status_line,
         flags=flags(data.sweep, data.cells),
         axes=axes(data.sweep, data.cells),
-        sections=sections(data),
+        sections=make_sections(SECTIONS, data),
         texts=data.texts.shown,
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.report.data.report_data import ReportData
-from harness.report.render.blocks import Content
 from harness.report.sections import (
     behaviour,
     benchmarks,
@@ -31,10 +30,4 @@ ORDER = (
     verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, behaviour,
     quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
 )  # fmt: skip
-SECTIONS: tuple[Section, ...] = tuple(row for module in ORDER for row in module.ROWS)
-
-
-def sections(data: ReportData) -> tuple[tuple[Section, Content], ...]:
-    """The sections that the sweep has data for, in the order of the page."""
-    made = [(row, row.make(data)) for row in SECTIONS]
-    return tuple((row, content) for row, content in made if content is not None)
+SECTIONS: tuple[Section[ReportData], ...] = tuple(row for module in ORDER for row in module.ROWS)

@@ -65,8 +65,8 @@ def _phase(data: ReportData, shown: Mapping[str, Sequence[Series]], note: str) -
         "trajectories",
         "Ranking accuracy against the fall of the loss",
         f"Condition: {data.headline.title}. One mark per checkpoint, means over seeds. Across: how much of its own"
-        " total fall the training loss has made, so that no two losses are compared. Up: clean held-out pairs ranked right"
-        f" (grey: chance).{note}",
+        " total fall the training loss has made, so that no two losses are compared. Up: clean held-out pairs ranked"
+        f" right (grey: chance).{note}",
         "Small multiples by objective: ranking accuracy against the completed share of the loss's fall.",
         list(shown.items()),
         paint,

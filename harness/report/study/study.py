@@ -17,7 +17,6 @@ from harness.storage.runs import read_table
 from harness.types import InputError
 
 BASELINE = "dpo"
-NOTHING = Estimate(0, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,11 +133,14 @@ class Study:
 
     def estimate(self, keys: Sequence[str], measure: str, split: str) -> Estimate:
         """Mean over seeds with its interval (shares: never narrower than over the pairs of one seed)."""
-        found = list(self.last(keys, measure, split).values())
-        if not found:
-            return NOTHING
+        scores = list(self.last(keys, measure, split).values())
         share = measure in METRICS and METRICS[measure].share
-        return cell_estimate([s.value for s in found], [s.items for s in found] if share else None, share=share)
+        return cell_estimate([s.value for s in scores], [s.items for s in scores] if share else None, share=share)
+
+    def fresh_scores(self, winner: StudyTrial) -> dict[int, float]:
+        """A winner's score by fresh seed, on the pairs that steered nothing."""
+        scores = self.last(winner.fresh, self.measure, self.report_split)
+        return {seed: score.value for seed, score in scores.items()}
 
     def cost(self, keys: Sequence[str]) -> tuple[int, float, float]:
         """Finished runs, tokens and one-core seconds of some runs, each counted once."""
