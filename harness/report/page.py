@@ -15,7 +15,7 @@ from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
 from harness.report.data.sweep import Sweep, ordered
-from harness.report.data.tables import write_run_tables
+from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
 from harness.report.sections.registry import SECTIONS
@@ -33,7 +33,7 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     of `data` go to `report/private.html`. Raises InputError where there is no readable plan.
     """
     data = read_report_data(Path(sweep_folder), limit, texts)
-    write_run_tables(data.sweep)
+    write_results(data.sweep)
     folder = data.sweep.folder / "report"
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "cells.csv", cells_csv(data.cells, data.sweep.axes))

@@ -266,11 +266,11 @@ def axis_values(cell: Cell, axes: Iterable[str]) -> dict[str, Any]:
     return {name: row.get(name) for name in axes}
 
 
-def identity(cell: Cell) -> dict[str, Any]:
-    """The five columns that every cell has."""
+def cell_columns(cell: Cell, axes: Iterable[str]) -> dict[str, Any]:
+    """What the rows of a cell begin with: the five columns that every cell has, and further axes."""
     first = cell.first
     values = (first.objective, first.beta, first.corruption, cell.rate, first.misaligned)
-    return dict(zip(CELL_COLUMNS, values, strict=True))
+    return dict(zip(CELL_COLUMNS, values, strict=True)) | axis_values(cell, axes)
 
 
 def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
@@ -281,7 +281,7 @@ def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
     """
     rows = []
     for cell in cells:
-        columns = identity(cell) | axis_values(cell, axes)
+        columns = cell_columns(cell, axes)
         for measure in MEASURES:
             n = cell.treated(measure).n
             one = cell.estimate(measure)

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from harness.identity import canonical_json
 from harness.report.data.cells import Cell, axis_values, by_condition
+from harness.report.data.sweep import Run
 from harness.report.render.text import plain, visible
 
 
@@ -24,29 +25,19 @@ class Condition:
     damage: str = ""  # the corruption alone
 
     @property
-    def clean(self) -> bool:
-        """No corruption."""
-        return self.corruption == "none"
+    def first(self) -> Run:
+        """Any run: world or data, corruption and training are the condition's."""
+        return self.cells[0].first
 
     @property
-    def corruption(self) -> str:
-        """Kind of the corruption."""
-        return self.cells[0].first.corruption
+    def clean(self) -> bool:
+        """No corruption."""
+        return self.first.corruption == "none"
 
     @property
     def rate(self) -> float:
         """Corruption rate, 0 where clean or unknown."""
         return self.cells[0].rate or 0.0
-
-    @property
-    def misaligned(self) -> float | None:
-        """The world's dial; None for real data."""
-        return self.cells[0].first.misaligned
-
-    @property
-    def labels(self) -> str | None:
-        """`hard`, `bradley_terry`, None for real data."""
-        return self.cells[0].first.labels
 
     @cached_property
     def by_objective(self) -> dict[str, tuple[Cell, ...]]:
@@ -146,7 +137,7 @@ def build_families(conditions: Sequence[Condition]) -> tuple[Family, ...]:
     """Families in the order of the conditions."""
     groups: dict[str, list[Condition]] = {}
     for condition in conditions:
-        groups.setdefault(condition.cells[0].first.setting, []).append(condition)
+        groups.setdefault(condition.first.setting, []).append(condition)
     return tuple(_family(group, group[0].setting if len(groups) > 1 else "") for group in groups.values())
 
 
@@ -165,12 +156,12 @@ def _family(group: Sequence[Condition], title: str) -> Family:
 
 def _kind(condition: Condition) -> str:
     """One line per set of parameters where the rate is planned; one line a kind where a parameter sets the rate."""
-    corruption = condition.cells[0].first.config["corruption"]
+    corruption = condition.first.config["corruption"]
     if corruption["kind"] == "sequence" or corruption.get("rate") is not None:
         return canonical_json([corruption["kind"], corruption.get("params")])
     return canonical_json([corruption["kind"]])
 
 
 def _kind_name(condition: Condition) -> str:
-    first = condition.cells[0].first
+    first = condition.first
     return visible(first.corruption_text if first.corruption == "sequence" else first.corruption)

@@ -19,7 +19,6 @@ from harness.metrics.margins import TIE_TOL
 from harness.metrics.statistics import (
     INCOMPLETE,
     INTERVAL_ONLY,
-    LOST,
     MIN_SEEDS,
     Estimate,
     Treated,
@@ -33,7 +32,7 @@ from harness.metrics.statistics import (
     sign_flip_p,
     verdict,
 )
-from harness.report.data.cells import CELL_COLUMNS, Cell, axis_values, by_condition, identity
+from harness.report.data.cells import CELL_COLUMNS, Cell, by_condition, cell_columns
 from harness.report.data.tables import MEASURES, csv_bytes
 
 DIRECTIONS = {
@@ -59,20 +58,17 @@ class Contrast:
 
     `plain` is the paired t interval, `corrected` the simultaneous one of the family, both for shares never narrower
     than over the pairs of one seed; `p` is Holm-corrected, None below 6 seeds; `mde` is the smallest true difference
-    found with power about .8 at this spread of seeds and pairs, None below 2 seeds. `lost` counts the seeds on which
-    either side diverged or failed.
+    found with power about .8 at this spread of seeds and pairs, None below 2 seeds.
     """
 
     cell: Cell
     base: Cell
-    measure: str
     plain: Estimate
     corrected: Estimate
     p: float | None
     word: str
     family: int
     mde: float | None
-    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,16 +119,12 @@ def build_contrasts(cells: Sequence[Cell], baseline: str, measure: str) -> list[
     pairs = [pair for cell, base in baseline_pairs(cells, baseline) if (pair := _pair(cell, base, measure)).n]
     tested = [i for i, pair in enumerate(pairs) if pair.differences.size >= MIN_SEEDS]
     corrected_p = dict(zip(tested, holm([sign_flip_p(pairs[i].differences) for i in tested]), strict=True))
-    family = len(pairs)
-    return [_contrast(pair, measure, family, corrected_p.get(i)) for i, pair in enumerate(pairs)]
-
-
-def _contrast(pair: _Pair, measure: str, family: int, p: float | None) -> Contrast:
-    corrected = pair.interval(family)
-    lost = len({run.seed for cell in (pair.cell, pair.base) for run in cell.runs if run.status in LOST})
-    word = _word(pair, measure, corrected)
-    mde = pair.detectable(family)
-    return Contrast(pair.cell, pair.base, measure, pair.interval(1), corrected, p, word, family, mde, lost)
+    out, family = [], len(pairs)
+    for i, pair in enumerate(pairs):
+        corrected = pair.interval(family)
+        word, mde = _word(pair, measure, corrected), pair.detectable(family)
+        out.append(Contrast(pair.cell, pair.base, pair.interval(1), corrected, corrected_p.get(i), word, family, mde))
+    return out
 
 
 def _pair(cell: Cell, base: Cell, measure: str) -> _Pair:
@@ -219,7 +211,7 @@ def contrasts_csv(cells: Sequence[Cell], baseline: str, axes: tuple[str, ...]) -
                 "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low, "high_plain": c.plain.high,
                 "family": c.family, "mde": c.mde,
             }  # fmt: skip
-            rows.append(identity(c.cell) | axis_values(c.cell, axes) | columns)
+            rows.append(cell_columns(c.cell, axes) | columns)
     objective, beta, *rest = CELL_COLUMNS
     header = (objective, beta, "baseline", "baseline_beta", *rest, "measure", "n", "difference", "low", "high")
     return csv_bytes((*header, "p_corrected", "verdict", *axes, "low_plain", "high_plain", "family", "mde"), rows)

@@ -27,7 +27,7 @@ class Failure:
 
 def clearest_condition(conditions: Sequence[Condition]) -> Condition:
     """Hard labels, clean, highest misaligned; the nearest to that the sweep has, the first among equals."""
-    return max(conditions, key=lambda c: (c.labels != "bradley_terry", c.clean, c.misaligned or 0.0))
+    return max(conditions, key=lambda c: (c.first.labels != "bradley_terry", c.clean, c.first.misaligned or 0.0))
 
 
 def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure | None:

@@ -88,7 +88,7 @@ def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "
     policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
     conditions = build_conditions(policies or cells, sweep.axes)
     # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
-    first = [c for c in conditions if c.cells[0].first.replica == conditions[0].cells[0].first.replica]
+    first = [c for c in conditions if c.first.replica == conditions[0].first.replica]
     base = baseline(sweep)
     failure = largest_failure(first, base)
     headline = clearest_condition(first) if failure is None else failure.condition

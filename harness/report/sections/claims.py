@@ -28,6 +28,18 @@ from harness.report.sections.row import Section
 
 HOLDS, FAILS, OPEN, INTERVAL = "holds here", "does not hold here", "not shown", "interval only"
 CONSTRAINED = "cpo_smooth"
+DIAL = "dpo with a misaligned reference and clean labels"
+FLIPS = "{} and dpo under uniform flips"
+CPO_PAPER, RANKINGS = "arXiv 2605.20834", "arXiv 2405.19534"
+# Objectives that are said to stand flips better than dpo.
+ROBUST = {
+    "robust_dpo": "arXiv 2403.00409",
+    "cdpo": "ericmitchell.ai/cdpo.pdf",
+    "ipo": "arXiv 2310.12036",
+    "dr_dpo": "arXiv 2407.07880",
+    "ropo": "arXiv 2404.04102",
+    "sympo": "arXiv 2505.24709",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,9 @@ class Evidence:
     margin: float = 0.0
 
 
+Test = Callable[[ReportData], Evidence | None]
+
+
 @dataclass(frozen=True)
 class Claim:
     """`test` finds the evidence; `needs` says what a sweep must contain for that."""
@@ -51,7 +66,10 @@ class Claim:
     name: str
     source: str
     needs: str
-    test: Callable[[ReportData], Evidence | None]
+    test: Test
+
+
+CLAIMS: list[Claim] = []  # in the order of the functions below
 
 
 def claims(data: ReportData) -> Content:
@@ -107,21 +125,26 @@ def _beyond(values: Mapping[int, float], amount: float) -> dict[int, float]:
     return {seed: value - amount for seed, value in values.items()}
 
 
+def _clean_conditions(data: ReportData) -> list[Condition]:
+    return [family.clean for family in data.families if family.clean is not None]
+
+
 def _clean(data: ReportData, misaligned: bool = False) -> Condition | None:
     """Clean hard labels (or real data) at the highest dial; with `misaligned` only where the reference is wrong."""
-    clean = [f.clean for f in data.families if f.clean is not None and f.clean.labels != "bradley_terry"]
-    condition = max(clean, key=lambda c: c.misaligned or 0.0, default=None)
-    if misaligned and condition is not None and condition.misaligned is not None and condition.misaligned <= 0:
-        return None
-    return condition
+    clean = [c for c in _clean_conditions(data) if c.first.labels != "bradley_terry"]
+    condition = max(clean, key=lambda c: c.first.misaligned or 0.0, default=None)
+    dial = None if condition is None else condition.first.misaligned
+    return None if misaligned and dial is not None and dial <= 0 else condition
 
 
-def _noisiest(conditions: Iterable[Condition]) -> Condition | None:
-    return max(conditions, key=lambda condition: condition.rate, default=None)
+def _noisiest(conditions: Iterable[Condition], kind: str = "") -> Condition | None:
+    """The highest rate of a kind of corruption, of any where none is named."""
+    noisy = (c for c in conditions if not c.clean and kind in ("", c.first.corruption))
+    return max(noisy, key=lambda condition: condition.rate, default=None)
 
 
 def _best_aligned(families: Sequence[Family]) -> Family | None:
-    return min(families, key=lambda family: family.conditions[0].misaligned or 0.0, default=None)
+    return min(families, key=lambda family: family.conditions[0].first.misaligned or 0.0, default=None)
 
 
 def _top(condition: Condition | None, name: str) -> Cell | None:
@@ -153,6 +176,17 @@ def _drop(cell: Cell | None) -> Evidence | None:
     return Evidence(_place(cell), "the reference's ranking accuracy minus the policy's", values, SHARE_MARGIN)
 
 
+def claim(name: str, source: str, needs: str) -> Callable[[Test], Test]:
+    """Adds a function to the claims; `needs` says what a sweep must contain for it."""
+
+    def add(test: Test) -> Test:
+        CLAIMS.append(Claim(name, source, needs, test))
+        return test
+
+    return add
+
+
+@claim("DPO's loss falls while it goes on preferring the rejected response", CPO_PAPER, DIAL)
 def converges_early(data: ReportData) -> Evidence | None:
     """Loss fell while wrong, beyond 5 % of pairs."""
     cell = _top(_clean(data, misaligned=True), "dpo")
@@ -162,6 +196,7 @@ def converges_early(data: ReportData) -> Evidence | None:
     return Evidence(_place(cell), "share of pairs whose loss fell while they are ranked wrong, minus .05", values)
 
 
+@claim("Reward accuracy hides wrong rankings", RANKINGS, DIAL)
 def reward_hides_ranking(data: ReportData) -> Evidence | None:
     """Reward accuracy minus ranking accuracy beyond .05."""
     cell = _top(_clean(data, misaligned=True), "dpo")
@@ -171,6 +206,7 @@ def reward_hides_ranking(data: ReportData) -> Evidence | None:
     return Evidence(_place(cell), "reward accuracy minus ranking accuracy, minus .05", values)
 
 
+@claim("The larger beta, the larger DPO's undesirable zone", CPO_PAPER, f"{DIAL} at two betas")
 def grows_with_beta(data: ReportData) -> Evidence | None:
     """Undesirable zone at the highest beta minus at the lowest."""
     condition = _clean(data, misaligned=True)
@@ -184,17 +220,23 @@ def grows_with_beta(data: ReportData) -> Evidence | None:
     return Evidence(_place(high), what, values, SHARE_MARGIN)
 
 
+@claim("On clean labels DPO's ranking accuracy drops below the reference's", "often told of DPO", DIAL)
 def accuracy_drops(data: ReportData) -> Evidence | None:
     """Reference accuracy minus ranking accuracy after training on clean labels."""
     return _drop(_top(_clean(data, misaligned=True), "dpo"))
 
 
+@claim(
+    "With wrong labels DPO's ranking accuracy drops below the reference's while its loss falls",
+    "arXiv 2404.09824", "dpo under corruption",
+)  # fmt: skip
 def accuracy_drops_under_noise(data: ReportData) -> Evidence | None:
     """The same at the highest corruption rate, with the best aligned reference."""
     family = _best_aligned([f for f in data.families if f.kinds])
-    return _drop(_top(_noisiest(c for c in family.conditions if not c.clean), "dpo")) if family else None
+    return _drop(_top(_noisiest(family.conditions), "dpo")) if family else None
 
 
+@claim("DPO lowers the chosen log-prob", "arXiv 2410.08847", "dpo on clean labels")
 def chosen_falls(data: ReportData) -> Evidence | None:
     """Minus the chosen displacement."""
     cell = _top(_clean(data), "dpo")
@@ -204,11 +246,13 @@ def chosen_falls(data: ReportData) -> Evidence | None:
     return Evidence(_place(cell), "fall of the chosen log-prob, nats", values)
 
 
+@claim("Constrained preference optimization ranks right where DPO does not", CPO_PAPER, f"cpo_smooth and {DIAL}")
 def constrained_keeps(data: ReportData) -> Evidence | None:
     """Constrained minus dpo, both at their highest beta, clean labels, highest dial."""
     return _versus(_clean(data, misaligned=True), CONSTRAINED)
 
 
+@claim("RLHF keeps its fidelity where DPO does not", CPO_PAPER, f"ppo or rloo beside {DIAL}")
 def rlhf_keeps(data: ReportData) -> Evidence | None:
     """RLHF minus dpo, both at their highest beta."""
     names = {name for family in data.families for name in family.objectives}
@@ -216,20 +260,18 @@ def rlhf_keeps(data: ReportData) -> Evidence | None:
     return _versus(_clean(data, misaligned=True), name) if name else None
 
 
-def robust(name: str, data: ReportData) -> Evidence | None:
-    """An objective minus dpo at the highest rate of uniform flips, each at its highest beta."""
-    clean = _clean(data)
-    family = next((f for f in data.families if clean is not None and f.clean is clean), None)
-    return _versus(_noisiest(c for c in family.conditions if c.corruption == "uniform_flip"), name) if family else None
-
-
+@claim(
+    "Constrained objectives lose more to flipped labels than DPO",
+    "follows from their target: wrong labels are enforced harder", FLIPS.format(CONSTRAINED),
+)  # fmt: skip
 def constrained_enforces_noise(data: ReportData) -> Evidence | None:
     """What flips cost the constrained objective minus what they cost dpo, at the highest betas, best reference."""
-    flips = [f for f in data.families if f.clean is not None and "uniform_flip" in {c.corruption for c in f.conditions}]
-    family = _best_aligned(flips)
+    family = _best_aligned(
+        [f for f in data.families if f.clean is not None and _noisiest(f.conditions, "uniform_flip")]
+    )
     if family is None:
         return None
-    worst = _noisiest(c for c in family.conditions if c.corruption == "uniform_flip")
+    worst = _noisiest(family.conditions, "uniform_flip")
     cells = [_top(condition, name) for name in (CONSTRAINED, "dpo") for condition in (family.clean, worst)]
     known = [cell for cell in cells if cell is not None]
     if len(known) < len(cells):
@@ -239,6 +281,10 @@ def constrained_enforces_noise(data: ReportData) -> Evidence | None:
     return Evidence(_place(known[1]), "ranking accuracy lost to flips, minus what dpo loses", values, SHARE_MARGIN)
 
 
+@claim(
+    "Constrained objectives move further from the reference than DPO (KL)",
+    "follows from their target", "cpo_smooth, dpo and samples",
+)  # fmt: skip
 def constrained_pays_kl(data: ReportData) -> Evidence | None:
     """KL of the constrained objective minus dpo's, both at their highest beta, highest dial."""
     one, other = _top(_clean(data), CONSTRAINED), _top(_clean(data), "dpo")
@@ -247,9 +293,24 @@ def constrained_pays_kl(data: ReportData) -> Evidence | None:
     return Evidence(_place(one), f"KL (nats) minus that of {other.named}", _minus(one.values("kl"), other.values("kl")))
 
 
+def robust(name: str, data: ReportData) -> Evidence | None:
+    """An objective minus dpo at the highest rate of uniform flips, each at its highest beta."""
+    clean = _clean(data)
+    family = next((f for f in data.families if clean is not None and f.clean is clean), None)
+    return _versus(_noisiest(family.conditions, "uniform_flip"), name) if family else None
+
+
+for _name, _source in ROBUST.items():
+    claim(f"{_name} ranks better than DPO under flips", _source, FLIPS.format(_name))(partial(robust, _name))
+
+
+@claim(
+    "With Bradley-Terry labels DPO's failure is its own optimum",
+    RANKINGS, "dpo with Bradley-Terry labels and known gold margins",
+)  # fmt: skip
 def optimum_predicts(data: ReportData) -> Evidence | None:
     """Bradley-Terry labels: .1 minus |measured - predicted violated share|."""
-    clean = [f.clean for f in data.families if f.clean is not None and f.clean.labels == "bradley_terry"]
+    clean = [c for c in _clean_conditions(data) if c.first.labels == "bradley_terry"]
     cell = _top(clean[0], "dpo") if clean else None
     if cell is None:
         return None
@@ -259,12 +320,16 @@ def optimum_predicts(data: ReportData) -> Evidence | None:
     return Evidence(f"{_place(cell)}, Bradley-Terry labels", what, values)
 
 
+@claim(
+    "With hard labels DPO's failure is a stall that more steps soften",
+    "follows from the loss: no finite minimiser", "dpo with a misaligned reference at two numbers of steps",
+)  # fmt: skip
 def stalls_within_budget(data: ReportData) -> Evidence | None:
     """Hard labels: ranking accuracy of dpo at the most steps minus at the fewest, everything else equal."""
     by_setting: dict[str, dict[int, Cell]] = {}
-    for family in data.families:
-        if family.clean is not None and family.clean.labels == "hard" and (family.clean.misaligned or 0) > 0:
-            for cell in measured(family.clean.by_objective.get("dpo", ())):
+    for condition in _clean_conditions(data):
+        if condition.first.labels == "hard" and (condition.first.misaligned or 0) > 0:
+            for cell in measured(condition.by_objective.get("dpo", ())):
                 rest = {**cell.first.config, "seed": 0, "training": {**cell.first.config["training"], "steps": 0}}
                 by_setting.setdefault(repr(sorted(rest.items())), {})[cell.first.planned_steps] = cell
     several = [cells for cells in by_setting.values() if len(cells) > 1]
@@ -275,67 +340,5 @@ def stalls_within_budget(data: ReportData) -> Evidence | None:
     what = f"ranking accuracy after {max(cells)} steps minus after {min(cells)}"
     return Evidence(_place(most), what, _minus(most.values(RANKING), fewest.values(RANKING)), SHARE_MARGIN)
 
-
-DIAL = "dpo with a misaligned reference and clean labels"
-FLIPS = "{} and dpo under uniform flips"
-CPO_PAPER, RANKINGS = "arXiv 2605.20834", "arXiv 2405.19534"
-
-
-def _better(name: str, source: str) -> Claim:
-    return Claim(f"{name} ranks better than DPO under flips", source, FLIPS.format(name), partial(robust, name))
-
-
-CLAIMS: tuple[Claim, ...] = (
-    Claim(
-        "DPO's loss falls while it goes on preferring the rejected response",
-        CPO_PAPER, DIAL, converges_early,
-    ),
-    Claim("Reward accuracy hides wrong rankings", RANKINGS, DIAL, reward_hides_ranking),
-    Claim(
-        "The larger beta, the larger DPO's undesirable zone",
-        CPO_PAPER, f"{DIAL} at two betas", grows_with_beta,
-    ),
-    Claim(
-        "On clean labels DPO's ranking accuracy drops below the reference's",
-        "often told of DPO", DIAL, accuracy_drops,
-    ),
-    Claim(
-        "With wrong labels DPO's ranking accuracy drops below the reference's while its loss falls",
-        "arXiv 2404.09824", "dpo under corruption", accuracy_drops_under_noise,
-    ),
-    Claim("DPO lowers the chosen log-prob", "arXiv 2410.08847", "dpo on clean labels", chosen_falls),
-    Claim(
-        "Constrained preference optimization ranks right where DPO does not",
-        CPO_PAPER, f"cpo_smooth and {DIAL}", constrained_keeps,
-    ),
-    Claim(
-        "RLHF keeps its fidelity where DPO does not",
-        CPO_PAPER, f"ppo or rloo beside {DIAL}", rlhf_keeps,
-    ),
-    Claim(
-        "Constrained objectives lose more to flipped labels than DPO",
-        "follows from their target: wrong labels are enforced harder", FLIPS.format("cpo_smooth"),
-        constrained_enforces_noise,
-    ),
-    Claim(
-        "Constrained objectives move further from the reference than DPO (KL)",
-        "follows from their target", "cpo_smooth, dpo and samples", constrained_pays_kl,
-    ),
-    _better("robust_dpo", "arXiv 2403.00409"),
-    _better("cdpo", "ericmitchell.ai/cdpo.pdf"),
-    _better("ipo", "arXiv 2310.12036"),
-    _better("dr_dpo", "arXiv 2407.07880"),
-    _better("ropo", "arXiv 2404.04102"),
-    _better("sympo", "arXiv 2505.24709"),
-    Claim(
-        "With Bradley-Terry labels DPO's failure is its own optimum",
-        RANKINGS, "dpo with Bradley-Terry labels and known gold margins", optimum_predicts,
-    ),
-    Claim(
-        "With hard labels DPO's failure is a stall that more steps soften",
-        "follows from the loss: no finite minimiser", "dpo with a misaligned reference at two numbers of steps",
-        stalls_within_budget,
-    ),
-)  # fmt: skip
 
 ROWS = (Section("claims", "Claims", claims),)

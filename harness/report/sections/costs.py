@@ -9,14 +9,7 @@ from typing import Any
 from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content, Field, Table, present
-from harness.report.render.figures import (
-    Picture,
-    error_bars,
-    line_style,
-    picture,
-    shared_legend,
-    small_text,
-)
+from harness.report.render.figures import Picture, error_bars, line_style, picture, shared_legend, small_text
 from harness.report.render.text import DASH, ascii_visible, number, plain, visible
 from harness.report.sections.row import Section
 

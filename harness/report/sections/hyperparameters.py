@@ -13,15 +13,7 @@ from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
-from harness.report.render.figures import (
-    Picture,
-    error_bars,
-    line_style,
-    panels,
-    picture,
-    shape_of,
-    shared_legend,
-)
+from harness.report.render.figures import Picture, error_bars, line_style, panels, picture, shape_of, shared_legend
 from harness.report.render.text import DASH, ascii_visible, interval, number, plain, shown, visible
 from harness.report.sections.row import Section
 
@@ -98,7 +90,7 @@ def _picture(data: ReportData, conditions: Sequence[Condition]) -> Picture:
 
 def _predicted(condition: Condition) -> tuple[list[float], list[float]]:
     """Betas and the idealised ranking accuracy at each, of the objectives whose optimum it is; none for hard labels."""
-    if condition.labels != "bradley_terry":
+    if condition.first.labels != "bradley_terry":
         return [], []
     by_beta: dict[float, float] = {}
     for name in OPTIMUM:

@@ -56,7 +56,7 @@ def quality(data: ReportData) -> Content | None:
 def _reward_models(data: ReportData) -> Table | None:
     """How often each condition's reward model scores the truly better response higher, on clean held-out pairs."""
     cells = [c for c in data.cells if c.first.objective == REWARD_MODEL and c.estimate("reward_accuracy").n]
-    settings = {c.cells[0].first.condition: c.title for c in data.conditions}
+    settings = {c.first.condition: c.title for c in data.conditions}
     rows = tuple(
         fields(settings.get(cell.first.condition, cell.first.corruption_text), shown(cell.estimate("reward_accuracy")))
         for cell in cells

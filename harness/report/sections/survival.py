@@ -9,15 +9,7 @@ from harness.report.data.conditions import Family
 from harness.report.data.curves import Curve, best_curve, curves
 from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content
-from harness.report.render.figures import (
-    Picture,
-    error_bars,
-    line_style,
-    panels,
-    picture,
-    shape_of,
-    shared_legend,
-)
+from harness.report.render.figures import Picture, error_bars, line_style, panels, picture, shape_of, shared_legend
 from harness.report.render.text import ascii_visible, plain, visible
 from harness.report.sections.damage import MANY_KINDS
 from harness.report.sections.row import Section

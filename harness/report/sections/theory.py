@@ -41,10 +41,12 @@ def theory(data: ReportData) -> Content | None:
 
 def _ranked(data: ReportData) -> list[Condition]:
     """Bradley-Terry labels first, then the headline's setting, then the rest."""
-    finite = [
-        c for c in data.conditions if c.labels == "bradley_terry" or (c.corruption == "uniform_flip" and c.rate > 0)
-    ]
-    return sorted(finite, key=lambda c: (c.labels != "bradley_terry", c not in data.family.conditions))
+    finite = [c for c in data.conditions if _soft(c) or (c.first.corruption == "uniform_flip" and c.rate > 0)]
+    return sorted(finite, key=lambda c: (not _soft(c), c not in data.family.conditions))
+
+
+def _soft(condition: Condition) -> bool:
+    return condition.first.labels == "bradley_terry"
 
 
 def _picture(data: ReportData, conditions: list[Condition]) -> Picture | None:

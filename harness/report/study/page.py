@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.identity import content_hash
-from harness.report.data.tables import write_run_tables
+from harness.report.data.tables import write_results
 from harness.report.render.blocks import Content, Lines, present
 from harness.report.render.text import plain, quantity, visible
 from harness.report.sections.row import Page, Section, make_sections, write_page
@@ -32,7 +32,7 @@ def write_study_report(folder: Path) -> Path:
     The bytes depend on the folder's files only. Raises InputError where it holds no study.
     """
     study = read_study(Path(folder))
-    write_run_tables(study.sweep)
+    write_results(study.sweep)
     differences = tuned_differences(study)
     place = study.folder / "report"
     place.mkdir(exist_ok=True)
