@@ -179,7 +179,7 @@ def _against(base: str, text: str, best: Curve, other: Curve, count: int) -> str
             f"To look at next: {text}; its lead on {base} is {shown(lead)} ({lead.n} seeds, paired: an interval, no"
             f" verdict below {MIN_SEEDS} seeds)."
         )
-    corrected = f"{lead.n} seeds, paired, corrected for a pick among {count}"
+    corrected = f"{lead.n} seeds, paired, corrected for choosing among {count}"
     if lead.low > 0:
         return f"To pick: {text}; it beats {base} by {shown(lead)} ({corrected})."
     return f"Nothing is shown to beat {base} overall: {text}, a lead of {shown(lead)} ({corrected})."

@@ -129,11 +129,11 @@ def test_data_facts_stand_near_the_top(folder: Path) -> None:
     (folder / "preflight.json").write_text(json.dumps([finding]))
     m = read_report_data(folder)
     section = dataset(m)
-    rows = {row[0].main: row[1].main for row in tables(section)["n, seeds and what can be found"].rows}
+    rows = {row[0].main: row[1].main for row in tables(section)["n, seeds and detectable difference"].rows}
     assert rows["rows"] == NOTES[0] and rows["seeds"] == "2, paired"
     assert rows["training pairs"] == "1203 to 1219 pairs to train on, 276 to 292 held out by prompt (2 seeds)"
-    assert rows["held-out pairs measured (n of a seed)"] == "64"
-    assert any(name.startswith("smallest difference found with power .8 (MDE)") for name in rows)
+    assert rows["held-out pairs measured (n per seed)"] == "64"
+    assert any(name.startswith("minimum detectable difference, power .8") for name in rows)
     assert "277 to 301 chosen responses cut, their start is kept (2 seeds)" in lines(section)
     assert "warning: chosen: of 9 training pairs, 3 lose their end; raise data.max_length" in lines(section)
     page = write_report(folder).read_text(encoding="utf-8")

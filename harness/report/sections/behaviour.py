@@ -108,7 +108,7 @@ def degeneration(data: ReportData, cells: Sequence[Cell]) -> Table:
         " the length that was sampled."
     )
     header = ("Objective and beta", *(column.title for column in FORM), "flags")
-    return Table(f"How answers are made, {data.headline.title}", header, tuple(rows), note, "stack")
+    return Table(f"Form of the answers, {data.headline.title}", header, tuple(rows), note, "stack")
 
 
 def _estimate(data: ReportData, cell: Cell, column: Rate, prefix: str, split: str) -> str:
@@ -157,8 +157,8 @@ def _answers(data: ReportData, cells: Sequence[Cell], judged: bool) -> Table | N
         rows.append(tuple(row))
     header = (*data.texts.heads("prompt"), *(["reference"] if reference else []), *(cell.named for cell in policies))
     note = (
-        f"Seed {common[0]}. Per question type the first prompts, in the order of the file, that {policies[0].named}"
-        " answers badly, then any; what is wrong with an answer stands below it."
+        f"Seed {common[0]}. For each question type first the prompts that {policies[0].named} answers badly, in the"
+        " order of the file, then others. Below an answer: what is wrong with it."
     )
     return Table("The same prompts, answered freely", header, tuple(rows), note, "text")
 

@@ -102,7 +102,7 @@ def _table(data: ReportData, cells: Sequence[Cell], task: str, evaluations: Eval
     what = "the run's own held-out pairs" if task == PREFERENCE else f"lm-eval {visible(some.library)}"
     limit = f", the first {some.limit}" if some.limit else ""
     note = (
-        f"{quantity(some.n, 'document')} a run{limit}, {some.num_fewshot} examples before each. Means over seeds; the"
+        f"{quantity(some.n, 'document')} per run{limit}, {some.num_fewshot} examples before each. Means over seeds; the"
         " change is paired by document within a seed."
     )
     return Table(f"{visible(task)}: {what}", header, tuple(rows), note, "stack")

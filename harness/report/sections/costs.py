@@ -1,4 +1,4 @@
-"""What it costs, and what one gets for it: time, tokens, FLOPs and memory a run, and quality against FLOPs."""
+"""What it costs, and what one gets for it: time, tokens, FLOPs and memory per run, and quality against FLOPs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def costs(data: ReportData) -> Content | None:
         "What does it cost?",
         "Means per finished run. Runs train in packs that share the machine, so seconds are a run's share of its pack's"
         " time and peak memory is the whole process's. The reference is trained once per seed and not counted;"
-        " FLOPs of RLHF hold those of its reward model and of sampling.",
+        " FLOPs of RLHF include its reward model and sampling.",
         present(_table(data, cells), _picture(data, cells) if differs else None),
     )
 
@@ -66,7 +66,9 @@ def _table(data: ReportData, cells: Sequence[Cell]) -> Table:
             )
         )
     header = ("Objective", "time", "tokens", "FLOPs", f"FLOPs to {visible(data.baseline)}'s", "peak memory")
-    return Table(f"Cost of a run, {data.headline.title}", header, tuple(rows), f"Each run: costs.csv.{_saving(cells)}")
+    return Table(
+        f"Cost per run, {data.headline.title}", header, tuple(rows), f"costs.csv has every run.{_saving(cells)}"
+    )
 
 
 def _saving(cells: Sequence[Cell]) -> str:
@@ -75,9 +77,7 @@ def _saving(cells: Sequence[Cell]) -> str:
     shares = [1 - a / b for a, b in spent if a is not None and b]
     if len(shares) < 2:
         return ""
-    return (
-        f" dpo saves {shares[0]:.0%} of ppo's time and {shares[1]:.0%} of its FLOPs; the literature tells of 60-70 %."
-    )
+    return f" dpo saves {shares[0]:.0%} of ppo's time and {shares[1]:.0%} of its FLOPs; the literature reports 60-70 %."
 
 
 def quantity_of(value: float | None, unit: str) -> str:
@@ -109,7 +109,7 @@ def _picture(data: ReportData, cells: Sequence[Cell]) -> Picture | None:
             ticks = _ticks(list(flops.values()))
             panel.set_xticks(ticks, [quantity_of(tick, "") for tick in ticks])
             panel.set_xticks([], minor=True)
-            panel.set_xlabel("training FLOPs a run (log)")
+            panel.set_xlabel("training FLOPs per run (log)")
             panel.set_ylabel(label)
         shared_legend(figure, axes, "outside right upper")
 
@@ -117,7 +117,7 @@ def _picture(data: ReportData, cells: Sequence[Cell]) -> Picture | None:
         "compute",
         "Quality at equal compute",
         f"Condition: {data.headline.title}. One mark per objective and beta (its number), with 95 % intervals over"
-        " seeds. Compare marks at the same place across, or higher marks further left.",
+        " seeds. Compare the height of marks at equal FLOPs.",
         "Scatter of ranking accuracy and gold reward against training FLOPs.",
         (1, len(shown)),
         (3.6 * len(shown) + 1.4, 3.2),

@@ -51,7 +51,7 @@ def damage(data: ReportData) -> Content | None:
     return Content(
         "Which damage costs what?",
         "Ranking accuracy on clean held-out pairs after training on the damaged set, minus that after training on the"
-        " clean one. Left of the line: lost.",
+        " clean one. Left of the line accuracy was lost.",
         (_picture(data, costs),),
     ) if costs else None  # fmt: skip
 

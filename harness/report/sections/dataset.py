@@ -27,7 +27,7 @@ def dataset(data: ReportData) -> Content | None:
     noted = [visible(_text(one)) for one in findings if one["severity"] == "note"]
     return Content(
         "What do these numbers rest on?",
-        "Pairs read, dropped and cut, and what a difference must be to be found at all.",
+        "Pairs read, dropped and cut, and the smallest difference that this sweep can detect.",
         present(_numbers(data), Lines(tuple(warned), "Before training") if warned else None),
         present(
             Lines(tuple(noted)) if noted else None, Lines(tuple(visible(line) for line in by_count(data.sweep.notes)))
@@ -45,17 +45,17 @@ def _numbers(data: ReportData) -> Table:
     rows = [
         fields("rows", visible(read) or "not stated"),
         fields("training pairs", visible(trained[0]) if trained else "not stated"),
-        fields("held-out pairs measured (n of a seed)", per_seed),
+        fields("held-out pairs measured (n per seed)", per_seed),
         fields("seeds", f"{len(data.sweep.seeds)}, paired"),
     ]
     if detectable:
         middle = number(detectable[len(detectable) // 2])
-        rows.append(fields("smallest difference found with power .8 (MDE)", f"{middle} in ranking accuracy (median)"))
+        rows.append(fields("minimum detectable difference, power .8", f"{middle} in ranking accuracy (median)"))
     elif items:
         least = number(item_detectable_effect(0.0, items[0]))
         text = f"not below {least} in ranking accuracy, by the pairs of one seed alone"
-        rows.append(fields("smallest difference found with power .8 (MDE)", text))
-    return Table("n, seeds and what can be found", ("", ""), tuple(rows))
+        rows.append(fields("minimum detectable difference, power .8", text))
+    return Table("n, seeds and detectable difference", ("", ""), tuple(rows))
 
 
 def by_count(notes: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
-from harness.report.render.figures import Picture, error_bars, line_style, panels, picture, shape_of, shared_legend
+from harness.report.render.figures import Picture, error_bars, line_style, small_multiples
 from harness.report.render.text import DASH, ascii_visible, interval, number, plain, shown, visible
 from harness.report.sections.row import Section
 
@@ -29,9 +29,9 @@ def betas(data: ReportData) -> Content | None:
     clean = [c for c in data.conditions if c.clean and c in {f.clean for f in data.families} and _lines(c)]
     return Content(
         "Which beta?",
-        "Every objective has a scale of its own; what counts is beta x |delta_ref|. The dotted line is what the optimum"
-        " of DPO and RLHF would rank right, 1 - P(delta_ref + gap / beta < 0); the vertical line marks where that is"
-        " one half. With hard labels there is no finite optimum, so nothing is predicted.",
+        "Each objective has its own scale of beta; what counts is beta x |delta_ref|. The dotted line is what the"
+        " optimum of DPO and RLHF would rank right, 1 - P(delta_ref + gap / beta < 0); the vertical line marks where"
+        " that is one half. With hard labels there is no finite optimum, so nothing is predicted.",
         (_picture(data, clean[:4]),),
     ) if clean else None  # fmt: skip
 
@@ -47,43 +47,43 @@ def _lines(condition: Condition) -> dict[str, dict[float, Cell]]:
 
 
 def _picture(data: ReportData, conditions: Sequence[Condition]) -> Picture:
-    rows, columns = shape_of(len(conditions), 2)
     crossings = {c.title: crossing(*_predicted(c)) for c in conditions}
 
-    def paint(figure: Any, axes: Any) -> None:
-        for panel, condition in zip(panels(axes, len(conditions)), conditions, strict=True):
-            lines = _lines(condition)
-            for name, by_beta in lines.items():
-                values = [cell.ranking for cell in by_beta.values()]
-                error_bars(panel, list(by_beta), values, capsize=2, label=name, **line_style(data.looks[name]))
-            x, predicted = _predicted(condition)
-            if x:
-                panel.plot(x, predicted, color="#333333", linestyle=":", linewidth=1.8, label="predicted optimum")
-            at = crossings[condition.title]
-            if at is not None:
-                panel.axvline(at, color="#333333", linewidth=0.8)
-                panel.annotate(f" {at:.2g}", (at, 0.02), fontsize=8)
-            panel.axhline(0.5, color="#888888", linewidth=0.8)
-            panel.set_xscale("log")
-            ticks = sorted({beta for by_beta in lines.values() for beta in by_beta})
-            panel.set_xticks(ticks, [plain(tick) for tick in ticks], fontsize=7.5)
-            panel.set_xticks([], minor=True)
-            panel.set_ylim(-0.03, 1.05)
-            panel.set_title(ascii_visible(condition.title), fontsize=9)
-            panel.set_xlabel("beta (log)")
-        axes[0, 0].set_ylabel("ranking accuracy")
-        shared_legend(figure, axes, "outside lower center", 4)
+    def paint(panel: Any, condition: Condition) -> None:
+        lines = _lines(condition)
+        for name, by_beta in lines.items():
+            values = [cell.ranking for cell in by_beta.values()]
+            error_bars(panel, list(by_beta), values, capsize=2, label=name, **line_style(data.looks[name]))
+        x, predicted = _predicted(condition)
+        if x:
+            panel.plot(x, predicted, color="#333333", linestyle=":", linewidth=1.8, label="predicted optimum")
+        at = crossings[condition.title]
+        if at is not None:
+            panel.axvline(at, color="#333333", linewidth=0.8)
+            panel.annotate(f" {at:.2g}", (at, 0.02), fontsize=8)
+        panel.axhline(0.5, color="#888888", linewidth=0.8)
+        panel.set_xscale("log")
+        ticks = sorted({beta for by_beta in lines.values() for beta in by_beta})
+        panel.set_xticks(ticks, [plain(tick) for tick in ticks], fontsize=7.5)
+        panel.set_xticks([], minor=True)
+        panel.set_ylim(-0.03, 1.05)
+        panel.set_title(ascii_visible(condition.title), fontsize=9)
+        panel.set_xlabel("beta (log)")
 
     marks = [f"{title}: beta {number(at, 2)}" for title, at in crossings.items() if at is not None]
     crossed = f" Predicted crossing of one half: {'; '.join(marks)}." if marks else ""
-    return picture(
+    return small_multiples(
         "betas",
         "Ranking accuracy against beta",
         f"Clean held-out pairs ranked right, with 95 % intervals over seeds; grey: chance.{crossed}",
         "Ranking accuracy against beta on a log axis, a line per objective.",
-        (rows, columns),
-        (4.3 * columns + 0.3, 3.0 * rows + 0.4),
+        conditions,
         paint,
+        (4.3, 3.0),
+        (0.3, 0.4),
+        columns=2,
+        ylabel="ranking accuracy",
+        legend_columns=4,
         sharey=True,
     )
 
@@ -185,7 +185,7 @@ def misspecified(data: ReportData) -> Content | None:
         ("Condition", f"flip rate by auditing {AUDITED} pairs", *header),
         tuple(rows),
         f"The estimate is the share of wrong labels among {AUDITED} training pairs chosen by hash (first seed), with"
-        " its 95 % Wilson interval: what checking that many labels by hand would have told before training.",
+        " its 95 % Wilson interval: the estimate that checking so many labels by hand gives before training.",
     )
     lead = "The flip rate that cdpo and robust_dpo assume (eps), against the rate that the labels really have."
     return Content("What does a wrong guess of the flip rate cost?", lead, (table,))

@@ -31,8 +31,8 @@ def plane(data: ReportData) -> Content | None:
     cells, note = figure_cells(data.headline, data.baseline)
     return Content(
         "Where do the pairs sit?",
-        "A pair in the shaded undesirable zone has a better margin than under the reference, so the loss is content,"
-        " and is still ranked wrong.",
+        "A pair in the shaded undesirable zone has a better margin than under the reference, so its loss is lower, and"
+        " is still ranked wrong.",
         (_picture(data, cells, note),),
     ) if cells else None  # fmt: skip
 
@@ -61,9 +61,9 @@ def _picture(data: ReportData, cells: Sequence[Cell], note: str) -> Picture:
         "plane",
         "Reference margin, policy margin and zones",
         f"Condition: {data.headline.title}. Upper panels: each dot is a held-out pair at the last step, the reference's"
-        f" margin across (nats), the policy's up (at most {POINTS} pairs); orange crosses sit in the shaded undesirable"
-        " zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each zone over"
-        f" training steps. The baseline at its betas, the others at their worst.{note}",
+        f" margin (nats) horizontal, the policy's vertical (at most {POINTS} pairs); orange crosses sit in the shaded"
+        " undesirable zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each"
+        f" zone over training steps. The baseline at its betas, the others at their worst.{note}",
         "Scatter panels of policy margin against reference margin, each above the zones' occupancy over steps.",
         (2 * rows, columns),
         (2.25 * columns + 0.3, 4.0 * rows + 0.6),

@@ -38,8 +38,8 @@ def quality(data: ReportData) -> Content | None:
     scatter = picture(
         "quality",
         "Ranking accuracy beside gold reward and KL",
-        f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds. Marks far right"
-        " and low rank well but sample badly; where KL is shown, it is what they paid.",
+        f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds. Marks at the"
+        " lower right of the gold reward rank well but answer badly; KL is the distance from the reference.",
         "Scatter of ranking accuracy against gold reward of samples and against KL, by objective and beta.",
         (1, len(measures)),
         (3.9 * len(measures) + 1.2, 3.5),

@@ -30,8 +30,9 @@ def regret(data: ReportData) -> Content | None:
     lacks = "" if len(rows) > len(pools) else LACKING
     header = ("Chosen among", "Rule", "ranked right (test half)", "behind the oracle", "regret", "Picks by seed")
     note = (
-        "Rules choose setting and checkpoint on one half of the held-out pairs and are judged on the other. Regret: the"
-        " best test accuracy of any candidate minus that of the pick; the best is hindsight, so compare rules."
+        "Rules choose setting and checkpoint on one half of the held-out pairs and are scored on the other. Regret: the"
+        " best test accuracy of any candidate minus that of the chosen one. The best is known in hindsight only, so"
+        " compare rules with each other."
     )
     return Content(
         "What does choosing on noisy labels cost?",

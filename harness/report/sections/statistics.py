@@ -81,7 +81,7 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
         if items
         else "Intervals: 95 %, Student t over seeds.",
         "Measures are taken on clean held-out pairs, never on corrupted ones; no checkpoint is selected: the last step"
-        " counts. Headline, best and worst beta are chosen after seeing the data, and said to be.",
+        " counts. Headline, best and worst beta are chosen after seeing the data, and are labelled as such.",
     ]
     if contrasts:
         lines.append(

@@ -25,8 +25,8 @@ def survival(data: ReportData) -> Content | None:
         return None
     return Content(
         "How much noise does each objective survive?",
-        "Higher and flatter is better. Each objective stands at its best beta: the highest mean over the tested rates,"
-        " chosen on these very numbers. All betas: the heat maps below.",
+        "Higher and flatter is better. Each objective is drawn at its best beta, the one with the highest mean over the"
+        " tested rates, chosen on these same numbers. The heat maps below show all betas.",
         tuple(pictures),
     )
 

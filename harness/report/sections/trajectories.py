@@ -26,8 +26,9 @@ def trajectories(data: ReportData) -> Content | None:
         return None
     return Content(
         "While the loss falls, does the ranking follow?",
-        "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is a loss that"
-        " has converged too early (D1); one that turns down is a reversal (D2) or memorised noise (D3).",
+        "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is"
+        " premature convergence (D1): the loss nears its minimum while pairs are still misranked. A line that turns"
+        " down is a reversal (D2) or memorised noise (D3).",
         (_phase(data, shown, note),),
         (_curves(data, shown, note),),
         "Loss and ranking accuracy over steps",
@@ -64,9 +65,9 @@ def _phase(data: ReportData, shown: Mapping[str, Sequence[Series]], note: str) -
     return small_multiples(
         "trajectories",
         "Ranking accuracy against the fall of the loss",
-        f"Condition: {data.headline.title}. One mark per checkpoint, means over seeds. Across: how much of its own"
-        " total fall the training loss has made, so that no two losses are compared. Up: clean held-out pairs ranked"
-        f" right (grey: chance).{note}",
+        f"Condition: {data.headline.title}. One mark per evaluated step, means over seeds. Horizontal: the share of"
+        " its own total fall that the training loss has completed, so losses of two objectives are not compared."
+        f" Vertical: clean held-out pairs ranked right (grey: chance).{note}",
         "Small multiples by objective: ranking accuracy against the completed share of the loss's fall.",
         list(shown.items()),
         paint,

@@ -1,4 +1,4 @@
-"""The verdict table: per kind of corruption a row an objective, everything a decision needs on one line."""
+"""The verdict table: one table per kind of corruption, one row per objective with what a decision needs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ MANY_KINDS = 4  # from so many kinds on they share one table
 MAX_NAMED = 4  # kinds named in one field
 MAX_ROWS = 12  # a sweep of more objectives has the rest behind the fold
 BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
-KL_FAR = 2.0  # nats a response
+KL_FAR = 2.0  # nats per response
 HEADER = (
     *("Objective", "Breakdown: beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
-    *("Loss behaviour at its worst beta", "Stability", "Cost a run", "Flags"),
+    *("Loss behaviour at its worst beta", "Stability", "Cost per run", "Flags"),
 )
 
 
@@ -44,10 +44,12 @@ def verdict(data: ReportData) -> Content:
     others = [table for family in data.families if family is not data.family for table in _tables(data, family)]
     return Content(
         "Verdict",
-        "Best beta: the largest area under its survival curve, an oracle's choice. Breakdown: the rate at which it"
-        " falls to the untrained reference, with a confidence set for all rates at once. Worst beta: the lowest under"
-        " clean labels. \u201cFell while wrong\u201d: pairs whose own loss ended below where it began although the"
-        " policy ranks them wrong. D1: premature convergence; D2: reversal; D3: memorised noise. Best first.",
+        "Best first. Best beta: the one with the largest area under its survival curve, chosen on clean held-out pairs"
+        " that no user has. Breakdown: the corruption rate at which ranking accuracy falls to the untrained"
+        " reference's, with a simultaneous confidence set. Worst beta: the one that ranks worst after training on"
+        " clean labels. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks them"
+        " wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
+        " reversal; D3: memorised noise.",
         tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
         (*rest, *others),
         "The other objectives and settings" if rest else "The other settings",
@@ -137,7 +139,7 @@ def _loss(data: ReportData, worst: Cell, cells: Sequence[Cell]) -> Field:
     """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
     wrong = worst.fact_estimate("fell_while_wrong")
     first, last = (worst.described(f"train_loss_{end}") for end in ("first", "last"))
-    text = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss of given pairs"
+    text = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss per pair"
     loss = f"loss {number(first.mean)} \u2192 {number(last.mean)}" if first.n else ""
     return Field("; ".join([*_types(data, cells), text]), ": ".join(filter(None, [worst.settings, loss])))
 
