@@ -1,18 +1,48 @@
-"""Which preference objective survives which noise: `harness sweep` asks, `load` opens what it found."""
+"""Which preference objective survives which noise: `harness sweep` asks, `load` opens the answer.
+
+These names are the public API: scripts and notebooks may rely on them, everything else may move. They are loaded on
+first use, so importing `harness` loads neither torch nor pandas.
+
+- `OBJECTIVES`, `CORRUPTIONS`, `METRICS`: registries, mappings from name to row. A loss is
+  `OBJECTIVES["dpo"].loss(policy, reference, beta=0.1)`; hyperparameters left out take the row's defaults.
+- `corrupt(pairs, kind=..., rate=..., seed=...)`: corrupted copies of preference pairs, and a ledger of every change.
+- `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
+- `load(folder)`: the tables of a sweep's folder for pandas.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.frames import Frames
+    from harness.corruptions import CORRUPTIONS, corrupt
+    from harness.frames import load
+    from harness.metrics import METRICS
+    from harness.objectives.registry import OBJECTIVES
+    from harness.types import LossOutput, PairLogps, PreferencePair
 
-__all__ = ["load"]
+__all__ = ["CORRUPTIONS", "METRICS", "OBJECTIVES", "LossOutput", "PairLogps", "PreferencePair", "corrupt", "load"]
+
+_HOMES = {
+    "CORRUPTIONS": "harness.corruptions",
+    "METRICS": "harness.metrics",
+    "OBJECTIVES": "harness.objectives.registry",
+    "LossOutput": "harness.types",
+    "PairLogps": "harness.types",
+    "PreferencePair": "harness.types",
+    "corrupt": "harness.corruptions",
+    "load": "harness.frames",
+}
 
 
-def load(folder: Path | str) -> Frames:
-    """The tables of a sweep's folder, such as `runs/quick`, for pandas. Raises InputError where it holds no sweep."""
-    from harness.frames import open_sweep  # here, so that importing harness stays free of pandas
+def __getattr__(name: str) -> Any:
+    """A public name, imported from its module on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'harness' has no attribute '{name}'")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
 
-    return open_sweep(folder)
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

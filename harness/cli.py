@@ -14,6 +14,7 @@ from harness.commands import sweep as running
 from harness.commands import weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
+from harness.verbs import formats
 
 app = typer.Typer(
     name="harness",
@@ -35,6 +36,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("verify", looking.verify, "harness verify runs/quick"),
     ("clean", looking.clean, "harness clean runs/quick --yes"),
     ("list", starting.list_, "harness list objectives --json"),
+    ("formats", formats.formats, "harness formats --json"),
     ("doctor", starting.doctor, "harness doctor --json"),
     ("init", starting.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )

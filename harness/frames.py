@@ -121,7 +121,7 @@ class Frames:
         return typed(pd.DataFrame({name: [_value(field) for field in column] for name, column in text.items()}))
 
 
-def open_sweep(folder: Path | str) -> Frames:
+def load(folder: Path | str) -> Frames:
     """The tables of the sweep under `folder`. Raises InputError where there is no plan."""
     path = Path(folder)
     if not (path / "plan.json").is_file():

@@ -13,18 +13,8 @@ from typing import Any
 from harness.types import RunSpec
 
 # Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
-# Fields younger than stored runs: (section, field, the value that means what the code before it did).
-LATER_FIELDS = (
-    ("evaluation", "gradient_probe", 0),
-    ("evaluation", "keep", ""),
-    ("data", "test", 0.0),
-    *(("data", name, "") for name in ("hub", "revision", "split", "heldout_split", "columns", "slices")),
-    ("data", "pairs", "best_worst"),
-    ("data", "pairs_per_prompt", 0),
-    ("training", "mode", "strict"),
-)
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
 
@@ -65,30 +55,16 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def without_later(part: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a section without those that came later and are not set, for hashes that must stay as they were."""
-    absent = {name: value for section, name, value in LATER_FIELDS if section == part}
-    return {name: value for name, value in fields.items() if name not in absent or value != absent[name]}
-
-
 def run_key(run: RunSpec) -> str:
     """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
 
-    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind). A field that
-    came later enters only where it is set, so that what was made before it keeps its key.
+    Two runs that can only give equal numbers share a key (rate 0 is the clean set, whatever the kind).
     """
     config = plain(run)
-    for part in dict.fromkeys(part for part, _, _ in LATER_FIELDS):
-        if config[part] is not None:
-            config[part] = without_later(part, config[part])
     del config["device"]
-    if not run.replica:  # younger than stored runs, which are all replica 0
-        del config["replica"]
-    for part, names in WHEREABOUTS.items():
+    for section, names in WHEREABOUTS.items():
         for name in names:
-            (config[part] or {}).pop(name, None)
-    if config["reward_model"] is None:
-        del config["reward_model"]
+            (config[section] or {}).pop(name, None)
     text = canonical_plain({"recipe": RECIPE_VERSION, **config})
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -280,7 +280,7 @@ class NoRoom(Exception):  # noqa: N818 - says what happened
 class Parameter:
     """One named knob of an objective or a corruption: default, what is allowed, where a search may look.
 
-    `kind` is float, int, bool, choice or table (a structure the row's own function checks). Bounds are inclusive
+    `kind` is float, int, bool, choice, text or table (a structure the row's own function checks). Bounds are inclusive
     unless the matching `*_open` is set. `search` is the range a study draws from, under `prior` (log or linear).
     """
 
@@ -299,6 +299,8 @@ class Parameter:
         """Why `value` cannot be used, with the allowed range; None where it can."""
         if self.kind == "table":
             return None
+        if self.kind == "text":
+            return None if isinstance(value, str) else f"expected text, got {value!r}"
         if self.kind == "bool":
             return None if isinstance(value, bool) else f"expected true or false, got {value!r}"
         if self.kind == "choice":
@@ -312,8 +314,8 @@ class Parameter:
 
     def interval(self) -> str:
         """The allowed range as text, e.g. `(0, 0.5)` or `[0, inf)`."""
-        left = "(-inf" if self.low is None else f"{'(' if self.low_open else '['}{self.low:g}"
-        right = "inf)" if self.high is None else f"{self.high:g}{')' if self.high_open else ']'}"
+        left = "(-inf" if self.low is None else f"{'(' if self.low_open else '['}{self.low:.12g}"
+        right = "inf)" if self.high is None else f"{self.high:.12g}{')' if self.high_open else ']'}"
         return f"{left}, {right}"
 
 

@@ -9,18 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from harness.commands.listing import markdown, written
 from harness.config.cells import world_defaults
-from harness.config.lm_eval_section import EXPECTED
+from harness.config.lm_eval_section import LM_EVAL
 from harness.config.model_section import LORA
+from harness.config.report_section import REPORT
 from harness.config.sections import FIELDS, SECTIONS, VARIANTS, expected
-from harness.config.study_settings import Budget, Pruner, Sampler
-from harness.config.study_targets import ConstraintModel, TargetModel
+from harness.config.study_settings import SETTINGS, Budget, Pruner, Sampler
+from harness.config.study_targets import CONSTRAINT, TARGET, Constraint, Target
 from harness.corruptions.registry import CORRUPTIONS
 from harness.objectives.registry import OBJECTIVES
-from harness.spec.reporting import EXPECTED as REPORT
 from harness.types import LmEvalSpec, LoraSpec, Parameter, ReportSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,17 +68,17 @@ TOP: dict[str, tuple[str, str, str]] = {
     "storage": ("", "a database URL", "study: where Optuna's copy of the trials goes; empty: `optuna.db` beside them"),
 }  # fmt: skip
 # Tables of keys: title, what holds the fields, what each accepts.
-KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter] | Mapping[str, str]]] = {
+KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter]]] = {
     **{name: (f"`{name}`", kind, FIELDS[name]) for name, kind in SECTIONS.items()},
     "path_model": ("`model` with a `path`", VARIANTS["path_model"], FIELDS["path_model"]),
     "lora": ("`model.lora`", LoraSpec, LORA),
-    "lm_eval": ("`evaluation.lm_eval`", LmEvalSpec, EXPECTED),
+    "lm_eval": ("`evaluation.lm_eval`", LmEvalSpec, LM_EVAL),
     "report": ("`report`", ReportSpec, REPORT),
-    "targets": ("`targets` of a study", TargetModel, TargetModel.expected),
-    "constraints": ("`constraints` of a study", ConstraintModel, ConstraintModel.expected),
-    "sampler": ("`sampler` of a study", Sampler, Sampler.expected),
-    "pruner": ("`pruner` of a study", Pruner, Pruner.expected),
-    "budget": ("`budget` of a study", Budget, Budget.expected),
+    "targets": ("`targets` of a study", Target, TARGET),
+    "constraints": ("`constraints` of a study", Constraint, CONSTRAINT),
+    "sampler": ("`sampler` of a study", Sampler, SETTINGS[Sampler]),
+    "pruner": ("`pruner` of a study", Pruner, SETTINGS[Pruner]),
+    "budget": ("`budget` of a study", Budget, SETTINGS[Budget]),
 }
 WORLD = 'Answers in the embedded world are short, so there an omitted parameter takes the value after "world:".'
 
@@ -125,17 +123,13 @@ def _keys(section: str) -> Iterator[Sequence[str]]:
             yield (
                 f"`{name}`",
                 _value(default),
-                expected(allowed) if isinstance(allowed, Parameter) else allowed,
+                expected(allowed),
                 notes[name],
             )
 
 
 def _defaults(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    if issubclass(kind, BaseModel):
-        for name, field in kind.model_fields.items():
-            yield name, dataclasses.MISSING if field.is_required() else field.default
-    else:
-        yield from ((field.name, field.default) for field in dataclasses.fields(kind))
+    yield from ((field.name, field.default) for field in dataclasses.fields(kind))
 
 
 def _parameters(rows: Mapping[str, Any]) -> Iterator[Sequence[str]]:

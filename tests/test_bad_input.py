@@ -202,7 +202,7 @@ ONE_PROBLEM = [
     (data("{path: .}"), "data.path", ["bad.jsonl.gz is a damaged gzip file"]),
     (data("{path: 7}"), "data.path", ["expected text"]),
     (data("{path: bad.jsonl.gz}"), "data.path", ["bad.jsonl.gz"]),
-    (data("{path: p.jsonl, format: csv}"), "data.format", ["'csv'", "pairs, hh, unpaired"]),
+    (data("{path: p.jsonl, format: csv}"), "data.format", ["'csv'", "a form that `harness formats` lists"]),
     (data("{path: p.jsonl, heldout: 0}"), "data.heldout", ["(0, 1)"]),
     (data("{path: p.jsonl, heldout: 1}"), "data.heldout", ["(0, 1)"]),
     (data("{path: p.jsonl, on_bad_row: keep}"), "data.on_bad_row", ["drop, error"]),

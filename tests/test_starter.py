@@ -70,3 +70,32 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, monkeypatch, capsys, 
 def test_every_line_is_commented_or_needed():
     text = starter("mine")
     assert text.count("#") >= 10 and max(map(len, text.splitlines())) <= 120 and "@" not in text
+
+
+def test_what_stands_in_the_data_is_written_down(tmp_path):
+    for split in ("train", "test"):
+        rows = [
+            {
+                "prompt": f"\n\nHuman: {split} {i}?\n\nAssistant: ",
+                "answers": [{"answer": f"a{r}", "rank": r} for r in (1, 2)],
+            }
+            for i in range(20)
+        ]
+        path = tmp_path / "set" / "default" / split / "0000.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(rows))
+    spec = tmp_path / "mine.yaml"
+    assert run(["init", str(spec), "--data", str(tmp_path / "set")]) == 0
+    data = load_sweep(spec).runs[0].data
+    assert (data.format, data.pairs, data.split, data.heldout_split) == ("nectar", "best_worst", "train", "test")
+    assert "read as nectar" in spec.read_text() and "(`slices: [...]`)" in spec.read_text()
+    assert run(["plan", str(spec), "--out", str(tmp_path)]) == 0
+
+
+def test_data_that_is_not_certain_leaves_the_line_to_complete(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"context": "Where?", "chosen": "Here.", "rejected": "No."}) + "\n")
+    spec = tmp_path / "mine.yaml"
+    assert run(["init", str(spec), "--data", str(path)]) == 0
+    assert "not certain where the prompt stands (context?)" in spec.read_text()
+    assert load_sweep(spec).runs[0].data.format == ""

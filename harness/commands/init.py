@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.config.load import NAME, RESERVED
-from harness.types import InputError
+from harness.data.files import splits
+from harness.types import DataSpec, InputError
+
+LOOKED_AT = 1000  # rows that tell the form of the user's data
 
 WORLD = """\
 # The embedded world: true preferences and the reference's bias are known, nothing is downloaded. `misaligned` is the
@@ -17,9 +21,9 @@ world: {kind: mythworld, misaligned: [0, 0.5]}
 """
 
 DATA = """\
-# Your pairs: JSONL (also .gz) or Parquet with prompt, chosen, rejected, or Anthropic-HH dialogues; the path counts from
-# this file's folder. Rows that cannot be used are dropped, counted and named; `on_bad_row: error` refuses them instead.
-data: {path: @DATA@, max_length: 512}
+# Your pairs; the path counts from this file's folder. @SEEN@
+# Rows that cannot be used are dropped, counted and named; `on_bad_row: error` refuses them instead.
+data: {path: @DATA@, @KEYS@max_length: 512}
 
 # What is trained. Held-out prompts are never trained on.
 model: @MODEL@
@@ -55,7 +59,50 @@ device: auto
 """
 
 
-def starter(name: str, data: str = "", model: str = "") -> str:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What stands in the user's data: a sentence for the comment, and the keys of `data` that follow from it."""
+
+    text: str
+    keys: str = ""
+
+
+def look_at(data: Path) -> Seen:
+    """What the first rows of the user's data are, and which splits a folder has.
+
+    Where that is not certain, the comment says why, and the spec is to be completed.
+    """
+    from harness.data.pairs import FORMATS, read_pairs
+
+    keys: dict[str, str] = {}
+    found = splits(data) if data.is_dir() else []
+    if len(found) > 1:
+        names = {kind: next((name for name in found if kind in name), "") for kind in ("train", "test", "val", "eval")}
+        keys["split"] = names.pop("train") or found[0]
+        keys["heldout_split"] = next((name for name in names.values() if name and name != keys["split"]), "")
+    try:
+        table = read_pairs(DataSpec(str(data), limit=LOOKED_AT, split=keys.get("split", "")))
+    except InputError as error:
+        reason = error.problems[0].replace(str(data), data.name)
+        words = "".join(letter if letter.isprintable() else " " for letter in reason)
+        return Seen(f"Not read yet, complete the line:\n# {words}", _keys(keys))
+    form = FORMATS[table.form]
+    keys["format"] = table.form
+    if form.ranked:
+        keys["pairs"] = "best_worst"
+    more = [form.note] if form.note else []
+    if form.slices:
+        more.append(f"columns to break results down by: {', '.join(form.slices)} (`slices: [...]`)")
+    return Seen(
+        "\n# ".join([f"They are read as {form.name}:", f"{form.doc}.", *(f"{line}." for line in more)]), _keys(keys)
+    )
+
+
+def _keys(keys: Mapping[str, str]) -> str:
+    return "".join(f"{key}: {json.dumps(value)}, " for key, value in keys.items() if value)
+
+
+def starter(name: str, data: str = "", model: str = "", seen: Seen | None = None) -> str:
     """The text of a spec called `name`; `data` and `model` are paths as they shall stand in it, empty: none."""
     head = (
         f"# `harness plan {name}.yaml` shows what this runs and costs; `harness sweep {name}.yaml` runs what is\n"
@@ -69,7 +116,9 @@ def starter(name: str, data: str = "", model: str = "") -> str:
     else:
         chosen = OWN.replace("@PATH@", json.dumps(model)) if model else TINY
         rate = "1.0e-4" if model else "5.0e-4"
-        text = _filled(DATA + REST, DATA=json.dumps(data), MODEL=chosen, BETAS="[0.05, 0.1, 0.5]", BETA="0.1",
+        seen = seen or Seen("")
+        text = _filled(DATA + REST, DATA=json.dumps(data), SEEN=seen.text, KEYS=seen.keys,
+                       MODEL=chosen, BETAS="[0.05, 0.1, 0.5]", BETA="0.1",
                        STEPS=f"steps: 100, batch_size: 8, learning_rate: {rate}",
                        EVALUATION="checkpoints: 5, heldout: 150, probe: 100, samples: 32")  # fmt: skip
     return head.replace("@WHERE@", " in these pairs" if data else "") + text
@@ -97,9 +146,10 @@ def write_starter(path: Path, data: str = "", model: str = "") -> Sequence[str]:
     if model and not data:
         raise InputError("--model: needs --data; the embedded world has its own model")
     if data and not Path(data).exists():
-        raise InputError(f"--data {data}: no such file; expected JSONL, gzip of it, Parquet, or a folder of these")
+        raise InputError(f"--data {data}: no such file; expected JSON, JSONL, CSV, Parquet, or a folder of these")
+    seen = look_at(Path(data)) if data else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(starter(path.stem, _beside(data, path), _beside(model, path)), encoding="utf-8")
+    path.write_text(starter(path.stem, _beside(data, path), _beside(model, path), seen), encoding="utf-8")
     return f"wrote {path}", f"harness plan {path}", f"harness sweep {path}"
 
 

@@ -35,7 +35,7 @@ def init(
     path: Annotated[Path, typer.Argument(metavar="SPEC", help="the spec to write, e.g. mine.yaml")],
     data: Annotated[
         str,
-        typer.Option("--data", metavar="PATH", help="preference pairs: a JSONL or Parquet file, or a folder of them"),
+        typer.Option("--data", metavar="PATH", help="preference pairs: a file (JSON, CSV, Parquet) or a folder"),
     ] = "",
     model: Annotated[str, typer.Option("--model", metavar="FOLDER", help="a causal LM, or its hub id")] = "",
 ) -> None:

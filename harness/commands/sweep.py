@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.commands.options import RUNS, Engines, Every, Json, MaxRuns, Out, Quiet, Set, Spec, Workers, writable
 from harness.commands.printing import as_text, say
-from harness.types import InputError
+from harness.types import InputError, PathModelSpec
+
+if TYPE_CHECKING:
+    from harness.data.splits import Reading
 
 
 def plan(
@@ -34,17 +38,23 @@ def plan(
         raise InputError("--gpus and --workers need --engine")
     machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
     loaded = load_sweep(spec, set_ or (), max_runs)
-    described = describe(loaded, out, machines)
+    described = describe(loaded, out, machines, _model_reading() if preflight else None)
     if preflight:
         from harness.sweep.preflight import preflight as look
-        from harness.sweep.preflight import told
+        from harness.sweep.preflight import report_lines
 
         described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
     say(as_text(described) if as_json else render(described))
     if preflight:
         if not as_json:
-            say("\n".join(told(described["preflight"])))
+            say("\n".join(report_lines(described["preflight"])))
         raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
+
+
+def _model_reading() -> Callable[[PathModelSpec], Reading]:
+    from harness.inputs.text import model_reading  # imports torch
+
+    return model_reading
 
 
 def sweep(

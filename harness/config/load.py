@@ -14,22 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.grid import Block, read_block
-from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
+from harness.config.lm_eval_section import take_lm_eval
 from harness.config.overrides import apply_overrides
+from harness.config.report_section import KEY as REPORT
+from harness.config.report_section import read_report
 from harness.config.resolved import resolved_spec
 from harness.config.sections import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
 from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
-from harness.spec.reporting import KEY as REPORT
-from harness.spec.reporting import read_report
 from harness.text import suggestion
 from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
 
 MAX_RUNS = 10_000
-# For the size of a grid that is refused: measured for the embedded world's default settings on one core.
-SECONDS_PER_RUN, BYTES_PER_RUN = 1.2, 400_000
 
 CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "replica")
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
@@ -92,7 +90,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     runs, notes = _merge(blocks, path)
     resolved = resolved_spec(name, question, blocks)
     if lm_eval is not None:
-        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": as_data(lm_eval)}
     resolved[REPORT] = as_data(report)
     return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report)
 
@@ -159,12 +157,8 @@ def _override(main: Mapping[str, Node], own: Mapping[str, Node]) -> dict[str, No
 
 
 def _too_many(path: Path, count: int, max_runs: int | None) -> str:
-    hours, gigabytes = count * SECONDS_PER_RUN / 3600, count * BYTES_PER_RUN / 1e9
     limit = f"more than --max-runs {max_runs}" if max_runs is not None else f"more than {MAX_RUNS}"
-    return (
-        f"{path}: the grid has {count} runs, {limit} (some {hours:.3g} core-hours and {gigabytes:.3g} GB at the "
-        f"embedded world's cost); expected a smaller grid, or --max-runs {count}"
-    )
+    return f"{path}: the grid has {count} runs, {limit}; expected a smaller grid, or --max-runs {count}"
 
 
 def _merge(blocks: Iterable[Block], path: Path) -> tuple[tuple[RunSpec, ...], tuple[str, ...]]:

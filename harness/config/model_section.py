@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.sections import section_axes, shown
+from harness.config.sections import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.model_files.folder import length_problems, linear_names
 from harness.model_files.location import locate, model_folder
 from harness.text import suggestion
-from harness.types import InputError, LoraSpec
+from harness.types import InputError, LoraSpec, Parameter
 
 FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
 ALL = "all-linear"
-LORA = {"rank": "an integer in [1, 4096]", "alpha": "a number in (0, 1000000]", "targets": "all-linear, or names"}
+LORA = {
+    "rank": Parameter(None, "int", 1, 4096),
+    "alpha": Parameter(None, "float", 0, 1e6, low_open=True),
+    "targets": Parameter(None, "table", doc="all-linear, or names"),
+}
 
 
 def is_path_model(node: Node | None) -> bool:
@@ -128,7 +132,9 @@ def _loras(node: Node, key: str, problems: list[str]) -> list[LoraSpec]:
         options = given if isinstance(given, list) else [given]
         bad = [option for option in options if not _usable(field.name, option)]
         if (bad or not options) and child is not None:
-            problems.append(f"{child.where} {key}.{field.name}: {shown(plain(child))}; expected {LORA[field.name]}")
+            problems.append(
+                f"{child.where} {key}.{field.name}: {shown(plain(child))}; expected {expected(LORA[field.name])}"
+            )
             return []
         values[field.name] = options
     return [
@@ -140,5 +146,4 @@ def _loras(node: Node, key: str, problems: list[str]) -> list[LoraSpec]:
 def _usable(name: str, value: Any) -> bool:
     if name == "targets":
         return bool(value) and all(isinstance(target, str) and target for target in value)
-    number = int if name == "rank" else (int, float)
-    return isinstance(value, number) and not isinstance(value, bool) and 0 < value <= (4096 if name == "rank" else 1e6)
+    return LORA[name].problem(value) is None

@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from harness.config.cells import OWN_BETA
 from harness.config.grid import Block
 from harness.config.sections import FIELDS, shown
@@ -53,16 +51,12 @@ class Choice:
 Axis = Range | Choice
 
 
-class _RangeModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    low: float
-    high: float
-    log: bool | None = None
+RANGE = {"low": Parameter(None), "high": Parameter(None), "log": Parameter(None, "bool")}
 
 
 def read_axis(node: Node, parameter: Parameter | None, path: str, problems: list[str]) -> Axis | None:
     """The axis that a value asks for; None where it is a plain (fixed) value or cannot be used (`problems` says)."""
-    integer = parameter is not None and parameter.kind == "int"
+    integer, before = parameter is not None and parameter.kind == "int", len(problems)
     if node.value == SEARCH and isinstance(node.value, str) and not (parameter and parameter.kind == "choice"):
         if parameter is None:
             return None  # no such setting: said where the values are checked
@@ -74,22 +68,25 @@ def read_axis(node: Node, parameter: Parameter | None, path: str, problems: list
         return Choice(tuple(plain(node)))
     if not isinstance(node.value, dict):
         return None
-    try:
-        model = _RangeModel.model_validate(plain(node))
-    except ValidationError as error:
-        for detail in error.errors(include_url=False):
-            key = str(detail["loc"][0])
-            child = node.value.get(key, node)
-            what = {"extra_forbidden": f"unknown key{suggestion(key, _RangeModel.model_fields)}", "missing": "missing"}
-            told = what.get(str(detail["type"]), shown(plain(child)))
-            problems.append(f"{child.where} {path}.{key}: {told}; expected {EXPECTED}")
+    given = {name: plain(child) for name, child in node.value.items()}
+    for name, child in node.value.items():
+        if name not in RANGE:
+            problems.append(f"{child.where} {path}.{name}: unknown key{suggestion(name, RANGE)}; expected {EXPECTED}")
+        elif RANGE[name].problem(given[name]) is not None and not (name == "log" and given[name] is None):
+            problems.append(f"{child.where} {path}.{name}: {shown(given[name])}; expected {EXPECTED}")
+    problems += [
+        f"{node.where} {path}.{name}: missing; expected {EXPECTED}" for name in ("low", "high") if name not in given
+    ]
+    if len(problems) > before:
         return None
-    log = model.log if model.log is not None else parameter is not None and parameter.prior == "log"
-    why = _range_problem(model.low, model.high, log)
+    low, high, log = float(given["low"]), float(given["high"]), given.get("log")
+    if log is None:
+        log = parameter is not None and parameter.prior == "log"
+    why = _range_problem(low, high, log)
     if why:
         problems.append(f"{node.where} {path}: {why}")
         return None
-    return Range(model.low, model.high, log, integer)
+    return Range(low, high, log, integer)
 
 
 def _range_problem(low: float, high: float, log: bool) -> str:

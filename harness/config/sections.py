@@ -1,17 +1,15 @@
-"""What each section of a spec may hold: allowed ranges, and strict pydantic models made from the dataclasses.
+"""What each section of a spec may hold, and the one validator of its values. Imports no torch.
 
 The dataclasses of `types.py` are the single list of fields and defaults; the tables here add what is allowed. A list
-in a section is an axis, so every model field is a list with at least one value. Imports no torch.
+in a section is an axis: each of its values is checked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from harness.config.strict_yaml import Node, plain
 from harness.text import suggestion
@@ -45,7 +43,7 @@ SECTIONS: dict[str, type[Any]] = {
 }
 # What a section holds in its other form: `model` with a path.
 VARIANTS: dict[str, type[Any]] = {"path_model": PathModelSpec}
-# Allowed values by section and field. `Parameter.default` is not read here: defaults stand in the dataclasses.
+# Allowed values by section and field; defaults are those of the dataclasses.
 FIELDS: dict[str, dict[str, Parameter]] = {
     "world": {
         "kind": P(None, "choice", choices=("mythworld",)),
@@ -63,7 +61,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "data": {
         "path": P(None, "text"),
-        "format": P(None, "text"),  # one of `harness formats`, checked in `spec/data.py`
+        "format": P(None, "text"),  # one of `harness formats`, checked in `data_section.py`
         "sha256": P(None, "text"),
         "limit": _int(0, 1_000_000_000),
         "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
@@ -128,12 +126,13 @@ def expected(field: Parameter) -> str:
     if field.kind == "choice":
         return "one of " + ", ".join(choice for choice in field.choices if choice)
     if field.kind == "text":
-        return "text"
+        return field.doc or "text"
     if field.kind == "bool":
         return "true or false"
     if field.kind == "table":
         return field.doc
-    return f"{'an integer' if field.kind == 'int' else 'a number'} in {field.interval()}"
+    number = "an integer" if field.kind == "int" else "a number"
+    return number if field.low is None and field.high is None else f"{number} in {field.interval()}"
 
 
 def shown(value: Any) -> str:
@@ -149,38 +148,41 @@ def shown(value: Any) -> str:
     return text
 
 
-def _annotation(field: Parameter) -> Any:
-    if field.kind == "choice":
-        return Literal[field.choices]
-    if field.kind == "text":
-        return str
-    if field.kind == "bool":
-        return bool
-    bounds: dict[str, Any] = {
-        "gt" if field.low_open else "ge": field.low,
-        "lt" if field.high_open else "le": field.high,
-    }
-    return (
-        Annotated[int, Field(**bounds)]
-        if field.kind == "int"
-        else Annotated[float, Field(allow_inf_nan=False, **bounds)]
-    )
+def read_value(field: Parameter, node: Node, path: str, problems: list[str]) -> Any:
+    """The value of a node, a float where the field is one; None with a line in `problems` if it is not allowed."""
+    value = plain(node)
+    if isinstance(value, Mapping | list) or field.problem(value) is not None:
+        near = suggestion(value, field.choices) if isinstance(value, str) and field.choices else ""
+        problems.append(f"{node.where} {path}: {shown(value)}; expected {expected(field)}{near}")
+        return None
+    return float(value) if field.kind == "float" else value
 
 
-def _list_of(field: Parameter) -> Any:
-    return list[_annotation(field)]  # type: ignore[misc]  # made at run time from the table
+def read_mapping(
+    fields: Mapping[str, Parameter], node: Node, key: str, example: str, problems: list[str]
+) -> dict[str, Any] | None:
+    """The values of a small mapping, each checked against `fields`; None if it is not a mapping.
+
+    A null value counts as not given. Appends one line per mistake to `problems`.
+    """
+    if not isinstance(node.value, dict):
+        problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected e.g. `{example}`")
+        return None
+    values = {}
+    for name, child in node.value.items():
+        if name not in fields:
+            problems.append(unknown_key(name, child, f"{key}.{name}", fields))
+        elif fields[name].kind == "table" or child.value is not None:
+            values[name] = (
+                child if fields[name].kind == "table" else read_value(fields[name], child, f"{key}.{name}", problems)
+            )
+    return {name: value for name, value in values.items() if value is not None}
 
 
-@functools.cache
-def axes_model(section: str) -> type[BaseModel]:
-    """The pydantic model of one section: every field of its dataclass, as a non-empty list of allowed values."""
-    fields: dict[str, Any] = {
-        field.name: (Annotated[_list_of(FIELDS[section][field.name]), Field(min_length=1)], [field.default])
-        for field in dataclasses.fields((SECTIONS | VARIANTS)[section])
-        if FIELDS[section][field.name].kind != "table"  # read by the section's own module
-    }
-    config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    return create_model(f"{section.capitalize()}Axes", __config__=config, **fields)
+def unknown_key(name: str, node: Node, path: str, known: Iterable[str]) -> str:
+    """The message for a key that is none of `known`."""
+    known = tuple(known)
+    return f"{node.where} {path}: unknown key; expected one of {', '.join(known)}{suggestion(name, known)}"
 
 
 def section_axes(
@@ -191,35 +193,29 @@ def section_axes(
     Messages call it `shown_as` where that is given. Appends to `problems` one line for each value that cannot be used;
     fields with a problem keep their default.
     """
-    key = f"{prefix}{shown_as or section}"
+    key, allowed = f"{prefix}{shown_as or section}", FIELDS[section]
     given: dict[str, Node] = {}
     if node is not None and isinstance(node.value, dict):
         given = node.value
     elif node is not None:
         problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected `field: value` lines")
-    raw = {name: plain(child) if isinstance(child.value, tuple) else [plain(child)] for name, child in given.items()}
-    try:
-        model = axes_model(section).model_validate(raw)
-    except ValidationError as error:
-        bad = set()
-        for detail in error.errors(include_url=False):
-            name, rest = str(detail["loc"][0]), list(detail["loc"][1:])
-            bad.add(name)
-            problems.append(_line(section, key, name, rest, given, detail))
-        model = axes_model(section).model_validate({name: value for name, value in raw.items() if name not in bad})
-    return {name: list(getattr(model, name)) for name in axes_model(section).model_fields}
-
-
-def _line(section: str, key: str, name: str, rest: list[Any], given: dict[str, Node], detail: Any) -> str:
-    """One message line for one pydantic finding."""
-    node, path = given[name], f"{key}.{name}"
-    known = FIELDS[section]
-    if detail["type"] == "extra_forbidden":
-        return f"{node.where} {path}: unknown key; expected one of {', '.join(known)}{suggestion(name, known)}"
-    if detail["type"] == "too_short":
-        return f"{node.where} {path}: an empty list gives 0 runs; expected {expected(known[name])}, or a list of them"
-    if rest and isinstance(node.value, tuple):
-        node, path = node.value[rest[0]], f"{path}.{rest[0]}"
-    value = plain(node)
-    near = suggestion(value, known[name].choices) if isinstance(value, str) and known[name].choices else ""
-    return f"{node.where} {path}: {shown(value)}; expected {expected(known[name])}{near}"
+    axes = {
+        field.name: [field.default]
+        for field in dataclasses.fields((SECTIONS | VARIANTS)[section])
+        if allowed[field.name].kind != "table"  # read by the section's own module
+    }
+    for name, child in given.items():
+        path, before = f"{key}.{name}", len(problems)
+        if name not in axes:
+            problems.append(unknown_key(name, child, path, allowed))
+        elif child.value == ():
+            want = expected(allowed[name])
+            problems.append(f"{child.where} {path}: an empty list gives 0 runs; expected {want}, or a list of them")
+        else:
+            places = [(path, child)]
+            if isinstance(child.value, tuple):
+                places = [(f"{path}.{index}", one) for index, one in enumerate(child.value)]
+            values = [read_value(allowed[name], one, place, problems) for place, one in places]
+            if len(problems) == before:
+                axes[name] = values
+    return axes

@@ -13,10 +13,12 @@ from typing import Any
 
 from harness.config.cells import resolve_objective
 from harness.config.grid import Block, read_block
-from harness.config.lm_eval_section import resolved_lm_eval, take_lm_eval
+from harness.config.lm_eval_section import take_lm_eval
 from harness.config.load import GRID_KEYS, STUDY_KEYS, run_problems, texts
 from harness.config.load import unknown as unknown_keys
 from harness.config.overrides import apply_overrides
+from harness.config.report_section import KEY as REPORT
+from harness.config.report_section import read_report
 from harness.config.search_space import Arm, Axis, Choice, ends, read_arms, replace_axes
 from harness.config.sections import SECTIONS, shown
 from harness.config.strict_yaml import Node, read_yaml
@@ -33,8 +35,6 @@ from harness.config.study_settings import (
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
 from harness.identity import RECIPE_VERSION, content_hash, plain
-from harness.spec.reporting import KEY as REPORT
-from harness.spec.reporting import read_report
 from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
 
 TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS, REPORT)
@@ -88,7 +88,7 @@ class StudySpec:
             asked["data"] = {name: value for name, value in asked["data"].items() if name != "path"}
         arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]
                 for arm in self.arms]  # fmt: skip
-        steering = [plain(self.targets), plain(self.constraints), self.sampler.model_dump(), self.pruner.model_dump()]
+        steering = [plain(self.targets), plain(self.constraints), plain(self.sampler), plain(self.pruner)]
         return content_hash([RECIPE_VERSION, asked, arms, steering])
 
 
@@ -183,14 +183,14 @@ def _assemble(
         "corruptions": [_corruption(template.corruption)],
         "seeds": list(seeds), "fresh_seeds": list(fresh), "trials": trials, "round": together,
         "targets": plain(targets), "constraints": plain(constraints),
-        "sampler": sampler.model_dump(), "pruner": pruner.model_dump(),
-        "budget": {key: value for key, value in budget.model_dump().items() if value is not None},
+        "sampler": plain(sampler), "pruner": plain(pruner),
+        "budget": {key: value for key, value in plain(budget).items() if value is not None},
         "storage": storage, "device": device,
     }  # fmt: skip
     report = read_report(keys, template.world is None, problems)
     resolved[REPORT] = plain(report)
     if lm_eval is not None:
-        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": resolved_lm_eval(lm_eval)}
+        resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": plain(lm_eval)}
     return StudySpec(
         name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
         storage, resolved, path, lm_eval, report,

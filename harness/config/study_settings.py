@@ -6,85 +6,79 @@ Imports no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
 from harness.config.grid import MAX_SEED
-from harness.config.sections import shown
+from harness.config.sections import expected, read_mapping, shown
 from harness.config.strict_yaml import Node, plain
-from harness.config.study_targets import Target, model_problems
+from harness.config.study_targets import Target
+from harness.types import Parameter
 
 MAX_TRIALS = 10_000
 STORAGE_SCHEMES = ("sqlite", "postgresql", "mysql")
 
 
-class Settings(BaseModel):
-    """Sampler, pruner, budget and the counts of a study; `expected` words what each may hold."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    expected: ClassVar[dict[str, str]] = {}
-
-
-class Sampler(Settings):
+@dataclass(frozen=True, slots=True)
+class Sampler:
     """How trials are drawn. A draw depends only on `seed`, objective and trial number; the first ones are random."""
 
-    expected: ClassVar[dict[str, str]] = {
-        "kind": "one of tpe, random, gp",
-        "seed": f"an integer in [0, {MAX_SEED}]",
-        "startup_trials": "an integer in [1, 10000]",
-    }
     # tpe: learns where good trials are | random: independent trials | gp: a Gaussian process, for few trials
-    kind: Literal["tpe", "random", "gp"] = "tpe"
-    seed: int = Field(0, ge=0, le=MAX_SEED)  # seed of the draws; another number draws other trials
-    startup_trials: int = Field(10, ge=1, le=MAX_TRIALS)  # random trials before the sampler learns from them
+    kind: str = "tpe"
+    seed: int = 0  # seed of the draws; another number draws other trials
+    startup_trials: int = 10  # random trials before the sampler learns from them
 
 
-class Pruner(Settings):
+@dataclass(frozen=True, slots=True)
+class Pruner:
     """Which trials lose their remaining seeds."""
 
-    expected: ClassVar[dict[str, str]] = {
-        "kind": "one of none, median, hyperband, wilcoxon",
-        "startup_trials": "an integer in [0, 10000]",
-        "p": "a number in (0, 1)",
-    }
     # none: all seeds run | median: worse than half | hyperband: successive halving | wilcoxon: worse than the
     # best on the seeds that both have
-    kind: Literal["none", "median", "hyperband", "wilcoxon"] = "none"
-    startup_trials: int = Field(5, ge=0, le=MAX_TRIALS)  # complete trials before pruning starts (median)
-    p: float = Field(0.1, gt=0, lt=1)  # wilcoxon: a trial is pruned below this p; larger: sooner
+    kind: str = "none"
+    startup_trials: int = 5  # complete trials before pruning starts (median)
+    p: float = 0.1  # wilcoxon: a trial is pruned below this p; larger: sooner
 
 
-class Budget(Settings):
+@dataclass(frozen=True, slots=True)
+class Budget:
     """Limits on one objective's search besides `trials`: no further round starts once one is reached."""
 
-    expected: ClassVar[dict[str, str]] = {
-        "tokens": "an integer above 0",
-        "seconds": "a number above 0",
-        "runs": "an integer above 0",
-    }
-    tokens: int | None = Field(None, gt=0)  # trained tokens
+    tokens: int | None = None  # trained tokens
     # core seconds; they depend on the machine, so a repeated study may differ
-    seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
-    runs: int | None = Field(None, gt=0)  # training runs, one per trial and seed
+    seconds: float | None = None
+    runs: int | None = None  # training runs, one per trial and seed
+
+
+SETTINGS: dict[type[Any], dict[str, Parameter]] = {
+    Sampler: {
+        "kind": Parameter(None, "choice", choices=("tpe", "random", "gp")),
+        "seed": Parameter(None, "int", 0, MAX_SEED),
+        "startup_trials": Parameter(None, "int", 1, MAX_TRIALS),
+    },
+    Pruner: {
+        "kind": Parameter(None, "choice", choices=("none", "median", "hyperband", "wilcoxon")),
+        "startup_trials": Parameter(None, "int", 0, MAX_TRIALS),
+        "p": Parameter(None, "float", 0, 1, low_open=True, high_open=True),
+    },
+    Budget: {
+        "tokens": Parameter(None, "int", 0, low_open=True),
+        "seconds": Parameter(None, "float", 0, low_open=True),
+        "runs": Parameter(None, "int", 0, low_open=True),
+    },
+}
 
 
 def read_settings(kind: type[Any], key: str, keys: Mapping[str, Node], problems: list[str]) -> Any:
     """One of the small mappings; a plain word is its `kind` (`sampler: random`)."""
-    node = keys.get(key)
+    node, fields = keys.get(key), SETTINGS[kind]
     if node is None:
         return kind()
-    if isinstance(node.value, str) and "kind" in kind.model_fields:
+    if isinstance(node.value, str) and "kind" in fields:
         node = Node({"kind": Node(node.value, node.where)}, node.where)
-    if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {key}: {shown(plain(node))} is not a mapping; expected {kind.expected}")
-        return kind()
-    try:
-        return kind.model_validate(plain(node))
-    except ValidationError as error:
-        problems += model_problems(error, kind, node, key)
-        return kind()
+    example = "{" + ", ".join(f"{name}: {expected(field)}" for name, field in fields.items()) + "}"
+    return kind(**(read_mapping(fields, node, key, example, problems) or {}))
 
 
 def read_count(node: Node | None, key: str, default: int, problems: list[str]) -> int:

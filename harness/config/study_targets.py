@@ -6,18 +6,16 @@ Which measures may steer a study, and on which pairs, stands first: everything e
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
-from harness.config.sections import shown
+from harness.config.sections import read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
 from harness.metrics.registry import METRICS
 from harness.text import suggestion
-from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec
+from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec, Parameter
 
 DOWNSTREAM = "downstream"  # of a benchmark, which has documents of its own and no split
 CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
@@ -123,10 +121,7 @@ def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:
     """
     if measure in LOSSES:
         return f"split {OBSERVED}: '{measure}' is known only for the labels it was computed with"
-    kinds: Sequence[tuple[str, tuple[tuple[str, object], ...]]] = [(corruption.kind, corruption.params)]
-    if corruption.kind == corruptions.SEQUENCE:
-        kinds = [(kind, params) for kind, _, params in dict(corruption.params)["steps"]]
-    for kind, params in kinds:
+    for kind, _, params in corruptions.steps(corruption):
         changes = corruptions.CORRUPTIONS[kind].changes_of(dict(params))
         if changes != "labels":
             return (
@@ -141,21 +136,23 @@ DIRECTIONS = {"up": "maximize", "down": "minimize", "maximize": "maximize", "min
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing to optimise: `direction` is maximize or minimize, `split` one of `SPLITS`."""
+    """A measure to optimise; several targets search for a Pareto front."""
 
-    measure: str
-    direction: str
+    measure: str  # a trial's score is its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
+    direction: str = ""  # follows from the measure where it has one
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: str = CLEAN
 
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A bound that a trial must keep: `at_most` or `at_least`, the other is None."""
+    """A bound on another measure: a trial that violates it can never win."""
 
-    measure: str
+    measure: str  # what is bounded
+    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
     split: str = CLEAN
-    at_most: float | None = None
-    at_least: float | None = None
+    at_most: float | None = None  # upper bound, in the measure's unit; exactly one of the two
+    at_least: float | None = None  # lower bound
 
     @property
     def name(self) -> str:
@@ -171,71 +168,31 @@ class Constraint:
         return self.at_least - value
 
 
-class TargetModel(BaseModel):
-    """A measure to optimise; several targets search for a Pareto front."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-    expected: ClassVar[dict[str, str]] = {
-        "measure": "a measure of `harness list metrics`",
-        "direction": "maximize or minimize",
-        "split": f"one of {', '.join(SPLITS)}",
-    }
-    measure: str  # a trial's score is its mean over the seeds; `lm_eval/<task>/<metric>` for a benchmark
-    direction: Literal["maximize", "minimize", "up", "down"] | None = None  # follows from the measure where it has one
-    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
-    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
-
-
-class ConstraintModel(BaseModel):
-    """A bound on another measure: a trial that violates it can never win."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-    expected: ClassVar[dict[str, str]] = {
-        "measure": "a measure of `harness list metrics`",
-        "split": f"one of {', '.join(SPLITS)}",
-        "at_most": "a number",
-        "at_least": "a number",
-    }
-    measure: str  # what is bounded
-    # the pairs it is measured on; validation_observed has labels as wrong as the training labels
-    split: Literal["validation_clean", "validation_observed", "ood", "test", "downstream"] = "validation_clean"
-    at_most: float | None = None  # upper bound, in the measure's unit; exactly one of the two
-    at_least: float | None = None  # lower bound
-
-
-def model_problems(error: ValidationError, kind: type[BaseModel], node: Node, path: str) -> list[str]:
-    """One line per pydantic finding in a mapping, at the key that causes it. `kind.expected` words what is allowed."""
-    expected: dict[str, str] = kind.expected  # type: ignore[attr-defined]  # a ClassVar of every model here
-    assert isinstance(node.value, dict)
-    lines = []
-    for detail in error.errors(include_url=False):
-        key = str(detail["loc"][0])
-        child = node.value.get(key, node)
-        if detail["type"] == "extra_forbidden":
-            near = suggestion(key, expected)
-            lines.append(f"{child.where} {path}.{key}: unknown key; expected one of {', '.join(expected)}{near}")
-        else:
-            told = "missing" if detail["type"] == "missing" else shown(plain(child))
-            value = plain(child)
-            near = suggestion(value, SPLITS) if key == "split" and isinstance(value, str) else ""
-            lines.append(f"{child.where} {path}.{key}: {told}; expected {expected[key]}{near}")
-    return lines
+_MEASURE = Parameter(None, "text", doc="a measure of `harness list metrics`")
+_SPLIT = Parameter(None, "choice", choices=(*SPLITS, DOWNSTREAM))
+TARGET = {
+    "measure": _MEASURE,
+    "direction": Parameter(None, "choice", choices=("maximize", "minimize", "up", "down")),
+    "split": _SPLIT,
+}
+CONSTRAINT = {"measure": _MEASURE, "split": _SPLIT, "at_most": Parameter(None), "at_least": Parameter(None)}
 
 
 def read_targets(node: Node | None, where: str, context: Context, problems: list[str]) -> tuple[Target, ...]:
     """The targets of a spec; appends one line per mistake."""
-    example = "`targets: [{measure: ranking_accuracy, direction: maximize, split: validation_clean}]`"
+    example = "targets: [{measure: ranking_accuracy, direction: maximize, split: validation_clean}]"
     if node is None or not isinstance(node.value, tuple) or not node.value:
         place = where if node is None else node.where
-        problems.append(f"{place} targets: a study needs at least one; expected {example}")
+        problems.append(f"{place} targets: a study needs at least one; expected `{example}`")
         return ()
     found = []
     for index, child in enumerate(node.value):
         path = f"targets.{index}"
-        model = _read(TargetModel, child, path, example, problems)
-        if model is None:
+        values = _read(TARGET, child, path, example, problems)
+        if values is None:
             continue
-        assert isinstance(model, TargetModel) and isinstance(child.value, dict)
+        assert isinstance(child.value, dict)
+        model = Target(**values)
         why = refusal(model.measure, model.split, context)
         if why:
             key = "split" if why.startswith("split") and "split" in child.value else "measure"
@@ -258,20 +215,21 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
     """The bounds of a spec, none where the key is missing; appends one line per mistake."""
     if node is None:
         return ()
-    example = "`constraints: [{measure: kl, at_most: 5}]`"
+    example = "constraints: [{measure: kl, at_most: 5}]"
     if not isinstance(node.value, tuple):
-        problems.append(f"{node.where} constraints: {shown(plain(node))} is not a list; expected {example}")
+        problems.append(f"{node.where} constraints: {shown(plain(node))} is not a list; expected `{example}`")
         return ()
     found = []
     for index, child in enumerate(node.value):
         path = f"constraints.{index}"
-        model = _read(ConstraintModel, child, path, example, problems)
-        if model is None:
+        values = _read(CONSTRAINT, child, path, example, problems)
+        if values is None:
             continue
-        assert isinstance(model, ConstraintModel) and isinstance(child.value, dict)
+        assert isinstance(child.value, dict)
+        model = Constraint(**values)
         why = refusal(model.measure, model.split, context)
         if (model.at_most is None) == (model.at_least is None):
-            problems.append(f"{child.where} {path}: expected exactly one of at_most and at_least, as in {example}")
+            problems.append(f"{child.where} {path}: expected exactly one of at_most and at_least, as in `{example}`")
         elif why:
             problems.append(f"{child.value['measure'].where} {path}.measure: {why}")
         else:
@@ -280,22 +238,20 @@ def read_constraints(node: Node | None, context: Context, problems: list[str]) -
     return tuple(found)
 
 
-def _read(kind: type[BaseModel], node: Node, path: str, example: str, problems: list[str]) -> BaseModel | None:
-    if not isinstance(node.value, dict):
-        problems.append(f"{node.where} {path}: {shown(plain(node))} is not a mapping; expected {example}")
-        return None
-    try:
-        return kind.model_validate(plain(node))
-    except ValidationError as error:
-        problems += model_problems(error, kind, node, path)
-        return None
+def _read(fields: Mapping[str, Parameter], node: Node, path: str, example: str, problems: list[str]) -> Any:
+    """The values of a target or bound; None if there is a mistake, or no measure."""
+    before = len(problems)
+    values = read_mapping(fields, node, path, example, problems)
+    if values is not None and isinstance(node.value, dict) and "measure" not in node.value:
+        problems.append(f"{node.where} {path}.measure: missing; expected {_MEASURE.doc}")
+    return values if len(problems) == before else None
 
 
-def _direction(model: TargetModel) -> tuple[str, str]:
+def _direction(model: Target) -> tuple[str, str]:
     """maximize or minimize, and why it cannot be said."""
     known = "" if benchmark(model.measure) else METRICS[model.measure].direction
     natural = DIRECTIONS.get(known)
-    if model.direction is None:
+    if not model.direction:
         if natural is None:
             return "", f"'{model.measure}' has no direction of its own; expected maximize or minimize"
         return natural, ""

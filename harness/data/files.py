@@ -31,7 +31,7 @@ from harness.data.raw_rows import (
 from harness.text import suggestion
 from harness.types import InputError
 
-__all__ = ["MAX_ROW_BYTES", "RawRow", "RowError", "content_sha256", "read_rows", "split_files"]
+__all__ = ["MAX_ROW_BYTES", "RawRow", "RowError", "content_sha256", "read_rows", "split_files", "splits"]
 
 _GZIP, _ZSTD, _PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -123,6 +123,11 @@ def _split_of(file: Path, folder: Path) -> str:
     if numbered := _NUMBERED.fullmatch(stem):
         return numbered["word"] or "train"
     return stem
+
+
+def splits(folder: Path) -> list[str]:
+    """The names of the splits that a folder holds, sorted."""
+    return sorted({_split_of(file, folder) for file in _data_files(folder)})
 
 
 def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Path]:

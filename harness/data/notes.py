@@ -94,19 +94,22 @@ def reading_notes(
     return notes
 
 
+def special_tokens(*texts: str) -> set[str]:
+    """The special tokens of usual templates and tokenizers that stand written out in texts."""
+    return {mark for text in texts if "<" in text or "[" in text for mark in _SPECIAL.findall(text)}
+
+
+def counted(marks: Counter[str]) -> str:
+    """The most frequent special tokens, each with the number of pairs that hold it."""
+    return ", ".join(f"{mark} in {count}" for mark, count in marks.most_common(5))
+
+
 def written_out(pairs: Sequence[PreferencePair]) -> list[Note]:
     """Notes on special tokens written out in texts that no template has written here, and on ends on one side alone."""
-    marked: dict[int, list[str]] = {}
-    for at, pair in enumerate(pairs):
-        texts = (pair.prompt, pair.chosen, pair.rejected)
-        if any("<" in text or "[" in text for text in texts):
-            marks = [mark for text in texts for mark in _SPECIAL.findall(text)]
-            if marks:
-                marked[at] = marks
+    marked = {at: m for at, pair in enumerate(pairs) if (m := special_tokens(pair.prompt, pair.chosen, pair.rejected))}
     if not marked:
         return []
-    counts = Counter(mark for marks in marked.values() for mark in set(marks))
-    named = ", ".join(f"{mark} in {count}" for mark, count in counts.most_common(5))
+    named = counted(Counter(mark for marks in marked.values() for mark in marks))
     text = f"pairs have special tokens written out ({named}), read as plain characters; write such rows as messages"
     notes = [make_note("special_tokens", [pairs[at].meta["row"] for at in marked], text)]
     ends = {at: tuple(bool(_ENDS.search(side)) for side in (pairs[at].chosen, pairs[at].rejected)) for at in marked}

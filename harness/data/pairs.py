@@ -17,7 +17,18 @@ from harness.data.formats.columns import listed, parse_columns, renamed
 from harness.data.formats.ranked import RULES
 from harness.data.formats.recognise import ALL, HEAD, fit, look, misfit, recognise
 from harness.data.formats.row import Format
-from harness.data.notes import ALONE, DROPPED, JUDGED, REFUSED, Note, make_note, oddities, overlap, reading_notes
+from harness.data.notes import (
+    ALONE,
+    DROPPED,
+    JUDGED,
+    REFUSED,
+    Note,
+    counted,
+    make_note,
+    oddities,
+    overlap,
+    reading_notes,
+)
 from harness.data.reading import Reader
 from harness.identity import uniform
 from harness.text import suggestion
@@ -77,7 +88,10 @@ def _refuse(reader: Reader) -> None:
             kinds.setdefault(DROPPED[fault.kind], []).append((raw, fault))
         why = "; ".join(f"{len(rows)}: {text}, first {rows[0][0].place}: {rows[0][1]}" for text, rows in kinds.items())
         why = "; ".join(filter(None, [why, f"{len(reader.alone)}: {ALONE}" if reader.alone else ""]))
-        read_as = f", read as {reader.form.name} ({why}); expected {reader.form.doc}; {ALL}" if reader.rows else ""
+        fix = f"{reader.form.doc}; {ALL}"
+        if all(fault.kind == "bad_json" for _, fault in reader.faults) and not reader.alone:
+            fix = "one JSON object a line, or one array of objects"
+        read_as = f", read as {reader.form.name} ({why}); expected {fix}" if reader.rows else ""
         raise InputError(f"{where}: no usable pair in {reader.rows} rows{read_as}")
 
 
@@ -166,6 +180,10 @@ def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None =
     if reader.capped:
         text = f"pairs left out: their prompt has data.pairs_per_prompt ({spec.pairs_per_prompt}) already"
         notes.append(make_note("over_cap", reader.capped, text))
+    if reader.marked_rows:
+        why = "which the model's tokenizer reads as such; take them out of the messages"
+        text = f"pairs have special tokens written out in their messages ({counted(reader.marked)}), {why}"
+        notes.append(make_note("special_tokens", reader.marked_rows, text))
     named, repeated = _named(reader.pairs)
     if repeated:
         notes.append(make_note("duplicate", repeated, "pairs repeat an earlier one and are kept"))

@@ -13,6 +13,7 @@ from harness.data.chat import Render
 from harness.data.formats.ranked import ranked_pairs
 from harness.data.formats.recognise import Seen
 from harness.data.formats.row import Format, Graded, Pair, Ranked
+from harness.data.notes import special_tokens
 from harness.data.raw_rows import MAX_ROW_BYTES, RawRow, RowError
 from harness.data.transcripts import as_transcript
 from harness.types import DataSpec, PreferencePair
@@ -35,6 +36,8 @@ class Reader:
     conversations: int = 0
     capped: list[int] = field(default_factory=list)
     alone: list[int] = field(default_factory=list)
+    marked: Counter[str] = field(default_factory=Counter)
+    marked_rows: list[int] = field(default_factory=list)
 
     def add(self, raw: RawRow) -> None:
         """Take in one row."""
@@ -52,7 +55,10 @@ class Reader:
                 return
             slices = self._slices(raw.value)
             for pair in ranked_pairs(found, self.spec.pairs) if isinstance(found, Ranked) else (found,):
-                self._keep(raw, pair, slices)
+                try:
+                    self._keep(raw, pair, slices)
+                except RowError as fault:  # other pairs of the row may be of use
+                    self.faults.append((RawRow(raw.number, fault, raw.place), fault))
         except RowError as fault:
             self.faults.append((RawRow(raw.number, fault, raw.place), fault))
 
@@ -79,7 +85,13 @@ class Reader:
             self.capped.append(raw.number)
             return
         self.prompts[identity] += 1
-        self.conversations += not isinstance(pair.prompt, str)
+        if not isinstance(pair.prompt, str):
+            self.conversations += 1
+            if self.render and (
+                marks := special_tokens(pair.chosen, pair.rejected, *(t["content"] for t in pair.prompt))
+            ):
+                self.marked.update(marks)
+                self.marked_rows.append(raw.number)
         self.pairs.append(made)
 
     def _made(self, number: int, pair: Pair, slices: Mapping[str, str]) -> PreferencePair:
@@ -104,8 +116,9 @@ class Reader:
         good, bad = pair.scores
         margin = good - bad if pair.margin is None and good is not None and bad is not None else pair.margin
         scores = {n: s for n, s in zip(("score_chosen", "score_rejected"), pair.scores, strict=True) if s is not None}
-        meta = {"prompt_id": _hash(prompt), "row": number, **scores, **({"slices": slices} if slices else {})}
-        return PreferencePair(_hash(*texts), prompt, chosen, rejected, self.form.name, margin, meta)
+        prompt_id, identity = _hashes(*texts)
+        meta = {"prompt_id": prompt_id, "row": number, **scores, **({"slices": slices} if slices else {})}
+        return PreferencePair(identity, prompt, chosen, rejected, self.form.name, margin, meta)
 
     def settle_groups(self) -> None:
         """Pair up the answers that rows brought one by one; `alone` are those that no other answer stands against."""
@@ -173,8 +186,8 @@ def written(pair: Pair, render: Render | None) -> tuple[str, str, str]:
     return texts
 
 
-def _hash(*texts: str) -> str:
-    """`content_hash` of a text, or of several as a list, without the detour over a general encoder."""
-    told = [json.encoder.encode_basestring(text) for text in texts]
-    plain = told[0] if len(told) == 1 else f"[{','.join(told)}]"
-    return hashlib.sha256(plain.encode("utf-8", "surrogatepass")).hexdigest()
+def _hashes(prompt: str, chosen: str, rejected: str) -> tuple[str, str]:
+    """`content_hash` of the prompt and of all three texts, without the detour over a general encoder."""
+    asked, good, bad = (json.encoder.encode_basestring(text) for text in (prompt, chosen, rejected))
+    plain = (asked.encode("utf-8", "surrogatepass"), f"[{asked},{good},{bad}]".encode("utf-8", "surrogatepass"))
+    return hashlib.sha256(plain[0]).hexdigest(), hashlib.sha256(plain[1]).hexdigest()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.data.chat import Render
+from harness.data.formats import FORMATS
 from harness.data.notes import Note, make_note, overlap
 from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
@@ -32,6 +33,7 @@ class TextData:
     file_notes: tuple[Note, ...]
     notes: tuple[Note, ...]
     test: tuple[PreferencePair, ...] = ()  # held out like `heldout`, and nothing is chosen on them
+    form: str = "pairs"  # that the rows had, a name of `FORMATS`
 
 
 def read_text(
@@ -78,6 +80,7 @@ def read_text(
         table.notes,
         (*split_notes, *notes),
         tuple(pair for pair in test if pair.id in tokens),
+        table.form,
     )
     if not text.train or not text.heldout:
         raise InputError(
@@ -111,34 +114,71 @@ def _sides(
 Reading = tuple[Callable[[bool], Vocabulary], Render | None]
 
 
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """The first pair of a data set as it is trained on, special tokens written out; `how` says what wrote it so."""
+
+    row: int
+    prompt: str
+    chosen: str
+    rejected: str
+    how: str
+
+
 def data_notes(runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Reading] | None = None) -> list[str]:
-    """What a sweep on real pairs reads, drops and cuts, a sentence each; empty for the embedded world.
+    """The notes of `data_facts`."""
+    return data_facts(runs, reading)[0]
+
+
+def data_facts(
+    runs: Sequence[RunSpec], reading: Callable[[PathModelSpec], Reading] | None = None
+) -> tuple[list[str], ShownPair | None]:
+    """What a sweep on real pairs reads, drops and cuts, a sentence each, and its first pair; neither for the world.
 
     `reading` opens the tokenizer of a model from a path, which imports torch; without it what that tokenizer would cut
-    is left unsaid.
+    is left unsaid, and the pair is shown before its template and tokenizer.
     """
     seen: dict[tuple[DataSpec, ModelSpec | PathModelSpec, int], None] = {}
     for run in runs:
         if run.data is not None and run.model is not None:
             seen.setdefault((run.data, run.model, run.seed))
     lines: dict[str, None] = {}
+    shown: ShownPair | None = None
     for data, model, seed in seen:
         if isinstance(model, PathModelSpec):
             for said in model_folder(model.path, model.sha256).notes:
                 lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
             table = read_pairs(data)
-            rows, usable, notes, own = table.rows, len(table.pairs), table.notes, []
+            rows, usable, notes, own, form = table.rows, len(table.pairs), table.notes, [], table.form
+            shown = shown or _untokenised(table.pairs[0])
         else:
             opened = reading(model) if isinstance(model, PathModelSpec) and reading is not None else ()
             text = read_text(data, model, seed, *opened)
-            rows, usable, notes = text.rows, text.usable, text.file_notes
+            rows, usable, notes, form = text.rows, text.usable, text.file_notes, text.form
+            shown = shown or _tokenised(text)
             also = f", {len(text.test)} kept for the test split" if text.test else ""
             own = [f"{len(text.train)} pairs to train on, {len(text.heldout)} held out by prompt{also}"]
             own += [note.text for note in text.notes]
-        lines.setdefault(f"{rows} rows read, {rows - usable} dropped, {usable} usable pairs")
+        lines.setdefault(f"read as {form}: {FORMATS[form].doc}")
+        dropped = "" if FORMATS[form].many else f"{rows - usable} dropped, "
+        lines.setdefault(f"{rows} rows read, {dropped}{usable} usable pairs")
         for note in notes:
             lines.setdefault(note.text)
         for line in own:
             lines.setdefault(f"seed {seed}: {line}")
-    return list(lines)
+    return list(lines), shown
+
+
+def _tokenised(text: TextData) -> ShownPair:
+    pair = text.train[0]
+    tokens = text.tokens[pair.id]
+    prompt, chosen, rejected = (
+        text.words.decode(side.tolist()) for side in (tokens.prompt, tokens.chosen, tokens.rejected)
+    )
+    return ShownPair(int(pair.meta["row"]), prompt, chosen, rejected, "as it is trained on")
+
+
+def _untokenised(pair: PreferencePair) -> ShownPair:
+    how = "before the model's template and tokenizer, which --preflight opens"
+    return ShownPair(int(pair.meta["row"]), pair.prompt, pair.chosen, pair.rejected, how)

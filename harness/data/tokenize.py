@@ -57,16 +57,24 @@ def _literal(tokenizer: Tokenizer) -> Tokenizer:
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """A tokenizer as pairs are written with it: `encode` adds nothing to a text; `bos` None: prompts begin without."""
+    """A tokenizer as pairs are written with it: `encode` adds nothing to a text; `bos` None: prompts begin without.
+
+    `decode` gives back the text with all special tokens written out.
+    """
 
     encode: Callable[[Sequence[str]], list[list[int]]]
     bos: int | None
     eos: int
+    decode: Callable[[Sequence[int]], str]
 
 
 def vocabulary(tokenizer: Tokenizer | Vocabulary) -> Vocabulary:
     """The vocabulary of a tokenizer that `train_tokenizer` has made."""
-    return tokenizer if isinstance(tokenizer, Vocabulary) else Vocabulary(_encoder(tokenizer), BOS_ID, EOS_ID)
+    if isinstance(tokenizer, Vocabulary):
+        return tokenizer
+    return Vocabulary(
+        _encoder(tokenizer), BOS_ID, EOS_ID, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False))
+    )
 
 
 def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
@@ -87,7 +95,11 @@ def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
 
     first = tokenizer("a")["input_ids"][:1]
     own = tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id] and not templated
-    return Vocabulary(encode, tokenizer.bos_token_id if own else None, tokenizer.eos_token_id)
+
+    def decode(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=False))
+
+    return Vocabulary(encode, tokenizer.bos_token_id if own else None, tokenizer.eos_token_id, decode)
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:

@@ -27,6 +27,7 @@ _ROLES = {
     "observation": "tool",
     "function_call": "assistant",
 }
+_PART = {"type", "text", "value"}
 _KEPT = ("name", "tool_calls", "tool_call_id")  # of a message beside role and content, where they say something
 # Writing without spaces: any place between two of its characters is one between words.
 _UNSPACED = re.compile(
@@ -93,10 +94,12 @@ def _between_words(chosen: str, rejected: str, at: int, end: int) -> bool:
     """Whether the common prefix, `end` long, may be cut at `at` without tearing a word."""
     if at < end and chosen[at].isspace():
         return True
-    following = [side[at] for side in (chosen, rejected) if at < len(side)]
+    if chosen[at - 1].isspace() or at == min(len(chosen), len(rejected)):  # answers keep their space, and some text
+        return False
+    following = chosen[at], rejected[at]
     if any(unicodedata.category(letter).startswith("M") for letter in following):  # a vowel or tone mark
         return False
-    return bool(_UNSPACED.match(chosen[at - 1]) or (following and all(map(_UNSPACED.match, following))))
+    return bool(_UNSPACED.match(chosen[at - 1])) or all(map(_UNSPACED.match, following))
 
 
 def message(field: str, at: int, value: Any) -> Turn:
@@ -113,7 +116,7 @@ def message(field: str, at: int, value: Any) -> Turn:
     if not isinstance(role, str) or role not in _ROLES:
         known = "system, user, assistant and tool"
         raise RowError("conversation", field, f"message {at} has role {repr(role)[:40]}; only {known} are known")
-    more = {name: value[name] for name in _KEPT if value.get(name)}
+    more = {name: value[name] for name in _KEPT if value.get(name)} if len(value) > 2 else {}
     if role == "function_call":
         content, more = _called(content, more)
     if content is None and more.get("tool_calls"):
@@ -137,6 +140,10 @@ def _called(content: Any, more: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
 
 def _joined(field: str, at: int, parts: Sequence[Any]) -> str:
     """The text of content in parts, [{type: text, text | value}]. A part that is no text is a RowError `image`."""
+    if len(parts) == 1 and isinstance(parts[0], dict) and set(parts[0]) <= _PART and parts[0].get("type") == "text":
+        only = parts[0].get("text", parts[0].get("value"))
+        if isinstance(only, str):  # most messages: one part of text
+            return only
     texts = []
     for part in parts:
         if not isinstance(part, dict) or "type" not in part:

@@ -72,19 +72,23 @@ def model_folder(path: str, identity: str) -> ModelFolder:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ModelShape:
-    """The shape of a decoder: what its cost is reckoned from."""
+    """The shape of a decoder laid out as Llama's: what its cost is estimated from."""
 
     vocab_size: int
     hidden_size: int
     layers: int
     heads: int
     intermediate_size: int
+    key_value_heads: int = 0  # 0: as many as query heads
+    tied: bool = True  # one matrix for embedding and output
 
     @property
     def parameters(self) -> int:
-        """About how many there are: both embeddings, and of each layer attention and a gated MLP."""
-        layer = self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
-        return 2 * self.vocab_size * self.hidden_size + self.layers * layer
+        """Embeddings, and of each layer attention, a gated MLP and two norms; no biases."""
+        d = self.hidden_size
+        attention = 2 * d * d + 2 * d * d * (self.key_value_heads or self.heads) // self.heads
+        layer = attention + 3 * d * self.intermediate_size + 2 * d
+        return (1 if self.tied else 2) * self.vocab_size * d + self.layers * layer + d
 
 
 def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:
@@ -93,10 +97,13 @@ def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:
         return ModelShape(model.vocab_size, model.hidden_size, model.layers, model.heads, model.intermediate_size)
     config = model_folder(model.path, model.sha256).config
     width = int(config.get("hidden_size") or config["n_embd"])
+    heads = int(config.get("num_attention_heads") or config["n_head"])
     return ModelShape(
         int(config["vocab_size"]),
         width,
         int(config.get("num_hidden_layers") or config["n_layer"]),
-        int(config.get("num_attention_heads") or config["n_head"]),
+        heads,
         int(config.get("intermediate_size") or config.get("n_inner") or 4 * width),
+        int(config.get("num_key_value_heads") or heads),
+        bool(config.get("tie_word_embeddings", "n_embd" in config)),  # where absent: GPT-2's are one, Llama's are not
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from harness.metrics.statistics import Estimate, wilson
-from harness.preflight.row import Evidence, Finding, row_numbers
+from harness.preflight.row import Check, Evidence, Finding, row_numbers
 from harness.types import PreferencePair
 
 LEVEL = 0.999  # of the intervals that tell two orientations apart: a false alarm would stop a sweep
@@ -129,3 +129,10 @@ def _share(signs: np.ndarray) -> Estimate:
     """Share above zero among those that are not zero."""
     signs = signs[signs != 0]
     return wilson(float((signs > 0).sum()), len(signs), LEVEL)
+
+
+ROWS = (
+    Check("swapped_columns", "chosen and rejected in each other's column", swapped_columns),
+    Check("contradictions", "pairs in both orders", contradictions),
+    Check("duplicates", "repeated pairs", duplicates),
+)

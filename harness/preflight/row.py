@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.data.rows import PairRows, TokenisedPair
 from harness.data.splits import TextData
-from harness.types import DataSpec, PreferencePair
+from harness.types import DataSpec, InputError, PreferencePair
 
 SEVERITIES = ("error", "warning", "note")  # an error stops the sweep (exit 2), a warning is told, a note informs
 _SHOWN_ROWS = 10
@@ -37,6 +37,12 @@ class Finding:
         head = " ".join(part for part in (where, self.field) if part)
         fix = f"; {self.fix}" if self.fix else ""
         return f"{self.severity}: {head}{': ' if head else ''}{self.text}{named}{fix}"
+
+
+def stop_at_errors(findings: Iterable[Finding]) -> None:
+    """Raises InputError with the lines of all errors among the findings."""
+    if errors := [finding.line for finding in findings if finding.severity == "error"]:
+        raise InputError(*errors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +89,20 @@ class Evidence:
     def token_pairs(self) -> list[tuple[PreferencePair, TokenisedPair]]:
         """The training pairs with their tokens."""
         return [(pair, self.text.tokens[pair.id]) for pair in self.text.train]
+
+    def mean_row(self) -> float:
+        """Mean tokens of a training row: prompt and both responses."""
+        lengths = [len(row.prompt) + len(row.chosen) + len(row.rejected) for _, row in self.token_pairs()]
+        return sum(lengths) / max(len(lengths), 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`about` says what is checked; `run` returns one finding per problem, none if all is well."""
+
+    name: str
+    about: str
+    run: Callable[[Evidence], list[Finding]]
 
 
 def row_numbers(pairs: Sequence[PreferencePair]) -> tuple[int, ...]:

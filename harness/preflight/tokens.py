@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.data.rows import CHOSEN, REJECTED, PairRows
-from harness.preflight.row import Evidence, Finding, row_numbers
+from harness.preflight.row import Check, Evidence, Finding, row_numbers
 from harness.types import PreferencePair
 
 MUCH_CUT = 0.1  # a share of cut responses that a user should decide on
@@ -130,3 +130,11 @@ def few_pairs(e: Evidence) -> list[Finding]:
         text = f"{len(e.text.heldout)} held-out pairs: a share of them is known to about +-{half:.2f} at best"
         findings.append(Finding("warning", "few_pairs", text, e.place, (), "", "raise data.heldout"))
     return findings
+
+
+ROWS = (
+    Check("dropped_rows", "unusable rows", dropped_rows),
+    Check("truncation", "responses and prompts that are cut", truncation),
+    Check("end_of_sequence", "responses that do not end, or whose end is not scored", end_of_sequence),
+    Check("few_pairs", "too few pairs for a batch or a measure", few_pairs),
+)

@@ -109,7 +109,7 @@ class BestOfN:
         self._estimate()
         scored = self._pair_rewards()
         number = {lane.key: i for i, lane in enumerate(run.pack.lanes)}
-        places = [0] * len(run.own)
+        places = [0] * len(run.rl_lanes)
         for record in evaluate(run.pack, run.model, None, (), 0):
             lane, count = number[record.run_key], len(record.ids)
             columns, rows = dict(record.columns), slice(places[lane], places[lane] + count)
@@ -130,7 +130,7 @@ class BestOfN:
         """
         parts = [next(part.rows for part in lane.evals if part.split == split) for lane in self.run.pack.lanes]
         rows = torch.stack([part[torch.tensor(places)] for part in parts]).to(self.run.model.flat.device)
-        found: list[list[tuple[np.ndarray, bool, float]]] = [[] for _ in self.run.own]
+        found: list[list[tuple[np.ndarray, bool, float]]] = [[] for _ in self.run.rl_lanes]
         for responses, rewards, width in self._draw(rows, self.n, 3 if split == "eval_clean" else 4):
             best = select(rewards.flatten(1), self.n).view(rewards.shape[:2]) % self.n
             for lane, own in enumerate(found):
@@ -186,7 +186,7 @@ class BestOfN:
         """
         run, times = self.run, -(-count // ROW)
         width = max(CHUNK // times, 1)
-        streams = [np.random.Generator(np.random.Philox([own.seed, purpose])) for own in run.own]
+        streams = [np.random.Generator(np.random.Philox([own.seed, purpose])) for own in run.rl_lanes]
         for start in range(0, rows.shape[1], width):
             part = rows[:, start : start + width]
             real = part.shape[1]
@@ -198,7 +198,7 @@ class BestOfN:
             responses = roll_out(run.reference, prompts, mask, drawn, k=ROW, eos=run.sampling.eos)
             run.generated += real * times * ROW * run.sampling.depth
             run.asked += real * times
-            yield responses, score(run, responses, part).view(len(run.own), width, -1)[..., :count], real
+            yield responses, score(run, responses, part).view(len(run.rl_lanes), width, -1)[..., :count], real
 
     @torch.no_grad()
     def _pair_rewards(self) -> tuple[np.ndarray, np.ndarray]:
@@ -224,7 +224,7 @@ class BestOfN:
         corpus = self.run.pack.corpus
         ids, segment = (getattr(corpus, name)[rows.to(corpus.ids.device)].cpu().numpy() for name in ("ids", "segment"))
         texts = [[row[mask == part] for row, mask in zip(ids, segment, strict=True)] for part in (0, side)]
-        return self.run.own[lane].gold(texts[0], texts[1])
+        return self.run.rl_lanes[lane].gold(texts[0], texts[1])
 
     def _log_ratio(self, lane: int, keys: list[bytes], rewards: np.ndarray, logps: np.ndarray) -> np.ndarray:
         """Estimated log pi_bon - log pi_ref `(n,)` of responses with these rewards and reference log-probs (nats)."""
@@ -238,7 +238,7 @@ class BestOfN:
 
 def start(run: RlTraining) -> BestOfN:
     """Best-of-n on a pack whose lanes share n."""
-    return BestOfN(run, int(dict(run.pack.lanes[0].objective.hyperparameters)["n"]), [{} for _ in run.own])
+    return BestOfN(run, int(dict(run.pack.lanes[0].objective.hyperparameters)["n"]), [{} for _ in run.rl_lanes])
 
 
 def _picked(

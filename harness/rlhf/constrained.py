@@ -91,8 +91,8 @@ def visit(
 
 def stacked_pairs(run: RlTraining) -> tuple[Tensor, Tensor] | None:
     """The pairs that constrain each iteration, and which are labelled the other way, `(iterations, K, B)`."""
-    pairs = [own.pairs for own in run.own if own.pairs is not None]
-    flipped = [own.flipped for own in run.own if own.flipped is not None]
+    pairs = [own.pairs for own in run.rl_lanes if own.pairs is not None]
+    flipped = [own.flipped for own in run.rl_lanes if own.flipped is not None]
     if not pairs:
         return None
     device = run.model.flat.device

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -13,12 +13,14 @@ from harness.models.architecture import skeleton, with_score
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.pack import Lane, LaneGroup, Pack, lane_groups
 from harness.rlhf.algorithms import Algorithm
+from harness.rlhf.registry import ALGORITHMS
 from harness.rlhf.rollouts import prompt_table
-from harness.rlhf.state import restore
 from harness.rlhf.tally import Tally
+from harness.training import state as training_state
 from harness.training.optim import AdamState, adam_state
 from harness.training.state import LaneState
 
+BETA, WATCHED = "beta", "watched."  # names of what an RL lane's state carries beside the trainer's
 # The source's own reward: (n prompts, n responses, as token ids) -> rewards (n,), NaN where it knows none.
 Gold = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
 
@@ -68,7 +70,7 @@ class RlTraining:
     """The live state of an RL pack: what `train` yields records about, and what is left when it ends."""
 
     pack: Pack
-    own: tuple[RlLane, ...]
+    rl_lanes: tuple[RlLane, ...]
     sampling: Sampling
     k: int
     model: LaneModel
@@ -99,11 +101,11 @@ class RlTraining:
 
 
 def start(
-    pack: Pack, own: Sequence[RlLane], sampling: Sampling, device: torch.device, states: Sequence[LaneState] = ()
+    pack: Pack, rl_lanes: Sequence[RlLane], sampling: Sampling, device: torch.device, states: Sequence[LaneState] = ()
 ) -> RlTraining:
     """Put an RL pack on its device. All lanes share one shape (`pack_key`): samples, epochs, kind of reward.
 
-    With `states`, one a lane and all of one step (`rlhf/state.py`), every lane goes on from its state; the records of
+    With `states`, one a lane and all of one step (`lane_state`), every lane goes on from its state; the records of
     that step are still to come. Raises ValueError where they are of different steps.
     """
     steps = {state.step for state in states} or {0}
@@ -116,14 +118,14 @@ def start(
     if any(needs_values(group) for group in groups):
         architecture = with_score(pack.architecture, weights[0])[0]
         starts = [with_score(pack.architecture, row)[1] for row in weights]
-    models = [lane.reward for lane in own if lane.reward is not None]
+    models = [lane.reward for lane in rl_lanes if lane.reward is not None]
     scored = with_score(pack.architecture, weights[0])[0]
     beta = torch.tensor([[objective.beta or 0.0] for objective in objectives], device=device)
     model = build_lanes(skeleton(architecture), [state.weights for state in states] or starts, device)
     trained = model.flat if pack.lanes[0].training.steps else model.flat[:, :0]  # best-of-n has no moments
     run = RlTraining(
         pack=pack,
-        own=tuple(own),
+        rl_lanes=tuple(rl_lanes),
         sampling=sampling,
         k=int(dict(objectives[0].hyperparameters).get("samples", 1)),
         model=model,
@@ -133,11 +135,11 @@ def start(
         prompts=prompt_table(pack.corpus, sampling.width),
         start_beta=beta,
         beta=beta,
-        scale=torch.tensor([[lane.scale] for lane in own], device=device),
-        diverged_at=torch.tensor([[0 if lane.broken else -1] for lane in own], device=device),
+        scale=torch.tensor([[lane.scale] for lane in rl_lanes], device=device),
+        diverged_at=torch.tensor([[0 if lane.broken else -1] for lane in rl_lanes], device=device),
         adam=adam_state(trained),
-        tally=Tally(len(own)),
-        uniforms=tuple(np.random.Generator(np.random.Philox(lane.seed)) for lane in own),
+        tally=Tally(len(rl_lanes)),
+        uniforms=tuple(np.random.Generator(np.random.Philox(lane.seed)) for lane in rl_lanes),
     )
     for _ in range(steps.pop()):
         run.step += 1
@@ -158,12 +160,33 @@ def draw(run: RlTraining) -> np.ndarray:
 
 def needs_values(group: LaneGroup) -> bool:
     """Whether the group's policy carries a value head."""
-    found = group.row.implementation()
-    return isinstance(found, Algorithm) and found.needs_values
+    return group.row.name in ALGORITHMS and ALGORITHMS[group.row.name].needs_values
 
 
 def algorithm(group: LaneGroup) -> Algorithm:
-    """What the group's row runs."""
-    found = group.row.implementation()
-    assert isinstance(found, Algorithm)
-    return found
+    """The algorithm of the group's objective."""
+    return ALGORITHMS[group.row.name]
+
+
+def lane_state(run: RlTraining, lane: int) -> LaneState:
+    """A copy of one lane's state, taken between two iterations.
+
+    `trainer` holds `beta` `(1,)` as the KL controller left it, and sum and count `(2,)` of all that was watched since
+    the last checkpoint, numbered so that they come back in their order.
+    """
+    watched = {f"{WATCHED}{i:03}.{name}": pair for i, (name, pair) in enumerate(run.tally.kept(lane).items())}
+    return replace(
+        training_state.lane_state(run, lane), trainer={BETA: run.beta[lane].detach().cpu().clone(), **watched}
+    )
+
+
+def restore(run: RlTraining, lane: int, state: LaneState) -> None:
+    """Put a state in the place of all that a lane carries beside its weights, which are there already.
+
+    Raises KeyError where it is none of an RL run.
+    """
+    training_state.restore(run, lane, state)
+    run.beta = run.beta.clone()
+    run.beta[lane] = state.trainer[BETA].to(run.beta.device)
+    kept = {name: state.trainer[name] for name in sorted(state.trainer) if name.startswith(WATCHED)}
+    run.tally.put(lane, {name.split(".", 2)[2]: pair for name, pair in kept.items()}, run.beta.device)

@@ -37,7 +37,7 @@ def train(run: RlTraining, until: int | None = None) -> Iterator[Record]:
     log-ratio, the reward for which the policy would be optimal; a policy learnt by RL has no loss of given pairs. The
     first record of each lane carries the means of what was watched since the checkpoint before (`scalars`).
 
-    With `until` it ends after that many iterations, before the records of that step: there `rlhf.state.lane_state` may
+    With `until` it ends after that many iterations, before the records of that step: there `rlhf.lanes.lane_state` may
     be taken, and a further `train(run)`, or one from those states, yields the rest.
     """
     pack, steps = run.pack, run.pack.lanes[0].training.steps
@@ -133,7 +133,7 @@ class _Update:
         count = self.table.batches.shape[2]
         orders = [
             np.random.Generator(np.random.Philox([own.seed, iteration * self.epochs + epoch])).permutation(count)
-            for own in self.run.own
+            for own in self.run.rl_lanes
         ]
         order = torch.from_numpy(np.stack(orders)).to(self.table.batches.device)
         yield from order.tensor_split(self.minibatches, dim=1)

@@ -55,11 +55,11 @@ def curve(run: RlTraining) -> list[dict[str, float]]:
     it is worth) and `rlhf/heldout_kl` (mean sequence k3, nats). A reward that goes on rising while gold falls is
     over-optimised. Every checkpoint uses the same prompts and random numbers.
     """
-    rows = torch.stack([_heldout(run, lane) for lane in range(len(run.own))]).to(run.model.flat.device)
+    rows = torch.stack([_heldout(run, lane) for lane in range(len(run.rl_lanes))]).to(run.model.flat.device)
     if not rows.shape[1]:
-        return [{} for _ in run.own]
+        return [{} for _ in run.rl_lanes]
     size = (rows.shape[1], run.sampling.depth)
-    streams = [np.random.Generator(np.random.Philox([own.seed, 1])) for own in run.own]
+    streams = [np.random.Generator(np.random.Philox([own.seed, 1])) for own in run.rl_lanes]
     uniforms = torch.from_numpy(np.stack([stream.random(size, dtype=np.float32) for stream in streams])).to(rows.device)
     prompts, real = (table[rows] for table in run.prompts)
     responses = roll_out(run.model, prompts, real, uniforms, k=1, eos=run.sampling.eos)
@@ -71,7 +71,7 @@ def curve(run: RlTraining) -> list[dict[str, float]]:
     }
     return [
         {name: values[lane] for name, values in means.items() if math.isfinite(values[lane])}
-        for lane in range(len(run.own))
+        for lane in range(len(run.rl_lanes))
     ]
 
 

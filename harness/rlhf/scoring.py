@@ -20,7 +20,7 @@ def gold(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
     tokens, lengths = responses.flat("tokens").cpu().numpy(), responses.flat("lengths").cpu().numpy()
     ids, real = (table[rows.repeat_interleave(responses.tokens.shape[2], 1)].cpu().numpy() for table in run.prompts)
     judged = []
-    for lane, own in enumerate(run.own):
+    for lane, own in enumerate(run.rl_lanes):
         asked = [prompt[mask] for prompt, mask in zip(ids[lane], real[lane], strict=True)]
         judged.append(own.gold(asked, [row[:n] for row, n in zip(tokens[lane], lengths[lane], strict=True)]))
     return torch.from_numpy(np.stack(judged).astype(np.float32)).to(rows.device)

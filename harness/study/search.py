@@ -13,6 +13,7 @@ from statistics import fmean
 from harness.config.search_space import Arm
 from harness.config.study import StudySpec
 from harness.config.study_targets import Constraint, Target
+from harness.identity import plain
 from harness.study import optuna_adapter as optuna_side
 from harness.study.files import Planned, planned
 from harness.study.trials import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
@@ -50,7 +51,7 @@ def _left(spec: StudySpec, ledger: Ledger, bench: Bench, arm: Arm) -> int:
     """How many trials the arm's next round has."""
     told = ledger.told(arm.label)
     left = min(spec.round, spec.trials - len(told))
-    limits = {name: limit for name, limit in spec.budget.model_dump().items() if limit is not None}
+    limits = {name: limit for name, limit in plain(spec.budget).items() if limit is not None}
     if left <= 0 or not limits:
         return max(left, 0)
     spent = {"runs": 0.0, "tokens": 0.0, "seconds": 0.0}

@@ -1,37 +1,235 @@
-"""What a sweep should take on given machines: hours, load of the tracking store, bytes. Pure arithmetic, no torch.
+"""What a sweep takes: memory, seconds, bytes. The one model of each, from a run's settings alone. Imports no torch.
 
-Seconds, points and bytes of a run are those of earlier runs under `--out` where there are any (one seed of the same
-spec is a rehearsal), else assumed. Packs are placed as engines place them: the longest first, each where it is free.
+Memory counts the tensors alive at the peak of a training step (`nox -s bench` compares it with measurements). Seconds
+are one-core seconds at assumed rates, scaled to earlier runs under `--out` if there are any. Bytes were measured on
+finished runs.
 """
 
 from __future__ import annotations
 
+import csv
 import heapq
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.identity import run_key
+from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld import world as mythworld
+from harness.identity import content_hash, plain
+from harness.model_files.location import ModelShape, model_shape
+from harness.objectives.budget import budget, family
 from harness.storage.journal import JournalDamaged, read_journal
-from harness.sweep.packing import plan_packs
 from harness.text import bytes_text
-from harness.types import RunSpec
+from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
+
+# --- memory ---
+
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StepShape:
+    """Sizes of a decoder laid out as Llama's, and of a step: `pairs` rows of `tokens`, `responses` of them predicted.
+
+    `trained` counts the trainable parameters of a lane, `frozen` those that all lanes share. `width` is the bytes of an
+    activation; with `recomputed` the layers keep one vector per token and are computed again in the backward pass.
+    """
+
+    hidden_size: int
+    layers: int
+    intermediate_size: int
+    vocab_size: int
+    pairs: int
+    tokens: int
+    responses: int
+    trained: int
+    frozen: int = 0
+    width: int = FLOAT
+    recomputed: bool = False
+
+
+def shape_of(run: RunSpec) -> ModelShape:
+    """The decoder that a run trains."""
+    if run.world is not None:
+        world, vocab_size = run.world, len(mythtokens.VOCABULARY)
+        return ModelShape(vocab_size, world.hidden_size, world.layers, world.heads, world.intermediate_size)
+    assert run.model is not None
+    return model_shape(run.model)
+
+
+def step_shape(run: RunSpec) -> StepShape:
+    """The sizes of a run's training step at its widest."""
+    model, batch = shape_of(run), budget(run.objective, run.training).batch_size
+    if run.data is None:
+        prompt, response = mythtokens.PROMPT_TOKENS, mythtokens.RESPONSE_TOKENS
+    else:
+        response = run.data.max_response_length or run.data.max_length
+        prompt = min(run.data.max_prompt_length, run.data.max_length)
+    path = run.model if isinstance(run.model, PathModelSpec) else None
+    lora = path.lora if path is not None else None
+    return StepShape(
+        hidden_size=model.hidden_size,
+        layers=model.layers,
+        intermediate_size=model.intermediate_size,
+        vocab_size=model.vocab_size,
+        pairs=batch,
+        tokens=prompt + 2 * response,
+        responses=2 * response,
+        trained=model.parameters if lora is None else adapter_parameters(model, lora),
+        frozen=0 if lora is None else model.parameters,
+        width=2 if path is not None and path.dtype == "bfloat16" else FLOAT,
+        recomputed=path is not None and path.gradient_checkpointing,
+    )
+
+
+def adapter_parameters(model: ModelShape, lora: LoraSpec) -> int:
+    """Parameters of adapters on every linear layer, the most that `lora` can have."""
+    widths = 8 * model.hidden_size + 3 * (model.hidden_size + model.intermediate_size)
+    return model.layers * lora.rank * widths
+
+
+def lane_bytes(step: StepShape) -> int:
+    """Bytes that one more lane adds to the peak of a training step, which is the start of the backward pass."""
+    # Weights, both moments, the gradient and, until it is copied there, autograd's own, in float32.
+    state = 5 * step.trained * FLOAT
+    # What a layer keeps per token: two norms (normalised, scaled) and their inputs 6 d; queries and keys before,
+    # half-turned and after rotation 6 d; values, attended values and their copy 3 d; gate, its activation, up and
+    # product 4 f. The attention kernel keeps no scores.
+    layer = 15 * step.hidden_size + 4 * step.intermediate_size
+    per_token = layer + step.layers * step.hidden_size if step.recomputed else layer * step.layers
+    kept = step.pairs * step.tokens * (per_token + step.tokens)  # the mask: a row of T per token
+    # Logits, their log-softmax, and the gradients of both.
+    head = 4 * step.pairs * step.responses * step.vocab_size
+    return state + step.width * (kept + head)
+
+
+def pack_bytes(step: StepShape, lanes: int) -> int:
+    """Bytes at the peak of a training step of a pack: its lanes and the weights they share."""
+    return step.width * step.frozen + lanes * lane_bytes(step)
+
+
+def lanes_within(step: StepShape, limit: int) -> int:
+    """How many lanes fit in `limit` bytes beside the shared weights, at least 1."""
+    return max((limit - step.width * step.frozen) // lane_bytes(step), 1)
+
+
+# --- bytes on disk, points ---
+
+# Of a run's folder: what every run has; the journal per evaluation point; examples per pair and evaluation point; the
+# ledger per training pair of a corrupted set; samples, in the embedded world and on data; benchmarks per document.
+FIXED_BYTES, CHECKPOINT_BYTES, RECORD_BYTES, LEDGER_BYTES = 7_000, 2_300, 47, 60
+WORLD_SAMPLE_BYTES, SAMPLE_BYTES, DOCUMENT_BYTES = 75, 720, 2_600
+POINTS_PER_CHECKPOINT, FINAL_POINTS = 45, 17  # metric points in a run's journal
+STORED_BYTES = 390  # of a metric point in MLflow's database with all its indices (measured in SQLite)
+
+
+def run_bytes(run: RunSpec, lm_eval: LmEvalSpec | None = None) -> int:
+    """Bytes of a finished run's folder, kept weights included."""
+    evaluation = run.evaluation
+    examples = evaluation.heldout + evaluation.probe + evaluation.ood
+    checkpoints = evaluation.checkpoints * (CHECKPOINT_BYTES + RECORD_BYTES * examples)
+    ledger = LEDGER_BYTES * run.world.pairs if run.world is not None and run.corruption.kind != "none" else 0
+    samples = evaluation.samples * (SAMPLE_BYTES if run.data is not None else WORLD_SAMPLE_BYTES)
+    kept = evaluation.keep in ("final", "best") or (isinstance(run.model, PathModelSpec) and evaluation.keep != "none")
+    weights = FLOAT * step_shape(run).trained if kept else 0
+    return FIXED_BYTES + checkpoints + ledger + samples + weights + DOCUMENT_BYTES * _documents(run, lm_eval)
+
+
+def _documents(run: RunSpec, lm_eval: LmEvalSpec | None) -> int:
+    """Benchmark documents of a run; a task without a limit counts as 1,000, the built-in one as its held-out pairs."""
+    if lm_eval is None:
+        return 0
+    sizes = [run.evaluation.heldout if task == "preference" else 1000 for task in lm_eval.tasks]
+    return sum(min(size, lm_eval.limit or size) for size in sizes)
+
+
+# --- seconds ---
+
+# Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
+PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
+SFT_SECONDS = 3.0  # 200 steps x 96 of the embedded world
+TRAIN_SECONDS = 0.8  # 200 steps x 16 pairs of the embedded world
+MEASURE_SECONDS = 0.4  # checkpoints and final samples of one run of the embedded world
+ROLLOUT_SECONDS = 1e-4  # a response sampled and scored by reference and reward model in the embedded world
+PASS_SECONDS = 1.7e-4  # a pass of training over it
+TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
+WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
+TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
+
+
+def build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str, int]]:
+    """One-core seconds and number of the models to build, by stage; each distinct recipe once."""
+    stages: dict[str, dict[str, float]] = {"pretraining": {}, "reference": {}}
+    for run in runs:
+        if run.world is not None:
+            w, size = run.world, _weights(run) / WORLD_WEIGHTS
+            base = PRETRAIN_SECONDS * w.pretrain_steps * w.pretrain_batch / (450 * 96)
+            tuned = SFT_SECONDS * w.sft_steps * w.sft_batch / (200 * 96)
+            stages["pretraining"].setdefault(mythworld.pretraining_key(w, run.seed), base * size)
+            stages["reference"].setdefault(mythworld.reference_key(w, run.seed), tuned * size)
+        elif run.data is not None and run.model is not None and run.model.sft_steps:
+            data = {name: value for name, value in plain(run.data).items() if name != "path"}
+            key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
+            tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
+            stages["reference"].setdefault(key, tokens / TEXT_TOKENS_PER_SECOND * _weights(run) / TEXT_WEIGHTS)
+    totals = {stage: costs for stage, costs in stages.items() if costs}
+    return {s: math.fsum(c.values()) for s, c in totals.items()}, {s: len(c) for s, c in totals.items()}
+
+
+def run_seconds(run: RunSpec) -> float:
+    """Assumed one-core seconds of one run, training and measuring."""
+    training, knobs = budget(run.objective, run.training), dict(run.objective.hyperparameters)
+    if family(run.objective) == "rl" and run.world is not None:
+        prompts = run.evaluation.heldout + run.evaluation.probe + run.evaluation.ood
+        drawn = training.steps * training.batch_size * knobs.get("samples", 0) + prompts * knobs.get("estimate", 0)
+        passes = knobs.get("epochs", 1) if training.steps else 0
+        seconds = float(drawn * (ROLLOUT_SECONDS + PASS_SECONDS * passes) + MEASURE_SECONDS)
+        return seconds * _weights(run) / WORLD_WEIGHTS
+    pairs = training.steps * training.batch_size
+    if run.data is not None:
+        tokens = (pairs + run.evaluation.checkpoints * run.evaluation.heldout / 3) * 2 * run.data.max_length
+        return tokens / TEXT_TOKENS_PER_SECOND * _weights(run) / TEXT_WEIGHTS
+    return (TRAIN_SECONDS * pairs / (200 * 16) + MEASURE_SECONDS) * _weights(run) / WORLD_WEIGHTS
+
+
+def _weights(run: RunSpec) -> float:
+    """Weights in the matrix products of a model's layers: what the time of a step grows with."""
+    model = shape_of(run)
+    return float(model.layers * model.hidden_size * (8 * model.hidden_size + 3 * model.intermediate_size))
+
+
+def measured_seconds(out: Path) -> float | None:
+    """Median seconds of a run over every `costs.csv` under `out`; None where there is none."""
+    seconds = []
+    for path in sorted(out.glob("*/costs.csv")):
+        with path.open(encoding="utf-8", newline="") as handle:
+            seconds += [float(row["seconds"]) for row in csv.DictReader(handle) if row.get("seconds")]
+    return statistics.median(seconds) if seconds else None
+
+
+def basis(measured: float | None) -> str:
+    """Where the seconds come from, in words."""
+    models = f"models: {PRETRAIN_SECONDS:g} s pretraining, {SFT_SECONDS:g} s reference at the default sizes (assumed)"
+    if measured is not None:
+        return f"run: {measured:.3g} s, the median of earlier runs here; {models}"
+    run = f"run: {TRAIN_SECONDS + MEASURE_SECONDS:g} s at the embedded world's defaults (assumed)"
+    return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens per second (assumed)"
+
+
+# --- the forecast on given machines ---
 
 # Seconds before a worker's first step, by engine: imports, and for Ray and Slurm what starts the process (assumed).
 START_SECONDS = {"inline": 3.0, "process": 4.0, "ray": 6.0, "slurm": 15.0}
-POINTS_A_CHECKPOINT, FINAL_POINTS = 45, 17  # of one run's journal
-ROW_BYTES, RUN_BYTES = 55, 40_000  # of one example at one checkpoint, and of the rest of a run's folder
-STORED_BYTES = 390  # of a metric point in MLflow's database with all its indices (measured in SQLite)
-STEADY = 500.0  # points a second that one MLflow server over PostgreSQL is asked to take
-SAMPLE = 20  # earlier runs that are looked at
+STEADY = 500.0  # points per second that one MLflow server over PostgreSQL can be expected to take
+EARLIER_RUNS = 20  # earlier runs whose files are measured
 
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What to plan for: packs trained at a time, one a GPU (or a part of one), else one a core."""
+    """What to plan for: packs trained at a time, one per GPU (or part of one), else one per core."""
 
     engine: str
     places: int
@@ -50,26 +248,26 @@ def makespan(seconds: Sequence[float], places: int) -> float:
 
 
 def forecast(
-    todo: Sequence[RunSpec],
-    per_run: Sequence[float],
+    runs: Sequence[RunSpec],
+    packs: Sequence[float],
     builds: Mapping[str, tuple[float, int]],
     out: Path,
     machines: Machines,
 ) -> dict[str, Any]:
-    """The forecast of the runs `todo`, whose seconds are `per_run`, after the models `builds`: seconds and count by
-    stage. Plain data: `hours`, `points`, `points_a_second`, `database_bytes`, `bytes`, `packs`, `basis`.
+    """The forecast of `runs` in packs of so many seconds, after the models `builds`: seconds and count by stage.
+
+    Packs are placed as engines place them: the longest first, each where a place is free first. Plain data: `hours`,
+    `points`, `points_a_second`, `database_bytes`, `bytes`, `packs`, `basis`.
     """
-    seconds = dict(zip(map(run_key, todo), per_run, strict=True))
-    packs = [sum(seconds[run_key(run)] for run in pack.runs) for pack in plan_packs(todo, machines.places)]
-    start = START_SECONDS[machines.engine]
+    start, first = START_SECONDS[machines.engine], 0.0
     if machines.engine == "slurm":  # every pack is a process of its own
-        packs, first = [pack + start for pack in packs], 0.0
-    else:
-        first = start if packs else 0.0
+        packs = [pack + start for pack in packs]
+    elif packs:
+        first = start
     stages = [start + total / count * math.ceil(count / machines.places) for total, count in builds.values() if count]
     wall = math.fsum(stages) + first + makespan(sorted(packs, reverse=True), machines.places)
-    points, size, basis = _of_a_run(todo, out)
-    count = len(todo) * points
+    points, size, source = _points_and_bytes(runs, out)
+    count = len(runs) * points
     return {
         "engine": machines.engine,
         "places": machines.places,
@@ -78,38 +276,39 @@ def forecast(
         "points": round(count),
         "points_a_second": round(count / wall, 1) if wall else 0.0,
         "database_bytes": round(count * STORED_BYTES),
-        "bytes": round(len(todo) * size),
-        "basis": basis,
+        "bytes": round(len(runs) * size),
+        "basis": source,
     }
 
 
-def forecast_lines(found: Mapping[str, Any]) -> list[str]:
+def forecast_lines(forecast: Mapping[str, Any]) -> list[str]:
     """The forecast for a reader."""
-    rate = found["points_a_second"]
+    rate = forecast["points_a_second"]
     lines = [
-        f"{found['hours']:.2g} hours for {found['packs']} packs, {found['places']} at a time, on {found['engine']}",
-        f"{bytes_text(found['bytes'])} of files; {found['points']:,} points to MLflow, {rate:g} per second, "
-        f"{bytes_text(found['database_bytes'])} in its database",
-        found["basis"],
+        f"{forecast['hours']:.2g} hours for {forecast['packs']} packs, {forecast['places']} at a time, "
+        f"on {forecast['engine']}",
+        f"{bytes_text(forecast['bytes'])} of files; {forecast['points']:,} points to MLflow, {rate:g} per second, "
+        f"{bytes_text(forecast['database_bytes'])} in its database",
+        forecast["basis"],
     ]
     if rate > STEADY:
         lines.append(f"above the {STEADY:g} points per second that one server can take: they wait, nothing is lost")
     return lines
 
 
-def _of_a_run(todo: Sequence[RunSpec], out: Path) -> tuple[float, float, str]:
+def _points_and_bytes(runs: Sequence[RunSpec], out: Path) -> tuple[float, float, str]:
     """Points and bytes of one run, and where they come from."""
-    earlier = [path.parent for path in sorted(out.glob("*/*/result.json"))[:SAMPLE]]
+    earlier = [path.parent for path in sorted(out.glob("*/*/result.json"))[:EARLIER_RUNS]]
     counts = [points for points in map(_points, earlier) if points]
     if counts:
         sizes = [sum(file.stat().st_size for file in run.iterdir() if file.is_file()) for run in earlier]
         return statistics.mean(counts), statistics.mean(sizes), f"points and bytes: as in {len(counts)} runs here"
-    checks = [run.evaluation for run in todo]
-    points = statistics.mean([e.checkpoints * POINTS_A_CHECKPOINT + FINAL_POINTS for e in checks] or [0])
-    size = statistics.mean(
-        [RUN_BYTES + ROW_BYTES * e.checkpoints * (e.heldout + e.probe + e.ood) for e in checks] or [0]
+    points = [run.evaluation.checkpoints * POINTS_PER_CHECKPOINT + FINAL_POINTS for run in runs]
+    return (
+        statistics.mean(points or [0]),
+        statistics.mean(map(run_bytes, runs)) if runs else 0.0,
+        "points and bytes: assumed",
     )
-    return points, size, "points and bytes: assumed"
 
 
 def _points(run: Path) -> int:

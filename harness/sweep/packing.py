@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.data.mythworld import tokens as mythtokens
 from harness.identity import content_hash, plain, run_key
-from harness.model_files.location import model_shape
 from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
-from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
+from harness.sweep.estimates import lanes_within, step_shape
+from harness.sweep.resources import memory
 from harness.types import InputError, ModelSpec, PathModelSpec, RunSpec
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
@@ -25,7 +23,6 @@ PACK_SIZE = 8
 SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
-PATH_BYTES = 24 * 2**30  # of one training step of a model from a path, all lanes together, the shared base not counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +88,8 @@ def plan_packs(
     for members in groups.values():
         ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
         most = min(size, room(ordered[0]) if room is not None else size)
-        # The embedded world's logits are small; those of a built text model bound packs on a CPU alone.
-        if isinstance(ordered[0].model, PathModelSpec) or (ordered[0].data is not None and size <= PACK_SIZE):
-            most = min(most, lanes_that_fit(ordered[0]))
+        if size <= PACK_SIZE:  # on a CPU; a GPU is bounded by its memory alone
+            most = min(most, lanes_within_logits(ordered[0]))
         count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
@@ -102,28 +98,12 @@ def plan_packs(
     return tuple(PackTask(number, pack) for number, pack in enumerate(packs, start=first))
 
 
-def lanes_that_fit(run: RunSpec) -> int:
-    """How many lanes keep a step within `LOGIT_BYTES` of logits, or `PATH_BYTES` for one from a path; 1 at least."""
-    if run.data is None or run.model is None:
+def lanes_within_logits(run: RunSpec) -> int:
+    """How many lanes of a model built for its data keep a step within `LOGIT_BYTES` of logits, at least 1."""
+    if run.data is None or not isinstance(run.model, ModelSpec):
         return PACK_SIZE
     response = run.data.max_response_length or run.data.max_length
-    if isinstance(run.model, PathModelSpec):
-        return max(PATH_BYTES // _lane_bytes(run, run.model, run.data.max_prompt_length + 2 * response), 1)
     return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
-
-
-def _lane_bytes(run: RunSpec, model: PathModelSpec, width: int) -> int:
-    """About what a lane's step holds beside the shared base: activations of rows of `width` tokens, and its state.
-
-    A layer keeps some ten hidden vectors and three of the MLP a token; with gradient checkpointing one vector, and one
-    layer at a time in full. The state is weights, gradient and two moments in fp32.
-    """
-    shape, size = model_shape(model), 2 if model.dtype == "bfloat16" else 4
-    tokens = budget(run.objective, run.training).batch_size * width
-    layer = tokens * (10 * shape.hidden_size + 3 * shape.intermediate_size) * size
-    kept = layer + shape.layers * tokens * shape.hidden_size * size
-    state = 16 * shape.parameters if model.lora is None else 0
-    return state + (kept if model.gradient_checkpointing else shape.layers * layer)
 
 
 def keys(task: PackTask) -> tuple[str, ...]:
@@ -133,12 +113,11 @@ def keys(task: PackTask) -> tuple[str, ...]:
 
 SHARE = 0.5  # of the machine's memory that training may take, all workers together
 GPU_LANES = 512
-CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """At most `size` lanes a pack, and so many that a step stays within `bytes` a worker (0: not bounded)."""
+    """At most `size` lanes per pack, and no more than keep a training step within `bytes` of memory."""
 
     size: int
     bytes: int
@@ -146,39 +125,18 @@ class Packing:
 
     def room(self, run: RunSpec) -> int:
         """Lanes that a pack of runs like this one may have."""
-        shape = shape_of(run)
-        return self.size if shape is None or not self.bytes else min(self.size, lanes_within(shape, self.bytes))
+        return min(self.size, lanes_within(step_shape(run), self.bytes))
 
 
-def shape_of(run: RunSpec) -> Shape | None:
-    """The sizes of a run's training step at its widest; None for a model whose sizes are not in the spec."""
-    batch = budget(run.objective, run.training).batch_size
-    if run.world is not None:
-        answers = 2 * mythtokens.RESPONSE_TOKENS
-        return _shape(run.world, len(mythtokens.VOCABULARY), batch, mythtokens.PROMPT_TOKENS + answers, answers)
-    if run.data is not None and isinstance(run.model, ModelSpec):
-        response = run.data.max_response_length or run.data.max_length
-        width = min(run.data.max_prompt_length, run.data.max_length) + 2 * response
-        return _shape(run.model, run.model.vocab_size, batch, width, 2 * response)
-    return None
-
-
-def _shape(model: Any, vocab_size: int, pairs: int, tokens: int, responses: int) -> Shape:
-    sizes = (model.hidden_size, model.layers, model.intermediate_size)
-    return Shape(*sizes, vocab_size, pairs, tokens, responses, parameters(vocab_size, *sizes))
-
-
-def settle(folder: Path, runs: Sequence[RunSpec], workers: int, gpu_bytes: int = 0) -> Packing:
+def settle(folder: Path, workers: int, gpu_bytes: int = 0) -> Packing:
     """The packing that the plan in `folder` states, or a new one. `gpu_bytes`: free memory of a GPU that trains."""
     stated = _stated(folder)
     if stated is not None:
         return stated
     if gpu_bytes:
         return Packing(GPU_LANES, int(gpu_bytes * SHARE), "as many runs as fit into GPU memory")
-    room = int(memory() * SHARE) // max(workers, 1)
-    packing = Packing(PACK_SIZE, room, f"{PACK_SIZE} runs on a CPU, fewer if memory is short")
-    widest = max((lane_bytes(shape) for run in runs if (shape := shape_of(run))), default=0)
-    return packing if widest else Packing(PACK_SIZE, 0, f"{packing.basis}; the model's sizes are not in the spec")
+    limit = int(memory() * SHARE) // max(workers, 1)
+    return Packing(PACK_SIZE, limit, f"{PACK_SIZE} runs on a CPU, fewer if memory is short")
 
 
 def _stated(folder: Path) -> Packing | None:
@@ -187,17 +145,10 @@ def _stated(folder: Path) -> Packing | None:
     try:
         found: Mapping[str, Any] = read_plan_file(folder)["packing"]
         return Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]))
-    except (InputError, KeyError, TypeError, ValueError):  # damaged, or older than packings: the plan is written anew
+    except (InputError, KeyError, TypeError, ValueError):  # damaged: the plan is written anew
         return None
 
 
 def as_plan(packing: Packing) -> dict[str, Any]:
     """What the plan holds of it."""
     return asdict(packing)
-
-
-def memory() -> int:
-    """Bytes of memory that this machine, or the container that this process is in, has in all."""
-    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 * 2**30
-    limit = CGROUP.read_text().strip() if CGROUP.exists() else "max"
-    return physical if limit == "max" else min(physical, int(limit))

@@ -5,46 +5,49 @@ Imports no torch: a plan is there in a second, on any machine.
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.config.load import SweepSpec
-from harness.data.mythworld import world as mythworld
-from harness.data.splits import data_notes
-from harness.identity import content_hash, plain, run_key, without_later
-from harness.model_files.location import model_shape
-from harness.objectives.budget import budget, family
+from harness.data.splits import Reading, data_facts
+from harness.identity import plain, run_key
+from harness.objectives.budget import family
 from harness.run_names import readable_names
 from harness.sweep.detectable import detectable, detectable_lines
-from harness.sweep.estimates import Machines, forecast, forecast_lines
+from harness.sweep.estimates import (
+    Machines,
+    basis,
+    build_seconds,
+    forecast,
+    forecast_lines,
+    measured_seconds,
+    run_seconds,
+)
 from harness.sweep.evaluate import check_asked
+from harness.sweep.packing import plan_packs
 from harness.text import duration
-from harness.types import RunSpec
+from harness.types import PathModelSpec, RunSpec
 
-# Assumed seconds on one free core for the default settings; work in proportion to steps x batch (x tokens).
-PRETRAIN_SECONDS = 7.0  # 450 steps x 96 of the embedded world
-SFT_SECONDS = 3.0  # 200 steps x 96 of the embedded world
-TRAIN_SECONDS = 0.8  # 200 steps x 16 pairs of the embedded world
-MEASURE_SECONDS = 0.4  # checkpoints and final samples of one run of the embedded world
-ROLLOUT_SECONDS = 1e-4  # a response sampled and scored by reference and reward model in the embedded world
-PASS_SECONDS = 1.7e-4  # a pass of training over it
-TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
-WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
-TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
+SHOWN = 240  # characters of each text of the first pair
+SIDES = ("chosen", "rejected")
 OUTCOMES = ("done", "diverged")  # failed and stopped runs are made again
 
 
-def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> dict[str, Any]:
+def describe(
+    sweep: SweepSpec,
+    out: Path,
+    machines: Machines | None = None,
+    reading: Callable[[PathModelSpec], Reading] | None = None,
+) -> dict[str, Any]:
     """The plan of `sweep` under the folder `out`, as plain data: what `harness plan --json` prints.
 
     `seconds` holds one-core seconds per stage of what is still to do; `cost_basis` says whether the seconds of a run
     are assumed or measured (the median of earlier `costs.csv` under `out`). `cores` divides them into `wall_seconds`.
-    `forecast` is there where `machines` are given (`sweep/forecast.py`).
+    `forecast` is there where `machines` are given (`sweep/estimates.py`). `reading` opens a model's tokenizer.
     """
     check_asked(sweep)
     folder = out / sweep.name
@@ -53,16 +56,21 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
     done = finished(folder, keys)
     todo = [run for run, key in zip(sweep.runs, keys, strict=True) if key not in done]
     measured = measured_seconds(out)
-    seconds, models = _build_seconds(todo)
-    per_run = [_run_seconds(run) for run in todo]
+    seconds, models = build_seconds(todo)
+    per_run = [run_seconds(run) for run in todo]
     sampling = any(family(run.objective) == "rl" for run in todo)
     if sampling:  # runs of very different cost: the median of others says little
         measured = None
     built = {stage: (total, models[stage]) for stage, total in seconds.items()}
     scale = measured / statistics.median(per_run) if measured is not None and per_run else 1.0
-    ahead = forecast(todo, [scale * run for run in per_run], built, out, machines) if machines is not None else None
+    ahead = None
+    if machines is not None:
+        cost = dict(zip(map(run_key, todo), per_run, strict=True))
+        packs = [scale * sum(cost[run_key(run)] for run in pack.runs) for pack in plan_packs(todo, machines.places)]
+        ahead = forecast(todo, packs, built, out, machines)
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
+    notes, first_pair = data_facts(sweep.runs, reading)
     return {
         "name": sweep.name,
         "question": sweep.question,
@@ -76,7 +84,7 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
         "wall_seconds": round(math.fsum(seconds.values()) / cores, 1),
         "cores": cores,
-        "cost_basis": _basis(measured),
+        "cost_basis": basis(measured),
         **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
@@ -85,7 +93,8 @@ def describe(sweep: SweepSpec, out: Path, machines: Machines | None = None) -> d
         "run_keys": keys,
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
-        "notes": [*sweep.notes, *data_notes(sweep.runs)],
+        "notes": [*sweep.notes, *notes],
+        **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
     }
 
 
@@ -112,15 +121,6 @@ def finished(folder: Path, keys: Sequence[str]) -> set[str]:
     return {result["run_key"] for result in results if result and result["status"] in OUTCOMES} & set(keys)
 
 
-def measured_seconds(out: Path) -> float | None:
-    """Median seconds of a run over every `costs.csv` under `out`; None where there is none."""
-    seconds = []
-    for path in sorted(out.glob("*/costs.csv")):
-        with path.open(encoding="utf-8", newline="") as handle:
-            seconds += [float(row["seconds"]) for row in csv.DictReader(handle) if row.get("seconds")]
-    return statistics.median(seconds) if seconds else None
-
-
 def render(plan: Mapping[str, Any]) -> str:
     """The plan as plain text, one fact a line."""
     rows = [
@@ -139,8 +139,19 @@ def render(plan: Mapping[str, Any]) -> str:
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),
+        *(("pair" if i == 0 else "", text) for i, text in enumerate(_pair_lines(plan.get("first_pair")))),
     ]
     return "\n".join(f"{head:<10}{text}" for head, text in rows if text)
+
+
+def _pair_lines(pair: Mapping[str, Any] | None) -> list[str]:
+    """The first pair, a line for each text; of long ones the part where prompt and answer meet."""
+    if pair is None:
+        return []
+    end = f"... {pair['prompt'][-SHOWN:]}" if len(pair["prompt"]) > SHOWN else pair["prompt"]
+    sides = ((side, f"{pair[side][:SHOWN]} ..." if len(pair[side]) > SHOWN else pair[side]) for side in SIDES)
+    texts = [("prompt", end), *sides]
+    return [f"row {pair['row']}, {pair['how']}", *(f"{name:<9}{text!r}" for name, text in texts)]
 
 
 def _ahead(plan: Mapping[str, Any]) -> list[str]:
@@ -161,55 +172,6 @@ def _settings(run: RunSpec) -> Iterable[tuple[str, Any]]:
             yield f"{section}.{name}", value
     yield "seed", run.seed
     yield "replica", run.replica
-
-
-def _build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str, int]]:
-    """One-core seconds and number of the models to build, by stage; each distinct recipe once."""
-    stages: dict[str, dict[str, float]] = {"pretraining": {}, "reference": {}}
-    for run in runs:
-        if run.world is not None:
-            w, size = run.world, _size(run) / WORLD_WEIGHTS
-            base = PRETRAIN_SECONDS * w.pretrain_steps * w.pretrain_batch / (450 * 96)
-            tuned = SFT_SECONDS * w.sft_steps * w.sft_batch / (200 * 96)
-            stages["pretraining"].setdefault(mythworld.pretraining_key(w, run.seed), base * size)
-            stages["reference"].setdefault(mythworld.reference_key(w, run.seed), tuned * size)
-        elif run.data is not None and run.model is not None and run.model.sft_steps:
-            data = {name: value for name, value in without_later("data", plain(run.data)).items() if name != "path"}
-            key = content_hash({"data": data, "model": plain(run.model), "seed": run.seed})
-            tokens = run.model.sft_steps * run.model.sft_batch * run.data.max_length
-            stages["reference"].setdefault(key, tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS)
-    found = {stage: costs for stage, costs in stages.items() if costs}
-    return {s: math.fsum(c.values()) for s, c in found.items()}, {s: len(c) for s, c in found.items()}
-
-
-def _run_seconds(run: RunSpec) -> float:
-    """Assumed one-core seconds of one run, training and measuring."""
-    training, own = budget(run.objective, run.training), dict(run.objective.hyperparameters)
-    if family(run.objective) == "rl" and run.world is not None:
-        asked = run.evaluation.heldout + run.evaluation.probe + run.evaluation.ood
-        drawn = training.steps * training.batch_size * own.get("samples", 0) + asked * own.get("estimate", 0)
-        passes = own.get("epochs", 1) if training.steps else 0
-        return float(drawn * (ROLLOUT_SECONDS + PASS_SECONDS * passes) + MEASURE_SECONDS) * _size(run) / WORLD_WEIGHTS
-    pairs = training.steps * training.batch_size
-    if run.data is not None:
-        tokens = (pairs + run.evaluation.checkpoints * run.evaluation.heldout / 3) * 2 * run.data.max_length
-        return tokens / TEXT_TOKENS_PER_SECOND * _size(run) / TEXT_WEIGHTS
-    return (TRAIN_SECONDS * pairs / (200 * 16) + MEASURE_SECONDS) * _size(run) / WORLD_WEIGHTS
-
-
-def _size(run: RunSpec) -> float:
-    """Weights in the matrix products of a model's layers: what the time of a step grows with."""
-    assert run.world is not None or run.model is not None
-    model = run.world or model_shape(run.model)  # type: ignore[arg-type]  # one of the two is set
-    return float(model.layers * model.hidden_size * (8 * model.hidden_size + 3 * model.intermediate_size))
-
-
-def _basis(measured: float | None) -> str:
-    models = f"models: {PRETRAIN_SECONDS:g} s pretraining, {SFT_SECONDS:g} s reference at the default sizes (assumed)"
-    if measured is not None:
-        return f"run: {measured:.3g} s, the median of earlier runs here; {models}"
-    run = f"run: {TRAIN_SECONDS + MEASURE_SECONDS:g} s at the embedded world's defaults (assumed)"
-    return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens per second (assumed)"
 
 
 def _named(keys: Sequence[str], names: Sequence[str], index: int) -> str:

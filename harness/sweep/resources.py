@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.config.load import BYTES_PER_RUN, SweepSpec
+from harness.config.load import SweepSpec
 from harness.storage.atomic import is_full
-from harness.types import InputError, NoRoom
+from harness.sweep.estimates import run_bytes
+from harness.text import bytes_text
+from harness.types import InputError, NoRoom, RunSpec
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 @contextmanager
@@ -28,12 +32,13 @@ def room_in(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def enough_room(folder: Path, runs: int) -> None:
+def check_free_space(folder: Path, runs: Sequence[RunSpec]) -> None:
     """Raises InputError where the disk has less room than the runs left would take, and a fifth."""
-    need, free = int(1.2 * runs * BYTES_PER_RUN), shutil.disk_usage(folder).free
+    need, free = int(1.2 * sum(map(run_bytes, runs))), shutil.disk_usage(folder).free
     if free < need:
         raise InputError(
-            f"{folder}: {runs} runs need about {need} bytes, {free} are free; make room, or choose another --out"
+            f"{folder}: {len(runs)} runs need about {bytes_text(need)}, {bytes_text(free)} are free; make room, or "
+            "choose another --out"
         )
 
 
@@ -66,3 +71,10 @@ def _has_gpu() -> bool:
     import torch
 
     return torch.cuda.is_available()
+
+
+def memory() -> int:
+    """Bytes of memory that this machine, or the container that this process is in, has in all."""
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 8 * 2**30
+    limit = CGROUP.read_text().strip() if CGROUP.exists() else "max"
+    return physical if limit == "max" else min(physical, int(limit))

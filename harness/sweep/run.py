@@ -23,7 +23,7 @@ from harness.sweep.evaluate import check_asked, evaluate_folder
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.plan import finished
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import enough_room, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.types import PathModelSpec, RunSpec
 
@@ -54,10 +54,10 @@ def run_sweep(
         if workers is None and means.engine in CLUSTERS:
             workers = slots(means.engine, means.cluster)
         count = worker_count(sweep, workers)
-        write_plan(folder, sweep, names, settle(folder, sweep.runs, count, gpu_memory(sweep.runs[0].device)))
+        write_plan(folder, sweep, names, settle(folder, count, gpu_memory(sweep.runs[0].device)))
         check_data(sweep.runs, folder, voice.progress)
         left = _left(sweep, out, folder)
-        enough_room(folder, len(left))
+        check_free_space(folder, left)
         voice.progress(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers"
         )

@@ -125,7 +125,7 @@ def _train(
     profile: Profile,
 ) -> list[str]:
     """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
-    packing = settle(folder, left, drain.workers)
+    packing = settle(folder, drain.workers)
     first, then = ([run for run in left if (run.reward_model is None) is now] for now in (True, False))
     independent = _packs(first, folder, drain.workers, 0, packing)
     dependent = _packs(then, folder, drain.workers, len(independent), packing)

@@ -1,8 +1,8 @@
 """The trainer: a generator of records. It logs nothing, saves nothing and calls nobody back.
 
-All lanes step together, each by its own count of steps. The gradient taken is that of the sum of the lanes' losses, so
-lane k's row is the gradient of its own loss; clipping, schedule, Adam and the finite check act row by row, and a lane
-never sees its neighbours. So a lane may leave, and another may take its place, and the rest do not notice.
+All lanes step together, each with its own step count. The gradient is that of the sum of the lanes' losses, so row k is
+the gradient of lane k's loss; clipping, schedule, Adam and the finite check act row by row, and no lane sees another.
+So a lane may leave without effect on the rest.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class Training:
     adam: AdamState
     live: LaneModel | None  # the frozen reference, for objectives that need more of it than the stored table
     diverged_at: Tensor  # (K, 1), -1 while finite
-    own: list[int]  # updates done, by lane
-    told: list[int]  # the step of the newest records, by lane; -1: none yet
+    steps_done: list[int]  # by lane
+    recorded: list[int]  # the step of the newest records, by lane; -1: none yet
     build: Build = build_lanes
     spans: Spans = field(default_factory=Spans)
     timetable: Timetable | None = None  # made by the first update, so that going on costs nothing
     updates: int = 0  # done since the timetable was made
     left: dict[str, LaneState] = field(default_factory=dict)  # lanes that are not in `pack` any more, by run key
-    order: tuple[Lane, ...] = ()  # every lane that ever was in it
+    all_lanes: tuple[Lane, ...] = ()  # also those that left
 
     @property
     def alive(self) -> Tensor:
@@ -74,11 +74,11 @@ class Training:
     @property
     def step(self) -> int:
         """Updates done by the lane that has the most before it."""
-        return min(self.own)
+        return min(self.steps_done)
 
     def step_of(self, lane: int) -> int:
         """Updates that the lane has done."""
-        return self.own[lane]
+        return self.steps_done[lane]
 
     @property
     def steps(self) -> int:
@@ -115,65 +115,74 @@ def start(
     if any(group.needs & LIVE for group in groups):
         live = build(skeleton(pack.architecture), starts, device)
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
-    own = [0 if state is None else state.step for state in kept]
-    told = [-1] * len(own)
-    run = Training(pack, model, groups, adam_state(model.flat), live, finite, own, told, build, order=pack.lanes)
+    done = [0 if state is None else state.step for state in kept]
+    adam = adam_state(model.flat)
+    run = Training(pack, model, groups, adam, live, finite, done, [-1] * len(done), build, all_lanes=pack.lanes)
     for lane, state in enumerate(kept):
         if state is not None:
             restore(run, lane, state)
     return run
 
 
-def refill(run: Training, keep: Sequence[int], joining: Sequence[Lane] = ()) -> None:
-    """Let all lanes but `keep` leave, their states in `run.left`, and `joining` begin in their places, in `run` itself.
+def state_of(run: Training, key: str) -> LaneState:
+    """The state of the run `key`, in the pack or left. Raises KeyError where it never was in the pack."""
+    lanes = {lane.key: number for number, lane in enumerate(run.pack.lanes)}
+    return run.left[key] if key in run.left else lane_state(run, lanes[key])
 
-    What a lane computes does not depend on who left or joined (bit for bit in `strict` on a CPU). The rows of those
-    that join must be in the pack's corpus.
+
+def keep_lanes(run: Training, keep: Sequence[int]) -> None:
+    """Let all lanes but `keep` leave `run` itself; their states go to `run.left`.
+
+    What a lane computes does not depend on who left (bit for bit in `strict` on a CPU).
     """
-    states: dict[int, LaneState] = {lane: lane_state(run, lane) for lane in range(len(run.own))}
-    gone = {run.pack.lanes[lane].key: state for lane, state in states.items() if lane not in keep}
-    lanes = (*(run.pack.lanes[lane] for lane in keep), *joining)
-    told = [*(run.told[lane] for lane in keep), *(-1 for _ in joining)]
-    _replace(run, lanes, [*(states[lane] for lane in keep), *(None for _ in joining)], told)
+    states = [lane_state(run, lane) for lane in range(len(run.steps_done))]
+    gone = {run.pack.lanes[lane].key: state for lane, state in enumerate(states) if lane not in keep}
+    _replace(
+        run,
+        [run.pack.lanes[lane] for lane in keep],
+        [states[lane] for lane in keep],
+        [run.recorded[lane] for lane in keep],
+    )
     run.left |= gone
-    run.order += tuple(joining)
 
 
 def _reassemble(run: Training) -> None:
     """Bring back the lanes that left, as they were then: the pack is whole, in its first order."""
-    own = {lane.key: lane_state(run, number) for number, lane in enumerate(run.pack.lanes)}
-    states, run.left = run.left | own, {}
-    _replace(run, run.order, [states[lane.key] for lane in run.order], [run.steps] * len(run.order))
+    present = {lane.key: lane_state(run, number) for number, lane in enumerate(run.pack.lanes)}
+    states, run.left = run.left | present, {}
+    _replace(run, run.all_lanes, [states[lane.key] for lane in run.all_lanes], [run.steps] * len(run.all_lanes))
 
 
-def _replace(run: Training, lanes: Sequence[Lane], states: Sequence[LaneState | None], told: list[int]) -> None:
+def _replace(run: Training, lanes: Sequence[Lane], states: Sequence[LaneState | None], recorded: list[int]) -> None:
     """Make `run` the training of other lanes. Between two steps no activations are held: there is room for both."""
     fresh = start(replace(run.pack, lanes=tuple(lanes)), run.model.flat.device, states, run.build)
-    fresh.told, fresh.spans, fresh.left, fresh.order = told, run.spans, run.left, run.order
+    fresh.recorded, fresh.spans, fresh.left, fresh.all_lanes = recorded, run.spans, run.left, run.all_lanes
     for part in fields(Training):
         setattr(run, part.name, getattr(fresh, part.name))
 
 
-def timetable(pack: Pack, own: Sequence[int], device: torch.device) -> Timetable:
-    """What the updates of a pack read whose lanes have done `own` updates, up to the last one of any lane."""
+def timetable(pack: Pack, steps_done: Sequence[int], device: torch.device) -> Timetable:
+    """What the updates of a pack read whose lanes have done `steps_done` updates, up to the last one of any lane."""
     settings = pack.lanes[0].training
-    numbers = [[min(done + t, settings.steps - 1) for done in own] for t in range(settings.steps - min(own))]
-    rows = torch.tensor(numbers).reshape(-1, len(own))  # (T, K)
+    numbers = [
+        [min(done + t, settings.steps - 1) for done in steps_done] for t in range(settings.steps - min(steps_done))
+    ]
+    rows = torch.tensor(numbers).reshape(-1, len(pack.lanes))  # (T, K)
 
-    def own_rows(tables: Sequence[Tensor]) -> Tensor:
+    def by_step(tables: Sequence[Tensor]) -> Tensor:
         return torch.stack([table[rows[:, lane]] for lane, table in enumerate(tables)], 1).to(device)
 
     def column(value: Callable[[int, Lane], float]) -> Tensor:
         values = [[[value(n, lane)] for n, lane in zip(row, pack.lanes, strict=True)] for row in numbers]
-        return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, len(own), 1)
+        return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, len(pack.lanes), 1)
 
-    batches = own_rows([lane.batches for lane in pack.lanes])
+    batches = by_step([lane.batches for lane in pack.lanes])
     space: list[Room | None] = [None] * len(numbers)
     if settings.mode == "fast":
         space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
     return Timetable(
         batches,
-        own_rows([lane.flipped for lane in pack.lanes]),
+        by_step([lane.flipped for lane in pack.lanes]),
         rows[..., None].to(device),
         column(lambda step, lane: learning_rate(step, lane.training)),
         column(lambda step, lane: bias_corrections(step + 1, lane.training)[0]),
@@ -195,44 +204,47 @@ def train(run: Training, until: int | None = None) -> Iterator[Record]:
     """
     gradient: Tensor | None = None  # one buffer for all steps: memory of this size comes from the system anew
     while until is None or run.step < until:
-        due = [own in run.pack.checkpoints and told < own for own, told in zip(run.own, run.told, strict=True)]
+        due = [
+            done in run.pack.checkpoints and recorded < done
+            for done, recorded in zip(run.steps_done, run.recorded, strict=True)
+        ]
         if any(due):
             with run.spans("evaluation"):
-                found = _records(run, due)
-            yield from found
-        on = [lane for lane, own in enumerate(run.own) if own < run.steps]
+                records = _records(run, due)
+            yield from records
+        on = [lane for lane, done in enumerate(run.steps_done) if done < run.steps]
         if not on:
             if run.left:
                 _reassemble(run)
             return
-        if len(on) < len(run.own):
-            refill(run, on)
+        if len(on) < len(run.steps_done):
+            keep_lanes(run, on)
             gradient = None
         gradient = _update(run, torch.zeros_like(run.model.flat) if gradient is None else gradient)
 
 
 def _records(run: Training, due: Sequence[bool]) -> list[Record]:
     """The records of the lanes that are `due`; of one that diverged those of its later checkpoints too."""
-    found: dict[str, list[Record]] = {}
-    for record in evaluate(run.pack, run.model, run.live, run.groups, max(run.own)):
-        found.setdefault(record.run_key, []).append(record)
-    told: list[Record] = []
+    measured: dict[str, list[Record]] = {}
+    for record in evaluate(run.pack, run.model, run.live, run.groups, max(run.steps_done)):
+        measured.setdefault(record.run_key, []).append(record)
+    records: list[Record] = []
     broken = (~run.alive[:, 0]).tolist()
     for number, lane in enumerate(run.pack.lanes):
         if not due[number]:
             continue
-        own = run.own[number]
-        steps = [step for step in run.pack.checkpoints if step == own or (step > own and broken[number])]
-        told += [replace(record, step=step) for step in steps for record in found.get(lane.key, [])]
-        run.told[number] = own
+        done = run.steps_done[number]
+        steps = [step for step in run.pack.checkpoints if step == done or (step > done and broken[number])]
+        records += [replace(record, step=step) for step in steps for record in measured.get(lane.key, [])]
+        run.recorded[number] = done
         if broken[number]:
-            run.own[number] = run.told[number] = run.steps
-    return told
+            run.steps_done[number] = run.recorded[number] = run.steps
+    return records
 
 
 def _update(run: Training, gradient: Tensor) -> Tensor:
     """One update of every lane; returns the buffer of the gradient."""
-    table = run.timetable = run.timetable or timetable(run.pack, run.own, run.model.flat.device)
+    table = run.timetable = run.timetable or timetable(run.pack, run.steps_done, run.model.flat.device)
     model, spans, now = run.model, run.spans, run.updates
     settings = run.pack.lanes[0].training
     head = model.model.get_output_embeddings() if spans.on else None
@@ -257,7 +269,7 @@ def _update(run: Training, gradient: Tensor) -> Tensor:
             alive=run.alive,
         )
     run.updates += 1
-    run.own = [own + 1 for own in run.own]
+    run.steps_done = [done + 1 for done in run.steps_done]
     return gradient
 
 

@@ -1,10 +1,10 @@
-"""The state of one lane: what must be kept of a run so that it goes on, alone or in any other pack, bit for bit."""
+"""The state of one lane: all that a run needs to continue, alone or in any other pack, bit for bit."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,9 +12,6 @@ from torch import Tensor
 from harness.models.lane_model import LaneModel
 from harness.models.pack import Lane, LaneGroup, Pack
 from harness.training.optim import AdamState
-
-if TYPE_CHECKING:
-    from harness.training.loop import Training
 
 OBJECTIVE = "objective."  # prefix of objective state among a lane's tensors
 TRAINER = "trainer."  # of what its trainer carries beside
@@ -40,7 +37,7 @@ class LaneState:
 
     `weights`, `mean`, `square` `(P,)`: trainable parameters and Adam's moments. `objective`: what the objective
     carries, `(1,)` a run or `(n,)` a pair, in the order of `own_rows`, so that it holds in any corpus. `trainer`: what
-    a trainer other than that of given pairs carries beside (`rlhf/state.py`).
+    a trainer other than that of given pairs carries beside (`rlhf/lanes.py`).
     """
 
     step: int
@@ -100,27 +97,23 @@ def lane_state(run: Live, lane: int) -> LaneState:
         mean=row(run.adam.mean),
         square=row(run.adam.square),
         objective={
-            name: value[position, _kept(group, name, run.pack.lanes[lane], value.device)].cpu()
+            name: value[position, _entries(group, name, run.pack.lanes[lane], value.device)].cpu()
             for name, value in group.state.items()
         },
     )
 
 
-def state_of(run: Training, key: str) -> LaneState:
-    """The state of the run `key`, which may have left. Raises KeyError where it never was in the pack."""
-    lanes = {lane.key: number for number, lane in enumerate(run.pack.lanes)}
-    return run.left[key] if key in run.left else lane_state(run, lanes[key])
-
-
 def restore(run: Live, lane: int, state: LaneState) -> None:
-    """Put a state in the place of one lane's moments, objective state and divergence; its weights are there already."""
+    """Restore one lane's moments, objective state and divergence from a state; its weights are already in place."""
     size = len(state.weights)
     run.adam.mean[lane, :size] = state.mean.to(run.adam.mean.device)
     run.adam.square[lane, :size] = state.square.to(run.adam.square.device)
     run.diverged_at[lane] = state.diverged_at
     group, position = _group_of(run.groups, lane)
     for name, value in group.state.items():
-        value[position, _kept(group, name, run.pack.lanes[lane], value.device)] = state.objective[name].to(value.device)
+        value[position, _entries(group, name, run.pack.lanes[lane], value.device)] = state.objective[name].to(
+            value.device
+        )
 
 
 def _group_of(groups: tuple[LaneGroup, ...], lane: int) -> tuple[LaneGroup, int]:
@@ -129,8 +122,8 @@ def _group_of(groups: tuple[LaneGroup, ...], lane: int) -> tuple[LaneGroup, int]
     return group, group.lanes.index(lane)
 
 
-def _kept(group: LaneGroup, name: str, lane: Lane, device: torch.device) -> Tensor:
-    """Which entries of an objective's state belong to the lane: those of its rows, or the one of the run."""
+def _entries(group: LaneGroup, name: str, lane: Lane, device: torch.device) -> Tensor:
+    """Indices of the lane's entries in an objective's state: those of its rows, or the run's only one."""
     if group.row.state[name].scope == "pair":
         return own_rows(lane).to(device)
     return torch.zeros(1, dtype=torch.int64, device=device)

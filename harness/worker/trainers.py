@@ -19,10 +19,10 @@ from harness.objectives.budget import budget, family, learns_from_model
 from harness.rlhf import best_of_n as choose
 from harness.rlhf import loop as rl
 from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
+from harness.rlhf.lanes import lane_state as rl_lane_state
 from harness.rlhf.lanes import start as start_rl
-from harness.rlhf.state import lane_state as rl_lane_state
-from harness.training.loop import Training, start, train
-from harness.training.state import LaneState, state_of
+from harness.training.loop import Training, start, state_of, train
+from harness.training.state import LaneState
 from harness.types import Record, RunSpec
 from harness.worker.reward_models import Reward, load_reward
 from harness.worker.samples import Answers

@@ -1,7 +1,7 @@
 """Memory a lane, predicted and measured: `python -m tests.benchmarks.bench_memory [--size M] [--lanes 8 16]`.
 
 Measured is how much the peak resident memory of a process grows from one pack size to the next, each in a process of
-its own, three steps long. Exits 1 where the prediction of `harness/sweep/memory.py` is off by more than 20 %.
+its own, three steps long. Exits 1 where the prediction of `harness/sweep/estimates.py` is off by more than 20 %.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def peak(size: str, lanes: int, mode: str) -> tuple[int, int]:
     from harness.models.logps import build_corpus
     from harness.models.pack import Lane, Pack
     from harness.objectives.registry import resolve
-    from harness.sweep.memory import Shape, lane_bytes
+    from harness.sweep.estimates import StepShape, lane_bytes
     from harness.training.loop import start, train
     from harness.worker.protocol import keep_freed_memory
     from tests.benchmarks.cases import case
@@ -37,7 +37,7 @@ def peak(size: str, lanes: int, mode: str) -> tuple[int, int]:
     lane = Lane("x", resolve("dpo", {"beta": 0.1}), made.settings, made.weights, batches, torch.zeros_like(batches) > 0)
     list(train(start(Pack(made.architecture, corpus, (lane,) * lanes), torch.device("cpu"))))
     a = made.architecture
-    shape = Shape(
+    shape = StepShape(
         a.hidden_size, a.layers, a.intermediate_size, a.vocab_size,
         made.settings.batch_size, rows.ids.shape[1], rows.target.shape[1], len(made.weights),
     )  # fmt: skip

@@ -398,6 +398,14 @@ def test_answers_of_one_grade_are_not_set_against_each_other(tmp_path: Path) -> 
     assert len(table(tmp_path, [ranks(1, 1.5, 1.5, 1)], pairs="adjacent").pairs) == 1
 
 
+def test_one_pair_of_no_use_costs_a_row_no_other(tmp_path: Path) -> None:
+    row = ranks(1, 2, 3)
+    row["answers"][1]["answer"] = "r3"
+    read = table(tmp_path, [row], pairs="all")
+    assert [(p.chosen, p.rejected) for p in read.pairs] == [(" r1", " r3"), (" r1", " r3")]
+    assert told(read)["identical"] == (1, (1,))
+
+
 def test_the_cap_counts_pairs_of_a_prompt_over_rows(tmp_path: Path) -> None:
     rows = [{"prompt": ASK, "chosen": f"{YES}{i}", "rejected": NO} for i in range(5)]
     read = table(tmp_path, [*rows, {**rows[0], "prompt": "Who?"}], pairs_per_prompt=2)

@@ -275,6 +275,12 @@ def test_file_without_a_usable_pair(tmp_path: Path) -> None:
     assert "1: an empty prompt or response, first DIR/prefs.jsonl:2: prompt: empty); expected prompt, chosen" in problem
 
 
+def test_an_object_over_several_lines_says_what_a_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps({"data": [GOOD]}, indent=2))
+    with pytest.raises(InputError, match=r"p\.json:1: not JSON .*; expected one JSON object a line, or one array of"):
+        read_pairs(DataSpec(path=str(tmp_path / "p.json")))
+
+
 def test_missing_columns_name_what_is_there_and_what_is_needed(tmp_path: Path) -> None:
     (problem,) = refused(tmp_path, [{"prompt": "x", "completion": "y", "label": True}], format="pairs")
     assert problem.startswith("DIR/prefs.jsonl: columns chosen, rejected missing; found completion, label, prompt; ")

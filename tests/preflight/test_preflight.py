@@ -16,15 +16,16 @@ import yaml
 from harness.cli import run as command
 from harness.config.load import load_sweep
 from harness.data.rows import TokenisedPair
-from harness.model_files.location import ModelShape
 from harness.objectives import OBJECTIVES
-from harness.preflight import estimate as costs
 from harness.preflight.evidence import gather
 from harness.preflight.labels import contradictions, duplicates, swapped_columns
-from harness.preflight.reference import assumption, closed_forms, differing, loss_rounding, policy_is_reference
+from harness.preflight.reference import assumption, differing, policy_is_reference
 from harness.preflight.registry import CHECKS, run_checks
 from harness.preflight.row import Evidence, Finding, Reference
+from harness.preflight.step_zero import closed_forms, loss_rounding
 from harness.preflight.tokens import dropped_rows, end_of_sequence, few_pairs, truncation
+from harness.sweep.estimates import DOCUMENT_BYTES, lane_bytes, run_bytes, step_shape
+from harness.sweep.preflight import estimate, limits
 from harness.types import DataSpec, LmEvalSpec, ModelSpec, ObjectiveSpec, PairLogps, RunSpec
 
 WORDS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu")
@@ -287,30 +288,28 @@ def test_the_tolerance_follows_what_a_loss_makes_of_rounding(name: str, slope: f
 
 
 def test_estimates_follow_from_shapes() -> None:
-    shape = ModelShape(vocab_size=100, hidden_size=8, layers=2, heads=2, intermediate_size=16)
-    assert costs.parameters(shape) == 100 * 8 + 2 * 8 * (4 * 8 + 3 * 16)
-    data, model = DataSpec("p"), ModelSpec(vocab_size=300, hidden_size=16, layers=1, intermediate_size=32)
     from harness.types import CorruptionSpec, EvaluationSpec, TrainingSpec
 
+    data, model = DataSpec("p"), ModelSpec(vocab_size=300, hidden_size=16, layers=1, intermediate_size=32)
     run = RunSpec(
         ObjectiveSpec("dpo", (("beta", 0.1),)), CorruptionSpec(), TrainingSpec(steps=10, batch_size=4),
         EvaluationSpec(checkpoints=2, heldout=50, probe=50, ood=0, samples=0), 0, data=data, model=model,
     )  # fmt: skip
-    one = costs.estimate_run(run, 30.0, 0)
-    assert one.tokens == 10 * 4 * 30 and one.disk == 40_000 + 2 * 100 * 100
-    assert costs.estimate_run(run, 30.0, 100).disk - one.disk == 100 * costs.DOC_BYTES
-    size = costs.parameters(ModelShape(300, 16, 1, 2, 32))
-    assert one.memory == size * 16 + 4 * 30 * (16 * 16 + 600) * 4
+    total = estimate([run], {data: 30.0}, None, 10.0)
+    assert total["tokens"] == 10 * 4 * 30 and total["seconds_a_run"] == 10.0
+    assert total["disk"] == run_bytes(run) == 7_000 + 2 * (2_300 + 100 * 47)
+    assert run_bytes(run, LmEvalSpec(tasks=("preference",))) - run_bytes(run) == 50 * DOCUMENT_BYTES
+    assert total["memory_a_run"] == lane_bytes(step_shape(run))
 
 
 def test_too_little_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import shutil
 
-    run = the_run_on(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    total, found = costs.estimate([run], [gather(run, 4)], LmEvalSpec(limit=5), 10.0, tmp_path)
-    assert total["seconds_a_run"] == 10.0 and total["tokens"] > 0
-    assert only(found).severity == "error" and "1 kB are free under --out" in only(found).line
+    total = estimate([the_run_on(tmp_path)], {}, LmEvalSpec(limit=5), 10.0)
+    assert total["tokens"] > 0
+    assert only(limits(total, tmp_path)).severity == "error"
+    assert "1 kB are free under --out" in only(limits(total, tmp_path)).line
 
 
 def the_run_on(tmp_path: Path) -> RunSpec:

@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from harness.rlhf.lanes import RlTraining, start
+from harness.rlhf.lanes import RlTraining, lane_state, start
 from harness.rlhf.loop import train
-from harness.rlhf.state import lane_state
 from harness.training.state import LaneState, from_tensors
 from tests.rlhf.packs import ITERATIONS, SAMPLING, rl_lane, training
 from tests.rlhf.test_loop import CASES
@@ -31,7 +30,7 @@ Seen = dict[str, list[tuple[dict[str, np.ndarray], dict[str, float]]]]
 def made(case: str, numbers: Sequence[int], states: Sequence[LaneState] = ()) -> RlTraining:
     """The lanes `numbers` of a case as one pack."""
     fresh = training([rl_lane(str(n), *CONTROLLED[case][n]) for n in numbers])
-    return start(fresh.pack, fresh.own, SAMPLING, CPU, states) if states else fresh
+    return start(fresh.pack, fresh.rl_lanes, SAMPLING, CPU, states) if states else fresh
 
 
 def follow(run: RlTraining, until: int | None = None) -> Seen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -159,21 +158,18 @@ def test_the_journal_holds_every_metric_point(swept):
         assert {0, 8} <= set(steps)
 
 
-@pytest.mark.slow  # a few such kills in every run of the tests: tests/faults/test_few_faults.py
-def test_killed_at_a_random_moment_and_repeated_the_results_are_identical(swept, tmp_path):
-    spec = write(tmp_path, TINY)
-    command = [sys.executable, "-m", "harness", "sweep", str(spec), "--out", str(tmp_path / "runs")]
-    moments = random.Random(7)
-    for _ in range(3):
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        time.sleep(moments.uniform(4.0, 14.0))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def test_killed_at_its_first_result_and_repeated_the_results_are_identical(swept, tmp_path):
+    """As a program with a worker process, killed with it; `nox -s faults` kills at every other moment."""
+    spec, again = write(tmp_path, TINY), tmp_path / "runs" / "tiny"
+    command = [sys.executable, "-m", "harness", "sweep", str(spec), "--out", str(tmp_path / "runs"), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not list(again.glob("*/result.json")):
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before the kill"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    again = tmp_path / "runs" / "tiny"
     assert (again / "results.csv").read_bytes() == (swept / "results.csv").read_bytes()
     assert verify(again) == []
 

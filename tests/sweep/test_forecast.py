@@ -34,7 +34,7 @@ def test_hours_by_hand(tmp_path: Path) -> None:
     start = START_SECONDS["process"]
     assert found["packs"] == 5
     assert found["hours"] == pytest.approx((start + 30 + start + 20 + start + 60) / 3600, abs=1e-4)
-    alone = forecast(todo, [60.0] * 5, {}, tmp_path, Machines("process", 1))
+    alone = forecast(todo, [300.0], {}, tmp_path, Machines("process", 1))
     assert alone["hours"] == pytest.approx((start + 300) / 3600, abs=1e-4)
     assert forecast([], [], {}, tmp_path, Machines("ray", 8))["hours"] == 0
 

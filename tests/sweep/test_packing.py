@@ -8,12 +8,11 @@ import pytest
 
 from harness.config.load import load_sweep
 from harness.identity import run_key
+from harness.model_files.location import ModelShape
 from harness.storage.atomic import write_json
-from harness.sweep import packing
-from harness.sweep import packing as packs
-from harness.sweep.memory import Shape, lane_bytes, lanes_within, parameters
+from harness.sweep import packing, resources
+from harness.sweep.estimates import StepShape, lane_bytes, lanes_within, pack_bytes, shape_of, step_shape
 from harness.sweep.packing import PACK_SIZE, plan_packs
-from harness.types import DataSpec, PathModelSpec
 
 TEXT = """
 name: t
@@ -31,27 +30,33 @@ def runs(tmp_path):
     return load_sweep(path).runs
 
 
-def test_parameters_are_those_of_the_model_that_is_built():
+def test_parameters_are_those_of_the_model_that_is_built(runs):
     from harness.models.architecture import Architecture, initial_weights
 
-    assert parameters(50, 32, 3, 48) == len(initial_weights(Architecture(50, 32, 3, 2, 48, 64), 0))
+    shape = ModelShape(50, 32, 3, 2, 48)
+    assert shape.parameters == len(initial_weights(Architecture(50, 32, 3, 2, 48, 64), 0))
+    # SmolLM2-135M: tied, 9 query heads, 3 key-value heads; 134,515,008 parameters.
+    assert ModelShape(49152, 576, 30, 9, 1536, key_value_heads=3).parameters == 134_515_008
+    assert replace(shape, tied=False).parameters - shape.parameters == 50 * 32
+    assert step_shape(runs[0]).trained == shape_of(runs[0]).parameters
 
 
 def test_a_lane_costs_its_state_and_what_grows_with_each_size():
-    small = Shape(32, 2, 64, 100, 8, 32, 24, trained=1000)
+    small = StepShape(32, 2, 64, 100, 8, 32, 24, trained=1000)
     base = lane_bytes(small)
     for name in ("hidden_size", "layers", "intermediate_size", "vocab_size", "pairs", "tokens", "responses", "trained"):
         assert lane_bytes(replace(small, **{name: 2 * getattr(small, name)})) > base
     assert lane_bytes(replace(small, trained=2000)) - base == 4 * 5 * 1000
+    assert lane_bytes(replace(small, width=2)) == (base - 20_000) // 2 + 20_000
+    assert lane_bytes(replace(small, layers=8, recomputed=True)) < lane_bytes(replace(small, layers=8))
     assert lanes_within(small, 10 * base) == 10
     assert lanes_within(replace(small, frozen=base // 4), 10 * base) == 9
     assert lanes_within(small, 0) == 1
+    assert pack_bytes(replace(small, frozen=1000), 3) == 4000 + 3 * base
 
 
 def test_packs_shrink_to_the_memory_there_is(runs):
-    shape = packing.shape_of(runs[0])
-    assert shape is not None
-    tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(shape), "")
+    tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(step_shape(runs[0])), "")
     sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
@@ -59,34 +64,27 @@ def test_packs_shrink_to_the_memory_there_is(runs):
 
 
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
-    first = packing.settle(tmp_path, runs, 2)
+    first = packing.settle(tmp_path, 2)
     assert first.size == PACK_SIZE and first.bytes > 0
     plan = {"name": "t", "runs": [{"run_key": run_key(run), "name": "x", "config": {}} for run in runs]}
     write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
     monkeypatch.setattr(packing, "memory", lambda: 1)
-    assert packing.settle(tmp_path, runs, 8) == first
+    assert packing.settle(tmp_path, 8) == first
     (tmp_path / "plan.json").unlink()
-    assert packing.settle(tmp_path, runs, 8).bytes == 0
+    assert max(len(pack.runs) for pack in plan_packs(runs, 1, room=packing.settle(tmp_path, 8).room)) == 1
 
 
 def test_a_gpu_takes_what_its_memory_holds(tmp_path, runs):
-    found = packing.settle(tmp_path, runs, 1, gpu_bytes=80 * 2**30)
+    found = packing.settle(tmp_path, 1, gpu_bytes=80 * 2**30)
     assert found.size == packing.GPU_LANES
     assert len(plan_packs(runs, 1, found.size, 0, found.room)) == 1
 
 
 def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
     limit = tmp_path / "memory.max"
-    monkeypatch.setattr(packing, "CGROUP", limit)
-    whole = packing.memory()
+    monkeypatch.setattr(resources, "CGROUP", limit)
+    whole = resources.memory()
     limit.write_text("max\n")
-    assert packing.memory() == whole
+    assert resources.memory() == whole
     limit.write_text("1000000\n")
-    assert packing.memory() == 1_000_000
-
-
-def test_a_model_from_a_path_keeps_its_own_bound_on_a_gpu(runs, monkeypatch):
-    monkeypatch.setattr(packs, "lanes_that_fit", lambda run: 3)
-    theirs = [replace(run, world=None, data=DataSpec(), model=PathModelSpec()) for run in runs]
-    plenty = packing.Packing(packing.GPU_LANES, 2**40, "")
-    assert max(len(pack.runs) for pack in plan_packs(theirs, 1, plenty.size, 0, plenty.room)) == 3
+    assert resources.memory() == 1_000_000

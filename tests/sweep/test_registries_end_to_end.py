@@ -13,7 +13,7 @@ import torch
 from harness.corruptions import CORRUPTIONS
 from harness.objectives import OBJECTIVES
 from harness.objectives.row import StepZero
-from harness.preflight.reference import loss_rounding
+from harness.preflight.step_zero import loss_rounding
 from harness.storage.journal import read_journal
 from harness.storage.runs import read_table
 from harness.types import PairLogps

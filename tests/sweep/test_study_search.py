@@ -201,6 +201,11 @@ def test_several_targets_and_bounds_reach_optuna(tmp_path):
     assert len(stored(storage_url(spec, tmp_path / "known"))["known.dpo"]) == 12
 
 
+def begun_runs(log: Path) -> int:
+    """How many runs a study has begun, by its log."""
+    return len(log.read_text().split()) if log.exists() else 0
+
+
 def test_killed_at_random_moments_it_ends_with_exactly_its_budget(tmp_path):
     spec = study(tmp_path)
     calm = play(spec, tmp_path / "calm")
@@ -212,17 +217,14 @@ def test_killed_at_random_moments_it_ends_with_exactly_its_budget(tmp_path):
         str(tmp_path / "out"),
         "0.02",
     ]
-    moments, kills = random.Random(5), 0
-    while kills < 5:
+    moments, kills, trained = random.Random(5), 5, tmp_path / "out" / "known" / "trained.log"
+    for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True, cwd=ROOT)
-        time.sleep(moments.uniform(1.2, 4.0))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            kills += 1
-        elif not kills:
-            raise AssertionError("the study ended before the first kill: make it longer")
-        else:
-            break
+        until = begun_runs(trained) + moments.randint(1, 4)
+        while process.poll() is None and begun_runs(trained) < until:
+            time.sleep(moments.uniform(0.001, 0.02))
+        assert process.poll() is None, "the study ended before the kill"
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -214,6 +214,6 @@ def test_packs_are_cut_in_halves_where_that_can_help():
 def test_a_damaged_plan_is_no_obstacle_to_the_command_that_writes_it_anew(sweep, text):
     from harness.sweep.packing import settle
 
-    fresh = settle(sweep.parent, RUNS, 1)
+    fresh = settle(sweep.parent, 1)
     (sweep / "plan.json").write_text(text)
-    assert settle(sweep, RUNS, 1) == fresh
+    assert settle(sweep, 1) == fresh

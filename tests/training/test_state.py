@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from harness.training.loop import refill, start, train
+from harness.training.loop import keep_lanes, start, train
 from harness.training.state import LaneState, from_tensors, lane_state, own_rows
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, PAIRS, lane, pack
@@ -107,9 +107,9 @@ def test_lanes_go_on_in_one_pack_from_different_steps(whole):
         states[name] = lane_state(part, 0)
     order = ["bco", "dpo", "dual"]
     met = start(made(order, (1, 0)), CPU, [states.get(name) for name in order])
-    assert (met.own, met.step) == ([7, 0, 3], 0)
+    assert (met.steps_done, met.step) == ([7, 0, 3], 0)
     after = finish(met)
-    assert [lane.key for lane in met.pack.lanes] == order and not met.left and met.own == [STEPS] * 3
+    assert [lane.key for lane in met.pack.lanes] == order and not met.left and met.steps_done == [STEPS] * 3
     for number, name in enumerate(order):
         assert same(lane_state(met, number), whole[1][name])
         joined = before.get(name, []) + after[name]
@@ -123,10 +123,9 @@ def test_own_rows_name_the_same_pairs_in_any_corpus():
     assert len(set(own_rows(here).tolist())) == len(own_rows(here))
 
 
-def test_lanes_leave_others_take_their_places_and_nobody_notices(whole):
+def test_lanes_leave_and_the_rest_do_not_notice(whole):
     names = list(LANES)
-    full = made(names, (0, 1))
-    training = start(replace(full, lanes=full.lanes[:2]), CPU)  # dpo and bco, with the rows of dual at hand
+    training = start(made(names, (0, 1)), CPU)
     records: dict[str, Rows] = {name: [] for name in names}
 
     def take(until: int | None) -> None:
@@ -134,16 +133,16 @@ def test_lanes_leave_others_take_their_places_and_nobody_notices(whole):
             records[record.run_key] += [record.columns[name] for name in sorted(record.columns)]
 
     take(5)
-    refill(training, [1], [full.lanes[2]])
-    assert [lane.key for lane in training.pack.lanes] == ["bco", "dual"] and training.own == [5, 0]
-    take(4)  # bco has 9 by now
-    refill(training, [1])
-    assert set(training.left) == {"dpo", "bco"} and training.left["bco"].step == 9
+    keep_lanes(training, [1, 2])
+    assert [lane.key for lane in training.pack.lanes] == names[1:] and training.left[names[0]].step == 5
+    take(9)
+    keep_lanes(training, [1])
+    assert {name: state.step for name, state in training.left.items()} == {names[0]: 5, names[1]: 9}
     take(None)
     assert [lane.key for lane in training.pack.lanes] == names  # all are back
-    assert same(lane_state(training, 2), whole[1]["dual"])
-    assert all(np.array_equal(a, b) for a, b in zip(records["dual"], whole[0]["dual"], strict=True))
-    again = start(replace(full, lanes=full.lanes[:2]), CPU, [lane_state(training, 0), lane_state(training, 1)])
+    assert same(lane_state(training, 2), whole[1][names[2]])
+    assert all(np.array_equal(a, b) for a, b in zip(records[names[2]], whole[0][names[2]], strict=True))
+    again = start(replace(training.pack, lanes=training.pack.lanes[:2]), CPU, [lane_state(training, n) for n in (0, 1)])
     for name, rows in finish(again).items():
         records[name] += rows
     for number, name in enumerate(names[:2]):

@@ -225,5 +225,6 @@ ROWS = (
         kto,
         [{"messages": _CHAT[:2], "label": True}, {"messages": [_CHAT[0], _CHAT[2]], "label": False}],
         {**_SYSTEM, "images": "list"},
+        many=True,
     ),
 )

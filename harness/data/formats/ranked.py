@@ -150,6 +150,7 @@ ROWS = (
         ],
         slices=("source",),
         ranked=True,
+        many=True,
     ),
     Format(
         "nectar",
@@ -168,6 +169,7 @@ ROWS = (
         ],
         slices=("source",),
         ranked=True,
+        many=True,
     ),
     Format(
         "reward_bench_2",
@@ -177,6 +179,7 @@ ROWS = (
         [{"prompt": _ASK, "chosen": [_YES], "rejected": [_NO, "What key?"], "subset": "Focus"}],
         slices=("subset",),
         ranked=True,
+        many=True,
     ),
     Format(
         "truthfulqa",
@@ -195,6 +198,7 @@ ROWS = (
         {"best_answer": "text"},
         slices=("category", "type"),
         ranked=True,
+        many=True,
     ),
     Format(
         "truthfulqa_mc",
@@ -203,6 +207,7 @@ ROWS = (
         truthfulqa_mc,
         [{"question": _ASK, "mc2_targets": {"choices": [_YES, _NO], "labels": [1, 0]}}],
         ranked=True,
+        many=True,
     ),
     Format(
         "truthfulqa_csv",
@@ -221,6 +226,7 @@ ROWS = (
         {"Best Answer": "text", "Best Incorrect Answer": "text"},
         slices=("Category", "Type"),
         ranked=True,
+        many=True,
     ),
     Format(
         "helpsteer",
@@ -232,5 +238,6 @@ ROWS = (
             {"prompt": _ASK, "response": _YES, "helpfulness": 4, "correctness": 4},
         ],
         ranked=True,
+        many=True,
     ),
 )

@@ -66,6 +66,7 @@ class Format:
     beats: tuple[str, ...] = ()
     slices: tuple[str, ...] = ()  # columns that usually break results down well
     ranked: bool = False  # rows hold, or make together, several graded answers to a prompt
+    many: bool = False  # a pair takes several rows, or a row makes several pairs
     note: str = ""  # a choice that was made for the user, for the plan
 
     @property

@@ -150,6 +150,7 @@ ROWS = (
             {"prompt": "Where is the key?", "completion": " Find it yourself.", "label": False},
         ],
         {"prompt": "text|messages"},
+        many=True,
     ),
     Format(
         "reward_bench",

@@ -120,7 +120,7 @@ class Cell:
 
     def finished(self, measure: str) -> dict[int, float]:
         """By seed, of finished runs alone: for what describes a run and has no worst value (losses, displacement)."""
-        done = {run.seed: run.measured(measure) for run in self.runs if run.status == "done"}
+        done = {run.seed: run.measured(measure) for run in self.runs if run.done}
         return {seed: value for seed, value in done.items() if value is not None}
 
     def fact_values(self, name: str) -> dict[int, float]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from harness.metrics import records
 from harness.metrics.diagnosis import READ, Diagnosis, diagnose
 from harness.metrics.divergence import Divergence, confirmed
-from harness.metrics.margins import RATES, TIE_TOL, chosen_shift, delta, delta_ref, margins, rejected_shift
+from harness.metrics.margins import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
+from harness.metrics.pairs import RATES
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
 from harness.types import InputError
@@ -102,7 +103,7 @@ def read_facts(run: Run) -> Facts | None:
 
     Raises OSError where the file does not match its checksum, InputError where it lacks one of `NEEDED`.
     """
-    table = run.table("examples.parquet", COLUMNS) if run.status == "done" else None
+    table = run.table("examples.parquet", COLUMNS) if run.done else None
     if table is None:
         return None
     for name in NEEDED:
@@ -162,7 +163,7 @@ def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_
     ends = {min(step for _, step in blocks), max(step for _, step in blocks)}
     parts = [rows for (split, step), rows in blocks.items() if step in ends and split != "ood"]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in READ}
-    return diagnose(columns, None, run.objective, run.hyperparameters, tie_tol)
+    return diagnose(columns, run.objective, run.hyperparameters, tie_tol)
 
 
 def _ranks(texts: records.Array) -> NDArray[np.int64]:
@@ -175,8 +176,8 @@ def _track(blocks: Mapping[int, records.Columns], tie_tol: float) -> Track:
     means: dict[str, list[float]] = {}
     for rows in blocks.values():
         parts = margins(rows, tie_tol)
-        values: dict[str, records.Array] = {name: RATES[name](parts) for name in TRACKED}
-        values |= {"chosen_displacement": chosen_shift(rows), "rejected_displacement": rejected_shift(rows)}
+        values: dict[str, records.Array] = {name: RATES[name].holds(parts) for name in TRACKED}
+        values |= {"chosen_displacement": chosen_log_ratio(rows), "rejected_displacement": rejected_log_ratio(rows)}
         values["loss"] = records.numbers(rows, "loss")
         for name, column in values.items():
             means.setdefault(name, []).append(float(column.mean()))
@@ -220,7 +221,7 @@ def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[s
     Above `limit` runs no per-example record is read at all.
     """
     # A reward model scores responses and has no policy: its numbers stand in its result.
-    done = [run for run in runs if run.status == "done" and run.objective != REWARD_MODEL]
+    done = [run for run in runs if run.done and run.objective != REWARD_MODEL]
     if len(runs) > limit:
         return {}, (
             f"{len(runs)} runs: above {limit} the report reads no per-example records; what needs them is left out and"

@@ -26,7 +26,7 @@ def read_samples(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Array]], tu
     """Samples by run key of the finished runs that drew any, and a sentence about files that cannot be read."""
     samples: dict[str, dict[str, Array]] = {}
     damaged: list[str] = []
-    for run in (run for cell in cells for run in cell.runs if run.status == "done"):
+    for run in (run for cell in cells for run in cell.runs if run.done):
         try:
             table = run.table("samples.parquet")
         except (OSError, ValueError):

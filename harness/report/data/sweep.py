@@ -39,6 +39,11 @@ class Run:
         return "pending" if self.result is None else str(self.result["status"])
 
     @property
+    def done(self) -> bool:
+        """Whether it finished with a result."""
+        return self.status == "done"
+
+    @property
     def seed(self) -> int:
         """The replicate seed, the unit of every paired difference."""
         return int(self.config["seed"])

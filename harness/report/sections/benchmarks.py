@@ -43,7 +43,7 @@ def _read(data: ReportData) -> tuple[Evaluations, list[str]]:
     evaluations: dict[str, dict[str, Evaluated]] = {}
     damaged = []
     for run in data.sweep.runs:
-        if run.folder is None or run.status != "done":
+        if run.folder is None or not run.done:
             continue
         try:
             by_task = {one.task: one for one in read_evaluations(run.folder)}

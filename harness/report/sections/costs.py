@@ -34,7 +34,7 @@ def costs(data: ReportData) -> Content | None:
 
 def cost(cell: Cell, name: str) -> float | None:
     """Mean of a cost column over finished runs, FLOPs with those of the reward model; None where none states it."""
-    done = [run.costs for run in cell.runs if run.status == "done" and run.costs.get(name) is not None]
+    done = [run.costs for run in cell.runs if run.done and run.costs.get(name) is not None]
     shared = "reward_flops" if name == "flops" else ""
     return _mean([float(costs[name]) + float(costs.get(shared) or 0.0) for costs in done])
 

@@ -127,7 +127,7 @@ def aa_rows(sweep: Sweep) -> tuple[AARow, ...]:
         groups.setdefault(run.cell_but_replica, []).append(run)
     out = []
     for runs in groups.values():
-        done = [run for run in runs if run.status == "done"]
+        done = [run for run in runs if run.done]
         for measure, share in MEASURES.items():
             values = {(r.seed, r.replica): value for r in done if (value := r.measured(measure)) is not None}
             seeds = [seed for seed, _ in values]
