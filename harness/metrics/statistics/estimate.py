@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,8 +61,10 @@ def t_quantile(level: float, df: float) -> float:
 
 def z_quantile(level: float) -> float:
     """The same of a normal interval."""
-    from scipy.special import ndtri
-
+    try:
+        from scipy.special import ndtri
+    except ImportError:  # inside another trainer's environment; the two differ in the last digit
+        return -NormalDist().inv_cdf((1.0 - level) / 2.0)
     return -float(ndtri((1.0 - level) / 2.0))
 
 
