@@ -24,7 +24,7 @@ def fair_coin(n: int) -> Floats:
 
 def fair_coin_tail(k: int, n: int) -> float:
     """P[Bin(n, 1/2) >= k], rounded once."""
-    return sum(_coefficients(n)[k:]) / 2**n
+    return float(sum(_coefficients(n)[k:]) / 2**n)
 
 
 def student_tail(t: float, df: float) -> float:
