@@ -178,8 +178,11 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         finite = {f"geometry/{name}": value for name, value in points.items() if math.isfinite(value)}
         if len(finite) < len(points):
             finite["geometry/nonfinite"] = float(len(points) - len(finite))
-        # Not `self.trainer.log`: TRL's own also hands out, and forgets, what it has gathered for its next line.
+        # Not `self.trainer.log`: TRL's own also hands out, and forgets, what it has gathered for its next line, which
+        # must still be due after this one.
+        due = control.should_log
         Trainer.log(self.trainer, finite)
+        control.should_log = due
         if self.out is not None and state.is_world_process_zero:
             logps_table.write(self.out, list(self.tables.values()))
         if stops := [name for name in VERDICTS if verdicts.get(name) and name in self.stop_on]:

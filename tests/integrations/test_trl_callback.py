@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +18,7 @@ from tests.integrations.trl_world import pairs, save_model, trainer_of
 # TRL and transformers warn of their own deprecations.
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
+ROOT = Path(__file__).parents[2]
 HELD_OUT = 8
 NAMES = (
     "ranking_accuracy", "undesirable_zone", "chosen_displacement", "rejected_displacement", "reward_accuracy",
@@ -91,7 +97,9 @@ def test_the_file_holds_what_the_trainer_logged(case: str, model: Path, tmp_path
         margin = sides["chosen"] - sides["rejected"]
         if kind != "kto":  # whose evaluation batches hold one side
             theirs = logged(trainer, "eval_rewards/margins")[step]
-            assert math.isclose(theirs, margin.mean(), rel_tol=1e-5, abs_tol=1e-5 * beta * np.abs(now["policy_chosen"]).mean())
+            assert math.isclose(
+                theirs, margin.mean(), rel_tol=1e-5, abs_tol=1e-5 * beta * np.abs(now["policy_chosen"]).mean()
+            )
             assert logged(trainer, "eval_rewards/accuracies")[step] == (margin > 0).mean()
     # Training moved the policy: an equality of zeros would show nothing.
     assert np.abs(at(rows, 6)["policy_chosen"] - at(rows, 6)["reference_chosen"]).max() > 0.01
@@ -282,3 +290,55 @@ def test_mistakes_are_named(model: Path, tmp_path: Path) -> None:
             trainer.args.max_length = max_length
         with pytest.raises(InputError, match=message):
             trainer.train()
+
+
+def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> None:
+    from harness.integrations import logps_table
+
+    script = Path(__file__).with_name("trl_processes.py")
+    for processes, size in ((1, 4), (2, 2)):  # the same four pairs a step
+        (out := tmp_path / str(processes)).mkdir()
+        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        words = [sys.executable, *launch, str(script), str(model), str(out), str(size)]
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (logps_table.read(tmp_path / str(n) / "pairs.parquet") for n in (1, 2))
+    assert one["id"].tolist() == two["id"].tolist() and one["step"].tolist() == two["step"].tolist()
+    for name in ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"):
+        np.testing.assert_allclose(one[name], two[name], rtol=1e-4)
+    points = [json.loads((tmp_path / f"2/points-{rank}-of-2.json").read_text()) for rank in (0, 1)]
+    assert points[0] == points[1] and [line["step"] for line in points[0]] == [0, 2, 4, 6]
+
+
+def test_the_example_of_the_page_works(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page's snippet, on the CPU and without a tracker, over a small model and pairs of the town."""
+    page = (ROOT / "docs" / "trl-callback.md").read_text(encoding="utf-8")
+    (snippet,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(model)
+    for name, start, number in (("train", 0, 24), ("held_out", 24, 8)):
+        lines = [json.dumps(row) for row in pairs(number, start=start)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    shared = 'report_to="mlflow"'
+    assert shared in snippet
+    snippet = snippet.replace(shared, 'report_to="none", use_cpu=True, bf16=False')
+    scope: dict = {}
+    exec(compile(snippet, "docs/trl-callback.md", "exec"), scope)
+    assert [name for line in scope["trainer"].state.log_history for name in line if name == "geometry/ranking_accuracy"]
+    assert (tmp_path / "watched" / "pairs.parquet").exists()
+    documented = set(re.findall(r"`(geometry/\w+)`", page))
+    written = {name for line in scope["trainer"].state.log_history for name in line if name.startswith("geometry/")}
+    assert written | {"geometry/memorised_noise", "geometry/nonfinite"} == documented
+
+
+def test_it_loads_nothing_that_trl_lacks() -> None:
+    code = (
+        "import sys, harness.integrations.trl\n"
+        "names = {'mlflow', 'typer', 'optuna', 'lm_eval', 'matplotlib', 'harness.config', 'harness.data', 'harness.report'}\n"
+        "assert not names & set(sys.modules), names & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
