@@ -171,7 +171,9 @@ FAMILIES: Mapping[str, Family] = {
 
 
 def family_of(trainer: Any) -> Family:
-    """The family of a trainer or of what it was derived from. Raises InputError for any other trainer."""
+    """The family of a trainer or of what it was derived from. Raises InputError for any other, and for images."""
+    if getattr(trainer, "_is_vision_dataset", False):
+        raise InputError("GeometryCallback: pairs with images are not supported; leave it out")
     for kind in type(trainer).__mro__:
         if kind.__name__ in FAMILIES:
             return FAMILIES[kind.__name__]

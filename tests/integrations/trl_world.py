@@ -73,9 +73,15 @@ SETTINGS = {
 
 
 def trainer_of(
-    kind: str, folder: Path, out: Path, callbacks: list[Any], train: list[dict[str, Any]], held_out: list[dict[str, Any]],
-    peft: bool = False, **settings: Any,
-) -> Any:  # fmt: skip
+    kind: str,
+    folder: Path,
+    out: Path,
+    callbacks: list[Any],
+    train: list[dict[str, Any]],
+    held_out: list[dict[str, Any]],
+    peft: bool = False,
+    **settings: Any,
+) -> Any:
     """A trainer of TRL's over the model in `folder`; its evaluation set is `held_out`."""
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, AutoTokenizer
