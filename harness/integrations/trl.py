@@ -29,7 +29,7 @@ from harness.integrations.trl_trainers import (
 from harness.metrics import METRICS
 from harness.metrics.diagnosis import diagnose
 from harness.metrics.divergence import ALPHA
-from harness.metrics.margins import TIE_TOL, chosen_shift, per_token
+from harness.metrics.margins import TIE_TOL, chosen_log_ratio, per_token
 from harness.metrics.records import Array, Columns, select
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.objectives.pair_losses import pair_losses
@@ -194,14 +194,14 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         """Whether each verdict holds now against the first evaluation; without those that nothing is known of."""
         held_out = self.tables[HELD_OUT, step]
         finite = all(np.isfinite(held_out[name]).all() for name in LOGPS)
-        found = {"collapse": not finite or bool(chosen_shift(per_token(held_out)).mean() < COLLAPSED)}
+        found = {"collapse": not finite or bool(chosen_log_ratio(per_token(held_out)).mean() < COLLAPSED)}
         first = min(at for split, at in self.tables if split == HELD_OUT)
         if self.objective is None or not finite or first == step:
             return found
         ends = [(split, at) for split in self.probes for at in (first, step)]
         tables = [self._with_losses(split, self.tables[split, at]) for split, at in ends if (split, at) in self.tables]
         name, hyperparameters = self.objective
-        seen = diagnose(logps_table.joined(tables), None, name, hyperparameters, self.tie_tol)
+        seen = diagnose(logps_table.joined(tables), name, hyperparameters, self.tie_tol)
         if HELD_OUT in seen.premature:
             found["premature_convergence"] = seen.premature[HELD_OUT].last.fires()
         if HELD_OUT in seen.reversal:

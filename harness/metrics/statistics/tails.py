@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from harness.metrics.statistics.estimate import Floats
+from harness.metrics.statistics.intervals import Floats
 
 
 def _coefficients(n: int) -> list[int]:
