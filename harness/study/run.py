@@ -92,6 +92,7 @@ def run_study(
 
     Raises InputError for data or a storage that cannot be used, KeyboardInterrupt where the user stops it.
     """
+    from harness.sweep.preflight import check_data
     from harness.sweep.resources import room_in, worker_count
     from harness.sweep.run import say_stopped
 
@@ -107,6 +108,7 @@ def run_study(
     if (folder / "plan.json").exists() and not (folder / "study.json").exists() and not Ledger.found(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
     with room_in(folder), claim_sweep(folder):
+        check_data((spec.template,), folder, voice.progress)
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
         count = worker_count_of(spec, workers, worker_count)
