@@ -108,7 +108,7 @@ def _ended(
     """What a template wrote of an answer, up to its end-of-sequence token, and what is wrong with it."""
     faults = []
     at = text.find(answer)
-    if at < 0 and not _holds(text, answer):
+    if at < 0 and not _holds(prompt[-_SHOWN:] + text, answer):  # the cue may open the reasoning, as <think>
         faults.append(Fault("template_reasoning" if "</think>" in answer else "template_answer"))
     lead = text[: max(at, 0)]
     if lead.strip():
@@ -121,16 +121,10 @@ def _ended(
         text, behind = text[: end + len(eos)], text[end + len(eos) :]
     else:
         tail = text[at + len(answer) :] if at >= 0 and not lead.strip() else ""
-        behind = _common_end(tail, prompt)
+        behind = tail if prompt.endswith(tail) else ""  # it ends the answer as it ends the prompt: with the cue
     if behind.strip():
         faults.append(Fault("template_goes_on", behind))
     return text, faults
-
-
-def _common_end(text: str, other: str) -> str:
-    """The longest text that both end with."""
-    size = next((i for i, (a, b) in enumerate(zip(text[::-1], other[::-1], strict=False)) if a != b), len(text))
-    return text[len(text) - min(size, len(other)) :]
 
 
 def _holds(text: str, part: str) -> bool:

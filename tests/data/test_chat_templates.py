@@ -128,6 +128,8 @@ def test_answers_that_differ_in_stripped_reasoning_are_not_called_equal(tmp_path
             "'<end>\\n<|assistant|>'",
             "Yes.<end>\n<|assistant|>",
         ),
+        # Cohere's way: turns end alike, but the prompt ends with the cue.
+        (PLAIN.replace("{{ eos_token }}\n", "<end|>"), "", "", "Yes.<end|>"),
         (
             EACH.replace("BODY", "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }}") + CUE,
             "template_lead",
@@ -156,6 +158,12 @@ def test_what_a_template_adds_or_loses_is_named(
     notes = said(read)
     assert list(notes) == [kind] * bool(kind) and shown in notes.get(kind, "")
     assert read.pairs[0].chosen == chosen
+
+
+def test_reasoning_that_the_cue_opens_is_not_lost(tmp_path: Path) -> None:
+    template = PLAIN.replace("<|assistant|>{% endif %}", "<|assistant|><think>\n{% endif %}")
+    read = table(tmp_path, template, [talk("<think>\na</think>Yes.", "<think>\nb</think>No.")])
+    assert said(read) == {} and read.pairs[0].chosen == "a</think>Yes.<eos>"
 
 
 def test_an_end_in_the_messages_of_one_side_alone_is_named(tmp_path: Path) -> None:
