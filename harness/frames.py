@@ -27,7 +27,6 @@ from harness.types import InputError
 LETTERS = {"train_observed": "O", "train_clean": "C", "eval_clean": "E", "ood": "D"}
 IDENTITY = ("run_key", "objective", "beta", "corruption", "rate", "misaligned", "seed")
 TEXT = ("run_key", "id", "prompt", "response")  # one value a row, nearly: no categories
-FINISHED = ("done", "diverged")
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Frames:
         found: list[dict[str, Any]] = []
         reasons: list[str] = []
         for run in self.sweep.runs:
-            if run.status in FINISHED:
+            if run.status.final:
                 own = {key: value for key, value in result_row(run).items() if key in (*IDENTITY, *axes)}
                 try:
                     found += [own | value for value in values(run, row, self._table(run, file_of(row)))]

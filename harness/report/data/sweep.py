@@ -11,10 +11,10 @@ from typing import Any
 from harness.identity import canonical_json
 from harness.storage.atomic import read_json
 from harness.storage.plan_file import PLAN, read_plan_file
-from harness.storage.runs import load_result, run_folders
-from harness.types import InputError
+from harness.storage.runs import load_result, run_folders, run_status
+from harness.types import InputError, RunStatus
 
-STATUSES = ("done", "diverged", "failed", "stopped", "pending")
+STATUSES = tuple(RunStatus)
 
 # Leaves of a run's config that have a column of their own, or are no part of what is compared.
 _NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
@@ -30,9 +30,9 @@ class Run:
     folder: Path | None
 
     @property
-    def status(self) -> str:
-        """One of `STATUSES`."""
-        return "pending" if self.result is None else str(self.result["status"])
+    def status(self) -> RunStatus:
+        """How far the run came."""
+        return run_status(self.result)
 
     @property
     def seed(self) -> int:

@@ -65,7 +65,7 @@ def result_row(run: Run) -> dict[str, Any]:
     row |= {name: run.measured(name) for name in MEASURES}
     return row | {
         "run_key": run.key,
-        "status": run.status,
+        "status": run.status.value,
         "objective": run.objective,
         "beta": run.beta,
         "corruption": run.corruption,

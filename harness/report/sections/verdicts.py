@@ -13,6 +13,7 @@ from harness.report.data.context import Material, measured
 from harness.report.data.divergence_counts import NAMES, signs
 from harness.report.data.families import Family
 from harness.report.data.samples import faults_of
+from harness.report.data.sweep import STATUSES
 from harness.report.render.blocks import Field, Section, Table, fields
 from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.sections.answer import spread
@@ -174,7 +175,7 @@ def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
     sd = spread(worst)
     told = f"sd over seeds {number(sd)}" if math.isfinite(sd) else "one seed: no spread"
     states = [run.status for cell in cells for run in cell.runs]
-    lost = [f"{states.count(word)} {word}" for word in ("diverged", "failed", "stopped", "pending") if word in states]
+    lost = [f"{states.count(word)} {word}" for word in STATUSES[1:] if word in states]
     rate = lost_rate(dict(enumerate(states)))
     sure = f" (lost: {shown(rate)})" if rate.mean > 0 else ""
     return Field(told, f"{', '.join(lost)} of {len(states)} runs{sure}" if lost else f"all {len(states)} runs finished")
