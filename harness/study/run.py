@@ -37,6 +37,7 @@ from harness.study.trials import Ledger
 from harness.sweep import scheduler
 from harness.sweep.console import CommandOutput
 from harness.sweep.evaluate import check_asked, evaluate_runs
+from harness.sweep.preflight import check_data
 from harness.sweep.resources import room_in, worker_count
 from harness.sweep.run import print_stopped
 from harness.text import without_credentials
@@ -106,6 +107,7 @@ def run_study(
     if (folder / PLAN).exists() and not (folder / STUDY).exists() and not Ledger.exists(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
     with room_in(folder), sweep_lock(folder):
+        check_data((spec.template,), folder, output.progress)
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
         count = worker_count(as_sweep, workers)

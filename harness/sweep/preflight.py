@@ -38,7 +38,7 @@ def check_data(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]
 
     Says warnings. Raises InputError with every error found. Nothing is done for the embedded world.
     """
-    evidence = [gather(run, batch, _reading(run)) for run, batch in sources(runs)]
+    evidence = [gather(run, batch, _reading(run), kinds) for run, batch, kinds in sources(runs)]
     if not evidence:
         return
     found = _once(run_checks(one) for one in evidence)
@@ -71,8 +71,8 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
     from harness.preflight.step_zero import closed_forms
 
     parts, row_tokens = [], {}
-    for run, batch in sources(sweep.runs):
-        evidence = gather(run, batch, _reading(run))
+    for run, batch, kinds in sources(sweep.runs):
+        evidence = gather(run, batch, _reading(run), kinds)
         inputs = _inputs(run, out / "cache")
         if inputs is None:
             text = "the reference is built when the sweep starts; its checks run then, before any training"
