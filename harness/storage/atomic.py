@@ -71,7 +71,7 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Remove a file, or a folder with all it holds. Of a link only the link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

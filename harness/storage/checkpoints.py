@@ -17,7 +17,7 @@ from pathlib import Path
 from harness.storage.atomic import sync_folder, write_synced
 from harness.storage.failpoints import failpoint
 
-FOLDER, MANIFEST = "ckpt", "MANIFEST.json"
+CHECKPOINTS, MANIFEST = "ckpt", "MANIFEST.json"
 KEEP = 2  # checkpoints per run
 
 
@@ -27,7 +27,7 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> None:
     Raises OSError where the disk is full, and where the new checkpoint does not read back; older ones are then kept.
     """
     failpoint("ckpt.begin")
-    home, name = run / FOLDER, f"step-{step}"
+    home, name = run / CHECKPOINTS, f"step-{step}"
     home.mkdir(mode=0o700, exist_ok=True)
     fresh = home / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
     fresh.mkdir(mode=0o700)
@@ -74,7 +74,7 @@ def read_checkpoint(folder: Path) -> dict[str, bytes] | None:
 def load_checkpoints(run: Path) -> Iterator[tuple[int, dict[str, bytes]]]:
     """(step, files) of every whole checkpoint, the newest first. A damaged one is set aside as `*.corrupt-<ms>`."""
     for step in _steps(run):
-        place = run / FOLDER / f"step-{step}"
+        place = run / CHECKPOINTS / f"step-{step}"
         files = read_checkpoint(place)
         if files is None:
             place.rename(place.with_name(f"{place.name}.corrupt-{time.time_ns() // 1_000_000}"))
@@ -89,6 +89,6 @@ def newest_step(run: Path) -> int:
 
 def _steps(run: Path) -> list[int]:
     """Steps that have a folder under their final name, the newest first."""
-    home = run / FOLDER
+    home = run / CHECKPOINTS
     names = [path.name.removeprefix("step-") for path in home.iterdir()] if home.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)

@@ -16,7 +16,7 @@ from harness.storage.atomic import write_atomic
 from harness.storage.journal import JournalDamaged, encode, read_journal
 from harness.text import slug
 
-FILE = "lm_eval.jsonl"
+EVALUATIONS = "lm_eval.jsonl"
 PREFIX = "lm_eval"
 REFERENCES = "references"  # in a sweep's folder: a folder for each reference that was evaluated
 
@@ -84,15 +84,15 @@ def write_evaluations(
     for evaluated in by_task.values():
         records.append({"kind": "metrics", "step": step, **points(evaluated)})
         records.append({"kind": "lm_eval", **asdict(evaluated)})
-    write_atomic(folder / FILE, b"".join(map(encode, records)))
+    write_atomic(folder / EVALUATIONS, b"".join(map(encode, records)))
     return tuple(by_task.values())
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluated, ...]:
     """The benchmark results in a folder. Raises JournalDamaged."""
-    if not (folder / FILE).exists():
+    if not (folder / EVALUATIONS).exists():
         return ()
-    return tuple(_evaluated(record) for record in read_journal(folder / FILE) if record["kind"] == "lm_eval")
+    return tuple(_evaluated(record) for record in read_journal(folder / EVALUATIONS) if record["kind"] == "lm_eval")
 
 
 def _evaluated(record: Mapping[str, Any]) -> Evaluated:
@@ -104,16 +104,16 @@ def read_samples(folder: Path, evaluated: Evaluated) -> list[dict[str, Any]]:
     """The per-sample results of a task. Raises OSError where they are absent or not as they were written."""
     path = folder / evaluated.file
     if file_sha256(path) != evaluated.sha256:
-        raise OSError(f"{path}: does not match its checksum in {FILE}")
+        raise OSError(f"{path}: does not match its checksum in {EVALUATIONS}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def damaged(folder: Path) -> list[str]:
+def damaged_evaluations(folder: Path) -> list[str]:
     """The evaluation files of a folder that are not as they were written, `<file>: what` each."""
     try:
         results = read_evaluations(folder)
     except JournalDamaged:
-        return [f"{FILE}: damaged"]
+        return [f"{EVALUATIONS}: damaged"]
     lines = []
     for one in results:
         if not (folder / one.file).exists():

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.identity import canonical_json, canonical_plain, file_sha256, plain
-from harness.storage.atomic import remove, set_aside, sync_folder, write_atomic, write_synced
+from harness.storage.atomic import remove_path, set_aside, sync_folder, write_atomic, write_synced
 from harness.storage.failpoints import failpoint
 from harness.text import slug
 from harness.types import InputError, PlannedRun, RunStatus
@@ -84,7 +84,7 @@ def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") ->
     (folder / RESULT).unlink(missing_ok=True)  # first: there must never be a result beside missing files
     for leftover in folder.iterdir():
         if leftover.name not in (ATTEMPT, keep):
-            remove(leftover)
+            remove_path(leftover)
     return folder, attempt
 
 
@@ -149,7 +149,7 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
     failpoint("commit.published")
     for leftover in folder.iterdir():  # what only an unfinished run needs
         if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != RunStatus.STOPPED):
-            remove(leftover)
+            remove_path(leftover)
 
 
 def load_result(folder: Path) -> dict[str, Any] | None:

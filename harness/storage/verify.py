@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.identity import file_sha256
-from harness.storage.evaluations import REFERENCES
-from harness.storage.evaluations import damaged as damaged_evaluations
+from harness.storage.evaluations import REFERENCES, damaged_evaluations
 from harness.storage.runs import RESULT, whole_result
 
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.storage.atomic import remove as remove_path
-from harness.storage.checkpoints import FOLDER as CHECKPOINTS
+from harness.storage.atomic import remove_path
+from harness.storage.checkpoints import CHECKPOINTS
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import ATTEMPT, load_result, run_status

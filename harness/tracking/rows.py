@@ -14,7 +14,7 @@ from typing import Any, TypeGuard
 
 from harness.identity import canonical_json, content_hash, file_sha256
 from harness.palette import looks
-from harness.storage.evaluations import FILE as EVALUATIONS
+from harness.storage.evaluations import EVALUATIONS
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import RESULT, run_status

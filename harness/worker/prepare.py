@@ -16,7 +16,7 @@ from harness.models.pack import Pack
 from harness.objectives.budget import family
 from harness.objectives.registry import OBJECTIVES
 from harness.signals import Stop
-from harness.storage.checkpoints import FOLDER as CHECKPOINTS
+from harness.storage.checkpoints import CHECKPOINTS
 from harness.storage.journal import Journal
 from harness.storage.runs import open_run
 from harness.training.loop import checkpoint_steps

@@ -77,5 +77,19 @@ def play(spec: StudySpec, out: Path, seconds: float = 0.0) -> Ledger:
     return ledger
 
 
+def stored(url: str) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    """(state, values) of every trial in a storage, by study name."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        studies = {name: optuna.load_study(study_name=name, storage=storage)
+                   for name in optuna.get_all_study_names(storage)}  # fmt: skip
+        return {name: [(t.state.name, tuple(t.values or ())) for t in study.trials] for name, study in studies.items()}
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
+
+
 if __name__ == "__main__":
     play(load_study(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))

@@ -23,7 +23,7 @@ from harness.study.optuna_adapter import ask, importance, project, study_name
 from harness.study.search import search
 from harness.study.storage import storage_url, write_storage
 from harness.study.trials import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
-from tests.sweep.study_fake import bench, play, surface
+from tests.sweep.study_fake import bench, play, stored, surface
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {
@@ -103,20 +103,6 @@ def test_a_trial_without_its_target_fails_and_nothing_takes_its_place(tmp_path):
     assert Counter(trial.state for trial in ledger.of("dpo")) == {COMPLETE: 11, FAIL: 1}
     project(spec, arm, ledger.of("dpo"), storage_url(spec, folder))
     assert stored(storage_url(spec, folder))[study_name(spec, arm)][2] == ("FAIL", ())
-
-
-def stored(url: str) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
-    """(state, values) of every trial in a storage, by study name."""
-    import optuna
-
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        studies = {name: optuna.load_study(study_name=name, storage=storage)
-                   for name in optuna.get_all_study_names(storage)}  # fmt: skip
-        return {name: [(t.state.name, tuple(t.values or ())) for t in study.trials] for name, study in studies.items()}
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
 
 
 def test_the_storage_is_rebuilt_from_the_ledger_and_stale_trials_are_reaped(tmp_path):
