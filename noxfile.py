@@ -29,7 +29,8 @@ DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow
 DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
 MINIMUM_TESTS = [
-    *("tests/test_spec.py", "tests/data", "tests/models", "tests/training", "tests/tracking", "tests/report"),
+    *("tests/test_spec.py", "tests/data", "tests/corruptions", "tests/models", "tests/training"),
+    *("tests/tracking", "tests/report"),
     *("tests/sweep/test_end_to_end.py", "tests/sweep/test_study_end_to_end.py", "-m", "not browser and not slow"),
 ]
 
@@ -179,6 +180,17 @@ def oracle(session: nox.Session) -> None:
     """Compare losses and training with TRL's own code (installs TRL beside the rest)."""
     environment(session, "oracle")
     python(session, "-m", "pytest", "-m", "oracle", *session.posargs, **ONE_THREAD)
+
+
+@nox.session(venv_backend="virtualenv")
+def trl_callback(session: nox.Session) -> None:
+    """Watch TRL's trainers from an environment of theirs: TRL with its dependencies, the product without any."""
+    session.install("--quiet", "-c", "constraints.txt", "trl[peft]", "pytest")
+    session.install("--quiet", "--no-deps", "-e", ".")
+    absent = "assert not [n for n in ('scipy', 'mlflow', 'optuna', 'lm_eval', 'matplotlib') if find_spec(n)]"
+    session.run("python", "-c", f"from importlib.util import find_spec; {absent}")
+    tests = ("-m", "oracle", "tests/integrations/test_trl_callback.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={**PRIVATE, **ONE_THREAD})
 
 
 @nox.session

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 import typer
 
 from harness.commands import diagnose as diagnosing
+from harness.commands import formats, weights
 from harness.commands import inspect as looking
 from harness.commands import setup as starting
 from harness.commands import sweep as running
-from harness.commands import weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
-from harness.verbs import formats
 
 app = typer.Typer(
     name="harness",

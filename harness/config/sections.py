@@ -93,6 +93,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "attention": P(None, "choice", choices=("sdpa", "eager")),
         "gradient_checkpointing": P(None, "bool"),
         "template": P(None, "choice", choices=("auto", "none")),
+        "template_date": P(None, "text"),  # ISO, checked in `model_section.py`
         "sft_steps": _int(0, 1_000_000),
         "sft_batch": _BATCH,
         "sft_learning_rate": _RATE,

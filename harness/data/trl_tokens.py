@@ -12,36 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.chat import Render
+from harness.data.chat import Render, Rendered, template_of, write_turns
 from harness.data.raw_rows import RowError
 from harness.data.rows import TokenisedPair
 from harness.data.transcripts import Turn
 from harness.types import PreferencePair
 
 
-def trl_renderer(tokenizer: Any) -> Render:
-    """Prompt and answers as the chat template of a transformers tokenizer writes them, to the last character."""
+def trl_renderer(tokenizer: Any, date: str) -> Render:
+    """Prompt and answers as a tokenizer's chat template writes them, to the last character, on a fixed date."""
+    template = template_of(tokenizer, date)
 
-    def written(turns: Sequence[Turn], cue: bool) -> str:
-        from jinja2 import TemplateError
-
-        try:
-            messages = [dict(turn) for turn in turns]
-            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=cue))
-        except TemplateError as error:  # templates refuse by raising, e.g. system turns
-            raise RowError("template", "prompt", f"the chat template refuses these turns ({error})") from error
-
-    def render(context: Sequence[Turn], chosen: str, rejected: str) -> tuple[str, str, str]:
-        if not getattr(tokenizer, "chat_template", None):
+    def render(context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
+        if not template.text:
             raise RowError("template", "chosen", "the tokenizer has no chat template, and the rows are conversations")
-        prompt = written(context, cue=True)
-        whole = [
-            written([*context, {"role": "assistant", "content": answer}], cue=False) for answer in (chosen, rejected)
-        ]
+        prompt = write_turns(template, context, cue=True)
+        answers = [{"role": "assistant", "content": answer} for answer in (chosen, rejected)]
+        whole = [write_turns(template, [*context, answer]) for answer in answers]
         if not all(text.startswith(prompt) for text in whole):
             why = "the chat template formats the prompt differently once an answer follows"
             raise RowError("template", "chosen", why)
-        return prompt, *(text[len(prompt) :] for text in whole)  # type: ignore[return-value]
+        one, other = (text[len(prompt) :] for text in whole)
+        return Rendered(prompt, one, other)
 
     return render
 

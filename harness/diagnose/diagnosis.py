@@ -87,16 +87,17 @@ def diagnose(
     """The diagnosis of every policy of a table.
 
     `beta` stands for what the table says of it. `slice_names` are columns of it, or `length`; None: those it has, and
-    length. `ledger`: +1, -1 (wrong label) or 0 (changed text) by id of the pairs that a corruption touched; held-out
-    measures leave such pairs out. Raises InputError for slices that no column has and where no pair is held out.
+    length. `ledger`: -1 (wrong label) or 0 (other damage) by id of the pairs that a corruption touched, which held-out
+    measures leave out. Raises InputError for slices that no column has and where no pair is held out.
     """
     beta = table.meta.get("beta") if beta is None else beta
     tie_tol = LOW_PRECISION_TIE if table.meta.get("dtype") in ("bfloat16", "float16") else TIE_TOL
     columns = dict(table.columns)
     if not table.referenced:
         columns |= {name: np.zeros(len(table)) for name in REFERENCE}
-    touched = np.array([name in (ledger or {}) for name in columns["id"]], dtype=bool)
-    label = np.array([(ledger or {}).get(name, 1) for name in columns["id"]], dtype=np.int64)
+    said = [_label(ledger or {}, name) for name in columns["id"]]
+    touched = np.array([label is not None for label in said], dtype=bool)
+    wrong_label = np.array([label is not None and label < 0 for label in said], dtype=bool)
     if ledger is not None and not touched.any():
         raise InputError("--ledger: names none of these pairs; expected the ledger of the set that they come from")
     trained = np.array([split.startswith(TRAIN) for split in columns["split"]], dtype=bool)
@@ -105,7 +106,7 @@ def diagnose(
     columns[LENGTH] = columns[LENGTH] if LENGTH in columns else length_terciles(columns)
     names = _slice_names(table, columns, slice_names)
     beside = touched & ~trained if not trained.any() else trained
-    wrong = (label < 0) | (trained & (np.nan_to_num(columns["gold_margin"]) < 0))
+    wrong = wrong_label | (trained & (np.nan_to_num(columns["gold_margin"]) < 0))
     found = []
     last: dict[str, Columns] = {}
     for name in dict.fromkeys(columns["policy"].tolist()):
@@ -126,6 +127,11 @@ def diagnose(
         _not_looked_at(found, beta, table.referenced, ledger is not None),
         table.meta,
     )
+
+
+def _label(ledger: Mapping[str, int], name: str) -> int | None:
+    """What the ledger says of an id; a pair that stands again in its file has `-2`, `-3`, ... behind it."""
+    return ledger.get(name, ledger.get(name.rpartition("-")[0]))
 
 
 def _slice_names(table: LogpsTable, columns: Columns, asked: Sequence[str] | None) -> list[str]:

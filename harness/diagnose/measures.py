@@ -15,7 +15,16 @@ import numpy as np
 from harness.metrics import METRICS
 from harness.metrics.distributions import mean
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY, clustered_sign_p
-from harness.metrics.margins import RATES, chosen_shift, delta, delta_ref, gain, margins, per_token, rejected_shift
+from harness.metrics.margins import (
+    chosen_log_ratio,
+    delta,
+    delta_ref,
+    log_ratio_margin,
+    margins,
+    per_token,
+    rejected_log_ratio,
+)
+from harness.metrics.pairs import RATES
 from harness.metrics.records import Array, Bools, Columns, Floats, by_id, numbers, select, size
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.metrics.statistics import (
@@ -45,7 +54,7 @@ class Measure:
 
 def _rate(name: str, referenced: bool = True) -> Measure:
     return Measure(
-        lambda columns, tie: RATES[name](margins(columns, tie)).astype(np.float64), name, share=True,
+        lambda columns, tie: RATES[name].holds(margins(columns, tie)).astype(np.float64), name, share=True,
         referenced=referenced,
     )  # fmt: skip
 
@@ -56,9 +65,9 @@ MEASURES: Mapping[str, Measure] = {
     "reward_accuracy": _rate("reward_accuracy"),
     "undesirable_zone": _rate("undesirable_zone"),
     "both_down": _rate("both_down"),
-    "chosen_displacement": Measure(lambda c, _: chosen_shift(c), "chosen_displacement", False, True),
-    "rejected_displacement": Measure(lambda c, _: rejected_shift(c), "rejected_displacement", False, True),
-    "chosen_displacement_per_token": Measure(lambda c, _: chosen_shift(per_token(c)), "ln_h_w_mean", False, True),
+    "chosen_displacement": Measure(lambda c, _: chosen_log_ratio(c), "chosen_displacement", False, True),
+    "rejected_displacement": Measure(lambda c, _: rejected_log_ratio(c), "rejected_displacement", False, True),
+    "chosen_displacement_per_token": Measure(lambda c, _: chosen_log_ratio(per_token(c)), "ln_h_w_mean", False, True),
     "ranking_change": Measure(
         lambda c, _: (delta(c) > 0).astype(np.float64) - (delta_ref(c) > 0), "", share=False, referenced=True
     ),
@@ -83,7 +92,7 @@ def estimates(columns: Columns, beta: float | None, referenced: bool, tie_tol: f
         if referenced or not measure.referenced
     }
     if beta is not None and referenced:
-        found["reward_margin"] = clustered_interval(beta * gain(columns), columns[PROMPT])
+        found["reward_margin"] = clustered_interval(beta * log_ratio_margin(columns), columns[PROMPT])
     return found
 
 

@@ -20,10 +20,10 @@ from harness.metrics.margins import delta, delta_ref
 from harness.metrics.records import size
 from harness.metrics.statistics import Estimate
 from harness.palette import looks
-from harness.report.render.blocks import Field, Lines, Section, Table, fields, given
-from harness.report.render.figures import RIGHT, SHADE, WRONG, picture
+from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
+from harness.report.render.figures import RIGHT, SHADE, WRONG, band, line_style, picture, write_pictures
 from harness.report.render.jinja import render
-from harness.report.render.text import DASH, ascii_visible, estimate, number, quantity, shorten, visible
+from harness.report.render.text import DASH, ascii_visible, interval, number, quantity, shorten, visible
 from harness.report.texts import short_hash
 from harness.storage.atomic import write_atomic
 
@@ -59,20 +59,13 @@ class Page:
     question: str
     answer: tuple[str, ...]
     status: str
-    sections: tuple[tuple[Anchor, Section], ...]
+    sections: tuple[tuple[Anchor, Content], ...]
 
 
 def write_page(found: Diagnosis, folder: Path, name: str) -> Path:
     """Write `index.html`, `report.md` and `figures/`; returns the page's path."""
     page = build_page(found, name)
-    figures = folder / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    drawn = [picture for _, section in page.sections for picture in section.pictures]
-    for old in figures.glob("*.svg"):
-        if old.stem not in {one.name for one in drawn}:
-            old.unlink()
-    for one in drawn:
-        write_atomic(figures / f"{one.name}.svg", one.svg)
+    write_pictures(folder / "figures", [picture for _, content in page.sections for picture in content.pictures])
     write_atomic(folder / "report.md", render("diagnosis.md", page))
     write_atomic(folder / "index.html", render("diagnosis.html", page))
     return folder / "index.html"
@@ -89,7 +82,7 @@ def build_page(found: Diagnosis, name: str) -> Page:
         (Anchor("slices", "Slices"), _slices(found)),
         (Anchor("memory", "Memory"), _memory(found)),
         (Anchor("worst", "Worst pairs"), _worst(found)),
-        (Anchor("limits", "Not looked at"), Section("What was not looked at", "", (Lines(found.not_looked_at),))),
+        (Anchor("limits", "Not looked at"), Content("What was not looked at", "", (Lines(found.not_looked_at),))),
     )
     return Page(
         visible(name),
@@ -97,7 +90,7 @@ def build_page(found: Diagnosis, name: str) -> Page:
         tuple(lines(found)) if len(found.policies) > 1 else (_first_upper(_said(found.policies[0])),),
         f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
         f"{'with' if found.referenced else 'without'} a reference. Intervals are 95 % and count prompts, not pairs.",
-        tuple((anchor, section) for anchor, section in sections if section is not None),
+        tuple((anchor, content) for anchor, content in sections if content is not None),
     )
 
 
@@ -109,12 +102,12 @@ def _named(one: PolicyDiagnosis) -> str:
 def _shown(name: str, value: Estimate | None) -> str:
     if value is None:
         return DASH
-    if name not in _SHARES:
-        return estimate(value.mean, value.low, value.high, 2)
-    return estimate(100 * value.mean, 100 * value.low, 100 * value.high, 1) + " %"
+    scale, digits, unit = (100, 1, " %") if name in _SHARES else (1, 2, "")
+    bounds = interval(scale * value.low, scale * value.high, digits)
+    return " ".join(filter(None, [number(scale * value.mean, digits), bounds])) + unit
 
 
-def _measures(found: Diagnosis) -> Section:
+def _measures(found: Diagnosis) -> Content:
     charts = {
         "logps/chosen": "", "logps/rejected": "", "rewards/chosen": "", "rewards/rejected": "", "rewards/margins": "",
         "rewards/accuracies": "reward accuracy, not how often the policy prefers the chosen response",
@@ -131,7 +124,7 @@ def _measures(found: Diagnosis) -> Section:
         for name, text in charts.items()
         if any(name in one.charts for one in found.policies)
     )
-    return Section(
+    return Content(
         "What the pairs say, and what the usual charts say",
         "The charts of a trainer compare the policy with its reference: a pair counts as accurate once it improved, "
         "though it may still be ranked wrong.",
@@ -170,7 +163,7 @@ def _histogram(panel: Any, one: PolicyDiagnosis, referenced: bool, limit: float)
     panel.legend(fontsize=8)
 
 
-def _pairs(found: Diagnosis) -> Section:
+def _pairs(found: Diagnosis) -> Content:
     sizes = [np.abs(delta(one.columns)) for one in found.policies]
     sizes += [np.abs(delta_ref(one.columns)) for one in found.policies if found.referenced]
     limit = max(float(np.quantile(np.concatenate(sizes), 0.995)), 1e-3)
@@ -194,10 +187,10 @@ def _pairs(found: Diagnosis) -> Section:
         "Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
         (len(found.policies), columns), (3.9 * columns, 3.1 * len(found.policies)), paint,
     )  # fmt: skip
-    return Section("Where do the pairs sit?", "", (figure,))
+    return Content("Where do the pairs sit?", "", (figure,))
 
 
-def _trajectory(found: Diagnosis) -> Section | None:
+def _trajectory(found: Diagnosis) -> Content | None:
     moving = [one for one in found.policies if one.trajectory]
     if not moving:
         return None
@@ -211,10 +204,10 @@ def _trajectory(found: Diagnosis) -> Section | None:
                 steps = [point.step for point in one.trajectory]
                 values = [point.estimates[name] for point in one.trajectory]
                 look = styles[one.name]
-                style = {"color": look.colour, "marker": look.marker, "linestyle": look.line}
-                panel.plot(steps, [v.mean for v in values], label=ascii_visible(shorten(one.name, 30)), **style)
-                bounds = [v.low for v in values], [v.high for v in values]
-                panel.fill_between(steps, *bounds, color=look.colour, alpha=0.15, linewidth=0)
+                panel.plot(
+                    steps, [v.mean for v in values], label=ascii_visible(shorten(one.name, 30)), **line_style(look)
+                )
+                band(panel, steps, values, look.colour)
                 if name == "ranking_accuracy" and found.referenced:
                     before = one.estimates["reference_ranking_accuracy"].mean
                     panel.axhline(before, color="#777777", linewidth=0.9, linestyle=":")
@@ -238,7 +231,7 @@ def _trajectory(found: Diagnosis) -> Section | None:
         for point in one.trajectory
     )  # fmt: skip
     head = ("Checkpoint", *(titles[name].partition(":")[0] for name in names), "rewards/margins", "rewards/accuracies")
-    return Section(
+    return Content(
         "Does the ranking follow the charts?",
         "Where rewards rise and the ranking does not, training improves pairs without turning them.",
         (figure,),
@@ -247,7 +240,7 @@ def _trajectory(found: Diagnosis) -> Section | None:
     )
 
 
-def _compared(found: Diagnosis) -> Section | None:
+def _compared(found: Diagnosis) -> Content | None:
     if not found.comparisons:
         return None
     titles = dict(ROWS) | {"margin": "margin, nats"}
@@ -263,7 +256,7 @@ def _compared(found: Diagnosis) -> Section | None:
     note = "Pair by pair on the pairs that both have; p corrected (Holm) over this table. Shares: exact sign test over "
     note += "prompts, and at least one point apart; means: t over prompts. Two seeds of one method are two checkpoints."
     head = ("First minus second", "difference", "corrected p", "verdict")
-    return Section("Do the policies differ?", "", (Table("On the same pairs", head, rows, note),))
+    return Content("Do the policies differ?", "", (Table("On the same pairs", head, rows, note),))
 
 
 def _slice_row(s: Slice) -> tuple[Field, ...]:
@@ -283,7 +276,7 @@ def _slice_row(s: Slice) -> tuple[Field, ...]:
     )
 
 
-def _slices(found: Diagnosis) -> Section | None:
+def _slices(found: Diagnosis) -> Content | None:
     if not any(one.slices for one in found.policies):
         return None
     head = ("Slice", "pairs", "ranked right", "by the reference", "stuck wrong", "change", "named")
@@ -296,10 +289,10 @@ def _slices(found: Diagnosis) -> Section | None:
                   for s in one.slices if s.named]  # fmt: skip
         tables.append(Table(_named(one), head, tuple(map(_slice_row, one.slices)), note))
     lines = Lines(tuple(named)) if named else Lines(("No slice is shown to differ from the others.",))
-    return Section("Is some kind of pair worse off?", "", given(lines), tuple(tables), "All slices")
+    return Content("Is some kind of pair worse off?", "", present(lines), tuple(tables), "All slices")
 
 
-def _memory(found: Diagnosis) -> Section | None:
+def _memory(found: Diagnosis) -> Content | None:
     rows = []
     for one in found.policies:
         m = one.memorised
@@ -312,7 +305,7 @@ def _memory(found: Diagnosis) -> Section | None:
         return None
     head = ("Policy", "training pairs", "ranked as labelled", "more than held-out", "wrong labels", "followed",
             "more than the reference")  # fmt: skip
-    return Section("What of the training pairs is memorised?", "A wrong label that is followed has been learned.",
+    return Content("What of the training pairs is memorised?", "A wrong label that is followed has been learned.",
                    (Table("Training pairs", head, tuple(rows)),))  # fmt: skip
 
 
@@ -324,7 +317,7 @@ def pair_name(identity: str, row: int) -> Field:
     return Field(shorten(name, 24))
 
 
-def _worst(found: Diagnosis) -> Section:
+def _worst(found: Diagnosis) -> Content:
     tables = []
     for one in found.policies:
         now, before = delta(one.columns), delta_ref(one.columns)
@@ -340,7 +333,7 @@ def _worst(found: Diagnosis) -> Section:
         )
         head = ("Pair", "prompt hash", "tokens, chosen / rejected", "reference margin", "policy margin")
         tables.append(Table(_named(one), head, rows))
-    return Section("The pairs ranked most wrongly", "Margins in nats. Texts are not shown.", (), tuple(tables), "Pairs")
+    return Content("The pairs ranked most wrongly", "Margins in nats. Texts are not shown.", (), tuple(tables), "Pairs")
 
 
 def lines(found: Diagnosis) -> Sequence[str]:

@@ -25,13 +25,12 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
     if asked.logps is not None:
         if asked.policies or asked.train_data or asked.reference:
             raise InputError("--logps holds policy and reference; leave --policy, --reference and --train-data out")
-        table, ledger = read_logps(asked.logps), _ledger(asked.ledger)
-        name = asked.logps.name
+        table, name = read_logps(asked.logps), asked.logps.name
     else:
         from harness.diagnose.scoring import scored_table  # needs torch
 
-        table, ledger, name = scored_table(asked, _ledger(asked.ledger), say)
-    found = diagnose(table, asked.beta, asked.slices, ledger)
+        table, name = scored_table(asked, say)
+    found = diagnose(table, asked.beta, asked.slices, _ledger(asked.ledger))
     asked.out.mkdir(parents=True, exist_ok=True)
     _write(table, asked.out / PAIRS, found.beta)
     write_json(asked.out / JSON, plain(found))
@@ -45,16 +44,21 @@ def _write(table: LogpsTable, path: Path, beta: float | None) -> None:
 
 
 def _ledger(path: Path | None) -> Mapping[str, int] | None:
-    """By id, and by the hash of a row's changed texts: +1, or -1 for a wrong label, or 0 for other damage."""
+    """-1 for a wrong label, 0 for other damage, by the id of a pair and by the hash of its changed texts, which is the
+    id of the row as a trainer read it."""
     if path is None:
         return None
-    from harness.corruptions.ledger import kinds, orientation, read_ledger
+    from harness.corruptions.ledger import read_ledger
 
     try:
         ledger = read_ledger(path)
     except OSError as error:
         raise InputError(f"--ledger {path}: cannot be read ({error})") from None
-    labels, touched = orientation(ledger), kinds(ledger)
-    found = {name: -1 if labels[name] < 0 else 0 for name in labels if name in touched or labels[name] < 0}
-    hashes = zip(ledger["id"], ledger["after_hash"], strict=True)
-    return found | {str(after): found[name] for name, after in hashes if isinstance(after, str) and name in found}
+    columns = (ledger[name] for name in ("id", "new_id", "after_hash", "action", "observed_label"))
+    found: dict[str, int] = {}
+    for name, new, after, action, label in zip(*columns, strict=True):  # a later step of a sequence speaks last
+        if action != "relabel_same":
+            for known in (new if action == "append" else name, after):
+                if isinstance(known, str):
+                    found[known] = -1 if label < 0 else 0
+    return found

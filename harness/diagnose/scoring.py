@@ -29,7 +29,7 @@ from harness.models.folder import Source, open_tokenizer, start_weights
 from harness.models.reference import score_responses
 from harness.storage.atomic import write_atomic
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
-from harness.worker.protocol import pick_device
+from harness.worker.prepare import pick_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,7 +147,7 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
         slices=", ".join(slices), split="",
     )  # fmt: skip
     as_trl = TOKENS.get(asked.tokens)
-    table = read_pairs(spec, trl_renderer(tokenizer) if as_trl else chat_renderer(tokenizer))
+    table = read_pairs(spec, (trl_renderer if as_trl else chat_renderer)(tokenizer, PathModelSpec().template_date))
     notes = [f"{split}: {note.text}" for note in table.notes]
     if as_trl:
         made = [as_trl(tokenizer, pair, table.templated, asked.max_length) for pair in table.pairs]
@@ -170,10 +170,8 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
     return Rows(tuple(pair for pair, _ in both), tuple(one for _, one in both), tuple(notes))
 
 
-def scored_table(
-    asked: Asked, ledger: Mapping[str, int] | None, say: Say
-) -> tuple[LogpsTable, Mapping[str, int] | None, str]:
-    """The log-probs of every policy and the reference on the pairs, the ledger by the ids of these pairs, and a name.
+def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
+    """The log-probs of every policy and the reference on the pairs, and a name for them.
 
     Scores are kept under `asked.out` by model and token ids: what is there is not scored again. Raises InputError.
     """
@@ -208,8 +206,7 @@ def scored_table(
         "reference": reference.identity if isinstance(reference, Scored) else None,
         "notes": [note for part in rows.values() for note in part.notes],
     }
-    by_id = None if ledger is None else _ledger_by_id(ledger, asked, rows)
-    return checked(columns, str(asked.out), meta), by_id, Path(asked.data).name
+    return checked(columns, str(asked.out), meta), Path(asked.data).name
 
 
 def _one_tokenizer(models: Sequence[Scored]) -> Any:
@@ -351,17 +348,3 @@ def _write_scores(path: Path, scores: Mapping[str, float]) -> None:
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"key": list(scores), "logp": list(scores.values())}), sink)
     write_atomic(path, sink.getvalue().to_pybytes())
-
-
-def _ledger_by_id(ledger: Mapping[str, int], asked: Asked, rows: Mapping[str, Rows]) -> dict[str, int]:
-    """What the ledger says by the ids of these pairs: it names rows by the hash of their texts before any template."""
-    found = {}
-    for split, part in rows.items():
-        text = asked.train_data if split == TRAIN else asked.data
-        plain = read_pairs(DataSpec(path=text, format=asked.form, limit=asked.limit))
-        by_row = {pair.meta["row"]: pair.id.partition("-")[0] for pair in plain.pairs}
-        for pair in part.pairs:
-            name = by_row.get(pair.meta["row"], pair.id)
-            if name in ledger:
-                found[pair.id] = ledger[name]
-    return found

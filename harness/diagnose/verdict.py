@@ -14,7 +14,8 @@ import numpy as np
 from harness.diagnose.measures import PROMPT, Fall, Memorisation, fall_p
 from harness.metrics.distributions import mean, sigmoid
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
-from harness.metrics.margins import RATES, delta, delta_ref, gain, margins
+from harness.metrics.margins import delta, delta_ref, log_ratio_margin, margins
+from harness.metrics.pairs import RATES
 from harness.metrics.records import Columns, size
 from harness.metrics.statistics import Estimate
 
@@ -80,8 +81,9 @@ def evidence(
         moved = bool((~one.tied).any())
         p_fell = fall_p((delta_ref(columns) > 0).astype(np.float64) - (delta(columns) > 0), columns[PROMPT])
         if beta is not None:
-            pull = mean(2 * sigmoid(-beta * gain(columns)[RATES["undesirable_zone"](one)]))
-            loss = mean(np.logaddexp(0.0, -beta * gain(columns)))
+            moved_by = log_ratio_margin(columns)
+            pull = mean(2 * sigmoid(-beta * moved_by[RATES["undesirable_zone"].holds(one)]))
+            loss = mean(np.logaddexp(0.0, -beta * moved_by))
     return Evidence(size(columns), prompts, found, beta, pull, loss, p_fell, moved, memorised, fall)
 
 

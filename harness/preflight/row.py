@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.data.rows import PairRows, TokenisedPair
 from harness.data.splits import TextData
-from harness.types import DataSpec, PreferencePair
+from harness.types import CorruptionSpec, DataSpec, InputError, PreferencePair
 
 SEVERITIES = ("error", "warning", "note")  # an error stops the sweep (exit 2), a warning is told, a note informs
 _SHOWN_ROWS = 10
@@ -39,6 +39,12 @@ class Finding:
         return f"{self.severity}: {head}{': ' if head else ''}{self.text}{named}{fix}"
 
 
+def stop_at_errors(findings: Iterable[Finding]) -> None:
+    """Raises InputError with the lines of all errors among the findings."""
+    if errors := [finding.line for finding in findings if finding.severity == "error"]:
+        raise InputError(*errors)
+
+
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Log-probs `(n, 2)` in nats, chosen and rejected, of `pairs` as labelled: `stored` in the reference table, `live`
@@ -61,7 +67,8 @@ class Reference:
 class Evidence:
     """One replicate's data as it will be trained on. `rows` are the packed rows of `text.train`; `reference` is None
     where its model does not stand yet. `batch` is the largest batch size of the runs. `shared` are pairs of the same
-    texts in the training split and in `data.heldout_split`, (training, held-out)."""
+    texts in the training split and in `data.heldout_split`, (training, held-out). `corruptions` are those of the
+    runs."""
 
     data: DataSpec
     text: TextData
@@ -69,6 +76,7 @@ class Evidence:
     batch: int = 1
     reference: Reference | None = None
     shared: tuple[tuple[PreferencePair, PreferencePair], ...] = ()
+    corruptions: tuple[CorruptionSpec, ...] = ()
 
     @property
     def place(self) -> str:

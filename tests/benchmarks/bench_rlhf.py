@@ -28,7 +28,7 @@ from harness.data.mythworld import world as mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
-from harness.inputs.run_inputs import mythworld_architecture
+from harness.inputs.mythworld import mythworld_architecture
 from harness.models.architecture import initial_weights, with_score
 from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus
@@ -40,7 +40,7 @@ from harness.rlhf.lanes import RlLane, Sampling
 from harness.rlhf.lanes import start as start_rl
 from harness.training.loop import checkpoint_steps, start, train
 from harness.types import EvaluationSpec, ObjectiveSpec, PreferencePair, TrainingSpec, WorldSpec
-from harness.worker.protocol import keep_freed_memory
+from harness.worker.train_pack import keep_freed_memory
 
 CPU = torch.device("cpu")
 LANES = 8

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from harness.metrics.statistics.estimate import Estimate, Floats, finite, t_quantile, z_quantile
-from harness.metrics.statistics.intervals import wilson_ends
+from harness.metrics.statistics.intervals import Estimate, Floats, finite, t_quantile, wilson_ends, z_quantile
 
 
 def cluster_index(clusters: ArrayLike) -> tuple[NDArray[np.int64], int]:
