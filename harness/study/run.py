@@ -47,6 +47,7 @@ class _Engine:
     workers: int
     voice: CommandOutput
     failures: dict[str, str] = field(default_factory=dict)
+    not_evaluated: list[str] = field(default_factory=list)
 
     def train(self, runs: Sequence[Planned]) -> None:
         """Commit every run that has no outcome yet; one that failed is tried once more, then it stands as failed."""
@@ -68,7 +69,8 @@ class _Engine:
         if self.spec.lm_eval is not None:
             from harness.sweep.evaluate import evaluate_runs
 
-            evaluate_runs(self.folder, [item.run for item in runs], self.spec.lm_eval, self.voice.progress)
+            asked = [item.run for item in runs]
+            self.not_evaluated += evaluate_runs(self.folder, asked, self.spec.lm_eval, self.voice.progress)
 
 
 def done(folder: Path, key: str) -> bool:
@@ -182,5 +184,6 @@ def _finish(
     failed = [
         line for key, line in engine.failures.items() if not any(done(folder, i.key) for i in runs if i.key[:8] == key)
     ]
+    failed += dict.fromkeys(engine.not_evaluated)
     voice.failed(failed)
     return 1 if failed else 0

@@ -19,7 +19,7 @@ from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import claim_sweep
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
-from harness.sweep.evaluate import check_asked, evaluate_folder
+from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.plan import finished
 from harness.sweep.preflight import check_data
@@ -63,11 +63,12 @@ def run_sweep(
         )
         try:
             failures = run_packs(sweep, out, folder, names, left, count, voice, means) if left else []
+            if sweep.lm_eval is not None:
+                asked = sweep.lm_eval
+                failures += evaluate_runs(folder, sweep.runs, asked, voice.progress, asked.runs)
         except KeyboardInterrupt:
             say_stopped(folder, voice)
             raise
-        if sweep.lm_eval is not None:
-            evaluate_folder(folder, sweep.lm_eval, voice.progress)
         return _finish(out, folder, failures, voice)
 
 
