@@ -8,6 +8,7 @@ tokenised again may have its last letters and the first of the answer in one tok
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +54,7 @@ def task_config(data: Path) -> dict[str, Any]:
     return {
         "task": NAME,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(data.parent / "cache")},
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(data))}, "cache_dir": str(data.parent / "cache")},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "{{prompt}}",

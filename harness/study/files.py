@@ -19,8 +19,8 @@ from harness.data.splits import data_notes
 from harness.identity import plain, run_key
 from harness.storage import runs as store
 from harness.storage.atomic import write_atomic, write_json
+from harness.storage.databases import without_login
 from harness.study.scores import Scorer
-from harness.study.storage import shown
 from harness.study.trials import COMPLETE, Ledger, Trial, winners
 from harness.types import RunSpec
 
@@ -91,7 +91,7 @@ def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> 
     """
     resolved = dict(spec.resolved)
     if resolved.get("storage"):
-        resolved["storage"] = shown(resolved["storage"])
+        resolved["storage"] = without_login(resolved["storage"])
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}

@@ -17,13 +17,15 @@ from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
 from harness.identity import run_key
 from harness.storage import runs as store
+from harness.storage.databases import without_login
 from harness.storage.lock import claim_sweep
 from harness.study.files import Planned, all_runs, counts, fresh_runs, write_scores, write_study, write_study_plan
 from harness.study.scores import Scorer
 from harness.study.search import Bench, search
-from harness.study.storage import shown, storage_problem, storage_url, write_storage
+from harness.study.storage import storage_problem, storage_url, write_storage
 from harness.study.trials import Ledger
 from harness.sweep.console import CommandOutput
+from harness.tracking.connection import tracking_warning
 from harness.types import InputError, RunSpec
 from harness.worker.protocol import DONE
 
@@ -117,6 +119,8 @@ def run_study(
         budget = f"{len(spec.arms)} objectives x {spec.trials} trials x {len(spec.seeds)} seeds"
         told = sum(len(ledger.told(arm.label)) for arm in spec.arms)
         voice.progress(f"{spec.name}: {budget}, {told} trials already done, {count} workers")
+        if warning := tracking_warning(out):
+            voice.result(f"tracking {warning}")
         try:
             _search(spec, ledger, bench, folder, voice)
             bench.train(fresh_runs(spec, ledger))
@@ -178,7 +182,9 @@ def _finish(
     voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     why = write_storage(spec, ledger, folder)
     voice.result(
-        f"storage  {why}; run the same command to write it" if why else f"storage  {shown(storage_url(spec, folder))}"
+        f"storage  {why}; run the same command to write it"
+        if why
+        else f"storage  {without_login(storage_url(spec, folder))}"
     )
     voice.tracked(folder, Outbox(out, folder.name).finish(folder))
     failed = [

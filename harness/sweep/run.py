@@ -25,6 +25,7 @@ from harness.sweep.plan import finished
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
+from harness.tracking.connection import tracking_warning
 from harness.types import PathModelSpec, RunSpec
 
 __all__ = ["SweepOptions", "run_sweep"]
@@ -61,6 +62,8 @@ def run_sweep(
         voice.progress(
             f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers"
         )
+        if warning := tracking_warning(out):
+            voice.result(f"tracking {warning}")
         try:
             failures = run_packs(sweep, out, folder, names, left, count, voice, means) if left else []
             if sweep.lm_eval is not None:

@@ -17,11 +17,20 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import content_hash, file_sha256
+from harness.storage.databases import without_login
 from harness.storage.journal import Journal, JournalDamaged, read_journal
 from harness.storage.lock import claim_sweep
 from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
-from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.tracking.connection import (
+    Connection,
+    default_uri,
+    down_errors,
+    first_line,
+    init_store,
+    patience,
+    tracking_uri,
+)
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.views import OWN_RUN, write_views
 
@@ -100,7 +109,8 @@ class Outbox:
             self.reason = f"{damage}; not sent, see harness verify"
             return False
         except down_errors() as error:
-            self.reason = f"{_to_show(tracking_uri(self.out))}: {(str(error).splitlines() or [''])[0][:200]}"
+            uri = tracking_uri(self.out)
+            self.reason = f"{without_login(uri)}: {first_line(error, uri)}"
             self.connection = None  # a new one looks for what this attempt may have left
             now = time.monotonic()
             self._try_again = now + max(SECONDS_DOWN, REST * (now - began))
@@ -290,9 +300,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _to_show(uri: str) -> str:
-    """A tracking address without user name and password."""
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri
