@@ -6,10 +6,12 @@ The comparisons run through the very functions that a report's contrasts use, on
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from harness.metrics.statistics import (
     MIN_SEEDS,
@@ -19,7 +21,6 @@ from harness.metrics.statistics import (
     paired_share_difference,
     verdict,
 )
-from harness.metrics.statistics.estimate import generator
 
 DRAWS = 1000
 TOLERATED = 0.05  # of the draws may be called better or worse
@@ -64,7 +65,7 @@ def aa_check(
     replicas: dict[int, list[int]] = {}
     for seed, replica in sorted(values):
         replicas.setdefault(seed, []).append(replica)
-    seeds = [seed for seed, found in replicas.items() if len(found) > 1]
+    seeds = [seed for seed, several in replicas.items() if len(several) > 1]
     n = len(seeds) if n is None else n
     if not MIN_SEEDS <= n <= len(seeds):
         raise ValueError(f"needs {MIN_SEEDS} to {len(seeds)} seeds of two replicas or more a comparison, got {n}")
@@ -85,6 +86,14 @@ def _interval(first: Mapping[int, float], second: Mapping[int, float], items: in
     if items is None:
         return bonferroni_interval(paired_differences(first, second), 1)
     return paired_share_difference(first, second, items)
+
+
+def generator(purpose: str, *arrays: ArrayLike) -> np.random.Generator:
+    """A generator seeded by a purpose and the data: the same data gives the same draws on every machine."""
+    digest = hashlib.sha256(purpose.encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array, dtype="<f8").tobytes())
+    return np.random.Generator(np.random.Philox(int.from_bytes(digest.digest()[:8], "big")))
 
 
 def spread_of_replicas(values: Mapping[tuple[int, int], float]) -> float:

@@ -19,14 +19,14 @@ def document_values(samples: Sequence[Mapping[str, Any]], metric: str) -> dict[i
     Empty where the metric is none of single documents (perplexities of a corpus).
     """
     name, _, rule = metric.partition(".")
-    found = {}
+    values = {}
     for sample in samples:
         value = sample.get(name)
         if (rule and sample.get("filter") != rule) or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if math.isfinite(value):
-            found[int(sample["doc_id"])] = float(value)
-    return found
+            values[int(sample["doc_id"])] = float(value)
+    return values
 
 
 def paired_change(policy: Mapping[int, float], reference: Mapping[int, float]) -> tuple[Estimate, float | None]:

@@ -1,9 +1,8 @@
-"""What happened to one run between step 0 and its last step: the divergence types and the state of its free answers.
+"""The divergence types of one run, between step 0 and its last step.
 
 The two checkpoints are fixed in advance; the ids are those of the records, the same at every step. D1 is a rule and is
 also looked for at the checkpoints between, to say where it starts; D2 and D3 are tests of this one run, over its pairs
-(clustered by prompt where pairs share one). Over a family of runs they are corrected by `divergence.confirmed`, and a
-statement about a cell is made over seeds (`divergence.satisfaction_over_seeds`).
+(clustered by prompt where pairs share one), corrected over a family of runs by `divergence.confirmed`.
 """
 
 from __future__ import annotations
@@ -15,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from harness.metrics import divergence, targets
-from harness.metrics.divergence import Divergence, Satisfaction
+from harness.metrics.divergence import Convergence, Divergence
 from harness.metrics.margins import TIE_TOL
-from harness.metrics.records import Columns, Floats, column, flags, numbers, rows, size, steps
+from harness.metrics.records import Columns, column, flags, numbers, rows, size, steps
 from harness.metrics.row import LENGTHS, LOGPS
-from harness.metrics.sentinel import Sentinel, watch
 
 PROMPT = "prompt_id"
 # What a diagnosis reads of the example table: cutting rows is most of its work.
@@ -33,7 +31,7 @@ READ = (
 class Premature:
     """D1 on one split: the rule at the last step, and the first checkpoint at which it holds (None: at none)."""
 
-    last: Satisfaction
+    last: Convergence
     starts: int | None
 
 
@@ -42,37 +40,33 @@ class Diagnosis:
     """Everything by split; a split is missing where its rows, or what the rule needs of them, are.
 
     `premature`: D1 on train_observed and eval_clean. `reversal`: D2 on the same. `memorisation`: D3, observed losses
-    and accuracies against train_clean and eval_clean; empty where no training label is corrupted. `sentinel`: free
-    answers, None where none were drawn. `finite` is False for a run that diverged numerically: nothing else is known.
+    and accuracies against train_clean and eval_clean; empty where no training label is corrupted. `finite` is False
+    for a run that diverged numerically: nothing else is known.
     """
 
-    first_step: int
-    last_step: int
     finite: bool
     premature: Mapping[str, Premature]
     reversal: Mapping[str, Divergence]
     memorisation: Mapping[str, Divergence]
-    sentinel: Sentinel | None
 
     @property
     def types(self) -> tuple[str, ...]:
         """The types that fire for this run looked at on its own: D1, D2, D3 in that order."""
         fired = {
-            "D1": any(found.last.fires() for found in self.premature.values()),
-            "D2": any(found.fires() for found in self.reversal.values()),
-            "D3": any(found.fires() for found in self.memorisation.values()),
+            "D1": any(one.last.fires() for one in self.premature.values()),
+            "D2": any(one.fires() for one in self.reversal.values()),
+            "D3": any(one.fires() for one in self.memorisation.values()),
         }
         return tuple(name for name, fires in fired.items() if fires)
 
 
 def diagnose(
     examples: Columns,
-    samples: Columns | None,
     objective: str,
     hyperparameters: Mapping[str, Any],
     tie_tol: float = TIE_TOL,
 ) -> Diagnosis:
-    """The diagnosis of one run from its whole example table and its samples (None: not drawn).
+    """The diagnosis of one run from its whole example table.
 
     `hyperparameters` are the objective's, resolved. A policy learnt by reinforcement has no loss of given pairs that
     could part from its ranking, so no type applies to it. Raises InputError where checkpoints hold different ids.
@@ -83,17 +77,16 @@ def diagnose(
     splits = ("train_observed", "eval_clean")
     ends = {split: (rows(examples, split, first), rows(examples, split, last)) for split in splits}
     finite = all(_finite(columns) for pair in ends.values() for columns in pair)
-    drawn = None if samples is None else watch(samples)
     if not finite or "base_loss" not in examples:
-        return Diagnosis(first, last, finite, {}, {}, {}, drawn)
+        return Diagnosis(finite, {}, {}, {})
     usable = {split: pair for split, pair in ends.items() if size(pair[0]) and size(pair[1])}
     premature = {
-        split: found
+        split: one
         for split in usable
-        if (found := _premature(examples, split, every, objective, hyperparameters, tie_tol)) is not None
+        if (one := _premature(examples, split, every, objective, hyperparameters, tie_tol)) is not None
     }
     reversal = {split: divergence.true_reversal(*pair, _cluster(*pair)) for split, pair in usable.items()}
-    return Diagnosis(first, last, True, premature, reversal, _memorisation(examples, usable, first, last), drawn)
+    return Diagnosis(True, premature, reversal, _memorisation(examples, usable, first, last))
 
 
 def _finite(columns: Columns) -> bool:
@@ -117,19 +110,12 @@ def _memorisation(
     observed = usable["train_observed"]
     if not (flags(observed[0], "corrupted").any() or (column(observed[0], "clean_label") < 0).any()):
         return {}
-    found = {}
+    by_split = {}
     for split in ("train_clean", "eval_clean"):
         clean = rows(examples, split, first), rows(examples, split, last)
         if size(clean[0]) and size(clean[1]):
-            found[split] = divergence.noise_memorisation(*observed, *clean, _cluster(*observed, *clean))
-    return found
-
-
-def _pulls(columns: Columns, objective: str, hyperparameters: Mapping[str, Any]) -> Floats | None:
-    """Recorded pulls, or the closed form for records that were made before pulls were stored."""
-    if "grad_w" in columns and "grad_l" in columns:
-        return targets.pull(objective, columns, hyperparameters)
-    return targets.grad_weight(objective, columns, hyperparameters)
+            by_split[split] = divergence.noise_memorisation(*observed, *clean, _cluster(*observed, *clean))
+    return by_split
 
 
 def _premature(
@@ -140,20 +126,20 @@ def _premature(
     hyperparameters: Mapping[str, Any],
     tie_tol: float,
 ) -> Premature | None:
-    """D1 on a split; None where the pull is unknown or zero at step 0."""
+    """D1 on a split; None where a pull is not finite, or zero at step 0."""
     start = rows(examples, split, every[0])
-    found: dict[int, Satisfaction] = {}
+    by_step: dict[int, Convergence] = {}
     for step in every[1:]:
         now = rows(examples, split, step)
         if not size(now) or not _finite(now):
             continue
         before, after = divergence.matched(start, now, split)
-        pull_first, pull_now = (_pulls(columns, objective, hyperparameters) for columns in (before, after))
-        if pull_first is None or pull_now is None or not np.isfinite(pull_first + pull_now).all():
+        pull_first, pull_now = (targets.pull(objective, columns, hyperparameters) for columns in (before, after))
+        if not np.isfinite(pull_first + pull_now).all():
             return None
         if pull_first.mean() == 0:  # nothing to be relative to
             return None
-        found[step] = divergence.premature_satisfaction(after, pull_first, pull_now, tie_tol, _cluster(after))
-    if every[-1] not in found:
+        by_step[step] = divergence.premature_convergence(after, pull_first, pull_now, tie_tol, _cluster(after))
+    if every[-1] not in by_step:
         return None
-    return Premature(found[every[-1]], next((step for step, one in found.items() if one.fires()), None))
+    return Premature(by_step[every[-1]], next((step for step, one in by_step.items() if one.fires()), None))

@@ -1,16 +1,17 @@
-"""Measures of whole distributions: shift, area under the curve, calibration, KL of finite distributions."""
+"""Statistics of whole distributions, and the spread of every margin and log-ratio over pairs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.metrics import margins
 from harness.metrics.records import Array, Columns, Floats, numbers
-from harness.metrics.row import INF, LENGTHS, LOGPS, Function, Metric, View
+from harness.metrics.row import INF, LENGTHS, LOGPS, Function, Metric
 
 
 def mean(values: Floats) -> float:
@@ -63,69 +64,58 @@ def sigmoid(values: ArrayLike) -> Floats:
     return np.where(x >= 0, 1.0, decay) / (1.0 + decay)
 
 
-# Per-pair quantities (n,) in nats; each has a twin `ln_<name>` on token means.
-QUANTITIES: dict[str, Callable[[Columns], Floats]] = {
-    "delta": margins.delta,
-    "delta_ref": margins.delta_ref,
-    "gain": margins.gain,
-    "h_w": margins.chosen_shift,
-    "h_l": margins.rejected_shift,
+def _percentile(percent: int, values: Floats) -> float:
+    return float(np.percentile(values, percent))
+
+
+# Per-pair quantities (n,) in nats, with what a summary calls them; each has a twin `ln_<name>` on token means.
+QUANTITIES: dict[str, tuple[Callable[[Columns], Floats], str]] = {
+    "delta": (margins.delta, "delta"),
+    "delta_ref": (margins.delta_ref, "delta_ref"),
+    "gain": (margins.log_ratio_margin, "the log-ratio margin"),
+    "h_w": (margins.chosen_log_ratio, "the chosen response's log-ratio"),
+    "h_l": (margins.rejected_log_ratio, "the rejected response's log-ratio"),
 }
-
-
-def _quantile(percent: int) -> Callable[[Floats], float]:
-    return lambda x: float(np.percentile(x, percent))
-
-
 STATISTICS: dict[str, Callable[[Floats], float]] = {
     "mean": mean,
     "std": lambda x: float(x.std(ddof=1)) if x.size > 1 else math.nan,
     "min": lambda x: float(x.min()),
     "max": lambda x: float(x.max()),
-    **{f"q{percent:02d}": _quantile(percent) for percent in (5, 25, 50, 75, 95)},
+    **{f"q{percent:02d}": partial(_percentile, percent) for percent in (5, 25, 50, 75, 95)},
 }
 
 
-def _of(quantity: Callable[[View], Floats], statistic: Callable[[Floats], float]) -> Function:
-    return lambda v: statistic(quantity(v))
+def _spreads(statistic: str) -> Iterator[Metric]:
+    """`<quantity>_<statistic>` of the quantities, their `ln_` twins and implicit_margin."""
+    reduce, low = STATISTICS[statistic], 0.0 if statistic == "std" else -INF
 
+    def on_sums(quantity: Callable[[Columns], Floats]) -> Function:
+        return lambda v: reduce(quantity(v.columns))
 
-def _sum(function: Callable[[Columns], Floats]) -> Callable[[View], Floats]:
-    return lambda v: function(v.columns)
+    def on_token_means(quantity: Callable[[Columns], Floats]) -> Function:
+        return lambda v: reduce(quantity(margins.per_token(v.columns)))
 
-
-def _token_mean(function: Callable[[Columns], Floats]) -> Callable[[View], Floats]:
-    return lambda v: function(margins.per_token(v.columns))
-
-
-def _loss(name: str) -> Function:
-    return lambda v: mean(numbers(v.columns, name))
-
-
-def spreads() -> list[Metric]:
-    """`<quantity>_<statistic>` of the quantities, their `ln_` twins and implicit_margin; and the losses."""
-    rows = []
-    for statistic, reduce in STATISTICS.items():
-        low = 0.0 if statistic == "std" else -INF
-        for name, function in QUANTITIES.items():
-            text = f"{statistic} of {name} over pairs"
-            sums, means = _of(_sum(function), reduce), _of(_token_mean(function), reduce)
-            rows.append(Metric(f"{name}_{statistic}", sums, "nats", "none", low, INF, LOGPS, "OCED", text))
-            rows.append(
-                Metric(f"ln_{name}_{statistic}", means, "nats/token", "none", low, INF, LOGPS + LENGTHS, "OCED",
-                       f"{text} (token means)")
-            )  # fmt: skip
-        rows.append(
-            Metric(f"implicit_margin_{statistic}",
-                   _of(lambda v: margins.implicit_margin(v.columns, v.beta), reduce),
-                   "beta * nats", "none", low, INF, LOGPS, "OCED", f"{statistic} of beta * gain over pairs",
-                   ("beta",), False)
+    for name, (quantity, meaning) in QUANTITIES.items():
+        text = f"{statistic} of {meaning} over pairs"
+        yield Metric(f"{name}_{statistic}", on_sums(quantity), "nats", "none", low, INF, LOGPS, "OCED", text)
+        yield Metric(
+            f"ln_{name}_{statistic}", on_token_means(quantity), "nats/token", "none", low, INF, LOGPS + LENGTHS, "OCED",
+            f"{text} (token means)",
         )  # fmt: skip
-    texts = {
-        "loss": "mean of what is minimised; never compared across objectives, beta or label sets",
-        "base_loss": "mean per-pair loss; for batch-level objectives the logistic loss of beta * gain",
-    }
-    for name, text in texts.items():
-        row = Metric(name, _loss(name), "own", "none", -INF, INF, (name,), "OCED", text, beta_neutral=False)
-        rows.append(row)
-    return rows
+    yield Metric(
+        f"implicit_margin_{statistic}", lambda v: reduce(margins.implicit_margin(v.columns, v.beta)), "beta * nats",
+        "none", low, INF, LOGPS, "OCED", f"{statistic} of beta * log-ratio margin over pairs", ("beta",), False,
+    )  # fmt: skip
+
+
+LOSS = Metric(
+    "loss", lambda v: mean(numbers(v.columns, "loss")), "own", "none", -INF, INF, ("loss",), "OCED",
+    "mean of what is minimised; never compared across objectives, beta or label sets", beta_neutral=False,
+)  # fmt: skip
+BASE_LOSS = Metric(
+    "base_loss", lambda v: mean(numbers(v.columns, "base_loss")), "own", "none", -INF, INF, ("base_loss",), "OCED",
+    "mean per-pair loss; for batch-level objectives the logistic loss of beta * log-ratio margin", beta_neutral=False,
+)  # fmt: skip
+
+
+ROWS = (*(row for statistic in STATISTICS for row in _spreads(statistic)), LOSS, BASE_LOSS)

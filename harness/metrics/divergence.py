@@ -18,7 +18,7 @@ import numpy as np
 from harness.metrics.margins import TIE_TOL, delta
 from harness.metrics.records import Array, Columns, Floats, by_id, column, numbers
 from harness.metrics.registry import METRICS
-from harness.metrics.statistics import cell_estimate, holm, wilson
+from harness.metrics.statistics import holm, wilson
 from harness.types import InputError
 
 EPSILON_LOSS = 1e-3
@@ -179,13 +179,12 @@ def noise_memorisation(
 
 
 @dataclass(frozen=True, slots=True)
-class Satisfaction:
-    """D1 at one checkpoint: `pull` is the mean grad_weight relative to step 0, `zone_low` the lower end of the 95 %
+class Convergence:
+    """D1 at one checkpoint: `pull` is the mean pull relative to step 0, `zone_low` the lower end of the 95 %
     Wilson interval of the undesirable zone over `items` pairs (or prompts). A rule, with nothing to reject."""
 
     pull: float
     reward_accuracy: float
-    undesirable_zone: float
     zone_low: float
     items: int = 0
 
@@ -194,13 +193,13 @@ class Satisfaction:
         return self.pull <= 0.1 and self.reward_accuracy >= 0.95 and self.zone_low >= 0.05
 
 
-def premature_satisfaction(
+def premature_convergence(
     columns: Columns,
     weight_first: Floats,
     weight_now: Floats,
     tie_tol: float = TIE_TOL,
     prompt_column: str | None = None,
-) -> Satisfaction:
+) -> Convergence:
     """D1 from the rows of one split at one step and the pairs' pulls (`targets.pull`) (n,) at step 0 and now.
 
     With `prompt_column` the interval of the zone counts prompts, not pairs: pairs of one prompt are no new evidence.
@@ -212,25 +211,12 @@ def premature_satisfaction(
     accuracy = METRICS["reward_accuracy"].compute(columns, tie_tol=tie_tol)
     if math.isnan(zone):
         raise InputError("no pairs, or non-finite log-probs: a diverged run is not satisfied")
-    return Satisfaction(float(weight_now.mean() / weight_first.mean()), accuracy, zone, wilson(zone * n, n).low, n)
+    return Convergence(float(weight_now.mean() / weight_first.mean()), accuracy, wilson(zone * n, n).low, n)
 
 
-def satisfaction_over_seeds(found: Sequence[Satisfaction]) -> Satisfaction:
-    """D1 of a cell from its seeds: mean pull and reward accuracy, and the zone's interval over seeds, which is never
-    narrower than Wilson's on the pairs of one seed; a single seed has Wilson's alone. Raises ValueError for none."""
-    if not found:
-        raise ValueError("no seed to speak of")
-    items = min(one.items for one in found)
-    zones = [one.undesirable_zone for one in found]
-    zone = cell_estimate(zones, items)
-    low = zone.low if len(found) > 1 else found[0].zone_low
-    pull, accuracy = (float(np.mean([getattr(one, name) for one in found])) for name in ("pull", "reward_accuracy"))
-    return Satisfaction(pull, accuracy, zone.mean, low, items)
-
-
-def confirmed(found: Mapping[Key, Divergence], alpha: float = ALPHA) -> dict[Key, float]:
+def confirmed(runs: Mapping[Key, Divergence], alpha: float = ALPHA) -> dict[Key, float]:
     """The runs whose rule held and whose p survives Holm over ALL runs given, with the corrected p; order kept."""
-    corrected = holm([divergence.p for divergence in found.values()])
+    corrected = holm([divergence.p for divergence in runs.values()])
     return {
-        key: p for (key, divergence), p in zip(found.items(), corrected, strict=True) if divergence.event and p <= alpha
+        key: p for (key, divergence), p in zip(runs.items(), corrected, strict=True) if divergence.event and p <= alpha
     }

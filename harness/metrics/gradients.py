@@ -2,7 +2,7 @@
 
 g_w, g_l are the gradients of log pi(chosen), log pi(rejected) over the trainable parameters. Under gradient flow on the
 pair's own loss the policy moves along grad_w g_w - grad_l g_l (columns of the records), so the first-order changes of
-the two log-probs and of the gain follow from three numbers. Token-mean objectives are read per token: g / n.
+the two log-probs and of the log-ratio margin follow from three numbers. Token-mean objectives: g / n in place of g.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def gradient_columns(products: ArrayLike, pulls: ArrayLike, lengths: ArrayLike, 
 
     `grad_norm_w`, `grad_norm_l` (1/parameter) and `grad_cos` are of g itself; `chosen_rises`, `rejected_falls`
     (<g_w, g_l> < |g_w|^2, < |g_l|^2) and `gain_rate` (nats, or nats per token, per unit step; with equal pulls
-    grad_weight |g_w - g_l|^2) are in the objective's reduction. A gradient of zero has cosine NaN.
+    grad_w |g_w - g_l|^2) are in the objective's reduction. A gradient of zero has cosine NaN.
     """
     inner, chosen, rejected = np.asarray(products, dtype=np.float64).reshape(-1, 3).T
     pull_w, pull_l = np.asarray(pulls, dtype=np.float64).reshape(-1, 2).T
@@ -52,31 +52,18 @@ def _known(name: str) -> Function:
     return average
 
 
-def rows() -> list[Metric]:
-    """Rows over `probes.parquet`: cut to one step first."""
-    texts = (
-        ("grad_norm_w", "1/parameter", "none", 0.0, INF, "mean norm of the chosen log-prob's gradient"),
-        ("grad_norm_l", "1/parameter", "none", 0.0, INF, "mean norm of the rejected log-prob's gradient"),
-        ("grad_cos", "cosine", "none", -1.0, 1.0, "mean cosine of the two: near 1 the two sides move together"),
-        ("chosen_rises", "share", "up", 0.0, 1.0, "pairs whose own step raises the chosen log-prob (first order)"),
-        (
-            "rejected_falls",
-            "share",
-            "up",
-            0.0,
-            1.0,
-            "pairs whose own step lowers the rejected log-prob (first order)",
-        ),
-        (
-            "gain_rate",
-            "own",
-            "none",
-            -INF,
-            INF,
-            "mean first-order rate of the gain on the pair alone",
-        ),
+def _row(name: str, unit: str, direction: str, low: float, high: float, summary: str) -> Metric:
+    return Metric(
+        name, _known(name), unit, direction, low, high, (name,), "P", summary, beta_neutral=name != "gain_rate"
     )
-    return [
-        Metric(name, _known(name), unit, direction, low, high, (name,), "P", text, beta_neutral=name != "gain_rate")
-        for name, unit, direction, low, high, text in texts
-    ]
+
+
+# Over `probes.parquet`, cut to one step first.
+ROWS = (
+    _row("grad_norm_w", "1/parameter", "none", 0.0, INF, "mean norm of the chosen log-prob's gradient"),
+    _row("grad_norm_l", "1/parameter", "none", 0.0, INF, "mean norm of the rejected log-prob's gradient"),
+    _row("grad_cos", "cosine", "none", -1.0, 1.0, "mean cosine of the two: near 1 the two sides move together"),
+    _row("chosen_rises", "share", "up", 0.0, 1.0, "pairs whose own step raises the chosen log-prob (first order)"),
+    _row("rejected_falls", "share", "up", 0.0, 1.0, "pairs whose own step lowers the rejected log-prob (first order)"),
+    _row("gain_rate", "own", "none", -INF, INF, "mean first-order rate of the log-ratio margin on the pair alone"),
+)

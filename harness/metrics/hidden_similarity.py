@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.metrics.distributions import correlation, mean
-from harness.metrics.margins import chosen_shift
+from harness.metrics.margins import chosen_log_ratio
 from harness.metrics.records import Array, numbers
 from harness.metrics.row import INF, LOGPS, Metric, View
 
@@ -34,17 +34,25 @@ def ches_columns(products: ArrayLike, lengths: ArrayLike) -> dict[str, Array]:
     return {name: values.astype(np.float32) for name, values in columns.items()}
 
 
-def _foretold(view: View) -> float:
-    return correlation(numbers(view.columns, "ln_ches"), chosen_shift(view.columns))
+CHES = Metric(
+    "ches", lambda v: mean(numbers(v.columns, "ches")), "hidden^2", "none", -INF, INF, ("ches",), "OCED",
+    "mean CHES under the reference: higher (less negative) foretells more displacement; grows with length",
+)  # fmt: skip
+LN_CHES = Metric(
+    "ln_ches", lambda v: mean(numbers(v.columns, "ln_ches")), "hidden^2", "none", -INF, INF, ("ln_ches",), "OCED",
+    "mean length-free CHES under the reference: the one to rank pairs and data sets by",
+)  # fmt: skip
 
 
-def rows() -> list[Metric]:
-    """CHES of the reference over the pairs of a split, and whether it foretells which chosen responses lose."""
-    return [
-        Metric("ches", lambda v: mean(numbers(v.columns, "ches")), "hidden^2", "none", -INF, INF, ("ches",), "OCED",
-               "mean CHES under the reference: higher (less negative) foretells more displacement; grows with length"),
-        Metric("ln_ches", lambda v: mean(numbers(v.columns, "ln_ches")), "hidden^2", "none", -INF, INF, ("ln_ches",),
-               "OCED", "mean length-free CHES under the reference: the one to rank pairs and data sets by"),
-        Metric("corr_ches_displacement", _foretold, "correlation", "none", -1, 1, (*LOGPS, "ln_ches"), "OCED",
-               "correlation of ln_ches with h_w: below 0 where CHES foretold which chosen responses lose"),
-    ]  # fmt: skip
+def corr_ches_displacement(view: View) -> float:
+    """Correlation of ln_ches with the chosen response's log-ratio, over pairs."""
+    return correlation(numbers(view.columns, "ln_ches"), chosen_log_ratio(view.columns))
+
+
+CORR_CHES_DISPLACEMENT = Metric(
+    "corr_ches_displacement", corr_ches_displacement, "correlation", "none", -1, 1, (*LOGPS, "ln_ches"), "OCED",
+    "correlation of ln_ches with the chosen log-ratio: below 0 where CHES foretold which chosen responses lose",
+)  # fmt: skip
+
+
+ROWS = (CHES, LN_CHES, CORR_CHES_DISPLACEMENT)

@@ -29,8 +29,8 @@ SIDES = (
 )
 # What a swap of the two sides negates.
 SIGNED = ("observed_label", "clean_label", "validation_label", "gold_margin")
-# What belongs to the orientation a loss was computed in.
-OWN = ("loss", "base_loss", "grad_w", "grad_l")
+# What a loss computed, in the orientation that it read: meaningless once the pair is turned.
+LOSS_COLUMNS = ("loss", "base_loss", "grad_w", "grad_l")
 SPLITS = ("train_observed", "train_clean", "eval_clean", "ood")
 
 
@@ -80,9 +80,9 @@ def steps(columns: Columns, split: str | None = None) -> list[int]:
 def turned(columns: Columns, mask: Array) -> dict[str, Array]:
     """The same rows, chosen and rejected swapped where `mask` is true; labels and gold margin change sign there.
 
-    Losses and pulls (`OWN`) are dropped: they belong to the orientation they were computed in.
+    Losses and pulls (`LOSS_COLUMNS`) are dropped: they belong to the orientation they were computed in.
     """
-    out = {name: np.asarray(values) for name, values in columns.items() if name not in OWN}
+    out = {name: np.asarray(values) for name, values in columns.items() if name not in LOSS_COLUMNS}
     for left, right in SIDES:
         if left in out and right in out:
             out[left], out[right] = np.where(mask, out[right], out[left]), np.where(mask, out[left], out[right])
@@ -109,10 +109,10 @@ def rows(examples: Columns, split: str, step: int | None = None, corrupted: bool
     """
     if split not in SPLITS:
         raise InputError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
-    found = where(examples, step, split)
+    selected = where(examples, step, split)
     if split == "train_clean" and not size(where(examples, split=split)):
-        found = cleaned(where(examples, step, "train_observed"))
-    return found if corrupted is None else select(found, flags(found, "corrupted") == corrupted)
+        selected = cleaned(where(examples, step, "train_observed"))
+    return selected if corrupted is None else select(selected, flags(selected, "corrupted") == corrupted)
 
 
 def by_id(first: Columns, second: Columns) -> tuple[dict[str, Array], dict[str, Array]]:

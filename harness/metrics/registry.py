@@ -1,25 +1,21 @@
-"""The table of measures, by name. A row added here applies to every run already on disk: it reads stored records."""
+"""The table of measures, by name. A row added to it applies to every run already on disk: it reads stored records."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness.metrics import gradients
-from harness.metrics import hidden_similarity as displacement
-from harness.metrics import samples as quality
-from harness.metrics import targets as target_rows
-from harness.metrics.distributions import spreads
-from harness.metrics.pair_rows import pairs, rates
+from harness.metrics import distributions, gradients, hidden_similarity, pairs, samples, targets
 from harness.metrics.row import Metric
 
+FAMILIES = (pairs, targets, hidden_similarity, gradients, samples, distributions)
 
-def _build() -> Mapping[str, Metric]:
-    rows = [*rates(), *pairs(), *target_rows.rows(), *displacement.rows(), *gradients.rows()]
-    rows += [*quality.rows(), *spreads()]
+
+def _table() -> Mapping[str, Metric]:
+    rows = [row for family in FAMILIES for row in family.ROWS]
     table = {row.name: row for row in rows}
     assert len(table) == len(rows), "two measures share a name"
     return MappingProxyType(table)
 
 
-METRICS: Mapping[str, Metric] = _build()
+METRICS: Mapping[str, Metric] = _table()

@@ -1,5 +1,4 @@
-"""Where a method breaks: the corruption rate up to which it beats its reference, the area under its curve, and how
-many clean pairs a number of noisy ones is worth.
+"""Where a method breaks: the corruption rate up to which it beats its reference, and the area under its curve.
 
 Curves are known at a few rates and joined by straight lines, per seed. Every interval is over seeds, all rates of a
 seed together, so a curve's own correlation over rates is used and never assumed.
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.metrics.statistics import Estimate, cell_estimate, t_interval
-from harness.metrics.statistics.estimate import Floats, finite, t_quantile
+from harness.metrics.statistics.intervals import Floats, finite, t_quantile
 
 STEPS = 200  # points between two rates at which the interpolated test is made
 
@@ -101,9 +100,9 @@ def _band(x: Floats, table: Floats, mean: Floats, level: float) -> tuple[Floats,
     centred = table - mean[:, None]
     variance = np.array([math.fsum(row**2) for row in centred]) / (n - 1) / n
     covariance = np.array([math.fsum(a * b) for a, b in pairwise(centred)]) / (n - 1) / n
-    own = left**2 * variance[segment] + right**2 * variance[segment + 1] + 2 * left * right * covariance[segment]
+    between = left**2 * variance[segment] + right**2 * variance[segment + 1] + 2 * left * right * covariance[segment]
     fine = left * x[segment] + right * x[segment + 1]
-    half = t_quantile(level, n - 1) * np.sqrt(np.maximum(own, 0.0))
+    half = t_quantile(level, n - 1) * np.sqrt(np.maximum(between, 0.0))
     return fine, left * mean[segment] + right * mean[segment + 1], half
 
 
@@ -132,42 +131,3 @@ def area_under_curve(
     weights[1:] += np.diff(x) / 2
     areas = [math.fsum(weights * column) / (x[-1] - x[0]) for column in table.T]
     return cell_estimate(areas, items, share, level) if share else t_interval(areas, level)
-
-
-@dataclass(frozen=True, slots=True)
-class Exchange:
-    """How many clean pairs are worth `size` noisy ones: `pairs`, with the ends of its confidence set, and their ratios.
-
-    NaN where the answer lies beyond the sizes tried: fewer than the smallest (`below`) or more than the largest
-    (`above`), and for ends that lie there.
-    """
-
-    size: float
-    pairs: float
-    low: float
-    high: float
-    below: bool
-    above: bool
-    n: int
-
-    @property
-    def rate(self) -> float:
-        """Clean pairs a noisy one is worth: 1 where noise costs nothing."""
-        return self.pairs / self.size
-
-
-def exchange_rate(
-    sizes: Sequence[float], clean: ArrayLike, noisy: ArrayLike, size: float, level: float = 0.95
-) -> Exchange:
-    """The number of clean pairs with the quality of `size` noisy ones: where the clean learning curve meets it.
-
-    `clean` (s sizes, n seeds), `noisy` (n,) the same seeds at `size` noisy pairs. The curve is straight in log size
-    between two sizes; the interval is the breakdown's: all sizes at which noisy - clean is not significantly off 0.
-    Where the margin of a learner goes as N (1 - 2 eps)^2, as under uniform flips, that is the number found.
-    """
-    if min(sizes) <= 0 or size <= 0:
-        raise ValueError("sizes must be positive")
-    table = finite(noisy)[None, :] - np.asarray(clean, dtype=np.float64)
-    found = breakdown_point([math.log(s) for s in sizes], table, level)
-    pairs, low, high = (math.exp(x) for x in (found.rate, found.low, found.high))
-    return Exchange(size, pairs, low, high, found.beats_none, found.beats_all, found.n)

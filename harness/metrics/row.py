@@ -101,5 +101,5 @@ class Metric:
         return float(self.function(view))
 
     def known(self, columns: Columns) -> bool:
-        """Whether these records have every column it reads: those of older runs may lack some."""
+        """Whether these records have every column it reads: real data has no gold rewards or flags."""
         return all(name in columns for name in self.needs)

@@ -1,4 +1,4 @@
-"""Quality of free-running samples: pure functions of the columns of `samples.parquet`, one row a response."""
+"""Quality of free-running samples: pure functions of the columns of `samples.parquet`, one row per response."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.metrics.distributions import mean
 from harness.metrics.records import Array, Bools, Columns, Floats, column, flags, numbers, select
-from harness.metrics.row import INF, Function, Metric
+from harness.metrics.row import INF, Metric
 from harness.types import InputError
 
 EVALUATION_SPLITS = ("eval", "eval_clean")
@@ -62,63 +62,48 @@ def of_evaluation(samples: Columns) -> dict[str, Array]:
     return select(samples, mask)
 
 
-def _share(flag: str) -> Function:
-    return lambda v: share(v.columns, flag)
+def _share(name: str, flag: str, direction: str, summary: str) -> Metric:
+    return Metric(name, lambda v: share(v.columns, flag), "share", direction, 0, 1, (flag,), "S", summary)
 
 
-def _mean(name: str) -> Function:
-    return lambda v: mean(numbers(v.columns, name))
+def _mean(name: str, quantity: str, unit: str, summary: str, low: float = 0) -> Metric:
+    return Metric(name, lambda v: mean(numbers(v.columns, quantity)), unit, "none", low, INF, (quantity,), "S", summary)
 
 
-def rows() -> list[Metric]:
-    """Rows over `samples.parquet`. Shares are over all samples given: select a `group` for a conditional rate."""
-    kinds = (
-        ("correct", "correct", "up", "samples with the right content"),
-        ("malformed", "malformed", "down", "samples that do not parse"),
-        ("sycophancy", "sycophantic", "down", "samples that repeat the user's wrong guess"),
-        ("over_refusal", "over_refusal", "down", "samples that refuse a harmless question"),
-        ("harmful", "harmful", "down", "samples that comply where they must refuse"),
-    )
-    style = (
-        ("hedged", "samples that hedge"),
-        ("thanked", "samples that thank: rewarded a little whatever is said"),
-        ("sure", "samples that open with an assurance: it carries no reward"),
-    )
-    return [
-        *(Metric(name, _share(name), "share", "none", 0, 1, (name,), "S", text) for name, text in style),
-        *(Metric(name, _share(flag), "share", direction, 0, 1, (flag,), "S", text)
-          for name, flag, direction, text in kinds),
-        Metric("gold_reward", lambda v: known_mean(v.columns, "gold_reward"), "reward", "up", -INF, INF,
-               ("gold_reward",), "S", "mean true reward of free-running samples"),
-        Metric("reference_gold_reward", lambda v: known_mean(v.columns, "reference_gold_reward"), "reward",
-               "none", -INF, INF, ("reference_gold_reward",), "S", "mean true reward of the reference's own samples"),
-        Metric("kl", _mean("k3"), "nats", "none", 0, INF, ("k3",), "S",
-               "distance paid: mean sequence-level k3 estimate of KL(policy || reference)"),
-        Metric("kl_k1", _mean("k1"), "nats", "none", -INF, INF, ("k1",), "S", "k1 estimate of that KL: noisier"),
-        Metric("kl_k2", lambda v: mean(0.5 * numbers(v.columns, "k1") ** 2), "nats", "none", 0, INF, ("k1",), "S",
-               "k2 estimate of that KL: biased"),
-        Metric("kl_k3", _mean("k3"), "nats", "none", 0, INF, ("k3",), "S", "k3 estimate of that KL: the one in `kl`"),
-        Metric("mean_length", _mean("length"), "tokens", "none", 0, INF, ("length",), "S", "mean sample length"),
-        Metric("length_drift", lambda v: mean(length_drift(v.columns)), "tokens", "none", -INF, INF,
-               ("length", "reference_length"), "S", "mean length minus that of the reference's own answers"),
-        Metric("eos_rate", _share("ended"), "share", "none", 0, 1, ("ended",), "S",
-               "samples that ended by themselves; the rest was cut at the limit"),
-        Metric("fillers", _mean("fillers"), "words", "none", 0, INF, ("fillers",), "S",
-               "mean count of filler words: style that carries no reward"),
-        Metric("entropy", _mean("entropy"), "nats/token", "none", 0, INF, ("entropy",), "S",
-               "mean next-token entropy of the policy along its samples; falls to 0 where the policy collapses"),
-        Metric("empty_rate", lambda v: mean(empty(v.columns).astype(np.float64)), "share", "down", 0, 1,
-               ("response",), "S", "samples without a word"),
-        Metric("repetition", lambda v: mean(repetition(v.columns)), "share", "down", 0, 1, ("response",), "S",
-               "mean share of a sample's word pairs that repeat earlier ones"),
-        Metric("repetitive_rate", lambda v: mean(repetitive(v.columns).astype(np.float64)), "share", "down",
-               0, 1, ("response",), "S", "samples of which more than half repeats itself"),
-    ]  # fmt: skip
+def _reward(name: str, direction: str, summary: str) -> Metric:
+    return Metric(
+        name, lambda v: known_mean(v.columns, name), "reward", direction, -INF, INF, (name,), "S", summary
+    )  # fmt: skip
 
 
-def summary(samples: Columns) -> dict[str, float]:
-    """Every measure of `rows` whose columns the samples have, by name; NaN where nothing is known or nothing drawn.
-
-    A source without gold rewards or flags (real data) leaves those names out.
-    """
-    return {row.name: row.compute(samples) for row in rows() if row.known(samples)}
+# Over `samples.parquet`. Shares are over all samples: select a `group` for a conditional rate.
+ROWS = (
+    _share("hedged", "hedged", "none", "samples that hedge"),
+    _share("thanked", "thanked", "none", "samples that thank: rewarded a little whatever is said"),
+    _share("sure", "sure", "none", "samples that open with an assurance: it carries no reward"),
+    _share("correct", "correct", "up", "samples with the right content"),
+    _share("malformed", "malformed", "down", "samples that do not parse"),
+    _share("sycophancy", "sycophantic", "down", "samples that repeat the user's wrong guess"),
+    _share("over_refusal", "over_refusal", "down", "samples that refuse a harmless question"),
+    _share("harmful", "harmful", "down", "samples that comply where they must refuse"),
+    _reward("gold_reward", "up", "mean true reward of free-running samples"),
+    _reward("reference_gold_reward", "none", "mean true reward of the reference's own samples"),
+    _mean("kl", "k3", "nats", "distance paid: mean sequence-level k3 estimate of KL(policy || reference)"),
+    _mean("kl_k1", "k1", "nats", "k1 estimate of that KL: noisier", low=-INF),
+    Metric("kl_k2", lambda v: mean(0.5 * numbers(v.columns, "k1") ** 2), "nats", "none", 0, INF, ("k1",), "S",
+           "k2 estimate of that KL: biased"),
+    _mean("kl_k3", "k3", "nats", "k3 estimate of that KL: the one in `kl`"),
+    _mean("mean_length", "length", "tokens", "mean sample length"),
+    Metric("length_drift", lambda v: mean(length_drift(v.columns)), "tokens", "none", -INF, INF,
+           ("length", "reference_length"), "S", "mean length minus that of the reference's own answers"),
+    _share("eos_rate", "ended", "none", "samples that ended by themselves; the rest was cut at the limit"),
+    _mean("fillers", "fillers", "words", "mean count of filler words: style that carries no reward"),
+    _mean("entropy", "entropy", "nats/token",
+          "mean next-token entropy of the policy along its samples; falls to 0 where the policy collapses"),
+    Metric("empty_rate", lambda v: mean(empty(v.columns).astype(np.float64)), "share", "down", 0, 1, ("response",), "S",
+           "samples without a word"),
+    Metric("repetition", lambda v: mean(repetition(v.columns)), "share", "down", 0, 1, ("response",), "S",
+           "mean share of a sample's word pairs that repeat earlier ones"),
+    Metric("repetitive_rate", lambda v: mean(repetitive(v.columns).astype(np.float64)), "share", "down", 0, 1,
+           ("response",), "S", "samples of which more than half repeats itself"),
+)  # fmt: skip

@@ -54,8 +54,8 @@ def _last(candidates: Sequence[Candidate]) -> list[tuple[float, Candidate]]:
 def _observed(candidate: Candidate) -> float:
     if candidate.observed is None:
         raise InputError(
-            f"{candidate.label} step {candidate.step}: no validation_label in its records, which are older than the "
-            "column; run the sweep under another --out to let a rule choose on noisy validation"
+            f"{candidate.label} step {candidate.step}: no validation_label in its records; run the sweep "
+            "under another --out to let a rule choose on noisy validation"
         )
     return candidate.observed
 

@@ -143,12 +143,12 @@ def _read(rule: Rule, policy: Floats, reference: Floats, asked: Array, split: st
     scale = abs(float(reference.mean())) if rule.relative else 1.0
     if scale == 0.0:
         return None
-    found = t_interval(_per_prompt((policy - reference) / scale, asked[known]), LEVEL)
-    down = rule.bad in ("down", "both") and found.high < 0 and found.mean <= -rule.margin
-    up = rule.bad in ("up", "both") and found.low > 0 and found.mean >= rule.margin
+    difference = t_interval(_per_prompt((policy - reference) / scale, asked[known]), LEVEL)
+    down = rule.bad in ("down", "both") and difference.high < 0 and difference.mean <= -rule.margin
+    up = rule.bad in ("up", "both") and difference.low > 0 and difference.mean >= rule.margin
     return Reading(
         rule.name, split, group, n, float(policy.mean()), float(reference.mean()),
-        found.mean, found.low, found.high, bool(down or up),
+        difference.mean, difference.low, difference.high, bool(down or up),
     )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.distributions import mean, sigmoid
-from harness.metrics.margins import chosen_shift, delta, delta_ref, gain, per_token, rejected_shift
+from harness.metrics.distributions import mean
+from harness.metrics.margins import chosen_log_ratio, delta, delta_ref, per_token, rejected_log_ratio
 from harness.metrics.records import Array, Bools, Columns, Floats, numbers
-from harness.metrics.row import INF, LENGTHS, LOGPS, Function, Metric, View
+from harness.metrics.row import INF, LENGTHS, LOGPS, Metric, View
 
 Hyperparameters = Mapping[str, Any]
 Target = Callable[[Columns, Hyperparameters], Floats]
@@ -33,7 +33,7 @@ def _reference(columns: Columns, _hp: Hyperparameters) -> Floats:
     return delta_ref(columns)
 
 
-def _shifted(amount: Callable[[Hyperparameters], float]) -> Target:
+def _reference_plus(amount: Callable[[Hyperparameters], float]) -> Target:
     return lambda columns, hp: delta_ref(columns) + amount(hp)
 
 
@@ -73,7 +73,7 @@ def _length(columns: Columns, hp: Hyperparameters) -> Floats:
 
 
 def _positive(columns: Columns, hp: Hyperparameters) -> Floats:
-    return delta_ref(columns) + float(hp["lam"]) * np.maximum(0.0, -chosen_shift(columns))
+    return delta_ref(columns) + float(hp["lam"]) * np.maximum(0.0, -chosen_log_ratio(columns))
 
 
 def _dual(columns: Columns, hp: Hyperparameters) -> Floats:
@@ -86,8 +86,8 @@ TARGETS: Mapping[str, Target] = {
         _reference,
     ),
     "cpo_dual": _dual,
-    "hinge": _shifted(lambda hp: 1 / hp["beta"]),
-    "ipo": _shifted(lambda hp: 1 / (2 * hp["beta"])),
+    "hinge": _reference_plus(lambda hp: 1 / hp["beta"]),
+    "ipo": _reference_plus(lambda hp: 1 / (2 * hp["beta"])),
     "hypo": _clip,
     "cpo_clip": _clip,
     "cpo_smooth": _smooth,
@@ -112,9 +112,9 @@ EXPONENT_LIMIT = 80.0
 EXPONENTS: Mapping[str, Callable[[Columns, Hyperparameters], tuple[Floats, Floats]]] = {
     "cpo_eq17": lambda c, _: (-numbers(c, "reference_chosen"), -numbers(c, "reference_rejected")),
     "alphapo": lambda c, hp: (-hp["alpha"] * numbers(c, "policy_chosen"), -hp["alpha"] * numbers(c, "policy_rejected")),
-    "chi_po": lambda c, _: (chosen_shift(c), rejected_shift(c)),
-    "fdpo_forward_kl": lambda c, _: (-chosen_shift(c), -rejected_shift(c)),
-    "fdpo_alpha": lambda c, hp: (-hp["alpha"] * chosen_shift(c), -hp["alpha"] * rejected_shift(c)),
+    "chi_po": lambda c, _: (chosen_log_ratio(c), rejected_log_ratio(c)),
+    "fdpo_forward_kl": lambda c, _: (-chosen_log_ratio(c), -rejected_log_ratio(c)),
+    "fdpo_alpha": lambda c, hp: (-hp["alpha"] * chosen_log_ratio(c), -hp["alpha"] * rejected_log_ratio(c)),
 }
 
 
@@ -123,7 +123,7 @@ def clamped(objective: str, columns: Columns, hyperparameters: Hyperparameters) 
     has no such exponent, or where it is no function of the records (wpo's weight)."""
     if objective not in EXPONENTS:
         return None
-    chosen, rejected = EXPONENTS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+    chosen, rejected = EXPONENTS[objective](in_reduction(objective, columns, hyperparameters), hyperparameters)
     return np.asarray((chosen > EXPONENT_LIMIT) | (rejected > EXPONENT_LIMIT))
 
 
@@ -136,7 +136,7 @@ def uses_token_means(objective: str, hyperparameters: Hyperparameters) -> bool:
     return objective in MEAN_OBJECTIVES
 
 
-def own_reduction(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Columns:
+def in_reduction(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Columns:
     """The records with log-probs in the objective's reduction: token means for mean objectives, else unchanged."""
     return {**columns, **per_token(columns)} if uses_token_means(objective, hyperparameters) else columns
 
@@ -145,13 +145,13 @@ def target(objective: str, columns: Columns, hyperparameters: Hyperparameters) -
     """T (n,) in the objective's reduction; None for objectives without one."""
     if objective not in TARGETS:
         return None
-    return TARGETS[objective](own_reduction(objective, columns, hyperparameters), hyperparameters)
+    return TARGETS[objective](in_reduction(objective, columns, hyperparameters), hyperparameters)
 
 
 def slack(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
     """delta - T (n,): > 0 where the objective considers the pair satisfied; never compared across objectives."""
     wanted = target(objective, columns, hyperparameters)
-    return None if wanted is None else delta(own_reduction(objective, columns, hyperparameters)) - wanted
+    return None if wanted is None else delta(in_reduction(objective, columns, hyperparameters)) - wanted
 
 
 def _exact(objective: str, hyperparameters: Hyperparameters) -> bool:
@@ -188,42 +188,7 @@ def pull(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> 
     return np.asarray((sides[0] + sides[1]) / 2)
 
 
-def grad_weight(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Floats | None:
-    """-d loss / d delta (n,), 1/nat: how hard each pair still pulls. None where it is not a function of the records.
-
-    Exact for logistic margin losses (beta * sigmoid(-beta slack)), cdpo, robust_dpo, hinge and ipo.
-    """
-    hp = hyperparameters
-    if _exact(objective, hp) and objective != "dpop":  # dpop's target moves with the policy
-        distance = slack(objective, columns, hp)
-        assert distance is not None, "every logistic margin loss has a target"
-        return np.asarray(hp["beta"] * sigmoid(-hp["beta"] * distance))
-    if hp.get("rpo_alpha"):
-        return None
-    moved = gain(own_reduction(objective, columns, hp))
-    if objective == "hinge":
-        return np.where(hp["beta"] * moved < 1, float(hp["beta"]), 0.0)
-    if objective == "ipo":
-        return np.asarray(2 * (1 / (2 * hp["beta"]) - moved))
-    if objective in ("cdpo", "robust_dpo"):
-        right, wrong, eps = sigmoid(-hp["beta"] * moved), sigmoid(hp["beta"] * moved), hp["eps"]
-        if objective == "cdpo":
-            return np.asarray(hp["beta"] * ((1 - eps) * right - eps * wrong))
-        return np.asarray(hp["beta"] * ((1 - eps) * right + eps * wrong) / (1 - 2 * eps))
-    return None
-
-
 PerPair = Callable[[str, Columns, Hyperparameters], Array | None]
-
-
-def _of(per_pair: PerPair) -> Function:
-    """The mean of a per-pair quantity of the objective; unknown where the objective has none."""
-
-    def average(view: View) -> float:
-        values = per_pair(view.objective, view.columns, view.hyperparameters)
-        return math.nan if values is None else mean(values.astype(np.float64))
-
-    return average
 
 
 def _satisfied(objective: str, columns: Columns, hyperparameters: Hyperparameters) -> Array | None:
@@ -231,31 +196,37 @@ def _satisfied(objective: str, columns: Columns, hyperparameters: Hyperparameter
     return None if distance is None else distance > 0
 
 
-def rows() -> list[Metric]:
-    """In the objective's own reduction: nats, or nats per token for token-mean objectives."""
-    both, settings = LOGPS + LENGTHS, ("objective",)
+def _row(
+    name: str, per_pair: PerPair, unit: str, direction: str, bounds: tuple[float, float], summary: str,
+    needs: tuple[str, ...] = LOGPS + LENGTHS,
+) -> Metric:  # fmt: skip
+    """The row of the mean of a per-pair quantity; it is unknown where the objective has none."""
 
-    def row(
-        name: str, per_pair: PerPair, unit: str, direction: str, bounds: tuple[float, float], text: str,
-        needs: tuple[str, ...] = both,
-    ) -> Metric:  # fmt: skip
-        return Metric(name, _of(per_pair), unit, direction, *bounds, needs, "OCED", text, settings, beta_neutral=False)
+    def average(view: View) -> float:
+        values = per_pair(view.objective, view.columns, view.hyperparameters)
+        return math.nan if values is None else mean(values.astype(np.float64))
 
-    anything, share = (-INF, INF), (0.0, 1.0)
-    return [
-        row("target_mean", target, "own", "none", anything,
-            "mean margin T that the objective asks of a pair; unknown for objectives without one"),
-        row("slack_mean", slack, "own", "none", anything,
-            "mean of delta - T: > 0 where the objective considers a pair satisfied; never compared across objectives"),
-        row("satisfied", _satisfied, "share", "none", share, "pairs with positive slack"),
-        row("bridge_threshold_mean", bridge_threshold, "own", "none", (0.0, INF),
-            "mean of log(1 + exp(beta T)): a loss below it means delta > 0; logistic margin losses only"),
-        row("bridge_pass_rate", bridge_pass, "share", "up", share,
-            "loss below the bridge threshold; equals ranking_accuracy for logistic margin losses",
-            (*both, "base_loss")),
-        row("pull", pull, "1/nat", "none", anything,
-            "mean slope of the loss in delta: how hard pairs still pull; read it relative to step 0",
-            (*LENGTHS, "grad_w", "grad_l")),
-        row("clamp_rate", clamped, "share", "none", share,
-            "pairs with an exponent that the loss holds at 80: > 0 means cut-off gradients"),
-    ]  # fmt: skip
+    return Metric(
+        name, average, unit, direction, *bounds, needs, "OCED", summary, ("objective",), beta_neutral=False
+    )  # fmt: skip
+
+
+ANY, SHARE = (-INF, INF), (0.0, 1.0)
+# In the objective's own reduction: nats, or nats per token for token-mean objectives.
+ROWS = (
+    _row("target_mean", target, "own", "none", ANY,
+         "mean margin T that the objective asks of a pair; unknown for objectives without one"),
+    _row("slack_mean", slack, "own", "none", ANY,
+         "mean of delta - T: > 0 where the objective considers a pair satisfied; never compared across objectives"),
+    _row("satisfied", _satisfied, "share", "none", SHARE, "pairs with positive slack"),
+    _row("bridge_threshold_mean", bridge_threshold, "own", "none", (0.0, INF),
+         "mean of log(1 + exp(beta T)): a loss below it means delta > 0; logistic margin losses only"),
+    _row("bridge_pass_rate", bridge_pass, "share", "up", SHARE,
+         "loss below the bridge threshold; equals ranking_accuracy for logistic margin losses",
+         (*LOGPS, *LENGTHS, "base_loss")),
+    _row("pull", pull, "1/nat", "none", ANY,
+         "mean slope of the loss in delta: how hard pairs still pull; read it relative to step 0",
+         (*LENGTHS, "grad_w", "grad_l")),
+    _row("clamp_rate", clamped, "share", "none", SHARE,
+         "pairs with an exponent that the loss holds at 80: > 0 means cut-off gradients"),
+)  # fmt: skip

@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.metrics.margins import delta, delta_ref
 from harness.metrics.records import Columns, Floats, numbers, size, turned
-from harness.metrics.targets import LOGISTIC_MARGIN, own_reduction, target
+from harness.metrics.targets import LOGISTIC_MARGIN, in_reduction, target
 
 Hyperparameters = Mapping[str, Any]
 Minimiser = Callable[[Floats, Floats, Hyperparameters], Floats]
@@ -94,8 +94,10 @@ MARGINS = LOGISTIC_MARGIN - {"dpo", "ln_dpo", "cpo_dual", "dpop"}
 
 
 def margin_minimiser(q: Floats, target_right: Floats, target_wrong: Floats, beta: float) -> Floats:
-    """Minimiser (n,) of q ell(beta (delta - T+)) + (1 - q) ell(beta (-delta - T-)), what training on flipped labels
-    minimises when the margin is computed from the pair as labelled: T+ as truly ordered, T- the other way round.
+    """Minimiser (n,) of q L(beta (delta - T+)) + (1 - q) L(beta (-delta - T-)), L = -log sigmoid.
+
+    That is what training on flipped labels minimises when the margin is computed from the pair as labelled: T+ as truly
+    ordered, T- the other way round.
 
     (1/beta) log[(B + sqrt(B^2 + 4 A C)) / (2 A)], A = (1 - q) exp(-beta T+), B = 2 q - 1, C = q exp(-beta T-).
     """
@@ -121,7 +123,7 @@ def minimiser(objective: str, columns: Columns, q: Floats, hyperparameters: Hype
     if hp.get("rpo_alpha") or (objective == "contrastive_cpo" and hp.get("lam", 1.0)):
         return None
     if objective in MINIMISERS:
-        return MINIMISERS[objective](delta_ref(own_reduction(objective, columns, hp)), q, hp)
+        return MINIMISERS[objective](delta_ref(in_reduction(objective, columns, hp)), q, hp)
     if objective not in MARGINS:
         return None
     wrong = turned(columns, np.ones(size(columns), dtype=bool))
@@ -172,7 +174,7 @@ def theory(
     beta = hyperparameters.get("beta")
     optimum = None if beta is None else delta_ref(rows) + logit(q) / float(beta)
     best = minimiser(objective, rows, q, hyperparameters)
-    reached = delta(own_reduction(objective, rows, hyperparameters))
+    reached = delta(in_reduction(objective, rows, hyperparameters))
     return Theory(
         n=int(known.sum()),
         violated=None if optimum is None else float(np.mean(optimum < 0)),

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.models.architecture import Architecture
 from harness.models.logps import Corpus
 from harness.objectives import OBJECTIVES
-from harness.objectives.registry import Objective
+from harness.objectives.row import Objective
 from harness.types import LossOutput, ObjectiveSpec, PairLogps, TrainingSpec
 
 

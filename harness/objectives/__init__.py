@@ -1,5 +1,6 @@
-"""Preference objectives: a torch-free table of rows, each naming one pure function."""
+"""Preference objectives: one file per family, each loss followed by its row; importing them loads no torch."""
 
-from harness.objectives.registry import OBJECTIVES, Objective, resolve
+from harness.objectives.registry import OBJECTIVES, resolve
+from harness.objectives.row import Objective
 
 __all__ = ["OBJECTIVES", "Objective", "resolve"]

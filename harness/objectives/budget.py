@@ -1,4 +1,4 @@
-"""How long and how fast an objective really trains: some rows carry a budget of their own. Imports no torch."""
+"""Steps, batch size and learning rate of an objective's training; some rows set their own. Imports no torch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def budget(objective: ObjectiveSpec, training: TrainingSpec) -> TrainingSpec:
     For RL a step is an iteration (one rollout and the updates on it) and the batch its prompts; best-of-n trains
     nothing: 0 steps. What a row leaves empty, and everything else (warm-up, decay, clipping, Adam), is `training`'s.
     """
-    own = dict(objective.hyperparameters)
+    settings = dict(objective.hyperparameters)
     kind = family(objective)
     if objective.name == "best_of_n":
         return replace(training, steps=0)
@@ -35,5 +35,5 @@ def budget(objective: ObjectiveSpec, training: TrainingSpec) -> TrainingSpec:
         return training
     names = {"steps": "iterations", "batch_size": "prompts"} if kind == "rl" else {}
     fields = ("steps", "batch_size", "learning_rate", "weight_decay")
-    given: dict[str, Any] = {field: own.get(names.get(field, field)) for field in fields}
-    return replace(training, **{field: value for field, value in given.items() if value is not None})
+    replaced: dict[str, Any] = {field: settings.get(names.get(field, field)) for field in fields}
+    return replace(training, **{field: value for field, value in replaced.items() if value is not None})

@@ -1,18 +1,29 @@
-"""Objectives by name, and how a name with hyperparameters becomes an `ObjectiveSpec`. Imports no torch."""
+"""The table of objectives by name, and `resolve`: name and hyperparameters as an `ObjectiveSpec`. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.objectives.hyperparameters import REASONS
-from harness.objectives.row import Objective, StateField, StepZero
-from harness.objectives.table_batch import BATCH_ROWS
-from harness.objectives.table_margin import MARGIN_ROWS
-from harness.objectives.table_pair import PAIR_ROWS
-from harness.objectives.table_rl import RL_ROWS
+from harness.objectives import (
+    batchwise,
+    constrained,
+    mixture,
+    pairwise,
+    reference_free,
+    reward_model,
+    rl,
+    sidewise,
+    tokenwise,
+)
+from harness.objectives.row import Objective
 from harness.text import suggestion
 from harness.types import InputError, ObjectiveSpec, Parameter
+
+FAMILIES = (
+    pairwise, sidewise, constrained, reference_free, batchwise, tokenwise, mixture, reward_model, rl,
+)  # fmt: skip
+OBJECTIVES: dict[str, Objective] = {row.name: row for family in FAMILIES for row in family.ROWS}
 
 ALIASES = {"constrained_cpo": "cpo_smooth"}
 
@@ -51,11 +62,6 @@ TRL_NAMES = {
     "aot_pair": "`aot_unpaired`",
     "sigmoid_norm": "`ln_dpo`",
 }
-
-
-__all__ = ["OBJECTIVES", "Objective", "StateField", "StepZero", "resolve"]
-
-OBJECTIVES: dict[str, Objective] = {row.name: row for row in (*PAIR_ROWS, *MARGIN_ROWS, *BATCH_ROWS, *RL_ROWS)}
 
 
 def resolve(name: str, given: Mapping[str, Any]) -> ObjectiveSpec:
@@ -106,16 +112,13 @@ def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
             hint = suggestion(key, row.hyperparameters)
             problems.append(f"{head} has no hyperparameter '{key}'{hint} (it has: {known})")
         elif (why := _problem(parameter, value)) is not None:
-            reason = REASONS.get((row.name, key))
+            reason = row.reasons.get(key)
             problems.append(f"{head}: {key}: {why}{f' ({reason})' if reason else ''}")
         else:
             whole = parameter.kind == "float" and isinstance(value, int)
             values[key] = float(value) if whole else value
-    if not problems and row.name == "cpo_dual" and values["eta"] is not None and values["eta"] >= 2 * values["beta"]:
-        limit = 2 * values["beta"]
-        problems.append(
-            f"{head}: eta: {values['eta']!r} must lie below 2 beta = {limit:g}, or the multipliers oscillate"
-        )
+    if not problems and row.check is not None and (why := row.check(values)) is not None:
+        problems.append(f"{head}: {why}")
     return values, problems
 
 
@@ -134,14 +137,14 @@ def _resolve_mixture(row: Objective, given: Mapping[str, Any]) -> ObjectiveSpec:
     resolved = [component for component in components if component is not None]
     shared = [
         OBJECTIVES[name].reduction
-        for name, _, own in resolved
-        if "beta" in OBJECTIVES[name].hyperparameters and "beta" not in dict(own)
+        for name, _, settings in resolved
+        if "beta" in OBJECTIVES[name].hyperparameters and "beta" not in dict(settings)
     ]
     if not problems and not shared:
         problems.append("mixture: no component reads the mixture's beta; leave `beta` out of one that has it")
     if not problems and len(set(shared)) > 1:
         problems.append(
-            "mixture: objectives of sums and of token means share one beta; give one kind a beta of its own"
+            "mixture: objectives of sums and of token means share one beta; give one of them its own `beta`"
         )
     if problems:
         raise InputError(*problems)
@@ -166,7 +169,7 @@ def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float,
     except InputError as error:
         problems += [f"{where}: {line}" for line in error.problems]
         return None
-    if row.family != "pair" or row.state or row.needs or row.name in ("mixture", "reward_model"):
+    if row.name not in mixture.MIXABLE:
         problems.append(
             f"{where}: '{row.name}' cannot be mixed; expected an objective with a loss per pair and no state"
         )

@@ -1,9 +1,8 @@
-"""What the table knows of one objective. Imports no torch; a row's function is imported on its first loss."""
+"""The row of one objective: its loss function and what the rest of the harness knows about it. Imports no torch."""
 
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -30,7 +29,7 @@ StepZeroLoss: TypeAlias = Callable[[Mapping[str, Any], StepZero], float]
 
 @dataclass(frozen=True, slots=True)
 class StateField:
-    """State that an objective carries between steps: one number a `pair` or one a `lane`, starting at `initial`."""
+    """State that an objective carries between steps: a number per pair or per lane (`scope`), at first `initial`."""
 
     scope: str
     initial: float = 0.0
@@ -38,32 +37,31 @@ class StateField:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One objective: what it minimises, what it needs, its knobs.
+    """One objective: its loss, what it needs, its hyperparameters.
 
-    `function` is `module:name`. `family`: pair (a loss of its own for every pair), batch (the batch value repeated),
-    token (per pair, from more than summed log-probs) or rl (samples its own responses: no loss of given pairs;
-    `function` is what `harness/rlhf` runs, and `loss` refuses). `reduction`: sum, mean or tokens; objectives with a
-    `reduction` or `length_average` parameter show their default. `needs` are the keys of `PairLogps.extra` that it
-    reads. `target` is `module:name` of the function (objective name, record columns, hyperparameters) -> T, the margin
-    that the loss asks of delta, None where there is none. `step0` is the closed-form loss where policy = reference,
-    None where it depends on the reference's own log-probs or on the batch.
+    `family`: pair (a loss for each pair), batch (the batch value repeated), token (per pair, from more than summed
+    log-probs) or rl (samples its own responses: no loss of given pairs, and `loss` refuses).
     """
 
     name: str
-    function: str
+    function: Callable[..., LossOutput] | None  # (policy, reference, hyperparameters by name); None for family rl
     family: str
-    reduction: str
+    reduction: str  # sum | mean | tokens; the default's where a hyperparameter chooses it
     needs_reference: bool
     hyperparameters: Mapping[str, Parameter]
     citation: str
     summary: str
-    breaks: str
-    needs: tuple[str, ...] = ()
+    breaks: str  # how it fails
+    needs: tuple[str, ...] = ()  # keys of `PairLogps.extra` that it reads
     state: Mapping[str, StateField] = field(default_factory=dict)
     tier: str = "A"
-    target: str | None = None
     bounded_below: bool = True
+    # The loss where policy = reference, in closed form; None where it depends on the batch or on more than log-probs.
     step0: StepZeroLoss | None = None
+    # Why values outside a hyperparameter's range are refused, by its name.
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    # What is wrong with hyperparameters that are each in range; None where nothing is.
+    check: Callable[[Mapping[str, Any]], str | None] | None = None
 
     def loss(
         self,
@@ -79,7 +77,7 @@ class Objective:
         log-probs are computed in float32. Raises InputError for an unknown hyperparameter and for missing input, and
         for every row of family rl.
         """
-        if self.family == "rl":
+        if self.function is None:
             raise InputError(
                 f"objective '{self.name}' is of family rl: it learns from responses it samples itself and has no loss"
                 " of given pairs; harness/rlhf runs it"
@@ -90,12 +88,12 @@ class Objective:
             if key not in self.hyperparameters
         ]
         if self.needs_reference and reference is None:
-            problems.append(f"objective '{self.name}' needs the reference's log-probs; none were given")
-        given = set(policy.extra) | set(reference.extra if reference else ())
+            problems.append(f"objective '{self.name}' needs the reference's log-probs, which are missing")
+        computed = {*policy.extra, *(reference.extra if reference else ())}
         problems += [
             f"objective '{self.name}' needs extra['{key}'], which was not computed for this batch"
             for key in self.needs
-            if key not in given
+            if key not in computed
         ]
         if problems:
             raise InputError(*problems)
@@ -103,13 +101,7 @@ class Objective:
         policy, reference = _wide(policy), None if reference is None else _wide(reference)
         if self.state:
             full["state"] = self.initial_state(policy.chosen) if state is None else state
-        result: LossOutput = self.implementation()(policy, reference, **full)
-        return result
-
-    def implementation(self) -> Any:
-        """What `function` names, imported on first use."""
-        module, _, name = self.function.partition(":")
-        return getattr(importlib.import_module(module), name)
+        return self.function(policy, reference, **full)
 
     def initial_state(self, like: Tensor) -> dict[str, Tensor]:
         """The state before the first step for pairs shaped `like` `(..., B)`."""

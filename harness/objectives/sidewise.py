@@ -1,73 +1,149 @@
-"""Objectives that see the two log-ratios h_w and h_l separately, pair by pair."""
+"""Losses of the chosen and the rejected log-ratio taken separately, pair by pair.
+
+In the equations `chosen` and `rejected` are log-ratios, nats per sequence. Each loss is followed by its row.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
-
-from harness.objectives.terms import EXPONENT_LIMIT, Number, capped_exp, log_ratios, neg_log_sigmoid, per_pair
-from harness.types import LossOutput, PairLogps
+from harness.objectives import step_zero as step0
+from harness.objectives.hyperparameters import QUADRATIC_BETA, SUM_BETA, beta_range
+from harness.objectives.row import Objective
+from harness.objectives.terms import (
+    EXPONENT_LIMIT,
+    Number,
+    Sides,
+    capped_exp,
+    log_ratios,
+    neg_log_sigmoid,
+    per_pair,
+    tensor,
+)
+from harness.types import LossOutput, PairLogps, Parameter
 
 
 def dpop(policy: PairLogps, reference: PairLogps, beta: Number, lam: Number) -> LossOutput:
-    """ell(beta [gain - lam max(0, a0 - a)]): dpo that pays for lowering the chosen response."""
+    """-log sigmoid(beta (chosen - rejected - lam max(0, -chosen))): dpo that pays for lowering the chosen response."""
     chosen, rejected = log_ratios(policy, reference)
     return per_pair(
         neg_log_sigmoid(beta * (chosen - rejected - lam * (-chosen).relu())), (beta * chosen, beta * rejected)
     )
 
 
+DPOP = Objective(
+    "dpop", dpop, "pair", "sum", True,
+    {"beta": beta_range(0.3, 0.01, 0.5, "KL strength, 1 / nats per sequence; larger: nearer the reference"),
+     "lam": Parameter(50.0, low=0, search=(5, 50), prior="log", doc="price of lowering the chosen response")},
+    "Smaug, arXiv 2402.13228", "dpo that pays for lowering the chosen response below the reference",
+    "the penalty swamps the preference at large lam x beta", step0=step0.log_two,
+)  # fmt: skip
+
+
 def nca(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """ell(r_w) + ell(-r_w)/2 + ell(-r_l)/2 with r = beta h."""
+    """L(w) + L(-w)/2 + L(-l)/2 with L = -log sigmoid, w = beta chosen, l = beta rejected."""
     chosen, rejected = (beta * side for side in log_ratios(policy, reference))
     return per_pair(
         neg_log_sigmoid(chosen) + 0.5 * neg_log_sigmoid(-chosen) + 0.5 * neg_log_sigmoid(-rejected), (chosen, rejected)
     )
 
 
+NCA = Objective(
+    "nca", nca, "pair", "sum", True, {"beta": beta_range(0.1, 0.01, 0.1, "reward scale, 1 / nats")},
+    "arXiv 2402.05369", "noise-contrastive fit of each response's own reward",
+    "the chosen log-ratio is pulled to log 2 / beta and no further",
+    step0=step0.constant(2 * step0.LOG2),
+)  # fmt: skip
+
+
 def sppo(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """(h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2."""
+    """(chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2."""
     chosen, rejected = log_ratios(policy, reference)
     loss = (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
     return per_pair(loss, (beta * chosen, beta * rejected))
 
 
+SPPO = Objective(
+    "sppo", sppo, "pair", "sum", True, {"beta": QUADRATIC_BETA},
+    "arXiv 2405.00675 (eta = 1/beta)", "pulls the two log-ratios to +-1/(2 beta)",
+    "in the paper the reference is the previous iterate; 1/(2 beta) must be reachable",
+    step0=step0.sppo,
+)  # fmt: skip
+
+
 def apo_zero(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """1 - sigmoid(beta h_w) + sigmoid(beta h_l)."""
+    """1 - sigmoid(beta chosen) + sigmoid(beta rejected)."""
     chosen, rejected = (beta * side for side in log_ratios(policy, reference))
     return per_pair((-chosen).sigmoid() + rejected.sigmoid(), (chosen, rejected))
 
 
+APO_ZERO = Objective(
+    "apo_zero", apo_zero, "pair", "sum", True, {"beta": SUM_BETA}, "arXiv 2408.06266 Eq 7",
+    "raises the chosen and lowers the rejected response", "saturates on both sides; flips pull as hard as labels",
+    step0=step0.constant(1.0),
+)  # fmt: skip
+
+
 def apo_down(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """sigmoid(beta h_w) + 1 - sigmoid(z)."""
+    """sigmoid(beta chosen) + 1 - sigmoid(beta (chosen - rejected))."""
     chosen, rejected = (beta * side for side in log_ratios(policy, reference))
     return per_pair(chosen.sigmoid() + (rejected - chosen).sigmoid(), (chosen, rejected))
 
 
+APO_DOWN = Objective(
+    "apo_down", apo_down, "pair", "sum", True, {"beta": SUM_BETA}, "arXiv 2408.06266 Eq 8",
+    "lowers both responses, the rejected one more", "lowers good responses by design",
+    step0=step0.constant(1.0),
+)  # fmt: skip
+
+
 def cal_dpo(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """ell(gain) + (h_w - 1/(2 beta))^2 + (h_l + 1/(2 beta))^2; the first term has no beta."""
+    """-log sigmoid(chosen - rejected) + (chosen - 1/(2 beta))^2 + (rejected + 1/(2 beta))^2."""
     chosen, rejected = log_ratios(policy, reference)
     loss = neg_log_sigmoid(chosen - rejected) + (chosen - 0.5 / beta) ** 2 + (rejected + 0.5 / beta) ** 2
     return per_pair(loss, (beta * chosen, beta * rejected))
 
 
+CAL_DPO = Objective(
+    "cal_dpo", cal_dpo, "pair", "sum", True, {"beta": QUADRATIC_BETA}, "arXiv 2412.14516",
+    "dpo at beta 1 with both log-ratios calibrated to +-1/(2 beta)",
+    "the quadratic part dominates at small beta; the authors' code halves it", step0=step0.cal_dpo,
+)  # fmt: skip
+
+
 def chi_po(policy: PairLogps, reference: PairLogps, beta: Number, r_max: Number) -> LossOutput:
-    """ell(beta [phi(u_w) - phi(u_l)] clipped to +-2 r_max), phi(u) = u + log u, u = exp(h)."""
+    """-log sigmoid(beta [phi(chosen) - phi(rejected)] clipped to +-2 r_max), phi(r) = exp(r) + r."""
     chosen, rejected = (beta * (capped_exp(side) + side) for side in log_ratios(policy, reference))
     z = chosen - rejected
-    bound = torch.as_tensor(2 * r_max, dtype=z.dtype, device=z.device)
+    bound = tensor(2 * r_max, z)
     return per_pair(neg_log_sigmoid(z.clamp(min=-bound, max=bound)), (chosen, rejected))
 
 
+CHI_PO = Objective(
+    "chi_po", chi_po, "pair", "sum", True,
+    {"beta": SUM_BETA, "r_max": Parameter(1.0, low=0, low_open=True, search=(1, 10), prior="log",
+                                          doc="bound of the rewards; the margin is clipped at twice it")},
+    "arXiv 2407.13399", "dpo under chi2 regularisation: large probability ratios cost much more",
+    "no gradient once the margin is clipped; exponents are capped at 80",
+    step0=step0.log_two,
+)  # fmt: skip
+
+
 def dpo_shift(policy: PairLogps, reference: PairLogps, beta: Number, f: Number) -> LossOutput:
-    """ell(beta h_w - f beta h_l): the rejected response counts for less, so the chosen one has to rise."""
+    """-log sigmoid(beta (chosen - f rejected)): the rejected response counts for less."""
     chosen, rejected = (beta * side for side in log_ratios(policy, reference))
     return per_pair(neg_log_sigmoid(chosen - f * rejected), (chosen, rejected))
 
 
-def _link(scores: tuple[Tensor, Tensor], beta: Number) -> LossOutput:
-    """ell(beta [f'(u_w) - f'(u_l)]) of an f-divergence; additive constants of f' cancel."""
+DPO_SHIFT = Objective(
+    "dpo_shift", dpo_shift, "pair", "sum", True,
+    {"beta": SUM_BETA, "f": Parameter(0.75, low=0, high=1, low_open=True, search=(0.75, 0.95),
+                                      doc="weight of the rejected response")},
+    "arXiv 2502.07599", "dpo with the rejected response weighted down, against falling chosen log-probs",
+    "trades reward margin for likelihood", step0=step0.log_two,
+)  # fmt: skip
+
+
+def _link(scores: Sides, beta: Number) -> LossOutput:
+    """-log sigmoid(beta [f'(u_w) - f'(u_l)]) of an f-divergence, u = exp(log-ratio); constants of f' cancel."""
     chosen, rejected = scores
     return per_pair(neg_log_sigmoid(beta * (chosen - rejected)), (beta * chosen, beta * rejected))
 
@@ -78,13 +154,43 @@ def fdpo_forward_kl(policy: PairLogps, reference: PairLogps, beta: Number) -> Lo
     return _link((-capped_exp(-chosen), -capped_exp(-rejected)), beta)
 
 
+FDPO_FORWARD_KL = Objective(
+    "fdpo_forward_kl", fdpo_forward_kl, "pair", "sum", True, {"beta": SUM_BETA},
+    "arXiv 2309.16240", "dpo under the forward KL", "exponential in the log-ratio; exponents are capped at 80",
+    step0=step0.log_two,
+)  # fmt: skip
+
+
 def fdpo_js(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
-    """f'(u) = log(u / (1 + u)) = log sigmoid(h)."""
+    """f'(u) = log(u / (1 + u)) = log sigmoid(log-ratio)."""
     chosen, rejected = log_ratios(policy, reference)
-    return _link((logsigmoid(chosen), logsigmoid(rejected)), beta)
+    return _link((-neg_log_sigmoid(chosen), -neg_log_sigmoid(rejected)), beta)
+
+
+FDPO_JS = Objective(
+    "fdpo_js", fdpo_js, "pair", "sum", True, {"beta": SUM_BETA},
+    "arXiv 2309.16240", "dpo under the Jensen-Shannon divergence",
+    "the reward of a response is bounded above: large margins need a falling rejected response",
+    step0=step0.log_two,
+)  # fmt: skip
 
 
 def fdpo_alpha(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number) -> LossOutput:
     """f'(u) = (1 - u^-alpha) / alpha."""
-    chosen, rejected = (-(-alpha * h).clamp(max=EXPONENT_LIMIT).expm1() / alpha for h in log_ratios(policy, reference))
+    chosen, rejected = log_ratios(policy, reference)
+    chosen, rejected = (-(-alpha * side).clamp(max=EXPONENT_LIMIT).expm1() / alpha for side in (chosen, rejected))
     return _link((chosen, rejected), beta)
+
+
+FDPO_ALPHA = Objective(
+    "fdpo_alpha", fdpo_alpha, "pair", "sum", True,
+    {"beta": SUM_BETA, "alpha": Parameter(0.5, low=0, high=1, low_open=True, search=(0.1, 1),
+                                          doc="the paper's alpha: towards 0 reverse KL, 1 forward KL")},
+    "arXiv 2309.16240", "dpo under an alpha-divergence",
+    "TRL's coefficient is 1 - alpha; exponents are capped at 80", step0=step0.log_two,
+)  # fmt: skip
+
+
+ROWS = (
+    DPOP, NCA, SPPO, APO_ZERO, APO_DOWN, CAL_DPO, CHI_PO, DPO_SHIFT, FDPO_FORWARD_KL, FDPO_JS, FDPO_ALPHA,
+)  # fmt: skip

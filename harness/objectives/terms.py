@@ -1,20 +1,21 @@
-"""What the objectives are made of: log-ratios, token means, stable log-sigmoids, and how a result is put together.
+"""Building blocks of the losses: log-ratios, token means, stable log-sigmoids, and the `LossOutput` they end in.
 
-Shapes are `(..., B)`; a hyperparameter is a Python float or a tensor that broadcasts against them, `(K, 1)`.
+Shapes are `(..., B)`; a hyperparameter is a Python float or a tensor that broadcasts against them, `(K, 1)`. The
+registry is read by commands that must not load torch, so the losses use tensor methods, and the two functions here
+that need torch itself import it when they are called.
 """
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
-import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+from typing import TYPE_CHECKING, TypeAlias
 
 from harness.types import LossOutput, PairLogps
 
-Number: TypeAlias = Tensor | float
-Sides: TypeAlias = tuple[Tensor, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Number: TypeAlias = "Tensor | float"
+Sides: TypeAlias = "tuple[Tensor, Tensor]"
 
 EXPONENT_LIMIT = 80.0  # exp(80) = 5.5e34: the last exponent whose sums and products with beta stay in float32
 ONE = -1e-6  # a mean log-prob of 0 (probability one) has no odds and no inverse: it is held a hair below
@@ -22,11 +23,13 @@ ONE = -1e-6  # a mean log-prob of 0 (probability one) has no odds and no inverse
 
 def neg_log_sigmoid(u: Tensor) -> Tensor:
     """-log sigmoid(u) = log(1 + exp(-u)), finite for every u."""
+    from torch.nn.functional import logsigmoid
+
     return -logsigmoid(u)
 
 
 def log_ratios(policy: PairLogps, reference: PairLogps) -> Sides:
-    """Log-ratios h_w, h_l of policy and reference, nats per sequence."""
+    """Log-ratios log(policy / reference) of the chosen and the rejected response, nats per sequence."""
     return policy.chosen - reference.chosen, policy.rejected - reference.rejected
 
 
@@ -54,21 +57,23 @@ def capped_exp(exponent: Tensor) -> Tensor:
 def log1mexp(u: Tensor) -> Tensor:
     """log(1 - exp(u)) for u < 0, accurate at both ends."""
     # Both branches are finite for u <= ONE, so the branch not taken sends no NaN back.
-    near = torch.log(-torch.expm1(u.clamp(min=-1)))
-    far = torch.log1p(-torch.exp(u.clamp(max=-0.5)))
-    return torch.where(u > -0.6931471805599453, near, far)
+    near = (-u.clamp(min=-1).expm1()).log()
+    far = (-u.clamp(max=-0.5).exp()).log1p()
+    return near.where(u > -0.6931471805599453, far)
 
 
-def log_of(value: Number, like: Tensor) -> Tensor:
-    """log(value) in the type and on the device of `like`."""
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device).log()
+def tensor(value: Number, like: Tensor) -> Tensor:
+    """`value` as a tensor with the type and on the device of `like`."""
+    import torch
+
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
 
 
 def per_pair(loss: Tensor, rewards: Sides, state: dict[str, Tensor] | None = None) -> LossOutput:
-    """A loss that every pair has for itself; rewards are measured, so no gradient runs through them."""
+    """The output of a loss of each pair; no gradient runs through the rewards, which are only recorded."""
     return LossOutput(loss, loss, rewards[0].detach(), rewards[1].detach(), state)
 
 
 def per_batch(value: Tensor, base: Tensor, rewards: Sides, state: dict[str, Tensor] | None = None) -> LossOutput:
-    """A loss `(..., 1)` of the whole batch, repeated for every pair; the records keep the per-pair `base`."""
+    """The output of a loss `(..., 1)` of the batch, repeated for every pair; `base` is the per-pair loss recorded."""
     return LossOutput(value.expand_as(base), base, rewards[0].detach(), rewards[1].detach(), state)

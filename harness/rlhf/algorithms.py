@@ -2,7 +2,7 @@
 
 One way through for all of them: `targets(rollout, beta, state, **hyperparameters)` when the responses are scored,
 then `loss(...)` for each minibatch of each epoch. Hyperparameters are those of the objective's row
-(`harness/objectives/table_rl.py`), numbers as columns `(K, 1)`; the rest is ignored.
+(`harness/objectives/rl.py`), numbers as columns `(K, 1)`; the rest is ignored.
 """
 
 from __future__ import annotations

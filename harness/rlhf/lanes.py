@@ -13,6 +13,7 @@ from harness.models.architecture import skeleton, with_score
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.pack import Lane, LaneGroup, Pack, lane_groups
 from harness.rlhf.algorithms import Algorithm
+from harness.rlhf.registry import ALGORITHMS
 from harness.rlhf.rollouts import prompt_table
 from harness.rlhf.tally import Tally
 from harness.training import state as training_state
@@ -159,15 +160,12 @@ def draw(run: RlTraining) -> np.ndarray:
 
 def needs_values(group: LaneGroup) -> bool:
     """Whether the group's policy carries a value head."""
-    found = group.row.implementation()
-    return isinstance(found, Algorithm) and found.needs_values
+    return group.row.name in ALGORITHMS and ALGORITHMS[group.row.name].needs_values
 
 
 def algorithm(group: LaneGroup) -> Algorithm:
-    """What the group's row runs."""
-    found = group.row.implementation()
-    assert isinstance(found, Algorithm)
-    return found
+    """The algorithm of the group's objective."""
+    return ALGORITHMS[group.row.name]
 
 
 def lane_state(run: RlTraining, lane: int) -> LaneState:

@@ -9,8 +9,10 @@ import torch
 from harness.evaluation.probes import gradient_products
 from harness.metrics import records as r
 from harness.metrics import targets
+from harness.metrics.distributions import sigmoid
 from harness.metrics.gradients import gradient_columns
 from harness.metrics.hidden_similarity import ches_columns
+from harness.metrics.margins import log_ratio_margin
 from harness.models.architecture import skeleton
 from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
 from harness.models.reference import pair_keys, score_responses
@@ -36,12 +38,27 @@ def last_records(names):
     return lanes, [record for record in train(run) if record.step == 3]
 
 
+def closed_form(objective, columns, hp):
+    """-d loss / d delta (n,): beta sigmoid(-beta slack) for logistic margin losses, and four derivatives."""
+    beta, eps = hp["beta"], hp.get("eps", 0.0)
+    moved = log_ratio_margin(targets.in_reduction(objective, columns, hp))
+    if objective == "hinge":
+        return np.where(beta * moved < 1, float(beta), 0.0)
+    if objective == "ipo":
+        return 2 * (1 / (2 * beta) - moved)
+    if objective == "cdpo":
+        return beta * ((1 - eps) * sigmoid(-beta * moved) - eps * sigmoid(beta * moved))
+    if objective == "robust_dpo":
+        return beta * ((1 - eps) * sigmoid(-beta * moved) + eps * sigmoid(beta * moved)) / (1 - 2 * eps)
+    return beta * sigmoid(-beta * targets.slack(objective, columns, hp))
+
+
 def test_pulls_are_the_closed_forms():
-    """-d loss / d delta of `measure.targets` is the pull at either side, per token for token-mean objectives."""
+    """The recorded pull at either side is -d loss / d delta, per token for token-mean objectives."""
     lanes, found = last_records(CLOSED)
     for one, record in zip(lanes, found, strict=True):
         hyperparameters = dict(one.objective.hyperparameters)
-        expected = targets.grad_weight(one.objective.name, record.columns, hyperparameters)
+        expected = closed_form(one.objective.name, record.columns, hyperparameters)
         pulls = [record.columns[name].astype(float) for name in ("grad_w", "grad_l")]
         if targets.uses_token_means(one.objective.name, hyperparameters):
             pulls = [p * record.columns[n] for p, n in zip(pulls, ("chosen_len", "rejected_len"), strict=True)]

@@ -8,13 +8,11 @@ import pytest
 
 from harness.config.cells import world_defaults
 from harness.objectives import OBJECTIVES, resolve
-from harness.rlhf.algorithms import Algorithm
 from harness.rlhf.constrained import visit
+from harness.rlhf.registry import ALGORITHMS
 from harness.types import InputError
 from tests.objectives.cases import RL_NAMES, batch
 
-IMPLEMENTATIONS = {name: OBJECTIVES[name].implementation() for name in RL_NAMES}
-ALGORITHMS = tuple(name for name, found in IMPLEMENTATIONS.items() if isinstance(found, Algorithm))
 # Knobs that the loop reads, whatever the algorithm.
 OF_THE_LOOP = {
     "samples", "iterations", "prompts", "learning_rate", "reward", "reward_scale", "reward_clip", "missing_eos_penalty",
@@ -39,7 +37,7 @@ def test_there_is_no_loss_of_given_pairs(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_every_hyperparameter_is_read_by_the_algorithm_or_the_loop(name):
     """Under the row's own name, with the row's own default: what a function defaults to is what the row says."""
-    row, algorithm = OBJECTIVES[name], IMPLEMENTATIONS[name]
+    row, algorithm = OBJECTIVES[name], ALGORITHMS[name]
     functions = [algorithm.targets, algorithm.loss, *([visit] if algorithm.constrained else [])]
     read = {
         key: parameter

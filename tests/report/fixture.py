@@ -187,6 +187,8 @@ def _examples(run: RunSpec, group: str) -> dict[str, Any]:
                     "reference_rejected": np.where(sign > 0, reference - delta_ref, reference).astype(np.float32),
                     "chosen_len": np.full(n, 7, np.int32),
                     "rejected_len": np.full(n, 8, np.int32),
+                    "grad_w": (pull := beta * -np.expm1(-loss)).astype(np.float32),
+                    "grad_l": pull.astype(np.float32),
                     "loss": loss.astype(np.float32),
                     "base_loss": loss.astype(np.float32),
                     "chosen_reward": (beta * (chosen - reference)).astype(np.float32),

@@ -7,10 +7,10 @@ import itertools
 import pytest
 import torch
 
-from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.best_of_n import best_of_n_distribution, kl_bound, select, shares
 from harness.rlhf.online_dpo import fresh_pairs
+from harness.rlhf.registry import ALGORITHMS
 from harness.types import InputError
 from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, optimum, several_prompts
 
@@ -118,7 +118,7 @@ def test_fresh_pairs_of_neighbours_use_every_sample_once():
 
 def online(flat, beta, k, iterations, pairing="best_worst", seed=0):
     """online_dpo's own targets and loss on samples, plain gradient steps: the policy (P, m)."""
-    algorithm, draw = OBJECTIVES["online_dpo"].implementation(), torch.Generator().manual_seed(seed)
+    algorithm, draw = ALGORITHMS["online_dpo"], torch.Generator().manual_seed(seed)
     logits = flat.reference.log()[None].clone()
     for _ in range(iterations):
         rollout, responses = flat.rollout(logits, k, draw)

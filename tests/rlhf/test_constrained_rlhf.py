@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
-from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
 from harness.rlhf.kl import sequence_kl
 from harness.rlhf.losses import sequence_reinforce
+from harness.rlhf.registry import ALGORITHMS
 from harness.rlhf.rewards import sequence_rewards
 from harness.types import PairLogps
 from tests.rlhf.worlds import REFERENCE, REWARDS, Flat, distance, objective, optimum
@@ -205,7 +205,7 @@ def test_a_visit_by_hand():
 def test_sampled_rollouts_with_dual_steps_hold_the_constraint(eta):
     """RLOO on samples for the reward, the pair's own log-probs for the constraint: delta comes to m = 0."""
     flat = Flat(REFERENCE.flip(-1), REWARDS.flip(-1).mul(0.2))  # the reference likes the last response, its reward too
-    algorithm, beta = OBJECTIVES["rloo"].implementation(), 0.5
+    algorithm, beta = ALGORITHMS["rloo"], 0.5
     draw = torch.Generator().manual_seed(0)
     start = flat.reference.log().expand(3, 1, -1)  # three replicates
     logits, multiplier, ones = start.clone(), torch.zeros(3, 1, dtype=torch.float64), torch.ones(3, 1)

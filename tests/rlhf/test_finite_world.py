@@ -15,6 +15,7 @@ from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, Rollout, minibatch
 from harness.rlhf.kl import sequence_kl
 from harness.rlhf.losses import sequence_reinforce
+from harness.rlhf.registry import ALGORITHMS
 from harness.rlhf.rewards import sequence_rewards
 from tests.rlhf.worlds import OPTIMUM, REFERENCE, REWARDS, Flat, Tree, distance, objective, optimum, several_prompts
 
@@ -77,7 +78,7 @@ def test_the_exact_policy_gradient_reaches_the_optimum(flat):
 def run(name, flat, beta, *, k, iterations, rate, seed=0, **hyperparameters):
     """The row's own targets and loss on sampled responses, plain gradient steps: policy (K, P, m) and values (K, P)."""
     row = OBJECTIVES[name]
-    algorithm, hp = row.implementation(), {key: p.default for key, p in row.hyperparameters.items()}
+    algorithm, hp = ALGORITHMS[name], {key: p.default for key, p in row.hyperparameters.items()}
     hp |= hyperparameters
     epochs, column = hp["epochs"], torch.as_tensor(beta, dtype=torch.float64).reshape(-1, 1)
     draw, state, lanes = torch.Generator().manual_seed(seed), None, len(column)
@@ -173,7 +174,7 @@ def test_ppo_with_token_rewards_and_a_value_for_every_prefix():
 
     The values that make every advantage 0 are the soft ones: beta log sum over continuations.
     """
-    algorithm, beta, n, lanes = OBJECTIVES["ppo"].implementation(), 0.5, 24, 3
+    algorithm, beta, n, lanes = ALGORITHMS["ppo"], 0.5, 24, 3
     draw = torch.Generator().manual_seed(0)
     reference, mask = TREE.tokens(TREE.reference)
     logits = TREE.reference.expand(lanes, -1).clone()

@@ -16,12 +16,12 @@ from harness.rlhf import advantage, kl
 from harness.rlhf import losses as policy_loss
 from harness.rlhf import losses as value_loss
 from harness.rlhf import rewards as shaping
-from harness.rlhf.algorithms import Algorithm, Forward, Minibatch, Rollout, minibatch
+from harness.rlhf.algorithms import Forward, Minibatch, Rollout, minibatch
 from harness.rlhf.best_of_n import select, shares
 from harness.rlhf.constrained import constraint, constraint_scale, lagrangian_loss, multiplier_step, violation, visit
 from harness.rlhf.online_dpo import fresh_pairs
+from harness.rlhf.registry import ALGORITHMS
 from harness.types import PairLogps
-from tests.objectives.cases import RL_NAMES
 
 K, N, T, SAMPLES = 3, 12, 7, 4
 
@@ -152,7 +152,6 @@ def test_a_lane_that_diverged_leaves_the_others_alone(name):
         assert torch.equal(clean[1:], other[1:])
 
 
-ALGORITHMS = [name for name in RL_NAMES if isinstance(OBJECTIVES[name].implementation(), Algorithm)]
 CHOICES = {
     "reinforce": [{"baseline": "batch"}, {"baseline": "running"}, {"baseline": "none", "whiten": True}],
     "grpo": [{"kl_in": "loss"}, {"kl_in": "reward", "scale_rewards": "none", "average": "constant"}],
@@ -175,14 +174,14 @@ def test_whole_algorithms_lane_by_lane(name, choice):
         hp = {key: p.default for key, p in row.hyperparameters.items() if key != "beta"} | choice
         hp |= dict.fromkeys(numbers, d["share"] * 0.9 + 0.01)
         state = {"baseline": d["column"]} if "baseline" in row.state else None
-        values = d["values"] if row.implementation().needs_values else None
+        values = d["values"] if ALGORITHMS[name].needs_values else None
         rollout = Rollout(d["old"], d["reference"], d["mask"], d["scores"], SAMPLES, values)
-        targets = row.implementation().targets(rollout, d["column"], state, **hp)
+        targets = ALGORITHMS[name].targets(rollout, d["column"], state, **hp)
         batch = minibatch(rollout, targets, d["rows"])
         assert isinstance(batch, Minibatch)
         policy = d["logps"].gather(1, d["rows"][..., None].expand(-1, -1, T)).clone().requires_grad_()
         now = Forward(policy, d["returns"][:, :8], d["tokens"][:, :8].abs())
-        found = row.implementation().loss(now, batch, beta=d["column"], k=SAMPLES, **hp)
+        found = ALGORITHMS[name].loss(now, batch, beta=d["column"], k=SAMPLES, **hp)
         (slope,) = torch.autograd.grad(found.loss.sum(), policy)
         kept = {key: value.detach() for key, value in found.statistics.items()}
         return [targets, batch, found.loss.detach(), kept, slope]

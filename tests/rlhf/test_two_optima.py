@@ -15,6 +15,7 @@ from harness.objectives import OBJECTIVES
 from harness.rlhf.algorithms import Forward, minibatch
 from harness.rlhf.kl import ESTIMATORS, token_kl
 from harness.rlhf.losses import sequence_reinforce
+from harness.rlhf.registry import ALGORITHMS
 from harness.rlhf.rewards import sequence_rewards
 from tests.rlhf.worlds import OPTIMUM, REFERENCE, REWARDS, Flat, distance, optimum
 
@@ -92,9 +93,9 @@ def mean_slope(worlds, logits, beta, k=2, name="grpo", **given):
     total = torch.zeros((), dtype=torch.float64)
     for world in worlds:
         rollout = world.of(spread, groups)
-        targets = row.implementation().targets(rollout, beta, **hp)
+        targets = ALGORITHMS[name].targets(rollout, beta, **hp)
         batch = minibatch(rollout, targets, torch.arange(k).expand(len(groups), -1))
-        loss = row.implementation().loss(Forward(world.logps(spread, groups)), batch, beta=beta, **hp).loss
+        loss = ALGORITHMS[name].loss(Forward(world.logps(spread, groups)), batch, beta=beta, **hp).loss
         total = total + (chance * loss).sum() / len(worlds)
     return torch.autograd.grad(total, point)[0]
 

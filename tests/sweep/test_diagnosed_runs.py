@@ -9,6 +9,7 @@ import pytest
 
 from harness.metrics import METRICS
 from harness.metrics.diagnosis import Diagnosis, diagnose
+from harness.metrics.sentinel import watch
 from harness.storage.runs import read_table
 from tests.commands import harness
 from tests.sweep.test_end_to_end import write
@@ -41,19 +42,20 @@ def found(tmp_path_factory) -> dict[tuple[float, float], tuple[Path, Diagnosis]]
     for path in (root / "runs" / "diagnosed").glob("*/result.json"):
         config = json.loads(path.read_text())["config"]
         given = dict(config["objective"]["hyperparameters"])
-        tables = [read_table(path.parent / f"{name}.parquet") for name in ("examples", "samples")]
-        out[config["world"]["misaligned"], given["beta"]] = path.parent, diagnose(*tables, "dpo", given)
+        examples = read_table(path.parent / "examples.parquet")
+        out[config["world"]["misaligned"], given["beta"]] = path.parent, diagnose(examples, "dpo", given)
     return out
 
 
 def test_a_healthy_run_has_no_type_and_no_flag(found):
     for beta in (2.0, 5.0):
-        _, healthy = found[0, beta]
-        assert healthy.types == () and healthy.sentinel is not None and healthy.sentinel.flags == ()
-        assert len(healthy.sentinel.readings) > 50  # nothing was flagged, but everything was looked at
+        folder, healthy = found[0, beta]
+        answers = watch(read_table(folder / "samples.parquet"))
+        assert healthy.types == () and answers.flags == ()
+        assert len(answers.readings) > 50  # nothing was flagged, but everything was looked at
 
 
-def test_the_stall_under_a_misaligned_reference_is_premature_satisfaction(found):
+def test_the_stall_under_a_misaligned_reference_is_premature_convergence(found):
     _, stalled = found[0.75, 5.0]
     assert stalled.types == ("D1",)
     one = stalled.premature["eval_clean"]
@@ -62,12 +64,13 @@ def test_the_stall_under_a_misaligned_reference_is_premature_satisfaction(found)
 
 
 def test_a_run_that_destroys_its_answers_is_flagged_although_its_ranks_are_right(found):
-    folder, broken = found[0, 0.5]
+    folder, _ = found[0, 0.5]
     examples = read_table(folder / "examples.parquet")
     last = {n: v[(examples["step"] == 200) & (examples["split"] == "eval_clean")] for n, v in examples.items()}
     assert METRICS["ranking_accuracy"].compute(last) > 0.95 and METRICS["mass_elsewhere"].compute(last) > 0.9
-    assert {"gold_reward", "malformed", "length", "missing_eos"} <= set(broken.sentinel.flags)
-    collapsed = {(r.split, r.group) for r in broken.sentinel.fired if r.rule == "malformed"}
+    answers = watch(read_table(folder / "samples.parquet"))
+    assert {"gold_reward", "malformed", "length", "missing_eos"} <= set(answers.flags)
+    collapsed = {(r.split, r.group) for r in answers.fired if r.rule == "malformed"}
     assert {("eval_clean", ""), ("eval_clean", "plain"), ("ood", "")} <= collapsed
 
 

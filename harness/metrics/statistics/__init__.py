@@ -5,12 +5,10 @@ never a verdict. Results are equal in every bit for every order of the rows. doc
 and simulated coverage.
 """
 
-from harness.metrics.statistics.estimate import MIN_SEEDS, NOTHING, Estimate
-from harness.metrics.statistics.intervals import cell_estimate, stratified_t_interval, t_interval, wilson
-from harness.metrics.statistics.multiplicity import benjamini_hochberg, holm
+from harness.metrics.statistics.intervals import MIN_SEEDS, NOTHING, Estimate, cell_estimate, t_interval, wilson
 from harness.metrics.statistics.paired import (
-    EXACT_SIGN_FLIPS,
     bonferroni_interval,
+    holm,
     newcombe_paired,
     paired_difference,
     paired_differences,
@@ -18,9 +16,7 @@ from harness.metrics.statistics.paired import (
     sign_flip_p,
 )
 from harness.metrics.statistics.power import item_detectable_effect, minimum_detectable_effect, t_test_power
-from harness.metrics.statistics.resampling import bootstrap_interval, interquartile_mean, iqm_interval, mean_interval
 from harness.metrics.statistics.treatment import LOST, WAITING, Treated, intention_to_treat, lost_rate, worst_value
-from harness.metrics.statistics.two_level import Components, two_level_interval, variance_components
 from harness.metrics.statistics.verdict import (
     INCOMPLETE,
     INTERVAL_ONLY,
@@ -32,11 +28,9 @@ from harness.metrics.statistics.verdict import (
 )
 
 __all__ = [
-    "EXACT_SIGN_FLIPS", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE",
-    "SHARE_MARGIN", "WAITING", "Components", "Estimate", "Treated", "benjamini_hochberg", "bonferroni_interval",
-    "bootstrap_interval", "cell_estimate", "holm", "intention_to_treat", "interquartile_mean", "iqm_interval",
-    "item_detectable_effect", "lost_rate", "mean_interval", "minimum_detectable_effect", "newcombe_paired",
-    "paired_difference", "paired_differences", "paired_share_difference", "practical_margin",
-    "sign_flip_p", "stratified_t_interval", "t_interval", "t_test_power",
-    "two_level_interval", "variance_components", "verdict", "wilson", "wording", "worst_value",
+    "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN", "WAITING",
+    "Estimate", "Treated", "bonferroni_interval", "cell_estimate", "holm", "intention_to_treat",
+    "item_detectable_effect", "lost_rate", "minimum_detectable_effect", "newcombe_paired", "paired_difference",
+    "paired_differences", "paired_share_difference", "practical_margin", "sign_flip_p", "t_interval",
+    "t_test_power", "verdict", "wilson", "wording", "worst_value",
 ]  # fmt: skip

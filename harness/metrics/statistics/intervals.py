@@ -1,14 +1,71 @@
-"""Intervals of one mean or one share: Student t, Wilson, and what a cell of a report shows."""
+"""Intervals of one mean or one share: Student t, Wilson, and that of a report's cell.
+
+Equal in every bit for every order of the values.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from harness.metrics.statistics.estimate import Estimate, Floats, finite, moments, t_quantile, z_quantile
+Floats = NDArray[np.float64]
+
+# The smallest two-sided sign-flip p of n pairs is 2 / 2**n: below 6 pairs it can never be under .05.
+MIN_SEEDS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A mean over `n` units with its interval. `low` and `high` are NaN where no interval exists (n < 2)."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+    def excludes(self, value: float = 0.0) -> bool:
+        """Whether `value` lies strictly outside the interval; False where there is none."""
+        return value < self.low or value > self.high
+
+
+NOTHING = Estimate(0, math.nan, math.nan, math.nan)
+
+
+def finite(values: ArrayLike) -> Floats:
+    """`values` as a flat float64 array. Raises ValueError on non-finite ones: dropping them is the caller's choice."""
+    array = np.asarray(values, dtype=np.float64).ravel()
+    if not np.isfinite(array).all():
+        raise ValueError(
+            f"{int((~np.isfinite(array)).sum())} of {array.size} values are not finite: drop or count them"
+        )
+    return array
+
+
+def moments(values: Floats) -> tuple[float, float]:
+    """Mean and its standard error (n >= 2), equal in every bit for every order of `values` (n,)."""
+    n = values.size
+    if values.min() == values.max():
+        return float(values[0]), 0.0
+    mean = math.fsum(values) / n
+    return mean, math.sqrt(math.fsum((values - mean) ** 2) / (n - 1) / n)
+
+
+def t_quantile(level: float, df: float) -> float:
+    """Half-width of a two-sided Student interval at `level`, in standard errors."""
+    from scipy.special import stdtrit
+
+    return -float(stdtrit(df, (1.0 - level) / 2.0))
+
+
+def z_quantile(level: float) -> float:
+    """Half-width of a two-sided normal interval at `level`, in standard errors."""
+    from scipy.special import ndtri
+
+    return -float(ndtri((1.0 - level) / 2.0))
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
@@ -23,38 +80,6 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Estimate:
     mean, error = moments(array)
     half = t_quantile(level, array.size - 1) * error
     return Estimate(array.size, mean, mean - half, mean + half)
-
-
-def stratified_t_interval(values: ArrayLike, strata: ArrayLike, level: float = 0.95) -> Estimate:
-    """Mean of `values` (n,) over all units, spread taken within `strata` (n,) only, with Satterthwaite's df.
-
-    mean = sum_h w_h mean_h with w_h = n_h / n; variance = sum_h w_h^2 s_h^2 / n_h (Cochran 1977, eq. 5.7; df 5.16).
-    Differences between strata (tasks, conditions) are fixed and add no width. Raises ValueError where a stratum has
-    a single unit: its spread is not known.
-    """
-    groups = by_stratum(values, strata)
-    n = sum(group.size for group in groups)
-    parts = [moments(group) for group in groups]
-    mean = math.fsum(group.size * m / n for group, (m, _) in zip(groups, parts, strict=True))
-    shares = [(group.size * error / n) ** 2 for group, (_, error) in zip(groups, parts, strict=True)]
-    variance = math.fsum(shares)
-    if variance == 0.0:
-        return Estimate(n, mean, mean, mean)
-    df = variance**2 / math.fsum(v * v / (group.size - 1) for v, group in zip(shares, groups, strict=True))
-    half = t_quantile(level, df) * math.sqrt(variance)
-    return Estimate(n, mean, mean - half, mean + half)
-
-
-def by_stratum(values: ArrayLike, strata: ArrayLike) -> list[Floats]:
-    """The values of each stratum, sorted, strata in ascending order. ValueError where one has fewer than 2."""
-    array, labels = finite(values), np.asarray(strata).ravel()
-    if labels.size != array.size:
-        raise ValueError(f"{array.size} values and {labels.size} strata: one stratum a value is needed")
-    names, index = np.unique(labels, return_inverse=True)
-    groups = [np.sort(array[index == i]) for i in range(names.size)]
-    if any(group.size < 2 for group in groups):
-        raise ValueError("a stratum with a single unit has no spread: needs at least 2 units in each")
-    return groups
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:

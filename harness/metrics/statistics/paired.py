@@ -1,4 +1,4 @@
-"""Differences of two methods on the same seeds, and on the same items of a seed: intervals and the exact test."""
+"""Differences of two methods on the same seeds, and on the same items of a seed: intervals, the exact test, Holm."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metrics.statistics.estimate import Estimate, Floats, finite, moments
-from harness.metrics.statistics.intervals import t_interval, wilson
+from harness.metrics.statistics.intervals import Estimate, Floats, finite, moments, t_interval, wilson
 
 EXACT_SIGN_FLIPS = 16  # 2**16 sign patterns are still instant
 
@@ -118,3 +117,18 @@ def sign_flip_p(differences: ArrayLike) -> float:
     from scipy.special import stdtr
 
     return float(2 * stdtr(n - 1, -abs(mean) / error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values (Holm 1979), in the order given.
+
+    Reject where <= alpha: the chance of any false rejection in the family stays below alpha, whatever the dependence.
+    """
+    p = finite(p_values)
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError("p-values must lie in [0, 1]")
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (p.size - np.arange(p.size)))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return [float(value) for value in adjusted]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-from harness.metrics.statistics.estimate import t_quantile, z_quantile
+from harness.metrics.statistics.intervals import t_quantile, z_quantile
 
 
 def t_test_power(effect: float, n: int, comparisons: int = 1, alpha: float = 0.05) -> float:

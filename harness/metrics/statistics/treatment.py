@@ -9,8 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.metrics.statistics.estimate import Estimate
-from harness.metrics.statistics.intervals import wilson
+from harness.metrics.statistics.intervals import Estimate, wilson
 
 LOST = ("diverged", "failed")
 WAITING = ("pending", "stopped")

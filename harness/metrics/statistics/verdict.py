@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.metrics.statistics.estimate import MIN_SEEDS, Estimate
+from harness.metrics.statistics.intervals import MIN_SEEDS, Estimate
 
 INTERVAL_ONLY = "interval only"
 NO_DIFFERENCE = "no difference shown"

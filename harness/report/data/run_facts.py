@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from harness.metrics import records
 from harness.metrics.diagnosis import READ, Diagnosis, diagnose
-from harness.metrics.margins import RATES, TIE_TOL, chosen_shift, delta, delta_ref, margins, rejected_shift
+from harness.metrics.margins import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
+from harness.metrics.pairs import RATES
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
 from harness.storage.runs import read_table
@@ -175,7 +176,7 @@ def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_
     ends = {min(step for _, step in blocks), max(step for _, step in blocks)}
     parts = [rows for (split, step), rows in blocks.items() if step in ends and split != "ood"]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in READ}
-    return diagnose(columns, None, run.objective, run.hyperparameters, tie_tol)
+    return diagnose(columns, run.objective, run.hyperparameters, tie_tol)
 
 
 def _ranks(texts: records.Array) -> NDArray[np.int64]:
@@ -190,8 +191,8 @@ def _track(blocks: Mapping[int, records.Columns], tie_tol: float) -> Track:
     means: dict[str, list[float]] = {}
     for rows in blocks.values():
         found = margins(rows, tie_tol)
-        values: dict[str, records.Array] = {name: RATES[name](found) for name in TRACKED}
-        values |= {"chosen_displacement": chosen_shift(rows), "rejected_displacement": rejected_shift(rows)}
+        values: dict[str, records.Array] = {name: RATES[name].holds(found) for name in TRACKED}
+        values |= {"chosen_displacement": chosen_log_ratio(rows), "rejected_displacement": rejected_log_ratio(rows)}
         values["loss"] = records.numbers(rows, "loss")
         for name, column in values.items():
             means.setdefault(name, []).append(float(column.mean()))
