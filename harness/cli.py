@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 import typer
 
+from harness.commands import corrupt, weights
 from harness.commands import inspect as looking
 from harness.commands import setup as starting
 from harness.commands import sweep as running
-from harness.commands import weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 from harness.verbs import formats
@@ -37,6 +37,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("clean", looking.clean, "harness clean runs/quick --yes"),
     ("list", starting.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
+    ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
     ("doctor", starting.doctor, "harness doctor --json"),
     ("init", starting.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )
