@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -234,6 +235,30 @@ class RunSpec:
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run with its run key and its readable name, computed once when the sweep is planned."""
+
+    key: str
+    name: str
+    run: RunSpec
+
+
+class RunStatus(StrEnum):
+    """How far a run came; files hold the plain word."""
+
+    DONE = "done"
+    DIVERGED = "diverged"  # training stopped being finite
+    FAILED = "failed"  # an error; trained again by the next command
+    STOPPED = "stopped"  # by a signal, with a checkpoint; continued by the next command
+    PENDING = "pending"  # no result yet
+
+    @property
+    def final(self) -> bool:
+        """Whether the run was trained to its end, so that no later command trains it again."""
+        return self in (RunStatus.DONE, RunStatus.DIVERGED)
+
+
 __all__ = [
     "TEXTS",
     "CorruptionSpec",
@@ -249,11 +274,13 @@ __all__ = [
     "PairLogps",
     "Parameter",
     "PathModelSpec",
+    "PlannedRun",
     "PreferencePair",
     "Record",
     "Records",
     "ReportSpec",
     "RunSpec",
+    "RunStatus",
     "TrainingSpec",
     "WorldSpec",
     "default_texts",

@@ -375,13 +375,13 @@ def test_plan_takes_measured_costs(tmp_path):
 
 
 def test_plan_knows_what_is_done(tmp_path, monkeypatch):
-    from harness.storage import runs as store
+    from harness.storage import runs
 
     def read(folder):
         path = folder / "result.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    monkeypatch.setattr(store, "load_result", read)
+    monkeypatch.setattr(runs, "load_result", read)
     sweep = load_sweep(ROOT / "experiments" / "smoke.yaml")
     for run, status in zip(sweep.runs, ("done", "diverged", "failed", None), strict=False):
         folder = tmp_path / "smoke" / f"{run_key(run)[:8]}-x"

@@ -79,8 +79,8 @@ def verify(
     """Check every file of a sweep or a run. Exits 1 and names the damaged ones."""
     existing(folder)
     if again:
+        from harness.signals import stoppable
         from harness.sweep.rerun import rerun
-        from harness.sweep.signals import stoppable
 
         def compared() -> int:
             found = rerun(folder)

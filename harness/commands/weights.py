@@ -25,7 +25,7 @@ def eval_(
 ) -> None:
     """Run lm-eval tasks on kept weights. Compares with the reference; without --tasks, on the held-out pairs."""
     existing(folder)
-    from harness.sweep.evaluate import evaluate_folder, printed, publish
+    from harness.sweep.evaluate import evaluate_folder, publish, results_json
     from harness.types import LmEvalSpec
 
     names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
@@ -33,7 +33,7 @@ def eval_(
     found, failures = evaluate_folder(folder, asked, _nothing if as_json or quiet else say)
     publish(folder, _nothing if as_json else say)
     if as_json:
-        say(as_text(printed(found, alone=(folder / "result.json").exists())))
+        say(as_text(results_json(found, alone=(folder / "result.json").exists())))
     for line in failures:
         print(escaped(f"failed   {line}"), file=sys.stderr)
     raise typer.Exit(1 if failures else 0)

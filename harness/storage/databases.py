@@ -1,4 +1,4 @@
-"""Addresses of databases: a sqlite file as a URL and back, which driver a URL lacks, a URL without passwords."""
+"""Addresses of databases: a sqlite file as a URL and back, and which driver a URL lacks."""
 
 from __future__ import annotations
 
@@ -26,12 +26,6 @@ def sqlite_file(url: str) -> Path:
     from sqlalchemy.engine import make_url
 
     return Path(make_url(url).database or "")
-
-
-def without_login(url: str) -> str:
-    """A URL without user name and password."""
-    scheme, mark, rest = url.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else url
 
 
 def driver_problem(url: str) -> str:

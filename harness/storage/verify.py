@@ -1,4 +1,4 @@
-"""Which files of a run or a sweep are not as they were written."""
+"""Which files of a run or a sweep differ from what was written."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def verify(folder: Path) -> list[str]:
 
 
 def _verify_references(sweep_folder: Path) -> list[str]:
-    """What was evaluated of the references that runs began as."""
-    found = sorted(path for path in (sweep_folder / REFERENCES).glob("*") if path.is_dir())
-    return [f"{path.name} {line}" for path in found for line in damaged_evaluations(path)]
+    """The damaged benchmark results of references."""
+    folders = sorted(path for path in (sweep_folder / REFERENCES).glob("*") if path.is_dir())
+    return [f"{folder.name} {line}" for folder in folders for line in damaged_evaluations(folder)]
 
 
 def _verify_run(folder: Path) -> list[str]:

@@ -63,7 +63,7 @@ def _once(parts: Any) -> list[Finding]:
 
 
 def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
-    """Every check on every data set of a sweep, the reference's where its model stands already, and what it takes.
+    """Every check on every data set of a sweep, the reference's where its model is built already, and what it takes.
 
     `findings`, worst first, and `estimate`, as plain data: what `harness plan --preflight --json` adds. `seconds` are
     the plan's, of one core. Raises InputError for data of no use.
@@ -155,7 +155,7 @@ def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
     from harness.models.reference import pair_keys, score_responses
     from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
-    from harness.worker.protocol import pick_device
+    from harness.worker.prepare import pick_device
 
     device = pick_device(run.device)
     pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]

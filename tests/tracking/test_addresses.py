@@ -46,7 +46,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
     out = tmp_path / ODD
     out.mkdir()
     sweep = make_sweep(out, objectives=("dpo",), rates=(0.0,))
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     client = open_client(default_uri(out))
     (experiment,) = [one for one in client.search_experiments() if one.name == "tiny"]
     runs = client.search_runs([experiment.experiment_id])
@@ -120,7 +120,7 @@ def test_artifacts_whose_client_is_missing_cost_a_line(
 
     sweep = make_sweep(out, rates=(0.0,))
     monkeypatch.setattr(MlflowClient, "log_artifact", missing)
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     assert "No module named 'boto3'" in capsys.readouterr().err
     assert sync(sweep) == 1  # the report is still to be sent
     monkeypatch.undo()

@@ -48,21 +48,21 @@ def test_a_quiet_sweep_still_says_what_is_wrong(tmp_path: Path) -> None:
 
 def test_quiet_drops_progress_and_keeps_results_and_failures() -> None:
     for quiet in (False, True):
-        voice, text = said(quiet=quiet)
-        voice.progress("on the way")
-        voice.live.print("live")
-        voice.result("at the end")
-        voice.tracked(Path("runs/tiny"), 3)
-        voice.failed([f"run {i}" for i in range(FAILURES + 5)])
+        output, text = said(quiet=quiet)
+        output.progress("on the way")
+        output.live.print("live")
+        output.result("at the end")
+        output.tracked(Path("runs/tiny"), 3)
+        output.failed([f"run {i}" for i in range(FAILURES + 5)])
         ends = ["at the end", "tracking 3 points waiting, run harness sync runs/tiny"]
         failed = [f"failed   run {i}" for i in range(FAILURES)]
         assert text.getvalue().splitlines() == [*([] if quiet else ["on the way", "live"]), *ends, *failed]
 
 
 def test_text_is_no_markup_and_is_not_wrapped() -> None:
-    voice, text = said()
+    output, text = said()
     odd = "KeyError: [red] [/x] " + "long " * 20
-    voice.failed([odd])
+    output.failed([odd])
     assert text.getvalue() == f"failed   {odd}\n"
 
 
@@ -72,6 +72,6 @@ def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, wanted: bool) -> No
     monkeypatch.delenv("NO_COLOR", raising=False)
     if not wanted:
         monkeypatch.setenv("NO_COLOR", "1")
-    voice, text = said(terminal=True)
-    voice.failed(["x"])
+    output, text = said(terminal=True)
+    output.failed(["x"])
     assert ("\x1b[31m" in text.getvalue()) == wanted

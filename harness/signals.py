@@ -1,6 +1,6 @@
-"""What SIGINT, SIGTERM and SIGUSR1 mean: stop at the next boundary where someone looks, at once where nobody does.
+"""What SIGINT, SIGTERM and SIGUSR1 do: stop training at the next step boundary, and everything else at once.
 
-A second signal to the driver ends it and its workers at once. Nothing finished is ever lost, whatever ends a process.
+A second signal to the driver ends it and its workers at once. Finished runs are safe whatever ends a process.
 """
 
 from __future__ import annotations
@@ -27,34 +27,35 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass(eq=False)
 class Stop:
-    """A signal handler that remembers the first signal; `soft` while someone looks at `heard` between steps."""
+    """A signal handler: records the first signal in `received`, and raises Interrupted unless the code in progress
+    checks `received` itself (`deferred`)."""
 
     worker: bool = False
-    heard: int = 0
-    soft: bool = False
+    received: int = 0  # number of the first signal; 0: none
+    deferred: bool = False
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        """Take a signal. Raises Interrupted where nobody would look at `heard`."""
-        if self.heard and not self.worker:
+        """Handle a signal."""
+        if self.received and not self.worker:
             for child in multiprocessing.active_children():
                 child.kill()
             os._exit(Interrupted(number).code)
-        again, self.heard = bool(self.heard), number
-        if not (self.soft or again):
+        again, self.received = bool(self.received), number
+        if not (self.deferred or again):
             raise Interrupted(number)
 
     @contextmanager
-    def softly(self, on: bool = True) -> Iterator[None]:
-        """A stretch of work that looks at `heard` itself; with `on=False` one inside it that does not."""
-        before, self.soft = self.soft, on
+    def deferring(self, on: bool = True) -> Iterator[None]:
+        """A block that checks `received` itself; with `on=False` a block within one that does not."""
+        before, self.deferred = self.deferred, on
         try:
             yield
         finally:
-            self.soft = before
+            self.deferred = before
 
 
-def listen(worker: bool = False) -> Stop:
-    """The stop handler of this process, installed on the first call. In a thread other than the main: a deaf one."""
+def stop_handler(worker: bool = False) -> Stop:
+    """The stop handler of this process, installed on the first call; outside the main thread it gets no signals."""
     installed = signal.getsignal(signal.SIGTERM)
     if isinstance(installed, Stop):
         return installed
@@ -67,10 +68,10 @@ def listen(worker: bool = False) -> Stop:
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
-    """Listen for one command, and leave the process's handlers as they were (tests call commands in-process)."""
+def catching_signals() -> Iterator[Stop]:
+    """Handle signals during one command, then restore the process's handlers (tests call commands in-process)."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    stop = listen()
+    stop = stop_handler()
     try:
         yield stop
     finally:
@@ -81,7 +82,7 @@ def listening() -> Iterator[Stop]:
 
 def stoppable(command: Callable[[], int]) -> int:
     """The exit code of a command that signals may stop: its own, or 130 or 143."""
-    with listening():
+    with catching_signals():
         try:
             return command()
         except Interrupted as stop:

@@ -17,7 +17,6 @@ from harness.storage.runs import read_table
 from harness.types import InputError
 
 BASELINE = "dpo"
-NOTHING = Estimate(0, math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +59,17 @@ class Scored:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A study's folder. `about` is the content of `study.json`; `scores` are by run key."""
+    """A study's folder."""
 
     folder: Path
-    about: Mapping[str, Any]
+    about: Mapping[str, Any]  # the content of `study.json`
     trials: tuple[StudyTrial, ...]
-    scores: Mapping[str, tuple[Scored, ...]]
+    scores: Mapping[str, list[Scored]]  # by run key
     sweep: Sweep
+    measure: str  # of the first target
+    split: str  # of the first target
+    maximize: bool  # whether the first target is better up
+    report_split: str  # the half of the held-out pairs that steered nothing
 
     @property
     def arms(self) -> tuple[str, ...]:
@@ -75,7 +78,7 @@ class Study:
 
     def space(self, arm: str) -> Mapping[str, Mapping[str, Any]]:
         """The axes of an arm by name: `{low, high, log}` or `{values}`."""
-        return next(dict(found["space"]) for found in self.about["arms"] if found["label"] == arm)
+        return next(dict(one["space"]) for one in self.about["arms"] if one["label"] == arm)
 
     def of(self, arm: str) -> tuple[StudyTrial, ...]:
         """The trials of an arm in number order."""
@@ -86,26 +89,6 @@ class Study:
         won = [trial for trial in self.of(arm) if trial.winner and trial.complete]
         sign = 1 if self.maximize else -1
         return max(won, key=lambda trial: (sign * trial.values[0], -trial.number), default=None)
-
-    @property
-    def measure(self) -> str:
-        """The measure of the first target."""
-        return str(self.about["targets"][0]["measure"])
-
-    @property
-    def split(self) -> str:
-        """The split of the first target."""
-        return str(self.about["targets"][0]["split"])
-
-    @property
-    def report_split(self) -> str:
-        """The half of the held-out pairs that steered nothing."""
-        return str(self.about["report_split"])
-
-    @property
-    def maximize(self) -> bool:
-        """Whether the first target is better up."""
-        return bool(self.about["targets"][0]["direction"] == "maximize")
 
     @property
     def baseline(self) -> str:
@@ -119,31 +102,33 @@ class Study:
 
     def at(self, key: str, measure: str, split: str) -> dict[int, Scored]:
         """Finite scores of a run by step."""
-        found = [s for s in self.scores.get(key, ()) if (s.measure, s.split) == (measure, split)]
-        return {score.step: score for score in found if math.isfinite(score.value)}
+        scores = [s for s in self.scores.get(key, ()) if (s.measure, s.split) == (measure, split)]
+        return {score.step: score for score in scores if math.isfinite(score.value)}
 
     def last(self, keys: Sequence[str], measure: str, split: str) -> dict[int, Scored]:
         """The last score of each run by seed; runs without one are left out, never put in."""
         out = {}
         for key in keys:
-            found = self.at(key, measure, split)
-            run = self.runs.get(key)
-            if found and run is not None:
-                out[run.seed] = found[max(found)]
+            by_step, run = self.at(key, measure, split), self.runs.get(key)
+            if by_step and run is not None:
+                out[run.seed] = by_step[max(by_step)]
         return out
 
     def estimate(self, keys: Sequence[str], measure: str, split: str) -> Estimate:
         """Mean over seeds with its interval (shares: never narrower than over the pairs of one seed)."""
-        found = list(self.last(keys, measure, split).values())
-        if not found:
-            return NOTHING
+        scores = list(self.last(keys, measure, split).values())
         share = measure in METRICS and METRICS[measure].share
-        return cell_estimate([s.value for s in found], [s.items for s in found] if share else None, share=share)
+        return cell_estimate([s.value for s in scores], [s.items for s in scores] if share else None, share=share)
+
+    def fresh_scores(self, winner: StudyTrial) -> dict[int, float]:
+        """A winner's score by fresh seed, on the pairs that steered nothing."""
+        scores = self.last(winner.fresh, self.measure, self.report_split)
+        return {seed: score.value for seed, score in scores.items()}
 
     def cost(self, keys: Sequence[str]) -> tuple[int, float, float]:
         """Finished runs, tokens and one-core seconds of some runs, each counted once."""
-        found = [self.runs[key].result for key in dict.fromkeys(keys) if key in self.runs]
-        costs = [result["costs"] for result in found if result is not None]
+        results = [self.runs[key].result for key in dict.fromkeys(keys) if key in self.runs]
+        costs = [result["costs"] for result in results if result is not None]
         return len(costs), sum(c.get("tokens") or 0 for c in costs), math.fsum(c.get("seconds") or 0 for c in costs)
 
 
@@ -155,16 +140,16 @@ def read_study(folder: Path) -> Study:
     about = read_json(path)
     try:
         trials = tuple(_trial(value) for value in about["trials"])
+        target, report_split = about["targets"][0], str(about["report_split"])
         table = read_table(folder / "scores.parquet")
         scores: dict[str, list[Scored]] = {}
-        rows = zip(*(table[n].tolist() for n in ("run_key", "step", "split", "measure", "value", "items")), strict=True)
-        for key, step, split, measure, value, items in rows:
-            scores.setdefault(str(key), []).append(
-                Scored(int(step), str(split), str(measure), float(value), int(items))
-            )
+        columns = (table[n].tolist() for n in ("run_key", "step", "split", "measure", "value", "items"))
+        for key, *score in zip(*columns, strict=True):
+            scores.setdefault(str(key), []).append(Scored(*score))
     except (KeyError, TypeError, OSError) as problem:
         raise InputError(f"{path}: not a study ({problem!r}); run the study again") from problem
-    return Study(folder, about, trials, {key: tuple(found) for key, found in scores.items()}, read_sweep(folder))
+    first = str(target["measure"]), str(target["split"]), target["direction"] == "maximize"
+    return Study(folder, about, trials, scores, read_sweep(folder), *first, report_split)
 
 
 def _trial(value: Mapping[str, Any]) -> StudyTrial:
