@@ -205,6 +205,6 @@ def _scored(run: RunSpec, evidence: Evidence, setting: RunInputs) -> Reference:
     device = pick_device(run.device)
     pairs = [*evidence.text.train[:LOOKED_AT], *evidence.text.heldout[:LOOKED_AT]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(setting.architecture, setting.weights, tokens, device)
+    table = score_responses(setting.architecture, setting.weights, tokens, device, setting.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return _reference(setting, pairs, stored, device)

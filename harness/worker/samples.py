@@ -40,7 +40,7 @@ def sample_jobs(
         plans = [_plan(one, made.setting, split, own) for (one, made), own in zip(jobs, pairs, strict=True)]
         if answers is None:
             weights = [prepared.setting.weights for _, prepared in jobs]
-            drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width)
+            drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width, first.ladder)
         else:
             drawn = answers(split, places)
         for lane, ((_, prepared), own, plan) in enumerate(zip(jobs, pairs, plans, strict=True)):
@@ -75,7 +75,9 @@ def _answers(
     setting: RunInputs, pairs: Sequence[PreferencePair], plan: SamplePlan, device: torch.device
 ) -> dict[str, np.ndarray]:
     """The reference's own samples, judged, under `reference_<name>`."""
-    drawn = sample_reference(setting.architecture, setting.weights, plan, setting.eos, setting.prompt_width, device)
+    drawn = sample_reference(
+        setting.architecture, setting.weights, plan, setting.eos, setting.prompt_width, device, setting.ladder
+    )
     return {f"reference_{name}": v for name, v in _judged(setting, pairs, drawn).items() if name != "group"}
 
 
