@@ -45,8 +45,9 @@ class _Prompt:
 def score(model: LaneModel, lanes: Sequence[Sequence[Response]]) -> list[list[Scored]]:
     """What each lane says of its own responses, none of them and no prompt empty, in their order."""
     found: list[dict[int, Scored]] = [{} for _ in lanes]
+    same = [_first(lane) for lane in lanes]
     device = model.flat.device
-    for held, width in _held(model, lanes):
+    for held, width in _held(model, lanes, same):
         cache, real = _read_prompts(model, held, width)
         wanted = [[(slot, n) for slot, one in enumerate(own) for n in one.responses] for own in held]
         for part, depth in _by_width(model, wanted, [[len(response) for _, response in lane] for lane in lanes]):
@@ -55,14 +56,31 @@ def score(model: LaneModel, lanes: Sequence[Sequence[Response]]) -> list[list[Sc
             for lane, own in enumerate(part):
                 for (_, n), values, state in zip(own, logps[lane], states[lane], strict=False):
                     found[lane][n] = Scored(values[: len(lanes[lane][n][1])].copy(), state.copy())
-    return [[own[n] for n in range(len(lane))] for own, lane in zip(found, lanes, strict=True)]
+    return [[own[n] for n in first] for own, first in zip(found, same, strict=True)]
 
 
-def _held(model: LaneModel, lanes: Sequence[Sequence[Response]]) -> Iterator[tuple[list[list[_Prompt]], int]]:
+def summed(values: Sequence[np.ndarray]) -> np.ndarray:
+    """The sums `(n,)` float32 of log-probs of each response, none of them empty."""
+    starts = np.cumsum([0, *map(len, values[:-1])])
+    return np.add.reduceat(np.concatenate(values), starts, dtype=np.float64).astype(np.float32)
+
+
+def _first(responses: Sequence[Response]) -> list[int]:
+    """Where the same response to the same prompt stands first, response by response."""
+    first: dict[tuple[bytes, bytes], int] = {}
+    return [
+        first.setdefault((prompt.tobytes(), response.tobytes()), n) for n, (prompt, response) in enumerate(responses)
+    ]
+
+
+def _held(
+    model: LaneModel, lanes: Sequence[Sequence[Response]], same: Sequence[Sequence[int]]
+) -> Iterator[tuple[list[list[_Prompt]], int]]:
     """Prompts of one width, lane by lane, as many as are cached together. Their last token is read with a response."""
     prompts: list[dict[bytes, _Prompt]] = [{} for _ in lanes]
-    for own, lane in zip(prompts, lanes, strict=True):
-        for number, (prompt, _) in enumerate(lane):
+    for own, lane, first in zip(prompts, lanes, same, strict=True):
+        for number in sorted(set(first)):
+            prompt = lane[number][0]
             own.setdefault(prompt.tobytes(), _Prompt(prompt, [])).responses.append(number)
     config = model.model.config
     token = 8 * model.lanes * model.layers * int(config.hidden_size)  # bytes of keys and values

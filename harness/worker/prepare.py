@@ -82,7 +82,7 @@ def open_pack(task: PackTask, shop: Worker, t0_ms: int) -> tuple[list[PackRun], 
     steps = checkpoint_steps(jobs[0].lane.training.steps, task.runs[0].evaluation.checkpoints)
     lanes = [job.lane for job in jobs]
     architecture, trained = own_model(jobs[0].prepared.setting.architecture, task.runs, lanes)
-    return jobs, Pack(architecture, corpus, trained, steps)
+    return jobs, Pack(architecture, corpus, trained, steps, jobs[0].prepared.setting.ladder)
 
 
 def _prepared(run: RunSpec, shop: Worker) -> EncodedInputs:
