@@ -40,25 +40,29 @@ def work_done(
 ) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
-    `training` is what the spec gives every run.
+    `training` is what the spec gives every run; `parameters` are those that are trained.
+
+    A token costs 2 flops for each parameter in a forward pass. A backward pass costs as much again for the gradient of
+    the activations, through frozen parameters too, and as much again for that of the trained parameters.
     """
+    forward = 2 * (parameters + run.model.frozen)
+    update = 2 * forward + 2 * parameters
     width = int(run.pack.corpus.ids.shape[1])
     own = dict(objective.hyperparameters)
     real = budget(objective, training)
-    rewards = 0 if reward_model is None else _steps(budget(reward_model, training)) * width * 6 * parameters
+    rewards = 0 if reward_model is None else _steps(budget(reward_model, training)) * width * update
     if family(objective) != "rl" or not isinstance(run, RlTraining):
         tokens = _steps(real) * width
-        return {"tokens": tokens, "generated_tokens": 0, "flops": 6 * parameters * tokens, "reward_flops": rewards}
+        return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
     scored, trained = _rows(own, real, run, width)
     generated = run.generated + run.asked * run.sampling.width
     frozen = 1 + (run.scorer is not None)
     if objective.name == "best_of_n":
         frozen -= 1  # no KL is paid: the reference only samples
-    flops = 2 * generated + 2 * frozen * scored + 6 * trained
     return {
         "tokens": trained + run.generated,
         "generated_tokens": run.generated,
-        "flops": parameters * flops,
+        "flops": forward * (generated + frozen * scored) + update * trained,
         "reward_flops": rewards,
     }
 
