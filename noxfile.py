@@ -29,7 +29,8 @@ DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow
 DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
 MINIMUM_TESTS = [
-    *("tests/test_spec.py", "tests/data", "tests/models", "tests/training", "tests/tracking", "tests/report"),
+    *("tests/test_spec.py", "tests/data", "tests/corruptions", "tests/models", "tests/training"),
+    *("tests/tracking", "tests/report"),
     *("tests/sweep/test_end_to_end.py", "tests/sweep/test_study_end_to_end.py", "-m", "not browser and not slow"),
 ]
 

@@ -36,7 +36,7 @@ def listing(what: str) -> list[dict[str, Any]]:
                 "name": row.name,
                 "rate": row.rate,
                 "changes": row.changes,
-                "needs": list(row.needs),
+                "needs": list(row.needs_of({})),
                 "parameters": _parameters(row.parameters),
                 "summary": row.summary,
                 "citation": row.citation,

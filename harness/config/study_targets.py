@@ -6,7 +6,7 @@ Which measures may steer a study, and on which pairs, stands first: everything e
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,10 +121,7 @@ def observed_refusal(measure: str, corruption: CorruptionSpec) -> str:
     """
     if measure in LOSSES:
         return f"split {OBSERVED}: '{measure}' is known only for the labels it was computed with"
-    kinds: Sequence[tuple[str, tuple[tuple[str, object], ...]]] = [(corruption.kind, corruption.params)]
-    if corruption.kind == corruptions.SEQUENCE:
-        kinds = [(kind, params) for kind, _, params in dict(corruption.params)["steps"]]
-    for kind, params in kinds:
+    for kind, _, params in corruptions.steps(corruption):
         changes = corruptions.CORRUPTIONS[kind].changes_of(dict(params))
         if changes != "labels":
             return (

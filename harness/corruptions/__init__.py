@@ -1,4 +1,4 @@
-"""Controlled damage to preference pairs: `CORRUPTIONS` (the table), `corrupt` (the act), `resolve` (a spec's cell)."""
+"""Controlled corruption of preference pairs: `CORRUPTIONS` (the registry), `corrupt`, `resolve` (a spec's cell)."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ def corrupt(
     rate: float | None = None,
     seed: int = 0,
     facts: Any = None,
-    *,
-    after: pd.DataFrame | None = None,
     **params: Any,
 ) -> tuple[list[PreferencePair], pd.DataFrame]:
-    """Damage a copy of `pairs`; the same arguments give the same bytes, in any process and any row order.
+    """Corrupt a copy of `pairs`; the same arguments give the same bytes, in any process and any row order.
 
     `kind` is a name of `CORRUPTIONS` or `sequence` (with `steps=((kind, rate, params), ...)`, as in a
     `CorruptionSpec`). `rate` is the share of pairs in [0, 1], refused by kinds that derive it. `seed` is the replicate
     seed. `facts` is a table by clean id (a data frame with a column or index `id`, or a mapping `{id: {fact: value}}`)
-    in the clean orientation; what it lacks is read from the pair (`gold_margin`, `meta`). `after` is the ledger of
-    what was done to these pairs before, where they are not clean: kinds that read signed facts as labelled need it.
+    in the clean orientation; what it lacks is read from the pair (`gold_margin`, `meta`).
 
     Returns the pairs (ids, prompts, gold margins and meta unchanged) and the ledger: one row per touched pair, the
     manifest in `ledger.attrs["manifest"]`. Raises InputError before anything is done where a name, a value or a
     needed fact is wrong or missing.
     """
-    # Imported here: the table is read by every command, pandas and numpy only where pairs are touched.
-    from harness.corruptions.apply import corrupt_pairs
+    # Imported here: every command reads the registry, and only this loads pandas and pyarrow.
+    from harness.corruptions.apply import apply
 
-    return corrupt_pairs(pairs, kind, rate, seed, facts, after, params)
+    corrupted = apply(pairs, kind, rate, seed, facts, params)
+    assert corrupted.ledger is not None
+    return list(corrupted.pairs), corrupted.ledger

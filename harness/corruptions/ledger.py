@@ -1,4 +1,4 @@
-"""The ledger: one row per touched pair, enough to replay the damage; its manifest; Parquet with the manifest inside."""
+"""The ledger: one row per touched pair, enough to repeat the corruption; its manifest; both in one Parquet file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.corruptions.select import Hits
-from harness.corruptions.view import Bools, Floats, View, numbers
+from harness.corruptions.view import Bools, Floats, Hits, View, numbers
 from harness.identity import canonical_json
 from harness.types import InputError, PreferencePair
 
 # Column -> pandas dtype, in order. Text columns hold NaN where unused, counts <NA>, numbers NaN. `new_id` is the id of
-# an appended row, `copies` how often a reweighted row stands in the new set, `new_*` the texts that replay needs.
+# an appended row, `copies` how often a reweighted row stands in the new set, `new_chosen` and `new_rejected` the texts
+# of rows that were replaced or appended.
 COLUMNS: Mapping[str, str] = {
     "id": "str",
     "prompt_id": "str",
     "kind": "str",
     "step": "int32",
-    "action": "str",
+    "action": "str",  # flip, append, drop, reweight, replace, truncate or relabel_same
     "u": "float64",
     "weight": "float64",
     "key": "float64",
@@ -46,13 +46,22 @@ COLUMNS: Mapping[str, str] = {
     "new_chosen": "str",
     "new_rejected": "str",
 }
-ACTIONS = ("flip", "append", "drop", "reweight", "replace", "truncate", "relabel_same")
+_ARROW = {
+    "str": pa.string(),
+    "int32": pa.int32(),
+    "int8": pa.int8(),
+    "float64": pa.float64(),
+    "Int64": pa.int64(),
+    "bool": pa.bool_(),
+}
 _MANIFEST = b"harness.manifest"
+KEY_VERSION = 1
+HASH_FUNCTION = "BLAKE2b-64 over length-prefixed (seed, stream, id); u = (top 52 bits + 1/2) / 2**52"
 _ENCODE = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def row_hash(pair: PreferencePair) -> str:
-    """Content hash of one row: `names.content_hash([prompt, chosen, rejected])`, with the encoder built once.
+    """Content hash of one row: `identity.content_hash([prompt, chosen, rejected])`, with the encoder built once.
 
     The id stays outside: it survives a change of content.
     """
@@ -62,8 +71,8 @@ def row_hash(pair: PreferencePair) -> str:
 
 def set_hash(pairs: Sequence[PreferencePair], hashes: Sequence[str] | None = None) -> str:
     """Order-independent content hash of a set of pairs: SHA-256 over its id-sorted (id, row hash) lines."""
-    found = hashes if hashes is not None else [row_hash(pair) for pair in pairs]
-    return _lines_hash(f"{len(pair.id)}:{pair.id} {h}" for pair, h in zip(pairs, found, strict=True))
+    hashes = [row_hash(pair) for pair in pairs] if hashes is None else hashes
+    return _lines_hash(f"{len(pair.id)}:{pair.id} {h}" for pair, h in zip(pairs, hashes, strict=True))
 
 
 def ids_hash(ids: Iterable[str]) -> str:
@@ -84,84 +93,36 @@ def as_ledger(columns: Mapping[str, Sequence[Any]], manifest: Mapping[str, Any])
     return ledger
 
 
-def masked_ids(ledger: pd.DataFrame) -> frozenset[str]:
-    """Ids of the pairs that count as corrupted: all touched ones but those an annotator relabelled as they were.
+def perform(
+    pairs: Sequence[PreferencePair], acts: Mapping[str, tuple[str, Any, Any, Any]]
+) -> tuple[list[PreferencePair], list[int]]:
+    """`pairs` after one step, and the position of the pair that each comes from.
 
-    The ledger names an appended row by its source; here it stands under its own id, and its source does not count.
+    `acts`: id -> (action, new chosen, new rejected, new id or number of copies). Rows keep their order, dropped ones
+    leave, appended ones follow at the end in the order of their sources.
     """
-    return frozenset(kinds(ledger))
-
-
-def kinds(ledger: pd.DataFrame) -> dict[str, str]:
-    """The kind that touched each of `masked_ids` last."""
-    hit = ledger[ledger["action"] != "relabel_same"]
-    names = hit["new_id"].where(hit["action"] == "append", hit["id"])
-    return dict(zip(names, hit["kind"], strict=True))
-
-
-def orientation(ledger: pd.DataFrame) -> dict[str, int]:
-    """+1 or -1 for every pair in the ledger (appended rows under their own id): its label against the clean one."""
-    names = ledger["new_id"].where(ledger["action"] == "append", ledger["id"])
-    return {str(i): int(label) for i, label in zip(names, ledger["observed_label"], strict=True)}
-
-
-def origins(ledger: pd.DataFrame) -> dict[str, str]:
-    """Clean id of every row that a step added: appended ones and copies of reweighted ones."""
-    found: dict[str, str] = {}
-    added = ledger[ledger["action"].isin(("append", "reweight"))]
-    for name, action, new, copies in zip(added["id"], added["action"], added["new_id"], added["copies"], strict=True):
-        fresh = [new] if action == "append" else [copy_id(name, j) for j in range(2, int(copies) + 1)]
-        found |= dict.fromkeys(fresh, found.get(name, name))
-    return found
-
-
-def perform(pairs: Sequence[PreferencePair], acts: Mapping[str, tuple[str, Any, Any, Any]]) -> list[PreferencePair]:
-    """`pairs` after one step. `acts`: id -> (action, new chosen, new rejected, new id or number of copies).
-
-    Rows keep their order, dropped ones leave, appended ones follow at the end in the order of their sources.
-    """
-    kept: list[PreferencePair] = []
-    added: list[PreferencePair] = []
-    for pair in pairs:
-        act = acts.get(pair.id)
-        if act is None or act[0] == "relabel_same":
-            kept.append(pair)
-            continue
-        action, chosen, rejected, extra = act
-        if action == "flip":
-            kept.append(rewritten(pair, pair.id, pair.rejected, pair.chosen))
-        elif action == "append":
-            kept.append(pair)
-            added.append(rewritten(pair, extra, chosen, rejected))
+    kept: list[tuple[PreferencePair, int]] = []
+    added: list[tuple[PreferencePair, int]] = []
+    for i, pair in enumerate(pairs):
+        action, chosen, rejected, extra = acts.get(pair.id, ("relabel_same", None, None, None))
+        if action in ("relabel_same", "append") or (action == "reweight" and extra):
+            kept.append((pair, i))
+        elif action == "flip":
+            kept.append((rewritten(pair, pair.id, pair.rejected, pair.chosen), i))
+        elif action in ("replace", "truncate"):
+            kept.append((rewritten(pair, pair.id, chosen, rejected), i))
+        if action == "append":
+            added.append((rewritten(pair, extra, chosen, rejected), i))
         elif action == "reweight":
-            kept += [pair] if extra else []
-            added += [rewritten(pair, copy_id(pair.id, j), pair.chosen, pair.rejected) for j in range(2, extra + 1)]
-        elif action != "drop":
-            kept.append(rewritten(pair, pair.id, chosen, rejected))
-    return kept + added
-
-
-def copy_id(name: str, number: int) -> str:
-    """The id of the `number`-th copy (2, 3, ...) of a reweighted row."""
-    return f"{name}#copy{number}"
+            copies = (rewritten(pair, f"{pair.id}#copy{j}", pair.chosen, pair.rejected) for j in range(2, extra + 1))
+            added += [(copy, i) for copy in copies]
+    rows = kept + added
+    return [pair for pair, _ in rows], [i for _, i in rows]
 
 
 def rewritten(pair: PreferencePair, name: str, chosen: str, rejected: str) -> PreferencePair:
     """`pair` with another id and texts; prompt, source, gold margin and meta as they are."""
     return PreferencePair(name, pair.prompt, chosen, rejected, pair.source, pair.gold_margin, pair.meta)
-
-
-def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[PreferencePair]:
-    """The corrupted set, from the clean pairs (with the unique ids the ledger names) and the ledger alone."""
-    out = list(pairs)
-    for _, rows in ledger.groupby("step", sort=True):
-        extra = [
-            new if action == "append" else (int(copies) if action == "reweight" else None)
-            for action, new, copies in zip(rows["action"], rows["new_id"], rows["copies"], strict=True)
-        ]
-        acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
-        out = perform(out, dict(zip(rows["id"], acts, strict=True)))
-    return out
 
 
 def write_ledger(ledger: pd.DataFrame, path: Path) -> None:
@@ -183,22 +144,8 @@ def read_ledger(path: Path) -> pd.DataFrame:
     return as_ledger(columns, json.loads(metadata[_MANIFEST]))
 
 
-_ARROW = {
-    "str": pa.string(),
-    "int32": pa.int32(),
-    "int8": pa.int8(),
-    "float64": pa.float64(),
-    "Int64": pa.int64(),
-    "bool": pa.bool_(),
-}
-
-
 def _lines_hash(lines: Iterable[str]) -> str:
     return sha256("\n".join(sorted(lines)).encode("utf-8", "surrogatepass")).hexdigest()
-
-
-KEY_VERSION = 1
-HASH_FUNCTION = "BLAKE2b-64 over length-prefixed (seed, stream, id); u = (top 52 bits + 1/2) / 2**52"
 
 
 def step_manifest(view: View, hits: Hits, counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +195,7 @@ def label_stats(view: View, hits: Hits, actions: list[str]) -> dict[str, Any]:
         deciles = [float(part.mean()) for part in np.array_split(flipped[order], 10)]
     if chosen_len is not None and rejected_len is not None:
         correlation = _correlation(flipped, chosen_len - rejected_len)
-    if delta_ref is not None and not view.changed.any() and view.n:
+    if delta_ref is not None and not view.replaced.any() and view.n:
         now = delta_ref * view.label
         share_before, share_after = float((now < 0).mean()), float((np.where(flipped, -now, now) < 0).mean())
     return {
@@ -266,8 +213,7 @@ def gold_source(view: View, hits: Hits) -> str | None:
         return None
     if view.params.get("gold_from") == "scores":
         return "score_chosen - score_rejected"
-    in_facts = "gold_margin" in view.facts.columns
-    return "facts.gold_margin, then the pair's gold_margin" if in_facts else "the pair's gold_margin"
+    return "facts.gold_margin, then the pair's gold_margin" if "gold_margin" in view.facts else "the pair's gold_margin"
 
 
 def _complete(view: View, name: str) -> Floats | None:

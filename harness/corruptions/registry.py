@@ -1,33 +1,23 @@
-"""Corruptions by name, and what a user may write for one cell. Imports no torch, pandas or numpy."""
+"""Corruptions by name, and what a user may write for one cell. Imports no torch, pandas or scipy."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from harness.corruptions.kinds_curation import CURATION
-from harness.corruptions.kinds_labels import LABELS
-from harness.corruptions.kinds_rows import ROWS
-from harness.corruptions.kinds_text import TEXT
-from harness.corruptions.row import PLUMBING, Corruption
+from harness.corruptions import annotators, curation, flips, rows, text
+from harness.corruptions.row import PLUMBING, Corruption, problem_of, written
 from harness.text import look_up, suggestion
 from harness.types import CorruptionSpec, InputError, Parameter
 
-CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType({row.name: row for row in (*LABELS, *ROWS, *TEXT, *CURATION)})
+_FAMILIES = (flips, annotators, rows, text, curation)
+CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType({row.name: row for file in _FAMILIES for row in file.ROWS})
 
-
-__all__ = ["CORRUPTIONS", "SEQUENCE", "Corruption", "changes", "needs", "resolve", "settle"]
+__all__ = ["CORRUPTIONS", "SEQUENCE", "Corruption", "needs", "resolve", "settle", "steps"]
 
 SEQUENCE = "sequence"
 _RATE = Parameter(None, low=0.0, high=1.0)
-_ANNOTATOR = {
-    "share": Parameter(None, low=0.0, high=1.0, low_open=True),
-    "eps": Parameter(0.0, low=0.0, high=1.0),
-    "kappa": Parameter(0.0, low=0.0),
-    "temperature": Parameter(0.0, low=0.0, choices=("inf",)),
-}
 
 
 def resolve(given: Mapping[str, Any]) -> CorruptionSpec:
@@ -58,7 +48,7 @@ def resolve(given: Mapping[str, Any]) -> CorruptionSpec:
     return CorruptionSpec(kind, rate, tuple((k, _freeze(kept[k])) for k in sorted(kept)))
 
 
-def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption, float | None, dict[str, Any]]:
+def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption, float | None, Mapping[str, Any]]:
     """The row of `kind`, the checked rate (None where it takes none) and all parameters with defaults filled in.
 
     A parameter whose value is None counts as not given. Raises InputError with one line per problem.
@@ -73,68 +63,49 @@ def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption,
         for name in params
         if name not in row.parameters
     ]
-    known = {name: _number(row.parameters[name], value) for name, value in params.items() if name in row.parameters}
+    known = {name: written(row.parameters[name], value) for name, value in params.items() if name in row.parameters}
     for name, value in known.items():
-        problem = _problem(row.parameters[name], value)
+        problem = problem_of(row.parameters[name], value)
         problems += [f"corruption '{kind}': {name}: {problem}"] if problem else []
     both = [name for name in row.either if name in known]
     if len(both) > 1:
         problems.append(f"corruption '{kind}': give only one of {' and '.join(both)}")
     unset = row.either if both else ()
-    full = {n: p.default for n, p in row.parameters.items() if n not in unset and p.default is not None} | known
+    defaults = {n: p.default for n, p in row.parameters.items() if n not in unset and p.default is not None}
+    full: Mapping[str, Any] = defaults | known
     problems += _rate_problems(row, rate, full)
-    if not problems:
-        problems = _table_problems(kind, full)
+    if row.check is not None and not problems:
+        full, wrong = row.check(full)
+        problems = [f"corruption '{kind}': {line}" for line in wrong]
     if problems:
         raise InputError(*problems)
-    if "annotators" in full:
-        full["annotators"] = tuple(
-            {k: _number(_ANNOTATOR.get(k), v) for k, v in dict(a).items()} for a in full["annotators"]
-        )
     return row, float(rate) if rate is not None and row.takes_rate(full) else None, full
-
-
-def changes(spec: CorruptionSpec) -> frozenset[str]:
-    """What differs after this corruption: any of `labels`, `rows`, `text`; empty for the clean set."""
-    return frozenset(CORRUPTIONS[kind].changes_of(dict(params)) for kind, _, params in _steps(spec))
 
 
 def needs(spec: CorruptionSpec) -> frozenset[str]:
     """The facts this corruption reads (columns of `facts`, or the pair's own)."""
-    found: set[str] = set()
-    for kind, _, params in _steps(spec):
-        found |= set(CORRUPTIONS[kind].needs_of(dict(params)))
-        for annotator in map(dict, dict(params).get("annotators", ())):
-            found |= set(annotator_needs(annotator, dict(params)["unit"]))
-    return frozenset(found)
+    return frozenset(fact for kind, _, params in steps(spec) for fact in CORRUPTIONS[kind].needs_of(dict(params)))
 
 
-def annotator_needs(annotator: Mapping[str, Any], unit: str) -> tuple[str, ...]:
-    """The facts one annotator of an `annotator_mixture` reads; none where it only flips at rate eps."""
-    own = annotator.get("kappa") or annotator.get("temperature") or "margin" in annotator
-    lengths = ("chosen_len", "rejected_len") if annotator.get("kappa") and unit == "tokens" else ()
-    return ((annotator.get("margin", "gold_margin"),) if own else ()) + lengths
-
-
-def _steps(spec: CorruptionSpec) -> tuple[tuple[str, float | None, tuple[tuple[str, Any], ...]], ...]:
+def steps(spec: CorruptionSpec) -> Sequence[tuple[str, float | None, tuple[tuple[str, Any], ...]]]:
+    """Kind, rate and parameters of every step, one of a single kind; none for the clean set."""
     if spec.kind == SEQUENCE:
-        steps: tuple[tuple[str, float | None, tuple[tuple[str, Any], ...]], ...] = dict(spec.params)["steps"]
-        return steps
+        return tuple(dict(spec.params)["steps"])
     return () if spec == CorruptionSpec() else ((spec.kind, spec.rate, spec.params),)
 
 
 def _resolve_sequence(given: Mapping[str, Any]) -> CorruptionSpec:
-    steps, others = given[SEQUENCE], [key for key in given if key != SEQUENCE]
+    cells, others = given[SEQUENCE], [key for key in given if key != SEQUENCE]
     if others:
         raise InputError(f"corruption: '{others[0]}' beside 'sequence'; put it into one of the steps")
-    if not isinstance(steps, list | tuple) or not steps:
+    if not isinstance(cells, list | tuple) or not cells:
         raise InputError("corruption: 'sequence' is a non-empty list such as [{kind: truncate, rate: 0.1}, ...]")
     resolved, problems = [], []
-    for number, step in enumerate(steps, 1):
+    for number, cell in enumerate(cells, 1):
         try:
-            if isinstance(step, Mapping) and SEQUENCE in step:
+            if isinstance(cell, Mapping) and SEQUENCE in cell:
                 raise InputError("a sequence cannot stand inside a sequence; write its steps in one list")
-            resolved.append(resolve(step))
+            resolved.append(resolve(cell))
         except InputError as error:
             problems += [f"step {number}: {line}" for line in error.problems]
     if problems:
@@ -163,61 +134,13 @@ def _rate_problems(row: Corruption, rate: Any, params: Mapping[str, Any]) -> lis
     if row.rate == "none":
         return [] if rate is None or rate == 0 else [f"corruption '{row.name}' takes no rate; leave it out"]
     if not row.takes_rate(params):
-        form = "; or choose form: rate for an exact share" if row.rated_forms else ""
+        form = "; or choose form: rate for an exact share" if row.rated_laws else ""
         refused = f"corruption '{row.name}' takes no rate: its rate follows from {row.set_by}; set {row.set_by}{form}"
         return [] if rate is None else [refused]
     if rate is None:
         return [f"corruption '{row.name}' needs 'rate', the share of pairs it acts on, in [0, 1]"]
     problem = _RATE.problem(rate)
     return [f"corruption '{row.name}': rate: {problem}"] if problem else []
-
-
-def _problem(parameter: Parameter, value: Any) -> str | None:
-    # `choices` of a number are words allowed beside the numbers (temperature: inf).
-    if parameter.kind == "float" and isinstance(value, str) and value in parameter.choices:
-        return None
-    return parameter.problem(value)
-
-
-def _number(parameter: Parameter | None, value: Any) -> Any:
-    """Numbers in one written form, so that 1 and 1.0 share a run key; infinity as the word JSON can hold."""
-    if parameter is None or parameter.kind != "float" or isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return "inf" if value == math.inf and "inf" in parameter.choices else float(value)
-
-
-def _table_problems(kind: str, params: Mapping[str, Any]) -> list[str]:
-    """Checks of the two parameters that are not one number or one word."""
-    marker = params.get("marker", "auto")
-    if not isinstance(marker, str) or not marker.strip():
-        return [f"corruption '{kind}': marker: expected auto, column, or a phrase, got {marker!r}"]
-    if "annotators" not in params:
-        return []
-    where, rows = f"corruption '{kind}': annotators", params["annotators"]
-    try:
-        rows = [dict(row) for row in rows]
-    except (TypeError, ValueError):
-        rows = []
-    if not rows:
-        return [f"{where}: expected a list of mappings such as [{{share: 0.8, eps: 0.05}}, {{share: 0.2, eps: 0.4}}]"]
-    problems = []
-    allowed = [*_ANNOTATOR, "name", "margin"]
-    for number, row in enumerate(rows):
-        for key, value in row.items():
-            if key not in allowed:
-                problem: str | None = f"unknown key{suggestion(str(key), allowed)} (known: {', '.join(allowed)})"
-            elif key in _ANNOTATOR:
-                problem = _problem(_ANNOTATOR[key], _number(_ANNOTATOR[key], value))
-            else:
-                problem = None if isinstance(value, str) and value else f"expected a name, got {value!r}"
-            problems += [f"{where}[{number}].{key}: {problem}"] if problem else []
-        problems += [] if "share" in row else [f"{where}[{number}]: 'share' is missing"]
-    if not problems and abs(math.fsum(row["share"] for row in rows) - 1.0) > 1e-9:
-        problems = [f"{where}: shares sum to {math.fsum(row['share'] for row in rows):g}; they must sum to 1"]
-    names = [row.get("name", str(number)) for number, row in enumerate(rows)]
-    if not problems and len(set(names)) < len(names):
-        problems = [f"{where}: two annotators share a name; give each its own"]
-    return problems
 
 
 def _is_neutral(row: Corruption, params: Mapping[str, Any]) -> bool:

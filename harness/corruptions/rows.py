@@ -1,4 +1,4 @@
-"""Kinds that change which rows there are (near_tie also has a form that relabels). No text is new, no label is lost."""
+"""Kinds that change which pairs there are: copies with the other label, pairs dropped or drawn again; no new text."""
 
 from __future__ import annotations
 
@@ -6,63 +6,38 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import expit
 
-from harness.corruptions.select import Hits, chosen_by, half_up, hits, in_order, smallest, weighted_key
-from harness.corruptions.view import Floats, View, labelled, length_sides, numbers, uniforms
-from harness.types import InputError
+from harness.corruptions.row import GOLDEN, MISSING, MODE, UNIT, Corruption, Params, by_severity, lengths_needed
+from harness.corruptions.view import (
+    Floats,
+    Hits,
+    View,
+    chosen_by,
+    hits,
+    in_order,
+    labelled,
+    length_sides,
+    smallest,
+    uniforms,
+    weighted_key,
+)
+from harness.types import InputError, Parameter
 
 
 def contradictory_dup(view: View) -> Hits:
     """Append flipped copies of the k pairs with the smallest u; a copy's id is `<id>#dup`, originals stay in place."""
     u = uniforms(view)
-    found = smallest(view, u, "append", {"u": u})
-    swapped = [(view.pairs[i].rejected, view.pairs[i].chosen) for i in found.index.tolist()]
-    return replace(found, texts=swapped)
+    hit = smallest(view, u, "append", {"u": u})
+    return replace(hit, texts=[(view.pairs[i].rejected, view.pairs[i].chosen) for i in hit.index.tolist()])
 
 
-def near_tie(view: View) -> Hits:
-    """Near ties: the floor(quantile n + 1/2) pairs with the smallest absolute gold margin, or all pairs up to `tau`.
-
-    form=coin gives each a fair coin as label (`relabel_same` where it stays, 2111.03026); form=filter drops all others.
-    """
-    margin = np.abs(numbers(view, "gold_margin"))
-    order = in_order(view.ids, margin, np.flatnonzero(view.eligible))
-    if "tau" in view.params:
-        k = int((margin[order] <= float(view.params["tau"])).sum())
-    else:
-        k = half_up(float(view.params["quantile"]), len(order))
-    columns: dict[str, Any] = {"key": margin, "gold_margin": numbers(view, "gold_margin")}
-    if view.params["form"] == "filter":
-        far = np.zeros(view.n, dtype=bool)
-        far[order[k:]] = True
-        return hits(chosen_by(view, far), "drop", columns)
-    u = uniforms(view)
-    columns |= {"u": u, "probability": np.full(view.n, 0.5)}
-    actions = ["flip" if u[i] < 0.5 else "relabel_same" for i in order[:k].tolist()]
-    return hits(order[:k], actions, columns, ranked=True)
-
-
-def mnar(view: View) -> Hits:
-    """Drop pairs with probability sigmoid(a + b x), or an exact rate with that weight.
-
-    x is the gold margin, the total length of both responses, or delta_ref, as labelled now and in its own unit.
-    """
-    on = view.params["on"]
-    columns: dict[str, Any] = {}
-    if on == "length":
-        chosen, rejected = length_sides(view)
-        value, columns["delta_len"] = chosen + rejected, chosen - rejected
-    else:
-        value = columns[on] = labelled(view, on)
-    p = expit(float(view.params["a"]) + float(view.params["b"]) * value)
-    u = uniforms(view)
-    columns["u"] = u
-    if view.params["form"] == "rate":
-        weight = np.where(view.eligible, p, 0.0)
-        return smallest(view, weighted_key(u, weight), "drop", {**columns, "weight": weight})
-    return hits(chosen_by(view, u < p), "drop", {**columns, "probability": p})
+CONTRADICTORY_DUP = Corruption(
+    name="contradictory_dup", function=contradictory_dup, rate="fixed", changes="rows", laws="CN",
+    rank="smallest u",
+    summary="append flipped copies (id `<id>#dup`) of a share of pairs",
+    parameters={"mode": MODE},
+    severities=by_severity(0.05, 0.2, 0.5),
+)  # fmt: skip
 
 
 def ref_shift(view: View) -> Hits:
@@ -95,13 +70,9 @@ def ref_shift(view: View) -> Hits:
     return _reweight(view, delta, order, falling, aim)
 
 
-def curate_drop(view: View) -> Hits:
-    """Drop the k pairs whose label the reference distrusts most: smallest delta_ref as labelled now (nats)."""
-    delta = labelled(view, "delta_ref")
-    return smallest(view, delta, "drop", {"delta_ref": delta})
-
-
 def _reweight(view: View, delta: Floats, order: Any, falling: Floats, aim: float) -> Hits:
+    from scipy.optimize import brentq
+
     centred = falling - falling[-1]
 
     def weights(t: float) -> Floats:
@@ -128,3 +99,78 @@ def _reweight(view: View, delta: Floats, order: Any, falling: Floats, aim: float
     }
     columns = {"u": u, "weight": expected, "delta_ref": delta}
     return hits(index, "reweight", columns, copies=copies[index].tolist(), stats=stats)
+
+
+REF_SHIFT = Corruption(
+    name="ref_shift", function=ref_shift, rate="derived", changes="rows", laws="D",
+    rank="largest reference margin dropped first",
+    summary="lower the mean reference margin by dropping pairs (form=select) or by resampling them under "
+    "exponential weights (form=reweight); the reference itself is untouched",
+    citation="2605.20834; 2602.11902",
+    parameters={
+        "shift": Parameter(1.0, low=0.0, search=(0.0, 8.0), doc="nats by which the mean delta_ref falls"),
+        "form": Parameter(
+            "select", "choice", choices=("select", "reweight"), doc="drop pairs, or resample them by weight"
+        ),
+        "on_missing": MISSING,
+    },
+    needs=("delta_ref",),
+    set_by="shift",
+    neutral=({"shift": 0},),
+    severities=by_severity(1.0, 4.0, 8.0, "shift"),
+)  # fmt: skip
+
+
+def mnar(view: View) -> Hits:
+    """Drop pairs with probability sigmoid(a + b x), or an exact rate with that weight.
+
+    x is the gold margin, the total length of both responses, or delta_ref, as labelled now and in its own unit.
+    """
+    from scipy.special import expit
+
+    on = view.params["on"]
+    columns: dict[str, Any] = {}
+    if on == "length":
+        chosen, rejected = length_sides(view)
+        value, columns["delta_len"] = chosen + rejected, chosen - rejected
+    else:
+        value = columns[on] = labelled(view, on)
+    p = expit(float(view.params["a"]) + float(view.params["b"]) * value)
+    u = uniforms(view)
+    columns["u"] = u
+    if view.params["form"] == "rate":
+        weight = np.where(view.eligible, p, 0.0)
+        return smallest(view, weighted_key(u, weight), "drop", {**columns, "weight": weight})
+    return hits(chosen_by(view, u < p), "drop", {**columns, "probability": p})
+
+
+def _mnar_needs(params: Params) -> tuple[str, ...]:
+    on = params.get("on", "gold_margin")
+    return lengths_needed(params) if on == "length" else (on,)
+
+
+MNAR = Corruption(
+    name="mnar", function=mnar, rate="derived", changes="rows", laws="D", rated_laws="CN",
+    rank="P(drop) = sigmoid(a + b * value)",
+    summary="drop pairs not at random: by gold margin, by total response length or by reference margin; "
+    "form=rate drops an exact share with that probability as weight",
+    parameters={
+        "a": Parameter(-2.0, doc="log-odds of a drop where the value is 0; larger: more pairs dropped"),
+        "b": Parameter(1.0, doc="log-odds added per unit of the value; above 0: large values go"),
+        "on": Parameter("gold_margin", "choice", choices=("gold_margin", "length", "delta_ref"), doc="the value"),
+        "unit": UNIT,
+        "form": Parameter("logit", "choice", choices=("logit", "rate"), doc="derive the rate from a and b, or set it"),
+        "mode": MODE,
+        **GOLDEN,
+    },
+    needs=_mnar_needs,
+    set_by="a and b",
+    severities={
+        "mild": {"form": "rate", "rate": 0.1},
+        "moderate": {"form": "rate", "rate": 0.3},
+        "severe": {"form": "rate", "rate": 0.5},
+    },
+)  # fmt: skip
+
+
+ROWS = (CONTRADICTORY_DUP, REF_SHIFT, MNAR)

@@ -1,18 +1,21 @@
-"""What one step of a corruption sees: the pairs as they stand, their clean facts, and the draws that decide.
+"""What a corruption's function reads and returns: the `View` of the pairs, the `Hits`, and the helpers between them.
 
 Facts are keyed by clean id and stay in the clean orientation. A flip is chosen by the clean facts, so that doing it
 twice undoes it; a relabelling or a selection reads them as the pairs are labelled now (`labelled`).
+
+Every fixed-rate kind sorts a key and takes the k smallest, ties broken by id; the key knows neither the rate nor the
+order of the rows, so sets are nested in the rate and shards need no quotas.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from harness.identity import uniform
 from harness.types import InputError, PreferencePair
@@ -46,9 +49,9 @@ _REMEDY = {
 class View:
     """The input of one step: n pairs with unique `ids`, everything else `(n,)` in the same order.
 
-    `label` is +1 where a pair stands as in the clean set and -1 where it is flipped; `changed` marks pairs whose text
-    an earlier step replaced; `fact_ids` are the clean ids under which `facts` (indexed by id) knows them. Only
-    `eligible` pairs can be hit. `params` has every parameter, defaults filled in.
+    `label` is +1 where a pair stands as in the clean set and -1 where it is flipped; `replaced` marks pairs whose text
+    an earlier step replaced; `clean_ids` are the ids under which `facts` (name of the fact -> id -> value) knows them.
+    Only `eligible` pairs can be hit. `params` has every parameter, defaults filled in.
     """
 
     kind: str
@@ -57,11 +60,11 @@ class View:
     params: Mapping[str, Any]
     pairs: Sequence[PreferencePair]
     ids: Sequence[str]
-    fact_ids: Sequence[str]
+    clean_ids: Sequence[str]
     label: npt.NDArray[np.int8]
-    changed: Bools
+    replaced: Bools
     eligible: Bools
-    facts: pd.DataFrame
+    facts: Mapping[str, Mapping[str, Any]]
 
     @property
     def n(self) -> int:
@@ -69,28 +72,26 @@ class View:
         return len(self.ids)
 
 
-def as_facts(facts: Any) -> pd.DataFrame:
-    """`facts` as a frame indexed by clean id (text). Accepts a frame with column or index `id`, or `{id: {...}}`.
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """What a kind decided about m pairs.
 
-    Raises InputError for another form, or where an id stands twice.
+    `index` (m,) are positions in the view, in rank order where `ranked`. `action` is one word for all or one each.
+    `columns` are ledger columns (m,). `texts` are the new (chosen, rejected) of replaced, truncated and appended
+    rows; `copies` how often a reweighted row stands in the new set. `target` is the k aimed at, in `unit`s.
     """
-    if facts is None:
-        return pd.DataFrame(index=pd.Index([], dtype=object))
-    if isinstance(facts, Mapping):
-        by_id = bool(facts) and all(isinstance(value, Mapping) for value in facts.values())
-        facts = pd.DataFrame.from_dict(dict(facts), orient="index") if by_id else pd.DataFrame(dict(facts))
-    if not isinstance(facts, pd.DataFrame):
-        raise InputError(f"facts: expected a table with a column 'id', got {type(facts).__name__}")
-    table = facts.set_index("id") if "id" in facts.columns else facts
-    # Plain Python texts: iterating Arrow-backed ones costs more than the look-ups they are for.
-    table = table.set_axis(pd.Index(table.index.tolist(), dtype=object), axis="index")
-    table = table.astype({name: object for name in TEXTS if name in table.columns})
-    if len(table) and not all(isinstance(i, str) for i in table.index):
-        raise InputError("facts: no column 'id' with the clean ids of the pairs; add one")
-    twice = table.index[table.index.duplicated()]
-    if len(twice):
-        raise InputError(f"facts: {len(twice)} ids appear more than once, the first is {twice[0]!r}; keep one row each")
-    return table
+
+    index: Ints
+    action: str | Sequence[str]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    texts: Sequence[tuple[str, str]] | None = None
+    copies: Sequence[int] | None = None
+    ranked: bool = False
+    target: int | None = None
+    reached: int | None = None
+    unit: str = "pairs"
+    ties: int = 0
+    stats: Mapping[str, Any] = field(default_factory=dict)
 
 
 def numbers(view: View, name: str) -> Floats:
@@ -99,7 +100,7 @@ def numbers(view: View, name: str) -> Floats:
         return numbers(view, "score_chosen") - numbers(view, "score_rejected")
     values = _column(view, name)
     try:
-        array = np.array([np.nan if v is None or v is pd.NA else v for v in values], dtype=np.float64)
+        array = np.array([np.nan if v is None else v for v in values], dtype=np.float64)
     except (TypeError, ValueError):
         raise InputError(f"corruption '{view.kind}': fact '{name}' must hold numbers only") from None
     wrong = np.isinf(array)
@@ -122,17 +123,17 @@ def labelled(view: View, name: str) -> Floats:
     if flipped.any():
         values = np.where(flipped, numbers(view, _MIRRORED[name]) if name in _MIRRORED else -values, values)
     if name in _OF_TEXT:
-        values = np.where(view.changed, np.nan, values)
+        values = np.where(view.replaced, np.nan, values)
     return values
 
 
 def texts(view: View, name: str) -> list[str | None]:
     """One textual fact, n entries, None where it is missing. A prompt without an id is known by its text."""
     values = _column(view, name)
-    found = [None if v is None or v is pd.NA or isinstance(v, float) else str(v) for v in values]
+    present = [None if v is None or isinstance(v, float) else str(v) for v in values]
     if name == "prompt_id":
-        return [v or pair.prompt or None for v, pair in zip(found, view.pairs, strict=True)]
-    return found
+        return [v or pair.prompt or None for v, pair in zip(present, view.pairs, strict=True)]
+    return present
 
 
 def require(view: View, needs: Sequence[str]) -> View:
@@ -154,8 +155,8 @@ def require(view: View, needs: Sequence[str]) -> View:
         eligible &= ~absent
         if absent.any() and not (excluding and eligible.any()):
             what = "gold margin (from score_chosen and score_rejected)" if _from_scores(view, name) else name
-            replaced = int((absent & view.changed).sum()) if name in _OF_TEXT else 0
-            because = f" ({replaced:,} had their text replaced by an earlier step)" if replaced else ""
+            without = int((absent & view.replaced).sum()) if name in _OF_TEXT else 0
+            because = f" ({without:,} had their text replaced by an earlier step)" if without else ""
             problems.append(
                 f"corruption '{view.kind}' needs {what}; {int(absent.sum()):,} of {view.n:,} pairs have none"
                 f"{because}. {_REMEDY.get(name, f'Pass facts with a column {name}')}."
@@ -187,21 +188,83 @@ def spread(values: Floats) -> float:
     return float(np.std(np.sort(values))) if len(values) else 0.0
 
 
+def hits(index: Ints, action: str | Sequence[str], columns: Mapping[str, Any], **more: Any) -> Hits:
+    """Hits of the pairs at `index`; `columns` are given for all n pairs and cut to those hit."""
+    return Hits(index, action, {name: np.asarray(values)[index] for name, values in columns.items()}, **more)
+
+
+def half_up(share: float, n: int) -> int:
+    """floor(share * n + 1/2): halves round up, unlike Python's `round`."""
+    return math.floor(share * n + 0.5)
+
+
+def target(view: View, u: Floats, n: int | None = None) -> int:
+    """How many are to be hit: exactly floor(rate n + 1/2) of the eligible, or in mode `bernoulli` how many u < rate.
+
+    Counting draws keeps the bernoulli sets nested too, for every key: k grows with the rate and the k smallest are hit.
+    `u` must hold the eligible units only.
+    """
+    assert view.rate is not None
+    if view.params.get("mode") == "bernoulli":
+        return int((u < view.rate).sum())
+    return half_up(view.rate, len(u) if n is None else n)
+
+
+def in_order(names: Sequence[str], key: Floats, among: Ints) -> Ints:
+    """Positions `among` sorted by key, ties by name."""
+    keys = key.tolist()
+    return np.array(sorted(among.tolist(), key=lambda i: (keys[i], names[i])), dtype=np.int64)
+
+
+def smallest(view: View, key: Floats, action: str, columns: Mapping[str, Any] | None = None, **more: Any) -> Hits:
+    """The k eligible pairs with the smallest key, as `Hits` with the columns u, key and rank. Infinite: never hit.
+
+    Raises InputError where fewer than k pairs have a finite key.
+    """
+    u: Floats = columns["u"] if columns is not None and "u" in columns else uniforms(view)
+    among = np.flatnonzero(view.eligible)
+    k = target(view, u[among])
+    order = in_order(view.ids, key, among)
+    possible = int(np.isfinite(key[among]).sum())
+    if k > possible:
+        raise InputError(
+            f"corruption '{view.kind}': rate {view.rate:g} asks for {k:,} pairs, but only {possible:,} of "
+            f"{len(among):,} have a positive weight; lower rate or change what sets the weights"
+        )
+    columns = {**(columns or {}), "u": u, "key": key}
+    return hits(order[:k], action, columns, ranked=True, target=k, ties=_ties(key[among]), **more)
+
+
+def weighted_key(u: Floats, weight: Floats) -> Floats:
+    """-log(u) / w: the k smallest are a weighted draw without replacement (Efraimidis and Spirakis 2006)."""
+    with np.errstate(divide="ignore", over="ignore"):
+        return np.asarray(-np.log(u) / weight)
+
+
+def chosen_by(view: View, hit: Any) -> Ints:
+    """Positions of the eligible pairs where `hit` is true, sorted by id: the order of derived-rate ledgers."""
+    among = np.flatnonzero(view.eligible & np.asarray(hit, dtype=bool))
+    return np.array(sorted(among.tolist(), key=view.ids.__getitem__), dtype=np.int64)
+
+
 def _length(text: str, unit: str) -> int:
     return len(text.split()) if unit == "words" else len(text)
 
 
 def _column(view: View, name: str) -> list[Any]:
     """The fact of every pair: from the table, else from the pair itself, else None."""
-    values: list[Any] = [None] * view.n
-    if name in view.facts.columns:
-        table = dict(zip(view.facts.index, view.facts[name].tolist(), strict=True))
-        values = [table.get(i) for i in view.fact_ids]
+    of_clean = view.facts.get(name, {})
     return [
-        (pair.gold_margin if name == "gold_margin" else pair.meta.get(name)) if v is None or v is pd.NA or v != v else v
-        for v, pair in zip(values, view.pairs, strict=True)
+        (pair.gold_margin if name == "gold_margin" else pair.meta.get(name)) if v is None or v != v else v
+        for v, pair in zip(map(of_clean.get, view.clean_ids), view.pairs, strict=True)
     ]
 
 
 def _from_scores(view: View, name: str) -> bool:
     return name == "gold_margin" and view.params.get("gold_from") == "scores"
+
+
+def _ties(key: Floats) -> int:
+    """How many pairs share their finite key with another."""
+    _, counts = np.unique(key[np.isfinite(key)], return_counts=True)
+    return int(counts[counts > 1].sum())

@@ -1,4 +1,4 @@
-"""Where reference log-probs are kept: one Parquet file for each set of responses under one reference model."""
+"""The cache of reference log-probs: one safetensors file per set of responses under one reference model."""
 
 from __future__ import annotations
 
@@ -14,22 +14,25 @@ from harness.inputs.run_inputs import RunInputs
 from harness.models.reference import ReferenceTable, pair_keys, score_responses
 from harness.storage.arrays import load_arrays, once, save_arrays
 
+# Scores the distinct responses of pairs under the reference of the inputs.
+Scorer = Callable[[RunInputs, Sequence[TokenisedPair]], ReferenceTable]
+
 NUMBERS = ("offsets", "values", "pairs", "products")  # the arrays of a table, in the order of its fields
 
 
-def scorer(cache: Path, device: torch.device) -> Callable[[RunInputs, Sequence[TokenisedPair]], ReferenceTable]:
-    """A scorer that looks in the store first. What is stored is keyed by model, pairs of responses and dtype."""
+def scorer(cache: Path, device: torch.device) -> Scorer:
+    """A scorer that looks in the cache first, by model, pairs of responses and dtype."""
 
-    def score(setting: RunInputs, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
+    def score(inputs: RunInputs, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
         chosen, rejected = pair_keys(pairs)
-        model = setting.reference_sha256
+        model = inputs.reference_sha256
         wanted = sorted({*zip(chosen, rejected, strict=True)})
-        how = ["ladder 1"] if setting.ladder else []  # the number goes up when widths change: values move by rounding
+        how = ["ladder 1"] if inputs.ladder else []  # the number goes up when widths change: values move by rounding
         key = content_hash(["reference", model, wanted, "float32", torch.__version__, *how])
         path = cache / "reference" / f"{key[:32]}.safetensors"
 
         def build() -> dict[str, np.ndarray]:
-            table = score_responses(setting.architecture, setting.weights, pairs, device, setting.ladder)
+            table = score_responses(inputs.architecture, inputs.weights, pairs, device, inputs.ladder)
             names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
             numbers = {name: getattr(table, name) for name in NUMBERS}
             return {"keys": names, **numbers}

@@ -1,4 +1,4 @@
-"""World -> reference: the models a sweep must build before its runs, each keyed by recipe, built once and stored."""
+"""The reference models that a sweep builds before its runs: each keyed by its recipe, built once and stored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
 from harness.identity import stream_seed
-from harness.inputs.run_inputs import mythworld_architecture
+from harness.inputs.mythworld import mythworld_architecture
 from harness.inputs.text import fit_text_reference, starting_weights, text_reference_key
 from harness.models.architecture import initial_weights
 from harness.storage.arrays import load_arrays, save_arrays
@@ -70,7 +70,7 @@ def reference_weights(cache: Path, run: RunSpec) -> Tensor:
 
 
 def weights_path(cache: Path, key: str) -> Path:
-    """Where a built model's weights stand."""
+    """The file of a built model's weights."""
     return cache / "models" / f"{key[:32]}.safetensors"
 
 

@@ -1,9 +1,8 @@
-"""Real pairs with a tiny model trained on the data itself, or with a model from a path: tokenizer, SFT, the setting."""
+"""The inputs of runs on a user's pairs, with a tiny model trained on them or a model from a path; its SFT."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -57,25 +56,18 @@ def model_reading(model: PathModelSpec) -> Reading:
     return lambda templated: model_vocabulary(tokenizer, templated), render
 
 
-@dataclass(frozen=True, eq=False)
-class _Text:
-    """The data of a run as read, and how token ids become text again."""
-
-    own: TextData
-    decode: Callable[[Sequence[int]], str]
-
-
-def _read(run: RunSpec) -> _Text:
+def _read(run: RunSpec) -> tuple[TextData, Callable[[Sequence[int]], str]]:
+    """The data of a run, and how token ids become text again."""
     data, model = run.data, run.model
     assert data is not None and model is not None
     if isinstance(model, PathModelSpec):
         tokenizer = open_tokenizer(source_of(model))
-        own = read_text(data, model, run.seed, *model_reading(model))
-        return _Text(own, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)))
+        text = read_text(data, model, run.seed, *model_reading(model))
+        return text, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True))
     text = read_text(data, model, run.seed)
     trained = text.tokenizer
     assert trained is not None
-    return _Text(text, lambda ids: str(trained.decode([i for i in ids if i not in (BOS_ID, EOS_ID)])))
+    return text, lambda ids: str(trained.decode([i for i in ids if i not in (BOS_ID, EOS_ID)]))
 
 
 def starting_weights(run: RunSpec) -> Tensor:
@@ -88,7 +80,7 @@ def fit_text_reference(run: RunSpec, device: torch.device) -> Tensor:
     """The reference of a text sweep: starting weights, then maximum likelihood of the chosen training responses."""
     data, model = run.data, run.model
     assert data is not None and model is not None
-    text = _read(run).own
+    text, _ = _read(run)
     nothing = np.zeros(0, dtype=np.int32)
     rows = [
         TokenisedPair(pair.id, text.tokens[pair.id].prompt, text.tokens[pair.id].chosen, nothing) for pair in text.train
@@ -108,12 +100,11 @@ def fit_text_reference(run: RunSpec, device: torch.device) -> Tensor:
     return weights
 
 
-def text_setting(run: RunSpec, weights: Tensor) -> RunInputs:
-    """The setting of a text run, with the reference's weights `(P,)`."""
+def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
+    """The inputs of a run on a user's pairs, with the reference's weights `(P,)`."""
     data, model = run.data, run.model
     assert data is not None and model is not None
-    read = _read(run)
-    text = read.own
+    text, decode = _read(run)
     everything = (*text.train, *text.heldout, *text.test)
     widths = pack_rows([text.tokens[pair.id] for pair in everything])
 
@@ -127,7 +118,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> RunInputs:
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in everything}
 
     def judge(_: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        texts = [read.decode(ids.tolist()) for ids in responses]
+        texts = [decode(ids.tolist()) for ids in responses]
         return {
             "response": np.array(texts, dtype=object),
             "group": np.array([""] * len(texts), dtype=object),
@@ -136,7 +127,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> RunInputs:
 
     heldout = text.heldout[: run.evaluation.heldout]
     from_path = isinstance(model, PathModelSpec)
-    said = model_folder(model.path, model.sha256).notes if isinstance(model, PathModelSpec) else ()
+    model_notes = model_folder(model.path, model.sha256).notes if isinstance(model, PathModelSpec) else ()
     return RunInputs(
         name=f"data seed {run.seed}",
         architecture=text_architecture(data, model),
@@ -152,7 +143,7 @@ def text_setting(run: RunSpec, weights: Tensor) -> RunInputs:
         prompt_width=data.max_prompt_length,
         # A model from a path has no positions beyond those that the spec was checked for.
         max_new_tokens=min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length) if from_path else MAX_NEW_TOKENS,
-        notes=(*said, *(note.text for note in (*text.file_notes, *text.notes))),
+        notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from harness.data.rows import PairRows, TokenisedPair
 from harness.data.splits import TextData
-from harness.types import DataSpec, PreferencePair
+from harness.types import DataSpec, InputError, PreferencePair
 
 SEVERITIES = ("error", "warning", "note")  # an error stops the sweep (exit 2), a warning is told, a note informs
 _SHOWN_ROWS = 10
@@ -37,6 +37,12 @@ class Finding:
         head = " ".join(part for part in (where, self.field) if part)
         fix = f"; {self.fix}" if self.fix else ""
         return f"{self.severity}: {head}{': ' if head else ''}{self.text}{named}{fix}"
+
+
+def stop_at_errors(findings: Iterable[Finding]) -> None:
+    """Raises InputError with the lines of all errors among the findings."""
+    if errors := [finding.line for finding in findings if finding.severity == "error"]:
+        raise InputError(*errors)
 
 
 @dataclass(frozen=True, eq=False)

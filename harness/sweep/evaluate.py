@@ -182,9 +182,9 @@ def _made(folder: Path) -> Path:
 
 
 def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.worker.prepare import open_setting
+    from harness.inputs.encoded import open_inputs
 
-    return open_setting(run, cache)
+    return open_inputs(run, cache)
 
 
 def _members(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -16,27 +16,21 @@ import numpy as np
 
 from harness.config.load import SweepSpec
 from harness.data.mythworld import tokens as mythtokens
-from harness.data.pairs import source
 from harness.identity import plain
 from harness.objectives.budget import budget
 from harness.preflight.evidence import Opened, gather, sources
-from harness.preflight.reference import differing
 from harness.preflight.registry import run_checks
-from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference
+from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference, stop_at_errors
 from harness.storage.atomic import write_json
 from harness.sweep.estimates import pack_bytes, run_bytes, step_shape
 from harness.sweep.resources import memory
 from harness.text import bytes_text
-from harness.types import InputError, LmEvalSpec, ObjectiveSpec, PathModelSpec, PreferencePair, RunSpec
+from harness.types import LmEvalSpec, PathModelSpec, RunSpec
 
 if TYPE_CHECKING:
-    import torch
-
     from harness.inputs.run_inputs import RunInputs
-    from harness.worker.datasets import EncodedInputs
 
 FILE = "preflight.json"
-LOOKED_AT = 64  # pairs whose log-probs are computed twice
 
 
 def check_data(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]) -> None:
@@ -53,46 +47,6 @@ def check_data(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]
     for finding in found:
         if finding.severity == "warning":
             say(finding.line)
-
-
-def stop_at_errors(found: Sequence[Finding]) -> None:
-    """Raises InputError with the lines of all errors among the findings."""
-    if errors := [finding.line for finding in found if finding.severity == "error"]:
-        raise InputError(*errors)
-
-
-def check_prepared(run: RunSpec, prepared: EncodedInputs, device: torch.device) -> None:
-    """Before a worker trains on real pairs: policy and reference agree, losses have their closed forms.
-
-    Raises InputError for what must not be trained on.
-    """
-    if run.data is None:
-        return
-    setting = prepared.setting
-    pairs = setting.train[:LOOKED_AT]
-    stored = np.stack([side[: len(pairs)] for side in prepared.block.reference], -1)
-    stop_at_errors(_step_zero(run, _reference(setting, pairs, stored, device), [run.objective]))
-
-
-def _step_zero(run: RunSpec, reference: Reference, objectives: Sequence[ObjectiveSpec]) -> list[Finding]:
-    from harness.preflight.step_zero import closed_forms
-
-    assert run.data is not None
-    place = source(run.data)
-    return [*differing(reference, place), *closed_forms(reference, objectives, place)]
-
-
-def _reference(
-    setting: RunInputs, pairs: Sequence[PreferencePair], stored: np.ndarray, device: torch.device
-) -> Reference:
-    """Pairs with their stored log-probs `(n, 2)`, and those of the policy before its first step."""
-    from harness.preflight.step_zero import live_logps
-
-    tokens = [setting.encode(pair) for pair in pairs]
-    live = live_logps(setting.architecture, setting.weights, tokens, device)
-    lengths = np.array([[len(one.chosen), len(one.rejected)] for one in tokens])
-    dtype = setting.architecture.source.dtype if setting.architecture.source is not None else "float32"
-    return Reference(tuple(pairs), stored, live, lengths, dtype)
 
 
 def _reading(run: RunSpec) -> Opened | None:
@@ -119,12 +73,12 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
     parts, row_tokens = [], {}
     for run, batch in sources(sweep.runs):
         evidence = gather(run, batch, _reading(run))
-        setting = _standing(run, out / "cache")
-        if setting is None:
+        inputs = _inputs(run, out / "cache")
+        if inputs is None:
             text = "the reference is built when the sweep starts; its checks run then, before any training"
             parts.append([Finding("note", "reference", text, evidence.place)])
         else:
-            reference = _scored(run, evidence, setting)
+            reference = _scored(run, evidence, inputs)
             evidence = replace(evidence, reference=reference)
             own = [other.objective for other in sweep.runs if (other.data, other.model) == (run.data, run.model)]
             parts.append(closed_forms(reference, own, evidence.place))
@@ -187,24 +141,25 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     return [cost, *(lines or ["preflight: no problems found in the data"])]
 
 
-def _standing(run: RunSpec, cache: Path) -> RunInputs | None:
-    """The setting of a run whose reference needs no building; None where it does."""
+def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
+    """The inputs of a run whose reference needs no building; None where it does."""
+    from harness.inputs.encoded import open_inputs
     from harness.inputs.references import as_loaded, load_weights, reference_key
-    from harness.worker.prepare import open_setting
 
     if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
-        return open_setting(run, cache)
+        return open_inputs(run, cache)
     return None
 
 
-def _scored(run: RunSpec, evidence: Evidence, setting: RunInputs) -> Reference:
+def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
     from harness.models.reference import pair_keys, score_responses
+    from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
     from harness.worker.protocol import pick_device
 
     device = pick_device(run.device)
-    pairs = [*evidence.text.train[:LOOKED_AT], *evidence.text.heldout[:LOOKED_AT]]
+    pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(setting.architecture, setting.weights, tokens, device, setting.ladder)
+    table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
-    return _reference(setting, pairs, stored, device)
+    return reference_evidence(inputs, pairs, stored, device)

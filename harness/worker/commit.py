@@ -205,7 +205,7 @@ def commit_run(
         examples[name] = examples[name].astype(np.int32)
     store.write_table(job.folder / "examples.parquet", examples)
     if not job.scores:  # a reward model ranks by scores, and has no margin of a policy to be wrong by
-        texts = {"eval_clean": job.prepared.setting.evals["eval_clean"], "train_observed": job.data.pairs}
+        texts = {"eval_clean": job.prepared.inputs.evals["eval_clean"], "train_observed": job.data.pairs}
         by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
         store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
     if drawn is not None:
@@ -224,7 +224,7 @@ def commit_run(
     job.journal.append(end)
     job.journal.sync()
     job.journal.close()
-    write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.setting, job.data))
+    write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.inputs, job.data))
     store.commit(
         job.folder,
         {

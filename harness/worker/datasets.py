@@ -1,192 +1,187 @@
-"""From a setting to what a lane trains on: rows, stored reference, observed orientation, batches, evaluation sets."""
+"""The training set of a run, corrupted and as rows, and the noisy labels of its held-out pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.corruptions.apply import apply_spec
-from harness.corruptions.ledger import kinds, orientation, origins
+from harness.corruptions.apply import Corrupted, apply_spec
 from harness.corruptions.registry import needs
-from harness.data.rows import CHOSEN, PROMPT, PairRows, TokenisedPair, pack_rows
+from harness.data.rows import CHOSEN, PROMPT, TokenisedPair, pack_rows
 from harness.identity import stream_seed
-from harness.inputs.run_inputs import RunInputs
-from harness.models.reference import ReferenceTable, pair_keys
+from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_pairs
+from harness.inputs.reference_cache import Scorer
 from harness.types import CorruptionSpec, InputError, PreferencePair
-from harness.worker.validation_labels import facts_table, swap, validation_labels
 
 if TYPE_CHECKING:
     import pandas
 
-# Scores the distinct responses of pairs under a setting's reference, from the store where it has them.
-Scorer = Callable[[RunInputs, Sequence[TokenisedPair]], ReferenceTable]
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedPairs:
-    """Some pair rows with their reference log-probs `(n,)`, chosen and rejected.
-
-    `products` `(n, 3)`: <H_w, H_l>, |H_w|^2, |H_l|^2 of the reference's summed hidden states; empty where unknown.
-    """
-
-    rows: PairRows
-    reference: tuple[np.ndarray, np.ndarray]
-    products: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedInputs:
-    """A setting as rows: train pairs first (`train_rows[id]`), then the evaluation splits (`evals[split]`).
-
-    `answers` keeps what the reference itself answers to a split's prompts, drawn when it is first asked for.
-    """
-
-    setting: RunInputs
-    block: EncodedPairs
-    labelled: tuple[PreferencePair, ...]  # train pairs as the source labels them
-    train_rows: dict[str, int]
-    evals: dict[str, range]
-    answers: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+VALIDATION = "eval_clean"
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingSet:
-    """A corrupted training set: pair i is row `rows[i]` of its block (`extra` where that is set), flipped or not.
+    """A corrupted training set of n pairs; arrays `(n,)`.
 
-    `clean_label` +1/-1: whether the observed orientation is the true one; `gold_margin` stands in the observed
-    orientation (NaN where unknown); `corrupted`: whether the ledger touched it; `kinds`: the corruption that
-    touched it last, "" for none. `validation_label` `(m,)`: how the same noise labels the held-out pairs.
+    Pair i comes from the clean training pair `origin[i]` and stands in row `rows[i]` of the inputs' pairs, or of
+    `extra` where its text is `changed`; `flipped` where it is that row with its sides exchanged. `clean_label` +1/-1:
+    whether the observed orientation is the true one. `gold_margin` is of the observed orientation, NaN where unknown.
+    `kinds` are the corruptions that touched the pairs last, "" for none. `validation_label` `(m,)`: how the same noise
+    labels the held-out pairs.
     """
 
-    ids: tuple[str, ...]
+    pairs: tuple[PreferencePair, ...]
+    origin: np.ndarray
     rows: np.ndarray
-    in_extra: np.ndarray
+    changed: np.ndarray
     flipped: np.ndarray
     clean_label: np.ndarray
     gold_margin: np.ndarray
-    corrupted: np.ndarray
     kinds: tuple[str, ...]
-    pairs: tuple[PreferencePair, ...]
     extra: EncodedPairs | None
     ledger: pandas.DataFrame | None
     validation_label: np.ndarray
 
+    @cached_property
+    def ids(self) -> tuple[str, ...]:
+        """The pairs' ids."""
+        return tuple(pair.id for pair in self.pairs)
 
-def prepare(setting: RunInputs, score: Scorer) -> EncodedInputs:
-    """Tokenise every clean pair of a setting and attach the stored reference."""
-    splits = {"train": setting.train, **setting.evals}
-    tokenised = [setting.encode(pair) for split in splits.values() for pair in split]
-    labelled = tuple(
-        swap(pair) if flip else pair for pair, flip in zip(setting.train, setting.label_flips, strict=True)
+    @property
+    def corrupted(self) -> np.ndarray:
+        """`(n,)`: whether a corruption touched the pair."""
+        return np.array([kind != "" for kind in self.kinds], dtype=bool)
+
+
+def training_set(encoded: EncodedInputs, spec: CorruptionSpec, seed: int, score: Scorer) -> TrainingSet:
+    """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
+    inputs = encoded.inputs
+    done, label = _corrupt(encoded, inputs.train, inputs.label_flips, 0, spec, stream_seed(seed, "corruption"))
+    if not done.pairs:
+        raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
+    new = [inputs.encode(pair) for pair, changed in zip(done.pairs, done.changed, strict=True) if changed]
+    return TrainingSet(
+        pairs=done.pairs,
+        origin=done.origin,
+        rows=np.where(done.changed, np.cumsum(done.changed) - 1, done.origin),
+        changed=done.changed,
+        flipped=(label < 0) & ~done.changed,
+        clean_label=label,
+        # What a response is worth once its text has changed is not known.
+        gold_margin=np.where(done.changed, np.nan, gold_margins(inputs.train)[done.origin] * label),
+        kinds=done.kind,
+        extra=encode_pairs(inputs, new, score) if new else None,
+        ledger=done.ledger,
+        validation_label=validation_labels(encoded, spec, seed),
     )
-    evals, start = {}, 0
-    for name, pairs in splits.items():
-        evals[name] = range(start, start + len(pairs))
-        start += len(pairs)
-    train = evals.pop("train")
-    return EncodedInputs(
-        setting,
-        _block(setting, tokenised, score),
-        labelled,
-        {pair.id: row for pair, row in zip(setting.train, train, strict=True)},
-        evals,
-    )
 
 
-def _block(setting: RunInputs, tokenised: Sequence[TokenisedPair], score: Scorer) -> EncodedPairs:
-    table = score(setting, tokenised)
-    chosen, rejected = pair_keys(tokenised)
-    rows = pack_rows(tokenised, tokens=setting.tokens, responses=setting.responses)
-    return EncodedPairs(rows, (table.sums(chosen), table.sums(rejected)), table.hidden_products(chosen, rejected))
+def validation_labels(encoded: EncodedInputs, spec: CorruptionSpec, seed: int) -> np.ndarray:
+    """+1, -1 or 0 `(n,)` per held-out pair: the source's labels, corrupted by `spec` in a draw of its own.
+
+    What a user with noisy labels could validate on; no pair, no other measure and no run is changed by it. -1 where
+    the noisy label prefers the truly rejected response, 0 where a noisy set would not hold the pair as it is (dropped,
+    or with other texts).
+    """
+    pairs = encoded.inputs.evals.get(VALIDATION, ())
+    labels = np.zeros(len(pairs), dtype=np.int8)
+    if not pairs:
+        return labels
+    flips = encoded.inputs.validation_flips
+    flips = np.zeros(len(pairs), bool) if flips is None else flips
+    draw = stream_seed(seed, "validation corruption")
+    done, label = _corrupt(encoded, pairs, flips, encoded.evals[VALIDATION].start, spec, draw)
+    itself = [pair.id == pairs[i].id for pair, i in zip(done.pairs, done.origin, strict=True)]  # no added copy
+    kept = np.array(itself, dtype=bool) & ~done.changed
+    labels[done.origin[kept]] = label[kept]
+    return labels
 
 
-def with_mismatches(blocks: Sequence[EncodedPairs]) -> tuple[list[EncodedPairs], np.ndarray]:
-    """The blocks with one more for each, and `mismatched` `(N,)`: where row n's prompt stands with a foreign response.
+def _corrupt(
+    encoded: EncodedInputs,
+    pairs: Sequence[PreferencePair],
+    flips: np.ndarray,
+    start: int,
+    spec: CorruptionSpec,
+    draw: int,
+) -> tuple[Corrupted, np.ndarray]:
+    """Clean pairs as the source labels them, corrupted; and +1/-1 `(n,)`, whether the outcome has the true orientation.
+
+    The source labels pair i the other way round where `flips[i]`; its row is `start + i` of the inputs' pairs.
+    """
+    labelled = [_swap(pair) if flip else pair for pair, flip in zip(pairs, flips, strict=True)]
+    facts = _facts(labelled, flips, encoded.pairs, start) if needs(spec) else None
+    done = apply_spec(spec, labelled, draw, facts)
+    return done, np.where(flips, -1, 1).astype(np.int8)[done.origin] * done.label
+
+
+def _swap(pair: PreferencePair) -> PreferencePair:
+    """The same comparison labelled the other way round, scores included."""
+    meta = dict(pair.meta)
+    if "score_chosen" in meta and "score_rejected" in meta:
+        meta["score_chosen"], meta["score_rejected"] = meta["score_rejected"], meta["score_chosen"]
+    margin = None if pair.gold_margin is None else -pair.gold_margin
+    return replace(pair, chosen=pair.rejected, rejected=pair.chosen, gold_margin=margin, meta=meta)
+
+
+def _facts(
+    labelled: Sequence[PreferencePair], flips: np.ndarray, encoded: EncodedPairs, start: int
+) -> Mapping[str, Sequence[Any]]:
+    """What a corruption may know of each pair, in the orientation the source labels it."""
+    span = slice(start, start + len(labelled))
+    chosen_len, rejected_len = encoded.rows.chosen_len[span], encoded.rows.rejected_len[span]
+    chosen, rejected = (side[span].astype(np.float64) for side in encoded.reference)
+    facts: dict[str, Any] = {
+        "id": [pair.id for pair in labelled],
+        "chosen_len": np.where(flips, rejected_len, chosen_len),
+        "rejected_len": np.where(flips, chosen_len, rejected_len),
+        "delta_ref": np.where(flips, -1.0, 1.0) * (chosen - rejected),
+    }
+    for name in ("prompt_id", "score_chosen", "score_rejected"):
+        if all(name in pair.meta for pair in labelled):
+            facts[name] = [pair.meta[name] for pair in labelled]
+    if all(pair.gold_margin is not None for pair in labelled):
+        facts["gold_margin"] = [pair.gold_margin for pair in labelled]
+    return facts
+
+
+def gold_margins(pairs: Sequence[PreferencePair]) -> np.ndarray:
+    """`(n,)`, NaN where unknown."""
+    return np.array([np.nan if pair.gold_margin is None else pair.gold_margin for pair in pairs], np.float32)
+
+
+def with_mismatches(parts: Sequence[EncodedPairs]) -> tuple[list[EncodedPairs], np.ndarray]:
+    """The parts of a corpus with one more for each, and `mismatched` `(N,)`: the row with row n's prompt and a foreign
+    response.
 
     The foreign response is the chosen one of the next row (in order of pair id, round the end) that has another
-    prompt: one fixed derangement of the block, so kto's z0 sees the same mismatches in every run.
+    prompt: one fixed derangement of the part, so kto's z0 sees the same mismatches in every run.
     """
-    added: list[EncodedPairs] = []
-    place = np.concatenate([np.arange(len(block.rows.pair_ids)) for block in blocks])
-    total = len(place)
-    start = total
-    at = 0
-    for block in blocks:
-        rows, count = block.rows, len(block.rows.pair_ids)
-        prompt = rows.segment == PROMPT
-        texts = [tuple(ids[mask]) for ids, mask in zip(rows.ids, prompt, strict=True)]
-        order = sorted(range(count), key=lambda i: rows.pair_ids[i])
-        tokenised: list[TokenisedPair] = [None] * count  # type: ignore[list-item]
-        for position, row in enumerate(order):
-            donors = (order[(position + k) % count] for k in range(1, count))
-            donor = next((other for other in donors if texts[other] != texts[row]), None)
-            if donor is None:
-                raise InputError("objective 'kto' needs at least two different prompts in the data")
-            response = rows.ids[donor][rows.segment[donor] == CHOSEN].astype(np.int32)
-            own = np.array(texts[row], dtype=np.int32)
-            tokenised[row] = TokenisedPair(rows.pair_ids[row], own, response, np.zeros(0, np.int32))
-        packed = pack_rows(tokenised, tokens=rows.ids.shape[1], responses=rows.target.shape[1])
-        nothing = np.zeros(count, np.float32)  # only ever read through the live models
-        added.append(EncodedPairs(packed, (nothing, nothing)))
-        place[at : at + count] = np.arange(start, start + count)
-        at, start = at + count, start + count
-    return [*blocks, *added], np.concatenate([place, np.arange(total, start)])
+    added = [_mismatched(part) for part in parts]
+    total = sum(len(part.rows.pair_ids) for part in parts)
+    return [*parts, *added], np.concatenate([np.arange(total, 2 * total), np.arange(total, 2 * total)])
 
 
-def corrupted_set(prepared: EncodedInputs, spec: CorruptionSpec, seed: int, score: Scorer) -> TrainingSet:
-    """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
-    pairs, ledger = list(prepared.labelled), None
-    if spec.kind != "none":
-        flips = prepared.setting.label_flips
-        facts = facts_table(prepared.labelled, flips, prepared.block, 0) if needs(spec) else None
-        pairs, ledger = apply_spec(spec, pairs, stream_seed(seed, "corruption"), facts)
-        if not pairs:
-            raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
-    clean = {pair.id: pair for pair in prepared.setting.train}
-    turned, source = _turned(prepared, ledger), {} if ledger is None else origins(ledger)
-    rows, in_extra, flipped, labels, margins = [], [], [], [], []
-    changed: list[PreferencePair] = []
-    for pair in pairs:
-        origin = clean[source.get(pair.id, pair.id)]
-        same = (pair.chosen, pair.rejected) == (origin.chosen, origin.rejected)
-        swapped = (pair.chosen, pair.rejected) == (origin.rejected, origin.chosen)
-        new = not (same or swapped)
-        in_extra.append(new)
-        flipped.append(swapped and not same)
-        labels.append(turned[pair.id] if new else -1 if flipped[-1] else 1)
-        # What a response is worth once its text has changed is not known.
-        margins.append(np.nan if new or origin.gold_margin is None else origin.gold_margin * labels[-1])
-        rows.append(len(changed) if new else prepared.train_rows[origin.id])
-        if new:
-            changed.append(pair)
-    extra = _block(prepared.setting, [prepared.setting.encode(p) for p in changed], score) if changed else None
-    touched = {} if ledger is None else kinds(ledger)
-    return TrainingSet(
-        ids=tuple(pair.id for pair in pairs),
-        rows=np.array(rows, dtype=np.int64),
-        in_extra=np.array(in_extra, dtype=bool),
-        flipped=np.array(flipped, dtype=bool),
-        clean_label=np.array(labels, dtype=np.int8),
-        gold_margin=np.array(margins, dtype=np.float32),
-        corrupted=np.array([pair.id in touched for pair in pairs], dtype=bool),
-        kinds=tuple(touched.get(pair.id, "") for pair in pairs),
-        pairs=tuple(pairs),
-        extra=extra,
-        ledger=ledger,
-        validation_label=validation_labels(prepared, spec, seed),
-    )
-
-
-def _turned(prepared: EncodedInputs, ledger: pandas.DataFrame | None) -> dict[str, int]:
-    """+1 or -1 by pair id: whether source labels and corruption together leave the true orientation."""
-    turned = {
-        pair.id: -1 if flip else 1
-        for pair, flip in zip(prepared.setting.train, prepared.setting.label_flips, strict=True)
-    }
-    if ledger is None:
-        return turned
-    source = origins(ledger)
-    return turned | {name: label * turned[source.get(name, name)] for name, label in orientation(ledger).items()}
+def _mismatched(part: EncodedPairs) -> EncodedPairs:
+    rows, count = part.rows, len(part.rows.pair_ids)
+    prompts = [tuple(ids[mask]) for ids, mask in zip(rows.ids, rows.segment == PROMPT, strict=True)]
+    order = sorted(range(count), key=lambda i: rows.pair_ids[i])
+    donor_of: dict[int, int] = {}
+    for position, row in enumerate(order):
+        others = (order[(position + k) % count] for k in range(1, count))
+        donor = next((other for other in others if prompts[other] != prompts[row]), None)
+        if donor is None:
+            raise InputError("objective 'kto' needs at least two different prompts in the data")
+        donor_of[row] = donor
+    tokenised = []
+    for row in range(count):
+        response = rows.ids[donor_of[row]][rows.segment[donor_of[row]] == CHOSEN].astype(np.int32)
+        prompt = np.array(prompts[row], dtype=np.int32)
+        tokenised.append(TokenisedPair(rows.pair_ids[row], prompt, response, np.zeros(0, np.int32)))
+    packed = pack_rows(tokenised, tokens=rows.ids.shape[1], responses=rows.target.shape[1])
+    nothing = np.zeros(count, np.float32)  # only ever read through the live models
+    return EncodedPairs(packed, (nothing, nothing))

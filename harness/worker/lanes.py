@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -10,39 +11,39 @@ import torch
 
 from harness.data.order import batch_ids, probe_ids
 from harness.identity import content_hash, run_stream
+from harness.inputs.encoded import EncodedInputs, EncodedPairs
 from harness.metrics.hidden_similarity import ches_columns
 from harness.models.pack import EvalSet, Lane
 from harness.types import PreferencePair, RunSpec
-from harness.worker.datasets import EncodedInputs, EncodedPairs, TrainingSet
-from harness.worker.validation_labels import VALIDATION
+from harness.worker.datasets import VALIDATION, TrainingSet, gold_margins
 
 
 def build_lane(
-    key: str, run: RunSpec, prepared: EncodedInputs, data: TrainingSet, base: int, extra: int
+    key: str, run: RunSpec, encoded: EncodedInputs, data: TrainingSet, base: int, extra: int
 ) -> tuple[Lane, dict[str, np.ndarray]]:
     """The lane of a run, and the fixed columns of its records, its evaluation sets one behind the other.
 
-    `base` and `extra` are the corpus offsets of the setting's block and of the training set's extra block.
+    `base` and `extra` are the corpus offsets of the inputs' pairs and of the training set's extra ones.
     """
-    rows = torch.from_numpy(np.where(data.in_extra, data.rows + extra, data.rows + base))
+    rows = torch.from_numpy(data.rows + np.where(data.changed, extra, base))
     flipped = torch.from_numpy(data.flipped)
     order = torch.from_numpy(
         _order(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size).copy()
     )
-    splits = _splits(run, prepared, data)
-    offset = {id(prepared.block): base, id(data.extra): extra}
+    splits = _splits(run, encoded, data)
+    offset = {id(encoded.pairs): base, id(data.extra): extra}
     lane = Lane(
         key=key,
         objective=run.objective,
         training=run.training,
-        weights=prepared.setting.weights,
+        weights=encoded.inputs.weights,
         batches=rows[order],
         flipped=flipped[order],
         evals=tuple(
             EvalSet(
                 s.name,
                 tuple(pair.id for pair in s.pairs),
-                torch.tensor([row + offset[id(block)] for block, row in s.places], dtype=torch.int64),
+                torch.tensor([row + offset[id(part)] for part, row in s.places], dtype=torch.int64),
                 torch.from_numpy(s.flipped),
             )
             for s in splits
@@ -58,70 +59,69 @@ _order = lru_cache(maxsize=32)(batch_ids)
 
 @dataclass(frozen=True, eq=False)
 class _Split:
-    """One evaluation set before it becomes tensors: where each pair stands, and what is known of it; arrays `(n,)`."""
+    """One evaluation set before it becomes tensors: the row of each pair, and what is known of it; arrays `(n,)`."""
 
     name: str
-    pairs: list[PreferencePair]
+    pairs: Sequence[PreferencePair]
     places: list[tuple[EncodedPairs, int]]
     flipped: np.ndarray
     clean_label: np.ndarray
     gold_margin: np.ndarray
-    corrupted: np.ndarray
-    kinds: list[str]
+    kinds: Sequence[str]
     validation_label: np.ndarray | None = None  # None: no noisy labels for this split
 
 
-def _splits(run: RunSpec, prepared: EncodedInputs, data: TrainingSet) -> list[_Split]:
+def _splits(run: RunSpec, encoded: EncodedInputs, data: TrainingSet) -> list[_Split]:
     """The probe of training pairs as observed (and as they were, where text changed), then the untouched splits."""
     place = {identity: i for i, identity in enumerate(data.ids)}
     probe = [place[identity] for identity in probe_ids(data.ids, run.evaluation.probe)]
-    blocks = [data.extra if data.in_extra[i] and data.extra is not None else prepared.block for i in probe]
+    parts = [data.extra if data.changed[i] and data.extra is not None else encoded.pairs for i in probe]
     splits = [
         _Split(
             "train_observed",
             [data.pairs[i] for i in probe],
-            [(block, int(data.rows[i])) for block, i in zip(blocks, probe, strict=True)],
+            [(part, int(data.rows[i])) for part, i in zip(parts, probe, strict=True)],
             data.flipped[probe],
             data.clean_label[probe],
             data.gold_margin[probe],
-            data.corrupted[probe],
             [data.kinds[i] for i in probe],
         )
     ]
-    if data.in_extra.any():
-        known = [i for i in probe if data.ids[i] in prepared.train_rows]
-        clean = {pair.id: pair for pair in prepared.setting.train}
-        at = [prepared.train_rows[data.ids[i]] for i in known]
-        pairs, kinds = [clean[data.ids[i]] for i in known], [data.kinds[i] for i in known]
-        splits.append(_untouched("train_clean", pairs, prepared.block, at, data.corrupted[known], kinds))
-    for name, span in prepared.evals.items():
-        pairs = list(prepared.setting.evals[name])
-        nothing = np.zeros(len(pairs), bool)
-        split = _untouched(name, pairs, prepared.block, list(span), nothing, [""] * len(pairs))
-        splits.append(replace(split, validation_label=data.validation_label) if name == VALIDATION else split)
+    if data.changed.any():
+        train = encoded.inputs.train
+        # A copy that a corruption added was no pair of the clean set.
+        known = [i for i in probe if data.ids[i] == train[data.origin[i]].id]
+        rows = [int(data.origin[i]) for i in known]
+        kinds = [data.kinds[i] for i in known]
+        splits.append(_untouched("train_clean", [train[row] for row in rows], encoded.pairs, rows, kinds))
+    for name, span in encoded.evals.items():
+        pairs = encoded.inputs.evals[name]
+        labels = data.validation_label if name == VALIDATION else None
+        splits.append(_untouched(name, pairs, encoded.pairs, span, [""] * len(pairs), labels))
     return splits
 
 
 def _untouched(
     name: str,
-    pairs: list[PreferencePair],
-    block: EncodedPairs,
-    rows: list[int],
-    corrupted: np.ndarray,
-    kinds: list[str],
+    pairs: Sequence[PreferencePair],
+    encoded: EncodedPairs,
+    rows: Sequence[int],
+    kinds: Sequence[str],
+    validation_label: np.ndarray | None = None,
 ) -> _Split:
     """A split in the clean orientation."""
-    gold = np.array([np.nan if p.gold_margin is None else p.gold_margin for p in pairs], np.float32)
-    places = [(block, row) for row in rows]
-    return _Split(name, pairs, places, np.zeros(len(pairs), bool), np.ones(len(pairs), np.int8), gold, corrupted, kinds)
+    n = len(pairs)
+    places = [(encoded, row) for row in rows]
+    clean = np.zeros(n, bool), np.ones(n, np.int8), gold_margins(pairs)
+    return _Split(name, pairs, places, *clean, kinds, validation_label)
 
 
 def _columns(split: _Split) -> dict[str, np.ndarray]:
     """What the records of a split say of each pair at every step, `(n,)` each."""
     pairs = split.pairs
-    products = np.array([block.products[row] for block, row in split.places], np.float32).reshape(-1, 3)
+    products = np.array([part.products[row] for part, row in split.places], np.float32).reshape(-1, 3)
     lengths = np.array(
-        [(block.rows.chosen_len[row], block.rows.rejected_len[row]) for block, row in split.places], np.float64
+        [(part.rows.chosen_len[row], part.rows.rejected_len[row]) for part, row in split.places], np.float64
     ).reshape(-1, 2)
     products = np.where(split.flipped[:, None], products[:, [0, 2, 1]], products)
     lengths = np.where(split.flipped[:, None], lengths[:, ::-1], lengths)
@@ -130,7 +130,7 @@ def _columns(split: _Split) -> dict[str, np.ndarray]:
         "observed_label": np.ones(len(pairs), np.int8),
         "clean_label": split.clean_label,
         "validation_label": noisy,
-        "corrupted": split.corrupted,
+        "corrupted": np.array([kind != "" for kind in split.kinds], dtype=bool),
         "corruption_kind": np.array(split.kinds, dtype=object),
         "gold_margin": split.gold_margin,
         "group": np.array([str(pair.meta.get("group", "")) for pair in pairs], dtype=object),
@@ -141,5 +141,5 @@ def _columns(split: _Split) -> dict[str, np.ndarray]:
 
 
 def prompt_id(pair: PreferencePair) -> str:
-    """12 characters that tell prompts apart: of the source's own prompt id where it has one, else of the prompt."""
+    """12 characters that tell prompts apart: of the source's prompt id where it has one, else of the prompt."""
     return content_hash(str(pair.meta.get("prompt_id") or pair.prompt))[:12]

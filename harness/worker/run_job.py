@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.inputs.encoded import EncodedInputs
 from harness.metrics.geometry import checkpoint_metrics
 from harness.metrics.results import results_row
 from harness.metrics.reward_model import reward_metrics, reward_row
@@ -17,7 +18,7 @@ from harness.objectives.budget import family
 from harness.rlhf.best_of_n import kl_bound
 from harness.storage.journal import Journal
 from harness.types import Record, RunSpec
-from harness.worker.datasets import EncodedInputs, TrainingSet
+from harness.worker.datasets import TrainingSet
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,11 @@ import torch
 
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes, sample_reference
 from harness.identity import stream_seed
+from harness.inputs.encoded import EncodedInputs
 from harness.inputs.run_inputs import RunInputs
 from harness.models.lane_model import LaneModel
 from harness.types import PreferencePair, RunSpec
 from harness.worker.commit import known
-from harness.worker.datasets import EncodedInputs
 
 OOD_SHARE = 4  # one prompt of another distribution for every so many of `evaluation.samples`
 
@@ -30,27 +30,27 @@ def sample_jobs(
     jobs: Sequence[tuple[RunSpec, EncodedInputs]], model: LaneModel, answers: Answers | None = None
 ) -> list[dict[str, np.ndarray]]:
     """The rows of `samples.parquet` for every lane of a pack; empty where the spec asks for no samples."""
-    run, first = jobs[0][0], jobs[0][1].setting
+    run, first = jobs[0][0], jobs[0][1].inputs
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in jobs]
     for split, count in (("eval_clean", run.evaluation.samples), ("ood", run.evaluation.samples // OOD_SHARE)):
         if not count or not first.evals.get(split):
             continue
         places = _places(len(first.evals[split]), split, count)
-        pairs = [[prepared.setting.evals[split][i] for i in places] for _, prepared in jobs]
-        plans = [_plan(one, made.setting, split, own) for (one, made), own in zip(jobs, pairs, strict=True)]
+        pairs = [[prepared.inputs.evals[split][i] for i in places] for _, prepared in jobs]
+        plans = [_plan(one, made.inputs, split, own) for (one, made), own in zip(jobs, pairs, strict=True)]
         if answers is None:
-            weights = [prepared.setting.weights for _, prepared in jobs]
+            weights = [prepared.inputs.weights for _, prepared in jobs]
             drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width, first.ladder)
         else:
             drawn = answers(split, places)
         for lane, ((_, prepared), own, plan) in enumerate(zip(jobs, pairs, plans, strict=True)):
             if split not in prepared.answers:
-                prepared.answers[split] = _answers(prepared.setting, own, plan, model.flat.device)
+                prepared.answers[split] = _answers(prepared.inputs, own, plan, model.flat.device)
             table = {
                 "prompt": np.array([pair.prompt for pair in own], dtype=object),
                 "split": np.array([split] * len(own), dtype=object),
                 **known(own, "row"),
-                **_judged(prepared.setting, own, drawn[lane]),
+                **_judged(prepared.inputs, own, drawn[lane]),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,
             }

@@ -39,7 +39,7 @@ def work(task: PackTask, shop: Worker) -> Iterator[Event]:
     spans = Spans(shop.profile)
     with spans("preparation"):
         jobs, pack = open_pack(task, shop, t0_ms)
-    settings = [job.prepared.setting for job in jobs]
+    settings = [job.prepared.inputs for job in jobs]
     trainer = build_trainer(pack, task.runs, settings, shop.cache, shop.device)
     run = trainer.run
     kind = family(task.runs[0].objective)

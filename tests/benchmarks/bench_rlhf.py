@@ -28,7 +28,7 @@ from harness.data.mythworld import world as mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
-from harness.inputs.run_inputs import mythworld_architecture
+from harness.inputs.mythworld import mythworld_architecture
 from harness.models.architecture import initial_weights, with_score
 from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus

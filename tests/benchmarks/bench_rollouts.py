@@ -21,7 +21,7 @@ import torch
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
-from harness.inputs.run_inputs import mythworld_architecture
+from harness.inputs.mythworld import mythworld_architecture
 from harness.models.architecture import initial_weights, skeleton
 from harness.models.generate import pad_prompts, sample
 from harness.models.lane_model import build_lanes, parameter_shapes, unflatten

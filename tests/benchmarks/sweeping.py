@@ -11,12 +11,13 @@ from typing import Any
 from rich.console import Console
 
 from harness.config.load import load_sweep
-from harness.inputs.run_inputs import mythworld_architecture, mythworld_setting
+from harness.inputs.encoded import encode_inputs
+from harness.inputs.mythworld import mythworld_architecture, mythworld_inputs
 from harness.models.architecture import initial_weights
 from harness.models.reference import score_responses
 from harness.sweep.run import SweepOptions, run_sweep
 from harness.types import CorruptionSpec
-from harness.worker.datasets import corrupted_set, prepare
+from harness.worker.datasets import training_set
 from tests.benchmarks.cases import CPU
 
 SPEC = """
@@ -34,7 +35,7 @@ def levels() -> list[dict[str, Any]]:
     run = _load().runs[0]
     assert run.world is not None
     weights = initial_weights(mythworld_architecture(run.world), 0)
-    setting = mythworld_setting(run, weights)
+    inputs = mythworld_inputs(run, weights)
     scored = 0
 
     def score(own: Any, pairs: Any) -> Any:
@@ -43,14 +44,14 @@ def levels() -> list[dict[str, Any]]:
         return score_responses(own.architecture, own.weights, pairs, CPU)
 
     began = time.process_time()
-    prepared = prepare(setting, score)
+    encoded = encode_inputs(inputs, score)
     once = time.process_time() - began
     rows = []
     for count in (1, 2, 4, 8):
         began = time.process_time()
         for number in range(count):
             flips = CorruptionSpec("uniform_flip", 0.05 * (number + 1))
-            corrupted_set(prepared, flips, run.seed, score)
+            training_set(encoded, flips, run.seed, score)
         shared = once + time.process_time() - began
         rows.append({"levels": count, "seconds": round(shared, 3), "scored_anew_seconds": round(once * count, 3)})
     assert scored == 1, "a flip must cost no forward pass"

@@ -13,6 +13,7 @@ from harness.data.rows import TokenisedPair, pack_rows
 from harness.evaluation import heldout
 from harness.evaluation.heldout import evaluate
 from harness.evaluation.widths import read_responses
+from harness.inputs.encoded import EncodedPairs
 from harness.models import shapes
 from harness.models.architecture import Architecture
 from harness.models.folder import Source, start_weights
@@ -22,7 +23,7 @@ from harness.models.reference import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.types import LoraSpec, Record, TrainingSpec
-from harness.worker.datasets import EncodedPairs, with_mismatches
+from harness.worker.datasets import with_mismatches
 from tests.models.families import write
 
 CPU = torch.device("cpu")

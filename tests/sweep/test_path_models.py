@@ -15,9 +15,10 @@ import yaml
 
 from harness.config.load import load_sweep
 from harness.identity import canonical_json, file_sha256, run_key
+from harness.inputs.encoded import encode_inputs
 from harness.inputs.reference_cache import scorer
 from harness.inputs.references import build_models, builds, reference_weights
-from harness.inputs.text import text_setting
+from harness.inputs.text import text_inputs
 from harness.models.architecture import path_architecture
 from harness.models.export import export_run
 from harness.models.weights import load_weights_file, weight_tensors
@@ -29,7 +30,7 @@ from harness.sweep.rerun import run_of
 from harness.training.optim import learning_rate
 from harness.types import InputError
 from harness.worker import saved_weights as keeping
-from harness.worker.datasets import corrupted_set, prepare
+from harness.worker.datasets import training_set
 from harness.worker.lanes import build_lane
 from harness.worker.prepare import Worker
 from harness.worker.train_pack import work
@@ -144,9 +145,9 @@ def qwen(tmp_path_factory) -> Path:
 
 
 def prepared_run(run, cache: Path):
-    """A run's setting with its rows and stored reference, as a worker prepares it."""
-    setting = text_setting(run, reference_weights(cache, run))
-    return prepare(setting, scorer(cache, CPU))
+    """A run's inputs, encoded as a worker encodes them."""
+    inputs = text_inputs(run, reference_weights(cache, run))
+    return encode_inputs(inputs, scorer(cache, CPU))
 
 
 def logp(model, prompt: np.ndarray, response: np.ndarray) -> torch.Tensor:
@@ -164,15 +165,15 @@ def test_training_is_that_of_peft_and_adamw_on_the_same_batches(lora, qwen, data
     loaded = sweep(tmp_path, qwen, data, objectives=[{"name": "dpo", "beta": 0.5}], model={"lora": lora})
     [run] = loaded.runs
     made = prepared_run(run, tmp_path)
-    lane, _ = build_lane("key", run, made, corrupted_set(made, run.corruption, run.seed, scorer(tmp_path, CPU)), 0, 0)
+    lane, _ = build_lane("key", run, made, training_set(made, run.corruption, run.seed, scorer(tmp_path, CPU)), 0, 0)
     model = AutoModelForCausalLM.from_pretrained(qwen)
     if lora:
         model = get_peft_model(model, LoraConfig(r=4, lora_alpha=32, target_modules="all-linear"))
-        set_peft_model_state_dict(model, weight_tensors(made.setting.architecture, made.setting.weights))
+        set_peft_model_state_dict(model, weight_tensors(made.inputs.architecture, made.inputs.weights))
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trainable, betas=(0.9, 0.99), weight_decay=0.0)
-    pairs = [made.setting.encode(pair) for pair in made.setting.train]
-    gap = made.block.reference[0] - made.block.reference[1]
+    pairs = [made.inputs.encode(pair) for pair in made.inputs.train]
+    gap = made.pairs.reference[0] - made.pairs.reference[1]
     for step, batch in enumerate(lane.batches.tolist()):
         sides = [[logp(model, pairs[i].prompt, side) for side in (pairs[i].chosen, pairs[i].rejected)] for i in batch]
         gains = [chosen - rejected for chosen, rejected in sides]
@@ -185,7 +186,7 @@ def test_training_is_that_of_peft_and_adamw_on_the_same_batches(lora, qwen, data
     [folder] = trained(loaded, tmp_path / "runs").values()
     table = read_table(folder / "examples.parquet")
     last = (table["step"] == 3) & (table["split"] == "eval_clean")
-    heldout = {pair.id: made.setting.encode(pair) for pair in made.setting.evals["eval_clean"]}
+    heldout = {pair.id: made.inputs.encode(pair) for pair in made.inputs.evals["eval_clean"]}
     for name, expected in zip(table["id"][last], table["policy_chosen"][last], strict=True):
         with torch.no_grad():
             assert logp(model, heldout[name].prompt, heldout[name].chosen).item() == pytest.approx(expected, rel=1e-5)
@@ -209,8 +210,8 @@ def test_a_stored_config_is_its_run_again(qwen, data, tmp_path):
 def test_seeds_that_share_a_model_share_its_reference(qwen, data, tmp_path):
     loaded = sweep(tmp_path, qwen, data, seeds=2, model={"lora": {"rank": 4}}, objectives=[{"name": "dpo", "beta": 1}])
     first, second = (prepared_run(run, tmp_path) for run in loaded.runs)
-    assert not torch.equal(first.setting.weights, second.setting.weights)
-    assert first.setting.reference_sha256 == second.setting.reference_sha256
+    assert not torch.equal(first.inputs.weights, second.inputs.weights)
+    assert first.inputs.reference_sha256 == second.inputs.reference_sha256
     assert len({id(task) for task in plan_packs(loaded.runs, workers=1)}) == 1
 
 
@@ -218,9 +219,9 @@ def test_conversations_go_through_the_chat_template(qwen, data, tmp_path):
     from transformers import AutoTokenizer
 
     loaded = sweep(tmp_path, qwen, data, data={**SPEC["data"], "path": str(data / "chat.jsonl")})
-    setting = text_setting(loaded.runs[0], torch.zeros(0))
-    tokenizer, pair = AutoTokenizer.from_pretrained(qwen), setting.train[0]
-    tokens = setting.encode(pair)
+    inputs = text_inputs(loaded.runs[0], torch.zeros(0))
+    tokenizer, pair = AutoTokenizer.from_pretrained(qwen), inputs.train[0]
+    tokens = inputs.encode(pair)
     written = tokenizer.decode([*tokens.prompt, *tokens.chosen])
     turns = [{"role": "user", "content": pair.prompt.split("|>")[1].split("<eos>")[0]}]
     assert written.startswith(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
@@ -238,7 +239,7 @@ def test_sft_comes_first_and_is_the_reference(qwen, data, tmp_path):
     assert np.abs(table["policy_chosen"] - table["reference_chosen"])[first].max() <= 1e-4
     plain = prepared_run(replace(loaded.runs[0], model=replace(loaded.runs[0].model, sft_steps=0)), tmp_path)
     rows = plain.evals["eval_clean"]
-    assert table["reference_chosen"][first].mean() > plain.block.reference[0][rows.start : rows.stop].mean() + 1
+    assert table["reference_chosen"][first].mean() > plain.pairs.reference[0][rows.start : rows.stop].mean() + 1
 
 
 def test_objectives_with_a_live_reference_and_rl_run_on_a_path(qwen, data, tmp_path):
@@ -325,14 +326,14 @@ def test_a_tiny_text_model_exports_with_the_tokenizer_of_its_seed(data, tmp_path
         table = read_table(folder / "examples.parquet")
         last = (table["step"] == 3) & (table["split"] == "eval_clean")
         by_id = pair_texts(loaded, run, rows)
-        setting = text_setting(run, torch.zeros(0))
-        pair, checked = setting.evals["eval_clean"][0], 0
-        assert tokenizer(pair.prompt)["input_ids"][-5:] == setting.encode(pair).prompt.tolist()[-5:]
+        inputs = text_inputs(run, torch.zeros(0))
+        pair, checked = inputs.evals["eval_clean"][0], 0
+        assert tokenizer(pair.prompt)["input_ids"][-5:] == inputs.encode(pair).prompt.tolist()[-5:]
         for name, expected in zip(table["id"][last], table["policy_chosen"][last], strict=True):
             row = by_id[name]
             # A response that was cut has no end; the plain route above always writes one. A cut prompt lost its start.
-            tokens = setting.encode(next(p for p in setting.evals["eval_clean"] if p.id == name))
-            if tokens.chosen[-1] == setting.eos and tokens.prompt.tolist() == tokenizer(row["prompt"])["input_ids"]:
+            tokens = inputs.encode(next(p for p in inputs.evals["eval_clean"] if p.id == name))
+            if tokens.chosen[-1] == inputs.eos and tokens.prompt.tolist() == tokenizer(row["prompt"])["input_ids"]:
                 assert plain_logp(own, tokenizer, row["prompt"], row["chosen"]) == pytest.approx(expected, rel=1e-5)
                 checked += 1
         assert checked > 2

@@ -12,13 +12,14 @@ from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
 from harness.data.order import batch_ids
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
+from harness.inputs.encoded import EncodedPairs
 from harness.models.architecture import Architecture, initial_weights
 from harness.models.logps import Corpus, build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
 from harness.models.reference import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.types import TrainingSpec
-from harness.worker.datasets import EncodedPairs, with_mismatches
+from harness.worker.datasets import with_mismatches
 
 CPU = torch.device("cpu")
 ARCHITECTURE = Architecture(len(mythtokens.VOCABULARY), 32, 1, 2, 64, 64)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from harness.corruptions import CORRUPTIONS, corrupt
+from harness.corruptions.ledger import perform
 from harness.identity import content_hash
 from harness.types import PreferencePair
 
@@ -80,6 +82,25 @@ def run(
     """`corrupt` with the rate where the case takes one."""
     share = rate if takes_rate(kind, params) else None
     return corrupt(pairs, kind=kind, rate=share, seed=seed, facts=facts, **params)
+
+
+def masked_ids(ledger: pd.DataFrame) -> set[str]:
+    """Ids that count as corrupted: those acted on, an appended row under its own id."""
+    hit = ledger[ledger["action"] != "relabel_same"]
+    return set(hit["new_id"].where(hit["action"] == "append", hit["id"]))
+
+
+def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[PreferencePair]:
+    """The corrupted set, from the clean pairs (with the unique ids the ledger names) and the ledger alone."""
+    out = list(pairs)
+    for _, rows in ledger.groupby("step", sort=True):
+        extra = [
+            new if action == "append" else (int(copies) if action == "reweight" else None)
+            for action, new, copies in zip(rows["action"], rows["new_id"], rows["copies"], strict=True)
+        ]
+        acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
+        out, _ = perform(out, dict(zip(rows["id"], acts, strict=True)))
+    return out
 
 
 def half_up(share: float, n: int) -> int:

@@ -366,11 +366,6 @@ def test_curation_reads_the_labels_it_is_given():
     steps = (("uniform_flip", 0.2, {}), ("curate_relabel", 0.2, {}))
     repaired, ledger = corrupt(pairs, "sequence", seed=1, facts=facts, steps=steps)
     assert repaired == pairs and len(ledger) == 160
-    # The same in two calls, where the second is told what the first did.
-    noisy, first = corrupt(pairs, "uniform_flip", 0.2, seed=1, facts=facts)
-    again, second = corrupt(noisy, "curate_relabel", 0.2, seed=1, facts=facts, after=first)
-    assert again == pairs
-    assert [m["kind"] for m in second.attrs["manifest"]["composition"]] == ["uniform_flip"]
 
 
 def test_exclusion_counts_what_it_leaves_out():

@@ -1,0 +1,44 @@
+"""What a curator would do about label noise, as arms of a sweep: act on the pairs whose label the reference distrusts.
+
+They read the pairs as labelled now, so that they can follow a corruption in a sequence.
+"""
+
+from __future__ import annotations
+
+from harness.corruptions.row import RATED, Corruption, by_severity
+from harness.corruptions.view import Hits, View, labelled, smallest
+
+
+def curate_drop(view: View) -> Hits:
+    """Drop the k pairs whose label the reference distrusts most: smallest delta_ref as labelled now (nats)."""
+    delta = labelled(view, "delta_ref")
+    return smallest(view, delta, "drop", {"delta_ref": delta})
+
+
+CURATE_DROP = Corruption(
+    name="curate_drop", function=curate_drop, rate="fixed", changes="rows", laws="CN",
+    rank="smallest reference margin of the pair as labelled, ties by id",
+    summary="a curation arm: drop the pairs whose label the reference distrusts most",
+    parameters=RATED,
+    needs=("delta_ref",),
+    severities=by_severity(0.1, 0.2, 0.4),
+)  # fmt: skip
+
+
+def curate_relabel(view: View) -> Hits:
+    """Flip the k pairs whose label the reference distrusts most: smallest delta_ref as labelled now (nats)."""
+    delta = labelled(view, "delta_ref")
+    return smallest(view, delta, "flip", {"delta_ref": delta})
+
+
+CURATE_RELABEL = Corruption(
+    name="curate_relabel", function=curate_relabel, rate="fixed", changes="labels", laws="CN",
+    rank="smallest reference margin of the pair as labelled, ties by id",
+    summary="a curation arm: flip the pairs whose label the reference distrusts most",
+    parameters=RATED,
+    needs=("delta_ref",),
+    severities=by_severity(0.1, 0.2, 0.4),
+)  # fmt: skip
+
+
+ROWS = (CURATE_DROP, CURATE_RELABEL)

@@ -1,0 +1,39 @@
+"""The checks of a worker before it trains on real pairs: policy and reference agree, losses have their closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from harness.data.pairs import source
+from harness.inputs.encoded import EncodedInputs
+from harness.inputs.run_inputs import RunInputs
+from harness.preflight.reference import differing
+from harness.preflight.row import Reference, stop_at_errors
+from harness.preflight.step_zero import closed_forms, live_logps
+from harness.types import PreferencePair, RunSpec
+
+CHECKED_PAIRS = 64  # pairs whose log-probs are computed twice
+
+
+def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) -> None:
+    """Raises InputError for what must not be trained on. Does nothing for the embedded world."""
+    if run.data is None:
+        return
+    pairs = encoded.inputs.train[:CHECKED_PAIRS]
+    stored = np.stack([side[: len(pairs)] for side in encoded.pairs.reference], -1)
+    reference, place = reference_evidence(encoded.inputs, pairs, stored, device), source(run.data)
+    stop_at_errors([*differing(reference, place), *closed_forms(reference, [run.objective], place)])
+
+
+def reference_evidence(
+    inputs: RunInputs, pairs: Sequence[PreferencePair], stored: np.ndarray, device: torch.device
+) -> Reference:
+    """Pairs with their stored log-probs `(n, 2)`, and those of the policy before its first step."""
+    tokens = [inputs.encode(pair) for pair in pairs]
+    live = live_logps(inputs.architecture, inputs.weights, tokens, device)
+    lengths = np.array([[len(one.chosen), len(one.rejected)] for one in tokens])
+    dtype = inputs.architecture.source.dtype if inputs.architecture.source is not None else "float32"
+    return Reference(tuple(pairs), stored, live, lengths, dtype)
