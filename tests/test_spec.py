@@ -194,6 +194,15 @@ def test_real_data_takes_the_registry_defaults(tmp_path):
     assert run.world is None and run.model is not None
 
 
+def test_the_prompt_has_half_of_the_length_unless_said(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    text = "name: t\ndata: {path: p.jsonl, max_length: [128, 256, 512]}\nobjectives: [{name: dpo}]\n"
+    loaded = load(tmp_path, text)
+    assert [run.data.max_prompt_length for run in loaded.runs] == [64, 128, 256]
+    given = load(tmp_path, text.replace("512]", "512], max_prompt_length: 100"))
+    assert [run.data.max_prompt_length for run in given.runs] == [100] * 3
+
+
 def test_data_path_is_meant_from_the_spec_file_and_from_the_working_folder_for_set(tmp_path, monkeypatch):
     rows = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n'
     (tmp_path / "here").mkdir()

@@ -67,7 +67,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "heldout": P(None, "float", 0, 1, low_open=True, high_open=True),
         "on_bad_row": P(None, "choice", choices=("drop", "error")),
         "max_length": _int(4, 1_000_000),
-        "max_prompt_length": _int(1, 1_000_000),
+        "max_prompt_length": _int(0, 1_000_000),
         "max_response_length": _int(0, 1_000_000),
         "test": P(None, "float", 0, 1, high_open=True),
         "pairs": P(None, "choice", choices=("best_worst", "all", "adjacent")),

@@ -145,5 +145,6 @@ def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         max_new_tokens=min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length) if from_path else MAX_NEW_TOKENS,
         notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
+        ladder=True,
         tuned=not from_path or model.sft_steps > 0,
     )

@@ -16,8 +16,9 @@ from harness.data.rows import CHOSEN, TokenisedPair, pack_rows, response_key
 from harness.models.architecture import Architecture, skeleton
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.logps import build_corpus, picked_logps, response_hidden
+from harness.models.responses import Response, Scored, score
 
-# Rows a forward, in key order: a constant, so a stored value does not depend on what was scored beside it.
+# Rows a forward of one width, in key order: a constant, so a stored value does not depend on what is beside it.
 CHUNK = 64
 
 
@@ -55,27 +56,31 @@ def pair_keys(pairs: Iterable[TokenisedPair]) -> tuple[list[str], list[str]]:
 
 
 def score_responses(
-    architecture: Architecture, weights: torch.Tensor, pairs: Sequence[TokenisedPair], device: torch.device
+    architecture: Architecture,
+    weights: torch.Tensor,
+    pairs: Sequence[TokenisedPair],
+    device: torch.device,
+    ladder: bool = False,
 ) -> ReferenceTable:
     """Score every distinct response of `pairs` once under the weights `(P,)`; hidden products come of the same pass.
 
-    The widths of the scored rows are the longest prompt and response of `pairs`; each row is one response.
+    With `ladder` in widths of each prompt and response (`models/responses.py`). Without, each row is one response with
+    its prompt, as wide as the longest of `pairs`: for sources whose rows are all about as long.
     """
-    nothing = np.zeros(0, dtype=np.int32)
-    wanted: dict[str, TokenisedPair] = {}
+    wanted: dict[str, Response] = {}
     for pair in pairs:
         for response in (pair.chosen, pair.rejected):
-            key = response_key(pair.prompt, response)
-            wanted.setdefault(key, TokenisedPair(key, pair.prompt, response, nothing))
+            wanted.setdefault(response_key(pair.prompt, response), (pair.prompt, response))
     keys = tuple(sorted(wanted))
     model = build_lanes(skeleton(architecture), [weights], device)
-    scored = list(_scored(model, [wanted[key] for key in keys], device))
-    values = [logps for logps, _ in scored]
+    rows = [wanted[key] for key in keys]
+    scored = score(model, [rows])[0] if ladder else list(_in_one_width(model, rows, device))
+    values = [one.logps for one in scored]
     offsets = np.cumsum([0, *map(len, values)]).astype(np.int64)
     place = {key: row for row, key in enumerate(keys)}
     together = sorted({(place[one], place[two]) for one, two in zip(*pair_keys(pairs), strict=True)})
     index = np.array(together, dtype=np.int64).reshape(-1, 2)
-    hidden = np.array([state for _, state in scored], dtype=np.float64).reshape(len(keys), -1)
+    hidden = np.array([one.state for one in scored], dtype=np.float64).reshape(len(keys), -1)
     chosen, rejected = hidden[index[:, 0]], hidden[index[:, 1]]
     products = [(chosen * rejected).sum(-1), (chosen * chosen).sum(-1), (rejected * rejected).sum(-1)]
     return ReferenceTable(
@@ -87,17 +92,14 @@ def score_responses(
     )
 
 
-def _scored(
-    model: LaneModel, rows: Sequence[TokenisedPair], device: torch.device
-) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    """Per-token log-probs `(n,)` and summed hidden state `(d,)` of each row's response, in order.
-
-    The last chunk is filled up with copies of its last row.
-    """
+def _in_one_width(model: LaneModel, responses: Sequence[Response], device: torch.device) -> Iterable[Scored]:
+    """The responses in rows as wide as the longest. The last chunk is filled up with copies of its last row."""
+    nothing = np.zeros(0, dtype=np.int32)
+    rows = [TokenisedPair("", prompt, response, nothing) for prompt, response in responses]
     tokens = max((len(row.prompt) + len(row.chosen) for row in rows), default=0)
     depth = max((len(row.chosen) for row in rows), default=0)
     for start in range(0, len(rows), CHUNK):
-        part = list(rows[start : start + CHUNK])
+        part = rows[start : start + CHUNK]
         padded = part + [part[-1]] * (CHUNK - len(part))
         corpus = build_corpus([pack_rows(padded, tokens=tokens, responses=depth)], None, device)
         with torch.no_grad():
@@ -106,4 +108,4 @@ def _scored(
             summed = torch.where(side[..., None] == CHOSEN, hidden.float(), 0.0).sum(1)
         found = zip(logps.float().cpu().numpy(), summed.cpu().numpy(), strict=True)
         for row, (values, state) in zip(part, found, strict=False):
-            yield values[: len(row.chosen)].copy(), state
+            yield Scored(values[: len(row.chosen)].copy(), state)

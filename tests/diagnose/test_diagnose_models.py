@@ -53,19 +53,22 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    draw = random.Random(0)
-    path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+def write_pairs(path: Path, column: str, seed: int = 0) -> Path:
+    draw = random.Random(seed)
     text = lambda n: " ".join([SECRET, *(draw.choice(WORDS) for _ in range(n))])  # noqa: E731
     turn = lambda role, n: [{"role": role, "content": text(n)}]  # noqa: E731
     asked = [turn("user", 5) for _ in range(12)]
     rows = [
-        {"prompt": asked[i // 2], "chosen": turn("assistant", 6), "rejected": turn("assistant", 3), "kind": f"k{i % 2}"}
+        {"prompt": asked[i // 2], "chosen": turn("assistant", 6), "rejected": turn("assistant", 3), column: f"k{i % 2}"}
         for i in range(24)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pairs(tmp_path_factory.mktemp("data") / "pairs.jsonl", "kind")
 
 
 def asked(out: Path, data: Path, models: Path, **more: Any) -> Asked:
