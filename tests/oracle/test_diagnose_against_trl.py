@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.diagnose.asked import Asked
 from harness.diagnose.run import run
 from tests.models.families import write
+from tests.oracle import world_by_trl
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
@@ -178,3 +179,21 @@ def test_reference_free(method: str, form: str, tmp_path: Path) -> None:
     ours = diagnosed(tmp_path, data, policies=[policy], reference="none", tokens="cpo")
     prefix = "" if method == "cpo" else "per_token/"
     close({name: ours[prefix + name] for name in LOGGED}, logged)
+
+
+@pytest.mark.parametrize(("misaligned", "beta", "kind"), [(0.75, 5.0, "premature_convergence"), (0.0, 0.1, "healthy")])
+def test_the_world_whose_truth_is_known(misaligned: float, beta: float, kind: str, tmp_path: Path) -> None:
+    reference = world_by_trl.write_reference(tmp_path, misaligned)
+    world_by_trl.train(reference, world_by_trl.rows("train", 1024), tmp_path / "out", beta, steps=60)
+
+    def found(pairs: int) -> Any:
+        data = world_by_trl.write_rows(tmp_path / "heldout.jsonl", world_by_trl.rows("test", pairs))
+        policy = str(tmp_path / "out" / "checkpoint-60")
+        asked = Asked(tmp_path / "diagnosis", [policy], str(reference), str(data), beta=beta, device="cpu")
+        return run(asked, lambda _: None).policies[0]
+
+    said = found(512).verdict
+    assert said.kind == kind
+    truth = found(4096).estimates["undesirable_zone" if kind == "premature_convergence" else "ranking_accuracy"]
+    assert said.interval is not None
+    assert said.interval.low <= truth.mean <= said.interval.high
