@@ -29,7 +29,7 @@ from harness.integrations.trl_trainers import (
 from harness.metrics import METRICS
 from harness.metrics.diagnosis import diagnose
 from harness.metrics.divergence import ALPHA
-from harness.metrics.margins import TIE_TOL, chosen_log_ratio, per_token
+from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, per_token
 from harness.metrics.records import Array, Columns, select
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.objectives.pair_losses import pair_losses

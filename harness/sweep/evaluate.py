@@ -157,7 +157,7 @@ def _flagged(entry: _Entry) -> bool:
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -170,7 +170,7 @@ def _evaluate_group(
 ) -> None:
     from harness.evaluation import lm_eval
     from harness.inputs.encoded import open_inputs
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
     from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors

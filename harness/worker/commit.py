@@ -20,7 +20,7 @@ from harness.corruptions.ledger import write_ledger
 from harness.identity import content_hash
 from harness.inputs.encoded import EncodedInputs
 from harness.metrics.geometry import checkpoint_metrics, constraint_metrics
-from harness.metrics.margins import delta
+from harness.metrics.margin_columns import delta
 from harness.metrics.records import Array, Columns, select, size, steps, where
 from harness.metrics.results import results_row
 from harness.metrics.reward_model import reward_metrics, reward_row

@@ -9,7 +9,7 @@ import torch
 from harness.identity import plain
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import reference_key
+from harness.inputs.reference_models import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import Pack

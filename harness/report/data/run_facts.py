@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from harness.metrics import records
 from harness.metrics.diagnosis import READ, Diagnosis, diagnose
 from harness.metrics.divergence import Divergence, confirmed
-from harness.metrics.margins import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
-from harness.metrics.pairs import RATES
+from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
+from harness.metrics.pair_measures import RATES
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
 from harness.types import InputError
