@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.data.mythworld import tokens as mythtokens
-from harness.data.rows import pack_rows
+from harness.data.rows import pack_rows, response_key
 from harness.models.architecture import skeleton
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.lane_model import build_lanes, flatten, parameter_shapes, unflatten
