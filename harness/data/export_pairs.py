@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from harness.corruptions.apply import Corrupted, apply
 from harness.corruptions.ledger import write_ledger
 from harness.corruptions.registry import CORRUPTIONS, SEQUENCE, needs, resolve
+from harness.data.chat import Rendered
 from harness.data.formats import FORMATS
 from harness.data.notes import Note
 from harness.data.pairs import PairTable, read_pairs
@@ -111,13 +112,13 @@ class _Turns:
 
     by_text: dict[str, Sequence[Turn]] = field(default_factory=dict)
 
-    def __call__(self, context: Sequence[Turn], chosen: str, rejected: str) -> tuple[str, str, str]:
+    def __call__(self, context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
         parts = [f"{turn['role']}: {turn['content']}" for turn in context]
         more = [turn for turn in context if len(turn) > 2]  # calls of tools and the like
         text = "\n\n".join([*parts, json.dumps(more, sort_keys=True)] if more else parts)
         while self.by_text.setdefault(text, context) != context:  # a message that holds what looks like turns
             text += " "
-        return text, chosen, rejected
+        return Rendered(text, chosen, rejected)
 
 
 def _read(data: DataSpec, spec: CorruptionSpec) -> _Source:
