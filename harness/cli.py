@@ -31,6 +31,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
         diagnose.diagnose,
         "harness diagnose --policy out/checkpoint-500 --reference base --data prefs.jsonl --beta 0.1",
     ),
+    ("export-logps", diagnose.export_logps, "harness export-logps runs/quick/1a2b3c4d-dpo --out logps.parquet"),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
