@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ class PathModelSpec:
     # true: activations are computed again in the backward pass; less memory, more time
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
+    template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
@@ -238,6 +240,40 @@ class RunSpec:
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run with its run key and its readable name, computed once when the sweep is planned."""
+
+    key: str
+    name: str
+    run: RunSpec
+
+
+class Split(StrEnum):
+    """A set of pairs that a run is measured on; records and files hold the plain word."""
+
+    HELDOUT = "eval_clean"  # held-out pairs with their true labels
+    TRAIN_OBSERVED = "train_observed"  # training pairs as labelled in training, corruption included
+    TRAIN_CLEAN = "train_clean"  # the same pairs with their true labels
+    OOD = "ood"  # pairs of another distribution
+    TEST = "test"  # pairs on which no setting and no checkpoint is chosen
+
+
+class RunStatus(StrEnum):
+    """How far a run came; files hold the plain word."""
+
+    DONE = "done"
+    DIVERGED = "diverged"  # training stopped being finite
+    FAILED = "failed"  # an error; trained again by the next command
+    STOPPED = "stopped"  # by a signal, with a checkpoint; continued by the next command
+    PENDING = "pending"  # no result yet
+
+    @property
+    def final(self) -> bool:
+        """Whether the run was trained to its end, so that no later command trains it again."""
+        return self in (RunStatus.DONE, RunStatus.DIVERGED)
+
+
 __all__ = [
     "TEXTS",
     "CorruptionSpec",
@@ -253,11 +289,14 @@ __all__ = [
     "PairLogps",
     "Parameter",
     "PathModelSpec",
+    "PlannedRun",
     "PreferencePair",
     "Record",
     "Records",
     "ReportSpec",
     "RunSpec",
+    "RunStatus",
+    "Split",
     "TrainingSpec",
     "WorldSpec",
     "default_texts",

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.config.load import load_sweep
-from harness.config.sections import FIELDS, SECTIONS, VARIANTS
+from harness.config.schema import FIELDS, SECTIONS, VARIANTS
 from harness.config.strict_yaml import parse_yaml, plain
 from harness.data.mythworld.world import reference_key
 from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
@@ -384,13 +384,13 @@ def test_plan_takes_measured_costs(tmp_path):
 
 
 def test_plan_knows_what_is_done(tmp_path, monkeypatch):
-    from harness.storage import runs as store
+    from harness.storage import runs
 
     def read(folder):
         path = folder / "result.json"
         return json.loads(path.read_text()) if path.exists() else None
 
-    monkeypatch.setattr(store, "load_result", read)
+    monkeypatch.setattr(runs, "load_result", read)
     sweep = load_sweep(ROOT / "experiments" / "smoke.yaml")
     for run, status in zip(sweep.runs, ("done", "diverged", "failed", None), strict=False):
         folder = tmp_path / "smoke" / f"{run_key(run)[:8]}-x"

@@ -17,15 +17,15 @@ from harness.metrics import records
 from harness.metrics.registry import METRICS
 from harness.metrics.selection import validation_half
 from harness.storage.evaluations import points, read_evaluations
-from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.runs import find_run, load_result, read_table, run_status
+from harness.types import RunStatus, Split
 
-DONE = "done"
-HELD_OUT = "eval_clean"
+HELD_OUT = Split.HELDOUT
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one run: `items` pairs or samples stand behind it; `value` is None where it is not finite."""
+    """One measure of one run: from `items` pairs or samples; `value` is None where it is not finite."""
 
     run_key: str
     step: int
@@ -38,7 +38,7 @@ class Score:
 def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, records.Array]:
     """The records of one split at one step, in the orientation of its labels; pairs without a noisy label left out."""
     if split == OOD:
-        return records.where(examples, step, "ood")
+        return records.where(examples, step, Split.OOD)
     held = records.where(examples, step, HELD_OUT)
     if not records.size(held):
         return held
@@ -55,7 +55,7 @@ def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, recor
 def samples_of(split: str, samples: records.Columns, examples: records.Columns) -> dict[str, records.Array]:
     """The free-running samples on a split's prompts; those of held-out prompts follow the order of the pairs."""
     if split == OOD:
-        return records.where(samples, split="ood")
+        return records.where(samples, split=Split.OOD)
     drawn = records.where(samples, split=HELD_OUT)
     first = records.where(examples, records.steps(examples)[0], HELD_OUT)
     validation = validation_half(records.column(first, "prompt_id")[: records.size(drawn)])
@@ -74,15 +74,15 @@ class Scorer:
         if key not in self._read:
             place = find_run(self.folder, key)
             result = load_result(place) if place is not None else None
-            if place is None or result is None or result["status"] != DONE:
+            if place is None or run_status(result) is not RunStatus.DONE:
                 return ()
             self._read[key] = tuple(self._measure(key, beta, place))
         return self._read[key]
 
     def last(self, key: str, beta: float | None, measure: str, split: str) -> float | None:
         """The value at the last step; None where the run has none, which fails its trial."""
-        found = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
-        return found[-1].value if found else None
+        scores = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
+        return scores[-1].value if scores else None
 
     def _measure(self, key: str, beta: float | None, place: Path) -> Iterable[Score]:
         examples = read_table(place / "examples.parquet")

@@ -11,7 +11,7 @@ from harness.models import responses as own
 from harness.models.architecture import Architecture, skeleton
 from harness.models.folder import Source, start_weights
 from harness.models.lane_model import LaneModel, build_lanes
-from harness.models.reference import response_key, score_responses
+from harness.models.reference_logps import response_key, score_responses
 from harness.models.responses import Response, score
 from harness.models.shapes import rows_at_once
 from harness.types import LoraSpec
