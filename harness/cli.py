@@ -37,6 +37,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("clean", looking.clean, "harness clean runs/quick --yes"),
     ("list", starting.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
+    ("check-plugin", starting.check_plugin, "harness check-plugin my-objectives --sweep runs/quick"),
     ("doctor", starting.doctor, "harness doctor --json"),
     ("init", starting.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )

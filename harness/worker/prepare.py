@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from harness.config.cells import check_plugins
 from harness.identity import plain, run_key
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
@@ -61,6 +62,7 @@ def open_pack(task: PackTask, shop: Worker, t0_ms: int) -> tuple[list[PackRun], 
 
     places = []
     for run in task.runs:
+        check_plugins(run)
         encoded = _encoded(run, shop)
         source = (id(encoded), run.corruption)
         if source not in sets:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from harness.metrics.statistics import MIN_SEEDS, practical_margin, wording
+from harness.plugins import installed, short
 from harness.report.data.cells import Cell, axis_values
 from harness.report.data.conditions import Condition
 from harness.report.data.context import Material
@@ -66,6 +67,11 @@ def warnings(m: Material) -> tuple[str, ...]:
         states = ", ".join(f"{m.sweep.count(word)} {word}" for word in STATUSES[1:] if m.sweep.count(word))
         out.append(f"0 of {quantity(total, 'run')} finished ({states}): there is nothing to compare yet")
     out += m.problems
+    out += [
+        f"{what} came from plug-in {short(plugin)}, which is not installed here: shown from its stored results"
+        for what, plugin in m.sweep.plugins
+        if not installed(plugin)
+    ]
     if done and not any(cell.estimate("gold_reward").n for cell in m.cells):
         real = all(cell.first.misaligned is None for cell in m.cells)
         why = "real data have no known true reward" if real else "no run measured it"

@@ -7,6 +7,7 @@ from pathlib import PureWindowsPath  # splits at both kinds of slash
 from typing import Any
 
 from harness.identity import content_hash
+from harness.plugins import short
 from harness.report.data.context import Material
 from harness.report.data.sweep import Sweep
 from harness.report.render.blocks import Block, Lines, Section
@@ -60,6 +61,7 @@ def _lines(sweep: Sweep) -> tuple[str, ...]:
     ]
     found = [(name, _met(sweep, *path)) for name, path in MET.items()]
     lines += [f"{name}: {visible(text)}." for name, text in found if text]
+    lines += [f"Plug-in: {visible(what)} is {visible(short(plugin))}." for what, plugin in sweep.plugins]
     lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
     return tuple(lines)
 

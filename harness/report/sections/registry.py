@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from harness.plugins import Registry, short
 from harness.report.data.context import Material
-from harness.report.render.blocks import Section
+from harness.report.render.blocks import Lines, Section
+from harness.report.render.text import visible
 from harness.report.sections.behaviour import behaviour
 from harness.report.sections.benchmarks import benchmarks
 from harness.report.sections.betas import betas
@@ -69,7 +71,21 @@ SECTIONS: tuple[Row, ...] = (
 )
 
 
+ALL_SECTIONS: Registry[Row] = Registry("sections", Row, SECTIONS)
+
+
 def sections(m: Material) -> tuple[tuple[Row, Section], ...]:
-    """The sections that the sweep has data for, in the order of the page."""
-    made = [(row, row.make(m)) for row in SECTIONS]
+    """The sections that the sweep has data for, in the order of the page; those of plug-ins stand last."""
+    made = [(row, _made(row, m)) for row in ALL_SECTIONS.values()]
     return tuple((row, section) for row, section in made if section is not None)
+
+
+def _made(row: Row, m: Material) -> Section | None:
+    plugin = short(ALL_SECTIONS.plugin(row.name))
+    if not plugin:
+        return row.make(m)
+    try:
+        return row.make(m)
+    except Exception as error:  # a mistake of a plug-in costs its section, not the page
+        text = f"plug-in {plugin} could not draw this section: {type(error).__name__}: {error}"
+        return Section(visible(row.short), "", (Lines((visible(text),)),))
