@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.config.cells import world_defaults
-from harness.identity import plain
+from harness.identity import plain, run_key
 from harness.objectives.registry import OBJECTIVES
-from harness.types import CorruptionSpec, ObjectiveSpec, RunSpec
+from harness.types import CorruptionSpec, ObjectiveSpec, PlannedRun, RunSpec
 
 _SHORT = {"uniform_flip": "flip"}
 _SECTIONS = ("world", "data", "model", "training", "evaluation")
@@ -44,6 +44,12 @@ def readable_names(runs: Iterable[RunSpec]) -> tuple[str, ...]:
             head, _, seed = name.rpartition(" ")
             names[index] = " ".join([head, *(f"{key}={_text(own[key])}" for key in telling if key in own), seed])
     return tuple(names)
+
+
+def planned_runs(runs: Iterable[RunSpec]) -> tuple[PlannedRun, ...]:
+    """The runs of a sweep with their keys and names."""
+    runs = tuple(runs)
+    return tuple(PlannedRun(run_key(run), name, run) for run, name in zip(runs, readable_names(runs), strict=True))
 
 
 def _settings(run: RunSpec) -> dict[str, Any]:

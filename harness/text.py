@@ -44,6 +44,12 @@ def look_up(table: Mapping[str, T], name: str, what: str) -> T:
         raise InputError(f"unknown {what} '{name}'{suggestion(name, table)} (known: {allowed})") from None
 
 
+def without_credentials(url: str) -> str:
+    """An address without user name and password."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else url
+
+
 def slug(text: str, limit: int = 64) -> str:
     """A safe file-name part: `[a-z0-9._-]`, at most `limit` characters, never empty, never leading with a dot."""
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class DataSpec:
     heldout: float = 0.2  # share of prompts held out of training and measured on
     on_bad_row: str = "drop"  # unusable rows; drop: leave out, count and name them | error: refuse the sweep
     max_length: int = 256  # tokens of prompt + response; longer ones are cut. Larger: more memory and time per step
-    max_prompt_length: int = 128  # tokens; a longer prompt keeps its end
+    max_prompt_length: int = 0  # tokens; a longer prompt keeps its end; 0: half of max_length
     max_response_length: int = 0  # tokens; a longer response keeps its start; 0: only max_length bounds it
     hub: str = ""  # id of a hub data set, in place of path
     revision: str = ""  # of the hub data set: a commit, branch or tag; the run key contains the commit
@@ -98,6 +99,10 @@ class DataSpec:
     pairs_per_prompt: int = 0  # keep at most the first N pairs of a prompt; 0: all
     slices: str = ""  # columns by which results are broken down, a list [category, source]
     plugin: str = ""  # of a plug-in's format: distribution, version and source hash, filled in
+
+    def __post_init__(self) -> None:
+        if not self.max_prompt_length:
+            object.__setattr__(self, "max_prompt_length", self.max_length // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,7 @@ class PathModelSpec:
     # true: activations are computed again in the backward pass; less memory, more time
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
+    template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
@@ -243,6 +249,30 @@ class RunSpec:
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedRun:
+    """A run with its run key and its readable name, computed once when the sweep is planned."""
+
+    key: str
+    name: str
+    run: RunSpec
+
+
+class RunStatus(StrEnum):
+    """How far a run came; files hold the plain word."""
+
+    DONE = "done"
+    DIVERGED = "diverged"  # training stopped being finite
+    FAILED = "failed"  # an error; trained again by the next command
+    STOPPED = "stopped"  # by a signal, with a checkpoint; continued by the next command
+    PENDING = "pending"  # no result yet
+
+    @property
+    def final(self) -> bool:
+        """Whether the run was trained to its end, so that no later command trains it again."""
+        return self in (RunStatus.DONE, RunStatus.DIVERGED)
+
+
 __all__ = [
     "TEXTS",
     "CorruptionSpec",
@@ -258,11 +288,13 @@ __all__ = [
     "PairLogps",
     "Parameter",
     "PathModelSpec",
+    "PlannedRun",
     "PreferencePair",
     "Record",
     "Records",
     "ReportSpec",
     "RunSpec",
+    "RunStatus",
     "TrainingSpec",
     "WorldSpec",
     "default_texts",

@@ -68,7 +68,7 @@ def test_a_crafted_checkpoint_is_refused_and_runs_nothing(tmp_path):
     for step, files in enumerate([{STATE: bad, RECORDS: bad, HEADS: heads}, {STATE: bad, RECORDS: bad, HEADS: bad}], 1):
         save_checkpoint(tmp_path, step, files)
     assert len(list(load_checkpoints(tmp_path))) == 2
-    assert resume([tmp_path], [key], together=False) == [None]
+    assert resume([(tmp_path, key)], together=False) == [None]
     assert not marker.exists()
     pickle.loads(bad)  # the payload itself works
     assert marker.exists()

@@ -13,13 +13,13 @@ from harness.laws import Broken, corruptions, formats, metrics, objectives, sect
 from harness.metrics import METRICS
 from harness.objectives.registry import OBJECTIVES
 from harness.plugins import GROUPS, PREFIX, Registry, distribution_of, entries
-from harness.report.sections.registry import ALL_SECTIONS
+from harness.report.sections.registry import SECTIONS
 from harness.text import suggestion
 from harness.types import InputError
 
 Check = tuple[str, Callable[[], None]]  # the law's name, and the law with its row
 REGISTRIES: Mapping[str, Registry[Any]] = dict(
-    zip(GROUPS, (OBJECTIVES, CORRUPTIONS, METRICS, FORMATS, ALL_SECTIONS), strict=True)
+    zip(GROUPS, (OBJECTIVES, CORRUPTIONS, METRICS, FORMATS, SECTIONS), strict=True)
 )
 
 

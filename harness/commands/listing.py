@@ -65,9 +65,9 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
         from harness.data.formats import FORMATS
 
         return FORMATS, [{"name": name, "summary": form.doc} for name, form in FORMATS.items()]
-    from harness.report.sections.registry import ALL_SECTIONS
+    from harness.report.sections.registry import SECTIONS
 
-    return ALL_SECTIONS, [{"name": name, "summary": row.short} for name, row in ALL_SECTIONS.items()]
+    return SECTIONS, [{"name": name, "summary": row.short} for name, row in SECTIONS.items()]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -86,21 +86,22 @@ def sweep(
 
     cluster = Cluster(address, gpus_per_pack, 1, partition, account, minutes)
     if dry_run:
+        from harness.run_names import planned_runs
         from harness.sweep.engines.slurm import array_script
 
         if engine is not Engines.slurm:
             raise InputError("--dry-run: needs --engine slurm; to see what a sweep would run, use harness plan")
-        say(array_script(loaded.runs, out / loaded.name, workers, cluster))
+        say(array_script(planned_runs(loaded.runs), out / loaded.name, workers, cluster))
         return
     writable(out)
     cores = os.cpu_count() or 1
     if workers is not None and workers > cores and engine is Engines.process:
         print(f"warning: {workers} workers on {cores} cores; more than one worker per core is slower", file=sys.stderr)
+    from harness.signals import stoppable
     from harness.sweep.run import SweepOptions, run_sweep
-    from harness.sweep.signals import stoppable
 
-    means = SweepOptions(engine.value, checkpoint_every, cluster=cluster, profile=profile)
-    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, means=means, quiet=quiet)))
+    options = SweepOptions(engine.value, checkpoint_every, cluster=cluster, profile=profile)
+    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, options=options, quiet=quiet)))
 
 
 def study(
@@ -115,7 +116,7 @@ def study(
 
     loaded = load_study(spec, set_ or ())
     writable(out)
+    from harness.signals import stoppable
     from harness.study.run import run_study
-    from harness.sweep.signals import stoppable
 
     raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers, quiet=quiet)))

@@ -1,4 +1,4 @@
-"""Named arrays in the caches: safetensors that know their key and their checksum; of many processes one builds."""
+"""Named arrays in the caches: safetensors with key and checksum inside; of several processes one builds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def load_arrays(path: Path, key: str) -> dict[str, np.ndarray] | None:
-    """The arrays stored at `path` under `key`; None where absent or damaged (then renamed, to be made again)."""
+    """The arrays stored at `path` under `key`; None where absent or damaged (then renamed, so they are built again)."""
     from safetensors import SafetensorError, safe_open
 
     if not path.exists():
@@ -52,15 +52,15 @@ def once(
     """What `load` gives, after `build` where it gives None: of several processes one builds, the others wait."""
     from filelock import FileLock
 
-    found = load()
-    if found is not None:
-        return found
+    arrays = load()
+    if arrays is not None:
+        return arrays
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock", mode=0o600):
-        found = load()
-        if found is None:
+        arrays = load()
+        if arrays is None:
             build()
-            found = load()
-    if found is None:
+            arrays = load()
+    if arrays is None:
         raise RuntimeError(f"{path.name} was written but cannot be read back")
-    return found
+    return arrays

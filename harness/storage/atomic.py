@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes that survive a power loss, checked reads, what to do with damage."""
+"""Files that are complete or absent: atomic writes that survive a power loss, checked reads, damaged files."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from harness.storage import failpoints as faults
+from harness.storage.failpoints import failpoint
 from harness.types import InputError
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Replace `path` by `data` so that a crash leaves the old file or the new one, never a part. Mode 0600."""
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-    faults.point("write.begin")
+    failpoint("write.begin")
     try:
         write_synced(temporary, data)
-        faults.point("write.middle")
+        failpoint("write.middle")
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    faults.point("write.renamed")
+    failpoint("write.renamed")
     sync_folder(path.parent)
 
 
@@ -71,8 +71,8 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read ({error})") from error
 
 
-def remove(path: Path) -> None:
-    """Remove a file, or a folder with all it holds. A link goes alone: what it points to may be another's."""
+def remove_path(path: Path) -> None:
+    """Remove a file, or a folder with all it holds. Of a link only the link itself."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -80,5 +80,5 @@ def remove(path: Path) -> None:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a damaged file, so that it is made again and can still be looked at."""
+    """Rename a damaged file, so that it is written again and can still be inspected."""
     path.replace(path.with_name(f"{path.name}.corrupt-{time.time_ns() // 1_000_000}"))

@@ -1,6 +1,6 @@
-"""Checkpoints of a run that is not finished: `ckpt/step-N/` with a manifest, whole or not there.
+"""Checkpoints of a run that is not finished: `ckpt/step-N/` with a manifest, complete or absent.
 
-A checkpoint is filled under another name, each file flushed, `MANIFEST.json` (size and SHA-256 of every file) last,
+A checkpoint is written under another name, each file flushed, `MANIFEST.json` (size and SHA-256 of every file) last,
 then renamed. The one before it is deleted only after the new one was read back. Imports no torch.
 """
 
@@ -14,20 +14,20 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from harness.storage import failpoints as faults
 from harness.storage.atomic import sync_folder, write_synced
+from harness.storage.failpoints import failpoint
 
-FOLDER, MANIFEST = "ckpt", "MANIFEST.json"
-KEPT = 2
+CHECKPOINTS, MANIFEST = "ckpt", "MANIFEST.json"
+KEEP = 2  # checkpoints per run
 
 
 def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> None:
-    """Store `files` by name as the run's checkpoint at `step`, and drop all but the newest `KEPT` whole ones.
+    """Store `files` by name as the run's checkpoint at `step`, and drop all but the newest `KEEP` whole ones.
 
-    Raises OSError where the disk is full, and where the new checkpoint does not read back; older ones then stand.
+    Raises OSError where the disk is full, and where the new checkpoint does not read back; older ones are then kept.
     """
-    faults.point("ckpt.begin")
-    home, name = run / FOLDER, f"step-{step}"
+    failpoint("ckpt.begin")
+    home, name = run / CHECKPOINTS, f"step-{step}"
     home.mkdir(mode=0o700, exist_ok=True)
     fresh = home / f"{name}.tmp-{uuid.uuid4().hex[:8]}"
     fresh.mkdir(mode=0o700)
@@ -36,11 +36,11 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> None:
         for file, data in files.items():
             write_synced(fresh / file, data)
             manifest[file] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            faults.point("ckpt.middle")
-        faults.point("ckpt.manifest")
+            failpoint("ckpt.middle")
+        failpoint("ckpt.manifest")
         write_synced(fresh / MANIFEST, json.dumps({"step": step, "files": manifest}).encode())
         sync_folder(fresh)
-        faults.point("ckpt.rename")
+        failpoint("ckpt.rename")
         if (home / name).exists():  # of an earlier attempt at this very step
             shutil.rmtree(home / name)
         fresh.rename(home / name)
@@ -48,12 +48,12 @@ def save_checkpoint(run: Path, step: int, files: Mapping[str, bytes]) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     sync_folder(home)
-    faults.point("ckpt.renamed")
+    failpoint("ckpt.renamed")
     if read_checkpoint(home / name) is None:
         raise OSError(f"{home / name}: does not read back as it was written")
-    for old in _steps(run)[KEPT:]:
+    for old in _steps(run)[KEEP:]:
         shutil.rmtree(home / f"step-{old}")
-        faults.point("ckpt.drop")
+        failpoint("ckpt.drop")
 
 
 def read_checkpoint(folder: Path) -> dict[str, bytes] | None:
@@ -74,7 +74,7 @@ def read_checkpoint(folder: Path) -> dict[str, bytes] | None:
 def load_checkpoints(run: Path) -> Iterator[tuple[int, dict[str, bytes]]]:
     """(step, files) of every whole checkpoint, the newest first. A damaged one is set aside as `*.corrupt-<ms>`."""
     for step in _steps(run):
-        place = run / FOLDER / f"step-{step}"
+        place = run / CHECKPOINTS / f"step-{step}"
         files = read_checkpoint(place)
         if files is None:
             place.rename(place.with_name(f"{place.name}.corrupt-{time.time_ns() // 1_000_000}"))
@@ -89,6 +89,6 @@ def newest_step(run: Path) -> int:
 
 def _steps(run: Path) -> list[int]:
     """Steps that have a folder under their final name, the newest first."""
-    home = run / FOLDER
+    home = run / CHECKPOINTS
     names = [path.name.removeprefix("step-") for path in home.iterdir()] if home.is_dir() else []
     return sorted((int(name) for name in names if name.isdecimal()), reverse=True)

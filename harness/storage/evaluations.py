@@ -1,13 +1,13 @@
-"""Benchmark results of a model as they lie in its folder: `lm_eval.jsonl`, a journal, and `samples_<task>.jsonl`.
+"""Benchmark results of a model, in its folder: `lm_eval.jsonl`, a journal, and `samples_<task>.jsonl`.
 
-They come after a run's result is sealed, so the journal states the SHA-256 of the samples itself. Imports no torch.
+Written after a run's result is sealed, so the journal states the SHA-256 of the samples. Imports no torch.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from harness.storage.atomic import write_atomic
 from harness.storage.journal import JournalDamaged, encode, read_journal
 from harness.text import slug
 
-FILE = "lm_eval.jsonl"
+EVALUATIONS = "lm_eval.jsonl"
 PREFIX = "lm_eval"
 REFERENCES = "references"  # in a sweep's folder: a folder for each reference that was evaluated
 
@@ -59,10 +59,12 @@ class Evaluated:
     change: Mapping[str, Change] = field(default_factory=dict)
 
 
-def points(found: Evaluated) -> dict[str, float]:
+def points(evaluated: Evaluated) -> dict[str, float]:
     """The metric points of one task, `lm_eval/<task>/<metric>`, with `<metric>_change` against the reference."""
-    own = {f"{PREFIX}/{found.task}/{name}": value for name, value in found.metrics.items()}
-    return own | {f"{PREFIX}/{found.task}/{name}_change": change.mean for name, change in found.change.items()}
+    values = {f"{PREFIX}/{evaluated.task}/{name}": value for name, value in evaluated.metrics.items()}
+    return values | {
+        f"{PREFIX}/{evaluated.task}/{name}_change": change.mean for name, change in evaluated.change.items()
+    }
 
 
 def write_evaluations(
@@ -70,51 +72,50 @@ def write_evaluations(
 ) -> tuple[Evaluated, ...]:
     """Add tasks with their per-sample results to a folder, in place of earlier results of the same tasks.
 
-    The journal is published last, so a crash leaves the earlier one, and samples that nothing speaks of.
+    The journal is published last, so a crash leaves the earlier one, and samples that nothing refers to.
     """
-    kept = {found.task: found for found in read_evaluations(folder)}
-    for found, samples in results:
-        name = f"samples_{slug(found.task)}.jsonl"
+    by_task = {evaluated.task: evaluated for evaluated in read_evaluations(folder)}
+    for evaluated, samples in results:
+        name = f"samples_{slug(evaluated.task)}.jsonl"
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         write_atomic(folder / name, lines.encode("utf-8", "surrogatepass"))
-        values = {one.name: getattr(found, one.name) for one in found.__dataclass_fields__.values()}
-        kept[found.task] = Evaluated(**{**values, "file": name, "sha256": file_sha256(folder / name)})
+        by_task[evaluated.task] = replace(evaluated, file=name, sha256=file_sha256(folder / name))
     records: list[dict[str, Any]] = []
-    for found in kept.values():
-        records.append({"kind": "metrics", "step": step, **points(found)})
-        records.append({"kind": "lm_eval", **asdict(found)})
-    write_atomic(folder / FILE, b"".join(map(encode, records)))
-    return tuple(kept.values())
+    for evaluated in by_task.values():
+        records.append({"kind": "metrics", "step": step, **points(evaluated)})
+        records.append({"kind": "lm_eval", **asdict(evaluated)})
+    write_atomic(folder / EVALUATIONS, b"".join(map(encode, records)))
+    return tuple(by_task.values())
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluated, ...]:
-    """What was evaluated in a folder; empty where nothing was. Raises JournalDamaged."""
-    if not (folder / FILE).exists():
+    """The benchmark results in a folder. Raises JournalDamaged."""
+    if not (folder / EVALUATIONS).exists():
         return ()
-    return tuple(_evaluated(record) for record in read_journal(folder / FILE) if record["kind"] == "lm_eval")
+    return tuple(_evaluated(record) for record in read_journal(folder / EVALUATIONS) if record["kind"] == "lm_eval")
 
 
 def _evaluated(record: Mapping[str, Any]) -> Evaluated:
-    own = {name: value for name, value in record.items() if name != "kind"}
-    return Evaluated(**{**own, "change": {name: Change(**change) for name, change in own["change"].items()}})
+    values = {name: value for name, value in record.items() if name != "kind"}
+    return Evaluated(**{**values, "change": {name: Change(**change) for name, change in values["change"].items()}})
 
 
-def read_samples(folder: Path, found: Evaluated) -> list[dict[str, Any]]:
+def read_samples(folder: Path, evaluated: Evaluated) -> list[dict[str, Any]]:
     """The per-sample results of a task. Raises OSError where they are absent or not as they were written."""
-    path = folder / found.file
-    if file_sha256(path) != found.sha256:
-        raise OSError(f"{path}: does not match its checksum in {FILE}")
+    path = folder / evaluated.file
+    if file_sha256(path) != evaluated.sha256:
+        raise OSError(f"{path}: does not match its checksum in {EVALUATIONS}")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def damaged(folder: Path) -> list[str]:
+def damaged_evaluations(folder: Path) -> list[str]:
     """The evaluation files of a folder that are not as they were written, `<file>: what` each."""
     try:
-        found = read_evaluations(folder)
+        results = read_evaluations(folder)
     except JournalDamaged:
-        return [f"{FILE}: damaged"]
+        return [f"{EVALUATIONS}: damaged"]
     lines = []
-    for one in found:
+    for one in results:
         if not (folder / one.file).exists():
             lines.append(f"{one.file}: missing")
         elif file_sha256(folder / one.file) != one.sha256:

@@ -1,7 +1,7 @@
 """Failpoints: `HARNESS_FAULT=<point>:<action>@<nth>` makes the nth arrival at a named point of a file recipe fail.
 
-Actions: `kill` (SIGKILL to this process), `full` (OSError: no space left). Points stand around single writes of whole
-files, never inside a training step. Without the variable a point costs one look at an empty mapping.
+Actions: `kill` (SIGKILL to this process), `full` (OSError: no space left). Points are around single writes of whole
+files, never inside a training step. Without the variable a point costs one lookup in an empty mapping.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ACTIONS = ("kill", "full")
 
 
 def parse(text: str) -> dict[str, tuple[str, int]]:
-    """`{point: (action, nth)}` of the variable's value, entries apart by commas. InputError for anything else."""
+    """`{point: (action, nth)}` of the variable's value, entries separated by commas. InputError for anything else."""
     plan: dict[str, tuple[str, int]] = {}
     for entry in filter(None, text.split(",")):
         match = re.fullmatch(r"([a-z.]+):([a-z]+)@([1-9][0-9]*)", entry)
@@ -40,8 +40,8 @@ _armed = parse(os.environ.get("HARNESS_FAULT", ""))
 _hits: dict[str, int] = {}
 
 
-def point(name: str) -> None:
-    """A place where a fault may be injected. Raises OSError or ends the process where one is planned here and now."""
+def failpoint(name: str) -> None:
+    """A place where a fault may be injected: raises OSError or ends the process where one is due now."""
     if name not in _armed:
         return
     action, nth = _armed[name]

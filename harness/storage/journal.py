@@ -1,4 +1,4 @@
-"""The journal of a run: append only, one record a line, each line carrying length and CRC-32. Imports no torch."""
+"""The journal of a run: append only, one record per line, each with its length and CRC-32. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.storage import failpoints as faults
+from harness.storage.failpoints import failpoint
 
 
 class JournalDamaged(Exception):  # noqa: N818 - says what was found
@@ -36,7 +36,7 @@ class Journal:
         Raises ValueError for NaN or infinity (callers leave those out) and OSError where the disk is full.
         """
         line = encode(record)
-        faults.point("journal.append")
+        failpoint("journal.append")
         if os.write(self._file, line) != len(line):
             raise OSError(errno.ENOSPC, "no room for a whole journal record")
 
@@ -47,6 +47,17 @@ class Journal:
     def close(self) -> None:
         """Close the file; the journal takes no more records."""
         os.close(self._file)
+
+
+def append_record(path: Path, record: Mapping[str, Any], sync: bool = False) -> None:
+    """Add one record to a journal; with `sync` it survives a power loss."""
+    journal = Journal(path)
+    try:
+        journal.append(record)
+        if sync:
+            journal.sync()
+    finally:
+        journal.close()
 
 
 def encode(record: Mapping[str, Any]) -> bytes:

@@ -1,4 +1,4 @@
-"""One starter a sweep: a claim on its folder that ends with its process, however that ends."""
+"""File lock: at most one driver per sweep folder. The lock ends with its process, however that ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.types import InputError
 
 
 @contextmanager
-def claim_sweep(folder: Path) -> Iterator[None]:
-    """Hold the sweep for this process; a dead holder's claim ends with it. Raises InputError naming a live holder."""
+def sweep_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock of a sweep folder. Raises InputError naming the process that holds it."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(str(folder / ".lock"), timeout=0, mode=0o600)
@@ -31,8 +31,8 @@ def claim_sweep(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def claimed_by(folder: Path) -> str | None:
-    """Who is running this sweep now, or None: a claim ends with its process, however that ends."""
+def lock_holder(folder: Path) -> str | None:
+    """The process that is running this sweep now, or None."""
     from filelock import FileLock, Timeout
 
     if not (folder / ".lock").exists():

@@ -1,4 +1,4 @@
-"""One folder a run: tables that are checked when read, and `result.json`, published last and sealed by checksums."""
+"""A run's folder: tables checked when read, and `result.json`, published last, with checksums of everything."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from harness.identity import canonical_json, canonical_plain, file_sha256
-from harness.storage import failpoints as faults
-from harness.storage.atomic import remove, set_aside, sync_folder, write_atomic, write_synced
+from harness.identity import canonical_json, canonical_plain, file_sha256, plain
+from harness.storage.atomic import remove_path, set_aside, sync_folder, write_atomic, write_synced
+from harness.storage.failpoints import failpoint
 from harness.text import slug
-from harness.types import InputError
+from harness.types import InputError, PlannedRun, RunStatus
 
 RESULT, ATTEMPT = "result.json", "attempt"
 
@@ -36,7 +36,7 @@ def read_table(path: Path, wanted: Collection[str] | None = None) -> dict[str, n
     """The columns of a Parquet file, verified: page checksums, and in a finished run the SHA-256 in its result.
 
     `wanted` limits them to those of its names that the file has. Raises OSError where checksums do not match. (Page
-    checksums alone miss what stands between the pages.)
+    checksums alone miss what is between the pages.)
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -56,14 +56,14 @@ def run_folders(sweep_folder: Path) -> dict[str, Path]:
     """Run folders by the first 8 characters of their run key; the sweep's folder is listed once for all of them."""
     if not sweep_folder.is_dir():
         return {}
-    found = sorted((entry.name for entry in os.scandir(sweep_folder) if entry.name[8:9] == "-"), reverse=True)
-    return {name[:8]: sweep_folder / name for name in found}
+    names = sorted((entry.name for entry in os.scandir(sweep_folder) if entry.name[8:9] == "-"), reverse=True)
+    return {name[:8]: sweep_folder / name for name in names}
 
 
 def find_run(sweep_folder: Path, run_key: str, readable: str = "") -> Path | None:
     """The folder of a run, or None. Folder names begin with the first 8 characters of the key.
 
-    A folder of the `readable` name is found at once; else the sweep's folder is listed, since names may have changed.
+    Looks for the `readable` name first; else the sweep's folder is listed, since names may have changed.
     """
     likely = sweep_folder / f"{run_key[:8]}-{slug(readable)}"
     return likely if readable and likely.is_dir() else run_folders(sweep_folder).get(run_key[:8])
@@ -72,8 +72,8 @@ def find_run(sweep_folder: Path, run_key: str, readable: str = "") -> Path | Non
 def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") -> tuple[Path, int]:
     """The run's folder, ready for a new attempt, and the number of that attempt (1 for the first).
 
-    What an unfinished or failed earlier attempt left is removed, but for what is named `keep`. Raises InputError where
-    the folder is a link: what is removed here must be the run's own.
+    What an unfinished or failed earlier attempt left is removed, except `keep`. Raises InputError where
+    the folder is a link: files outside the sweep must not be removed.
     """
     folder = find_run(sweep_folder, run_key, readable) or sweep_folder / f"{run_key[:8]}-{slug(readable)}"
     if folder.is_symlink():
@@ -81,10 +81,10 @@ def open_run(sweep_folder: Path, run_key: str, readable: str, keep: str = "") ->
     folder.mkdir(mode=0o700, exist_ok=True)
     attempt = 1 + attempts_of(folder)
     write_atomic(folder / ATTEMPT, str(attempt).encode())
-    (folder / RESULT).unlink(missing_ok=True)  # first: a result must never stand beside files that are gone
+    (folder / RESULT).unlink(missing_ok=True)  # first: there must never be a result beside missing files
     for leftover in folder.iterdir():
         if leftover.name not in (ATTEMPT, keep):
-            remove(leftover)
+            remove_path(leftover)
     return folder, attempt
 
 
@@ -102,15 +102,37 @@ def _attempts(counter: Path) -> int:
         return 0
 
 
+def run_result(
+    planned: PlannedRun,
+    folder: Path,
+    status: RunStatus,
+    steps: int,
+    costs: Mapping[str, Any],
+    t0_ms: int,
+    results: Mapping[str, float | None] | None = None,
+) -> dict[str, Any]:
+    """What `result.json` says of a run before it is committed."""
+    return {
+        "run_key": planned.key,
+        "status": status,
+        "steps": steps,
+        "results": dict(results or {}),
+        "costs": dict(costs),
+        "config": plain(planned.run),
+        "name": folder.name,
+        "t0_ms": t0_ms,
+    }
+
+
 def commit(folder: Path, result: Mapping[str, Any]) -> None:
     """Publish `result.json`, the last file of a run, with the SHA-256 of every other and of itself.
 
-    Published with a hard link, so of two writers the later one loses and the first result stands.
+    Published with a hard link, so of two writers the later one loses.
     """
-    faults.point("commit.begin")
+    failpoint("commit.begin")
     attempt = max(_attempts(folder / ATTEMPT), 1)
-    own = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != ATTEMPT]
-    files = {path.name: file_sha256(path) for path in own if not path.name.startswith(".")}
+    written = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name != ATTEMPT]
+    files = {path.name: file_sha256(path) for path in written if not path.name.startswith(".")}
     value = {**result, "attempt": attempt, "files": files}
     value["costs"] = {**result["costs"], "attempt": attempt}
     value["sha256"] = hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
@@ -120,18 +142,18 @@ def commit(folder: Path, result: Mapping[str, Any]) -> None:
         write_synced(temporary, text.encode())
         os.link(temporary, folder / RESULT)
     except FileExistsError:
-        pass  # someone else finished this run first: their result stands
+        pass  # another process finished this run first
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(folder)
-    faults.point("commit.published")
+    failpoint("commit.published")
     for leftover in folder.iterdir():  # what only an unfinished run needs
-        if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != "stopped"):
-            remove(leftover)
+        if leftover.name == ATTEMPT or (leftover.is_dir() and result["status"] != RunStatus.STOPPED):
+            remove_path(leftover)
 
 
 def load_result(folder: Path) -> dict[str, Any] | None:
-    """The verified result of a run, or None where there is none or it is damaged (renamed, so it is made again)."""
+    """The verified result of a run; None where it is missing or damaged (then renamed, so the run is trained again)."""
     path = folder / RESULT
     if not path.exists():
         return None
@@ -139,6 +161,23 @@ def load_result(folder: Path) -> dict[str, Any] | None:
     if result is None:
         set_aside(path)
     return result
+
+
+def run_status(result: Mapping[str, Any] | None) -> RunStatus:
+    """The status of a run by its verified result; pending without one."""
+    return RunStatus.PENDING if result is None else RunStatus(result["status"])
+
+
+def is_final(sweep_folder: Path, run_key: str) -> bool:
+    """Whether a run needs no more training: it is done or diverged."""
+    return run_status(find_result(sweep_folder, run_key)).final
+
+
+def final_keys(sweep_folder: Path, run_keys: Collection[str]) -> set[str]:
+    """Those of `run_keys` that need no more training. The sweep's folder is listed once for all of them."""
+    folders = run_folders(sweep_folder)
+    results = [load_result(folders[key[:8]]) for key in run_keys if key[:8] in folders]
+    return {result["run_key"] for result in results if run_status(result).final and result} & set(run_keys)
 
 
 def find_result(sweep_folder: Path, run_key: str) -> dict[str, Any] | None:

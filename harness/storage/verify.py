@@ -1,12 +1,11 @@
-"""Which files of a run or a sweep are not as they were written."""
+"""Which files of a run or a sweep differ from what was written."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from harness.identity import file_sha256
-from harness.storage.evaluations import REFERENCES
-from harness.storage.evaluations import damaged as damaged_evaluations
+from harness.storage.evaluations import REFERENCES, damaged_evaluations
 from harness.storage.runs import RESULT, whole_result
 
 
@@ -19,9 +18,9 @@ def verify(folder: Path) -> list[str]:
 
 
 def _verify_references(sweep_folder: Path) -> list[str]:
-    """What was evaluated of the references that runs began as."""
-    found = sorted(path for path in (sweep_folder / REFERENCES).glob("*") if path.is_dir())
-    return [f"{path.name} {line}" for path in found for line in damaged_evaluations(path)]
+    """The damaged benchmark results of references."""
+    folders = sorted(path for path in (sweep_folder / REFERENCES).glob("*") if path.is_dir())
+    return [f"{folder.name} {line}" for folder in folders for line in damaged_evaluations(folder)]
 
 
 def _verify_run(folder: Path) -> list[str]:

@@ -1,6 +1,6 @@
-"""What a study leaves beside its runs: `sweep.yaml`, `plan.json`, `study.json`, `scores.parquet`. Imports no optuna.
+"""The files of a study beside its runs: `sweep.yaml`, `plan.json`, `study.json`, `scores.parquet`. Imports no optuna.
 
-All are drawn from the ledger and the runs' records and can be written again from them.
+All are derived from the ledger and the runs' records and can be written again.
 """
 
 from __future__ import annotations
@@ -17,38 +17,36 @@ from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, DOWNSTREAM, TEST
 from harness.data.splits import data_notes
 from harness.identity import plain, run_key
-from harness.storage import runs as store
 from harness.storage.atomic import write_atomic, write_json
+from harness.storage.runs import write_table
 from harness.study.scores import Scorer
-from harness.study.storage import shown
 from harness.study.trials import COMPLETE, Ledger, Trial, winners
-from harness.types import RunSpec
+from harness.text import without_credentials
+from harness.types import PlannedRun
 
 STUDY = "study.json"
 SEARCH, FRESH = "search", "fresh"
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A run with what it is for: `role` is search (a seed of a trial) or fresh (a winner run again)."""
+class TrialRun(PlannedRun):
+    """A run of a trial: `role` is search (one of its seeds) or fresh (a winner run again)."""
 
-    key: str
-    run: RunSpec
     trial: Trial
     role: str
-    name: str
 
 
-def planned(spec: StudySpec, trials: Iterable[Trial], seeds: Sequence[int], role: str) -> list[Planned]:
+def trial_runs(spec: StudySpec, trials: Iterable[Trial], seeds: Sequence[int], role: str) -> list[TrialRun]:
     """The runs of some trials, seeds innermost."""
     arms = {arm.label: arm for arm in spec.arms}
-    out = []
+    runs = []
     for trial in trials:
-        shown = " ".join(f"{_short(name)}={_number(value)}" for name, value in trial.params.items())
+        params = " ".join(f"{_short(name)}={_number(value)}" for name, value in trial.params.items())
         for seed in seeds:
             run = spec.run(arms[trial.arm], trial.params, seed)
-            out.append(Planned(run_key(run), run, trial, role, f"{trial.arm} t{trial.number} {shown} s{seed}"))
-    return out
+            name = f"{trial.arm} t{trial.number} {params} s{seed}"
+            runs.append(TrialRun(run_key(run), name, run, trial, role))
+    return runs
 
 
 def _short(name: str) -> str:
@@ -64,34 +62,34 @@ def search_seeds(spec: StudySpec, trial: Trial) -> tuple[int, ...]:
     return spec.seeds[: len(trial.intermediate)] if trial.state == "PRUNED" else spec.seeds
 
 
-def all_runs(spec: StudySpec, ledger: Ledger) -> list[Planned]:
-    """Every run the study asks for so far: trials in arm and number order, then the winners on fresh seeds."""
-    found: list[Planned] = []
+def all_runs(spec: StudySpec, ledger: Ledger) -> list[TrialRun]:
+    """Every run of the study until now: trials in arm and number order, then the winners on fresh seeds."""
+    runs: list[TrialRun] = []
     for arm in spec.arms:
         for trial in ledger.of(arm.label):
-            found += planned(spec, [trial], search_seeds(spec, trial), SEARCH)
-    return found + fresh_runs(spec, ledger)
+            runs += trial_runs(spec, [trial], search_seeds(spec, trial), SEARCH)
+    return runs + fresh_runs(spec, ledger)
 
 
-def fresh_runs(spec: StudySpec, ledger: Ledger) -> list[Planned]:
-    """The winners' runs on fresh seeds, once every trial of the study is told; none before."""
+def fresh_runs(spec: StudySpec, ledger: Ledger) -> list[TrialRun]:
+    """The winners' runs on fresh seeds, once every trial of the study is finished; none before."""
     if ledger.open():
         return []
     directions = [target.direction for target in spec.targets]
-    found: list[Planned] = []
+    runs: list[TrialRun] = []
     for arm in spec.arms:
-        found += planned(spec, winners(ledger.of(arm.label), directions), spec.fresh_seeds, FRESH)
-    return found
+        runs += trial_runs(spec, winners(ledger.of(arm.label), directions), spec.fresh_seeds, FRESH)
+    return runs
 
 
-def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[Planned]) -> None:
+def write_study_plan(folder: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None:
     """`sweep.yaml` (the resolved study) and `plan.json`, each run with its tags; runs that two trials share once.
 
-    User name and password of a storage stand in no file.
+    User name and password of a storage are in no file.
     """
     resolved = dict(spec.resolved)
     if resolved.get("storage"):
-        resolved["storage"] = shown(resolved["storage"])
+        resolved["storage"] = without_credentials(resolved["storage"])
     text = yaml.safe_dump(resolved, sort_keys=False, allow_unicode=True)
     write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
     once: dict[str, dict[str, Any]] = {}
@@ -113,7 +111,7 @@ def write_study(
     folder: Path,
     spec: StudySpec,
     ledger: Ledger,
-    runs: Sequence[Planned],
+    runs: Sequence[TrialRun],
     importance: Mapping[str, Mapping[str, float]],
     observed: str,
 ) -> None:
@@ -122,11 +120,11 @@ def write_study(
     for item in runs:
         keys.setdefault((item.trial.arm, item.trial.number, item.role), []).append(item.key)
     directions = [target.direction for target in spec.targets]
-    won = {(t.arm, t.number) for arm in spec.arms for t in winners(ledger.of(arm.label), directions)}
+    winning = {(t.arm, t.number) for arm in spec.arms for t in winners(ledger.of(arm.label), directions)}
     trials = [
         {
             **{name: value for name, value in plain(trial).items() if name != "attrs"},
-            "winner": (trial.arm, trial.number) in won,
+            "winner": (trial.arm, trial.number) in winning,
             "runs": keys.get((trial.arm, trial.number, SEARCH), []),
             "fresh": keys.get((trial.arm, trial.number, FRESH), []),
         }
@@ -153,13 +151,13 @@ def write_study(
 
 
 def report_split(spec: StudySpec) -> str:
-    """The half of the held-out pairs that no target or constraint has seen: test, or validation where test steers."""
+    """The half of the held-out pairs that no target or constraint uses: test, or validation where test is used."""
     if spec.targets[0].split == DOWNSTREAM:
         return DOWNSTREAM  # a benchmark has no half that steered nothing: only the seeds are fresh
     return CLEAN if any(t.split == TEST for t in spec.wanted) else TEST
 
 
-def write_scores(folder: Path, runs: Sequence[Planned], scorer: Scorer) -> None:
+def write_scores(folder: Path, runs: Sequence[TrialRun], scorer: Scorer) -> None:
     """`scores.parquet`: run key, step, split, measure, value (NaN where not finite), items behind it."""
     once = {item.key: item.run.objective.beta for item in runs}
     rows = [score for key, beta in once.items() for score in scorer.scores(key, beta)]
@@ -171,7 +169,7 @@ def write_scores(folder: Path, runs: Sequence[Planned], scorer: Scorer) -> None:
         "value": np.array([np.nan if row.value is None else row.value for row in rows], dtype=np.float64),
         "items": np.array([row.items for row in rows], dtype=np.int32),
     }
-    store.write_table(folder / "scores.parquet", columns)
+    write_table(folder / "scores.parquet", columns)
 
 
 def counts(trials: Iterable[Trial]) -> str:

@@ -1,4 +1,4 @@
-"""Optuna's only home: what to try next, whom to prune, which settings matter, and the study as Optuna's own storage.
+"""The only module that imports Optuna: what to try next, what to prune, which settings matter, Optuna's storage.
 
 Optuna never holds the truth. Each round is asked of a study made anew in memory from the finished trials, and every
 draw is seeded by the trial's number, so the same history asks the same trials whatever was killed in between. The
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -107,12 +107,12 @@ def _in_memory(spec: StudySpec, arm: Arm, history: Sequence[Trial]) -> optuna.St
     return study
 
 
-def ask(spec: StudySpec, arm: Arm, told: Sequence[Trial], count: int) -> tuple[Trial, ...]:
-    """The next `count` trials of an arm, given every trial told before, in number order."""
-    study = _in_memory(spec, arm, told)
+def ask(spec: StudySpec, arm: Arm, finished: Sequence[Trial], count: int) -> tuple[Trial, ...]:
+    """The next `count` trials of an arm after every finished trial, in number order."""
+    study = _in_memory(spec, arm, finished)
     space = {name: distribution(axis) for name, axis in arm.space.items()}
     asked = []
-    for number in range(len(told), len(told) + count):
+    for number in range(len(finished), len(finished) + count):
         study.sampler = _sampler(spec, arm, number)
         trial = study.ask(space)
         params = {name: rounded(trial.params[name], arm.space[name]) for name in space}
@@ -133,33 +133,33 @@ def prune(spec: StudySpec, arm: Arm, trials: Sequence[Trial], alive: Sequence[in
     return out
 
 
-def importance(spec: StudySpec, arm: Arm, told: Sequence[Trial]) -> dict[str, float]:
+def importance(spec: StudySpec, arm: Arm, finished: Sequence[Trial]) -> dict[str, float]:
     """Share of the first target's variation that each searched setting explains (PED-ANOVA, arXiv 2304.10255).
 
     Empty below a handful of complete trials or where all score the same.
     """
-    complete = [trial for trial in told if trial.state == COMPLETE]
+    complete = [trial for trial in finished if trial.state == COMPLETE]
     sign = -1.0 if spec.targets[0].direction == "maximize" else 1.0  # it explains what makes a value low
     if len(complete) < MIN_FOR_IMPORTANCE or len({trial.values[0] for trial in complete}) < 2:
         return {}
     study = _in_memory(spec, arm, [replace(trial, number=i) for i, trial in enumerate(complete)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # says that low values are what it explains, which the sign sees to
-        found = optuna.importance.get_param_importances(study, target=lambda t: sign * t.values[0])
-    return {name: float(value) for name, value in found.items()}
+        shares = optuna.importance.get_param_importances(study, target=lambda t: sign * t.values[0])
+    return {name: float(value) for name, value in shares.items()}
 
 
-def project(spec: StudySpec, arm: Arm, trials: Sequence[Trial], url: str, own: bool = False) -> None:
-    """Make an arm's study in the storage equal to the ledger's told trials; one that differs is written anew.
+def project(spec: StudySpec, arm: Arm, trials: Sequence[Trial], url: str, in_folder: bool = False) -> None:
+    """Make an arm's study in the storage equal to the ledger's finished trials; one that differs is written anew.
 
-    So a trial that some process left RUNNING there is reaped. `own`: the file holds nothing else, so a power loss may
-    cost it. Raises one of `STORAGE_ERRORS` where the storage cannot be reached or is damaged.
+    Trials that some process left RUNNING there are removed. `in_folder`: the file holds nothing else, so a power loss
+    may cost it. Raises one of `STORAGE_ERRORS` where the storage cannot be reached or is damaged.
     """
     name = study_name(spec, arm)
     directions = [target.direction for target in spec.targets]
     wanted = [_frozen(spec, arm, trial) for trial in trials if trial.state != RUNNING]
     storage = optuna.storages.RDBStorage(url)
-    if own:  # a flush a trial would cost more than everything else here, to protect what can be written again
+    if in_folder:  # a flush per trial would cost more than everything else here, to protect what can be written again
         event.listen(storage.engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous=OFF"))
         storage.engine.dispose()
     try:
@@ -167,8 +167,8 @@ def project(spec: StudySpec, arm: Arm, trials: Sequence[Trial], url: str, own: b
         if name in names:
             study = optuna.load_study(study_name=name, storage=storage)
             held = study.get_trials(deepcopy=False)
-            found = [direction.name.lower() for direction in study.directions]
-            if found != directions or [_content(t) for t in held] != [_content(t) for t in wanted[: len(held)]]:
+            stored = [direction.name.lower() for direction in study.directions]
+            if stored != directions or [_content(t) for t in held] != [_content(t) for t in wanted[: len(held)]]:
                 optuna.delete_study(study_name=name, storage=storage)
                 names, held = [n for n in names if n != name], []
         if name not in names:
@@ -184,15 +184,3 @@ def project(spec: StudySpec, arm: Arm, trials: Sequence[Trial], url: str, own: b
 
 def _content(trial: FrozenTrial) -> tuple[Any, ...]:
     return trial.state, trial.values, dict(trial.params), dict(trial.constraints)
-
-
-def stored(url: str) -> Mapping[str, list[tuple[str, tuple[float, ...]]]]:
-    """(state, values) of every trial in a storage, by study name."""
-    storage = optuna.storages.RDBStorage(url)
-    try:
-        studies = {name: optuna.load_study(study_name=name, storage=storage) for name in
-                   optuna.get_all_study_names(storage)}  # fmt: skip
-        return {name: [(t.state.name, tuple(t.values or ())) for t in study.trials] for name, study in studies.items()}
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()

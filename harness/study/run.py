@@ -1,13 +1,14 @@
-"""`harness study`: claim the folder, search, run the winners on fresh seeds, project, write tables and report.
+"""`harness study`: lock the folder, search, run the winners on fresh seeds, write storage, tables and report.
 
-The same command goes on where it stands: finished runs stand on disk, trials in the ledger, everything else is drawn
-from them. Neither MLflow nor Optuna's storage is ever waited for or believed.
+The same command continues where it was: finished runs are on disk, trials in the ledger, everything else derives from
+them. Nothing depends on MLflow or on Optuna's storage.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -15,21 +16,38 @@ from rich.console import Console
 from harness.config.load import SweepSpec
 from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
-from harness.identity import run_key
-from harness.storage import runs as store
-from harness.storage.lock import claim_sweep
-from harness.study.files import Planned, all_runs, counts, fresh_runs, write_scores, write_study, write_study_plan
+from harness.storage.lock import sweep_lock
+from harness.storage.plan_file import PLAN
+from harness.storage.runs import find_result, is_final
+from harness.study.files import (
+    STUDY,
+    TrialRun,
+    all_runs,
+    counts,
+    fresh_runs,
+    write_scores,
+    write_study,
+    write_study_plan,
+)
+from harness.study.optuna_adapter import importance
 from harness.study.scores import Scorer
 from harness.study.search import Bench, search
-from harness.study.storage import shown, storage_problem, storage_url, write_storage
+from harness.study.storage import storage_problem, storage_url, write_storage
 from harness.study.trials import Ledger
+from harness.sweep import scheduler
 from harness.sweep.console import CommandOutput
-from harness.types import InputError, RunSpec
-from harness.worker.protocol import DONE
+from harness.sweep.evaluate import check_asked, evaluate_runs
+from harness.sweep.preflight import check_data
+from harness.sweep.resources import room_in, worker_count
+from harness.sweep.run import print_stopped
+from harness.text import without_credentials
+from harness.tracking.connection import tracking_warning
+from harness.tracking.outbox import Outbox
+from harness.types import InputError, PlannedRun
 
 
 class NothingTrained(Exception):  # noqa: N818 - says what happened
-    """Every run failed, as where a reference cannot be built: no trial is to blame, so none is told."""
+    """Every run failed, as where a reference cannot be built: no trial is to blame, so none is finished."""
 
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = tuple(lines)
@@ -37,49 +55,39 @@ class NothingTrained(Exception):  # noqa: N818 - says what happened
 
 
 @dataclass
-class _Engine:
-    """Trains runs through the sweep's own packs and workers; keeps what failed, a line each."""
+class _Trainer:
+    """Trains runs through the sweep's packs and workers; `failures` is a line per failed run, by 8 characters of its
+    key."""
 
     spec: StudySpec
-    out: Path
     folder: Path
     ledger: Ledger
     workers: int
-    voice: CommandOutput
+    output: CommandOutput
     failures: dict[str, str] = field(default_factory=dict)
+    not_evaluated: list[str] = field(default_factory=list)
 
-    def train(self, runs: Sequence[Planned]) -> None:
-        """Commit every run that has no outcome yet; one that failed is tried once more, then it stands as failed."""
-        from harness.sweep.scheduler import run_packs
-
+    def train(self, runs: Sequence[TrialRun]) -> None:
+        """Commit every run that has no outcome yet; one that failed is tried once more."""
         everything = {item.key: item for item in [*all_runs(self.spec, self.ledger), *runs]}
         write_study_plan(self.folder, self.spec, list(everything.values()))
-        names = {key: item.name for key, item in everything.items()}
-        specs = tuple(item.run for item in everything.values())
-        sweep = SweepSpec(self.spec.name, self.spec.question, specs, self.spec.resolved, (), self.spec.path)
         for _ in range(2):
-            left = list({item.key: item.run for item in runs if not done(self.folder, item.key)}.values())
-            if not left:
+            missing = [everything[key] for key in dict.fromkeys(item.key for item in runs)
+                       if not is_final(self.folder, key)]  # fmt: skip
+            if not missing:
                 break
-            failed = run_packs(sweep, self.out, self.folder, names, left, self.workers, self.voice)
+            planned = [PlannedRun(item.key, item.name, item.run) for item in missing]
+            failed = scheduler.run_packs(self.folder, len(everything), planned, self.workers, self.output)
             self.failures |= {line[:8]: line for line in failed}
-            if failed and not any(done(self.folder, run_key(run)) for run in left):
+            if failed and not any(is_final(self.folder, item.key) for item in missing):
                 raise NothingTrained(failed)
         if self.spec.lm_eval is not None:
-            from harness.sweep.evaluate import evaluate_runs
-
-            evaluate_runs(self.folder, [item.run for item in runs], self.spec.lm_eval, self.voice.progress)
+            self.not_evaluated += evaluate_runs(self.folder, runs, self.spec.lm_eval, self.output.progress)
 
 
-def done(folder: Path, key: str) -> bool:
-    """Whether a run has an outcome: done or diverged."""
-    result = store.find_result(folder, key)
-    return result is not None and result["status"] in DONE
-
-
-def cost(folder: Path, item: Planned) -> dict[str, float]:
+def cost(folder: Path, item: TrialRun) -> dict[str, float]:
     """Tokens and one-core seconds of a finished run; empty where it has no result."""
-    result = store.find_result(folder, item.key)
+    result = find_result(folder, item.key)
     if result is None:
         return {}
     return {name: float(result["costs"].get(name) or 0.0) for name in ("tokens", "seconds")}
@@ -92,55 +100,42 @@ def run_study(
 
     Raises InputError for data or a storage that cannot be used, KeyboardInterrupt where the user stops it.
     """
-    from harness.sweep.resources import room_in, worker_count
-    from harness.sweep.run import say_stopped
-
-    voice = CommandOutput(console or Console(), quiet)
+    output = CommandOutput(console or Console(), quiet)
     storage_problem(spec.storage, out, spec.path)
-    if spec.lm_eval is not None:
-        from harness.sweep.evaluate import check_asked
-
-        one = (spec.template,)
-        check_asked(SweepSpec(spec.name, spec.question, one, spec.resolved, (), spec.path, spec.lm_eval))
+    as_sweep = SweepSpec(spec.name, spec.question, (spec.template,), spec.resolved, (), spec.path, spec.lm_eval)
+    check_asked(as_sweep)
     folder = out / spec.name
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "plan.json").exists() and not (folder / "study.json").exists() and not Ledger.found(folder):
+    if (folder / PLAN).exists() and not (folder / STUDY).exists() and not Ledger.exists(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
-    with room_in(folder), claim_sweep(folder):
+    with room_in(folder), sweep_lock(folder):
+        check_data((spec.template,), folder, output.progress)
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
-        count = worker_count_of(spec, workers, worker_count)
-        engine = _Engine(spec, out, folder, ledger, count, voice)
-        bench = Bench(engine.train, lambda item, target: _value(scorer, item, target), lambda item: cost(folder, item))
+        count = worker_count(as_sweep, workers)
+        trainer = _Trainer(spec, folder, ledger, count, output)
+        bench = Bench(trainer.train, lambda item, target: _value(scorer, item, target), lambda item: cost(folder, item))
         budget = f"{len(spec.arms)} objectives x {spec.trials} trials x {len(spec.seeds)} seeds"
-        told = sum(len(ledger.told(arm.label)) for arm in spec.arms)
-        voice.progress(f"{spec.name}: {budget}, {told} trials already done, {count} workers")
+        finished = sum(len(ledger.finished(arm.label)) for arm in spec.arms)
+        output.progress(f"{spec.name}: {budget}, {finished} trials already done, {count} workers")
+        if warning := tracking_warning(out):
+            output.result(f"tracking {warning}")
         try:
-            _search(spec, ledger, bench, folder, voice)
+            search(spec, ledger, bench, partial(_after_round, spec, ledger, folder, output))
             bench.train(fresh_runs(spec, ledger))
         except KeyboardInterrupt:
-            say_stopped(folder, voice)
+            print_stopped(folder, output)
             raise
         except NothingTrained as failure:
-            voice.failed(failure.lines)
+            output.failed(failure.lines)
             return 1
-        return _finish(spec, out, folder, ledger, scorer, engine, voice)
+        return _finish(folder, scorer, trainer)
 
 
-def worker_count_of(spec: StudySpec, workers: int | None, count: Callable[[SweepSpec, int | None], int]) -> int:
-    """As for a sweep of the study's template."""
-    one: tuple[RunSpec, ...] = (spec.template,)
-    return count(SweepSpec(spec.name, spec.question, one, spec.resolved, (), spec.path), workers)
-
-
-def _search(spec: StudySpec, ledger: Ledger, bench: Bench, folder: Path, voice: CommandOutput) -> None:
-    """The search, each round's outcome said and put into Optuna's storage."""
-
-    def said(line: str) -> None:
-        voice.progress(line)
-        write_storage(spec, ledger, folder)
-
-    search(spec, ledger, bench, said)
+def _after_round(spec: StudySpec, ledger: Ledger, folder: Path, output: CommandOutput, line: str) -> None:
+    """Print the outcome of a round of the search, and write it to Optuna's storage."""
+    output.progress(line)
+    write_storage(spec, ledger, folder)
 
 
 def _scorer(spec: StudySpec, folder: Path) -> Scorer:
@@ -153,34 +148,33 @@ def _scorer(spec: StudySpec, folder: Path) -> Scorer:
     return Scorer(folder, measures, splits)
 
 
-def _value(scorer: Scorer, item: Planned, target: Target | Constraint) -> float | None:
+def _value(scorer: Scorer, item: TrialRun, target: Target | Constraint) -> float | None:
     return scorer.last(item.key, item.run.objective.beta, target.measure, target.split)
 
 
-def _finish(
-    spec: StudySpec, out: Path, folder: Path, ledger: Ledger, scorer: Scorer, engine: _Engine, voice: CommandOutput
-) -> int:
-    """Tables, report, storage, tracking; then say where everything stands."""
-    from harness.report.study.page import write_study_report
-    from harness.study.optuna_adapter import importance
-    from harness.tracking.outbox import Outbox
+def _finish(folder: Path, scorer: Scorer, trainer: _Trainer) -> int:
+    """Write tables, report and storage, deliver what is missing to tracking, and print where everything is."""
+    from harness.report.study.page import write_study_report  # imports matplotlib
 
+    spec, ledger, output = trainer.spec, trainer.ledger, trainer.output
     runs = all_runs(spec, ledger)
     write_study_plan(folder, spec, runs)
-    shares = {arm.label: importance(spec, arm, ledger.told(arm.label)) for arm in spec.arms}
+    shares = {arm.label: importance(spec, arm, ledger.finished(arm.label)) for arm in spec.arms}
     write_study(folder, spec, ledger, runs, shares, observed_refusal("", spec.template.corruption))
     write_scores(folder, runs, scorer)
     page = write_study_report(folder)
     for arm in spec.arms:
-        voice.progress(f"{arm.label:<12} {counts(ledger.of(arm.label))}")
-    voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")
+        output.progress(f"{arm.label:<12} {counts(ledger.of(arm.label))}")
+    output.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     why = write_storage(spec, ledger, folder)
-    voice.result(
-        f"storage  {why}; run the same command to write it" if why else f"storage  {shown(storage_url(spec, folder))}"
-    )
-    voice.tracked(folder, Outbox(out, folder.name).finish(folder))
+    url = without_credentials(storage_url(spec, folder))
+    output.result(f"storage  {why}; run the same command to write it" if why else f"storage  {url}")
+    output.tracked(folder, Outbox(folder).finish())
     failed = [
-        line for key, line in engine.failures.items() if not any(done(folder, i.key) for i in runs if i.key[:8] == key)
+        line
+        for key, line in trainer.failures.items()
+        if not any(is_final(folder, item.key) for item in runs if item.key[:8] == key)
     ]
-    voice.failed(failed)
+    failed += dict.fromkeys(trainer.not_evaluated)
+    output.failed(failed)
     return 1 if failed else 0

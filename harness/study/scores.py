@@ -17,15 +17,15 @@ from harness.metrics import records
 from harness.metrics.registry import METRICS
 from harness.metrics.selection import validation_half
 from harness.storage.evaluations import points, read_evaluations
-from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.runs import find_run, load_result, read_table, run_status
+from harness.types import RunStatus
 
-DONE = "done"
 HELD_OUT = "eval_clean"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measure of one run: `items` pairs or samples stand behind it; `value` is None where it is not finite."""
+    """One measure of one run: from `items` pairs or samples; `value` is None where it is not finite."""
 
     run_key: str
     step: int
@@ -74,15 +74,15 @@ class Scorer:
         if key not in self._read:
             place = find_run(self.folder, key)
             result = load_result(place) if place is not None else None
-            if place is None or result is None or result["status"] != DONE:
+            if place is None or run_status(result) is not RunStatus.DONE:
                 return ()
             self._read[key] = tuple(self._measure(key, beta, place))
         return self._read[key]
 
     def last(self, key: str, beta: float | None, measure: str, split: str) -> float | None:
         """The value at the last step; None where the run has none, which fails its trial."""
-        found = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
-        return found[-1].value if found else None
+        scores = [s for s in self.scores(key, beta) if (s.measure, s.split) == (measure, split)]
+        return scores[-1].value if scores else None
 
     def _measure(self, key: str, beta: float | None, place: Path) -> Iterable[Score]:
         examples = read_table(place / "examples.parquet")

@@ -1,7 +1,7 @@
-"""The search itself: ask a round of every arm, train it, tell in number order; until the budget is spent.
+"""The search: ask for a round of trials of every arm, train it, finish it in number order; until the budget is spent.
 
-What trains and what scores are given from outside (`Bench`), so the search can be proven on a known surface. Every
-step is decided by the ledger and the runs on disk alone: killed anywhere, the same call goes on from there.
+How runs are trained and scored is passed in (`Bench`), so the search can be tested on a known surface. Every step is
+decided by the ledger and the runs on disk alone: killed anywhere, the same call continues from there.
 """
 
 from __future__ import annotations
@@ -14,49 +14,46 @@ from harness.config.search_space import Arm
 from harness.config.study import StudySpec
 from harness.config.study_targets import Constraint, Target
 from harness.identity import plain
-from harness.study import optuna_adapter as optuna_side
-from harness.study.files import Planned, planned
+from harness.study import optuna_adapter
+from harness.study.files import SEARCH, TrialRun, trial_runs
 from harness.study.trials import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
-
-SEARCH = "search"
 
 
 @dataclass(frozen=True)
 class Bench:
-    """`train` commits every run it is given that has no outcome yet. `value` is a run's score for a target or a
-    constraint, None where it has none. `cost` is what a run cost: tokens, seconds (0 where nothing is known)."""
+    """`train` commits every run that has no outcome yet. `value` is a run's score for a target or a constraint, None
+    where it has none. `cost` is what a run cost: tokens, seconds (empty without a result)."""
 
-    train: Callable[[Sequence[Planned]], None]
-    value: Callable[[Planned, Target | Constraint], float | None]
-    cost: Callable[[Planned], dict[str, float]]
+    train: Callable[[Sequence[TrialRun]], None]
+    value: Callable[[TrialRun, Target | Constraint], float | None]
+    cost: Callable[[TrialRun], dict[str, float]]
 
 
-def search(spec: StudySpec, ledger: Ledger, bench: Bench, said: Callable[[str], None] = lambda _: None) -> None:
-    """Spend the budget: on return every trial is told, and each arm has `trials` of them, or has spent its budget."""
+def search(spec: StudySpec, ledger: Ledger, bench: Bench, report: Callable[[str], None] = lambda _: None) -> None:
+    """Spend the budget: on return every trial is finished, and each arm has `trials` of them or no budget left."""
     while True:
         if not ledger.open():
             for arm in spec.arms:
                 left = _left(spec, ledger, bench, arm)
                 if left:
-                    ledger.ask(optuna_side.ask(spec, arm, ledger.told(arm.label), left))
+                    ledger.ask(optuna_adapter.ask(spec, arm, ledger.finished(arm.label), left))
         trials = ledger.open()
         if not trials:
             return
-        told = _train(spec, ledger, bench, trials)
-        ledger.tell(told)
-        said(_line(spec, ledger))
+        ledger.tell(_train(spec, ledger, bench, trials))
+        report(_line(spec, ledger))
 
 
 def _left(spec: StudySpec, ledger: Ledger, bench: Bench, arm: Arm) -> int:
     """How many trials the arm's next round has."""
-    told = ledger.told(arm.label)
-    left = min(spec.round, spec.trials - len(told))
+    finished_trials = ledger.finished(arm.label)
+    left = min(spec.round, spec.trials - len(finished_trials))
     limits = {name: limit for name, limit in plain(spec.budget).items() if limit is not None}
     if left <= 0 or not limits:
         return max(left, 0)
     spent = {"runs": 0.0, "tokens": 0.0, "seconds": 0.0}
-    for trial in told:
-        for item in planned(spec, [trial], spec.seeds, SEARCH):
+    for trial in finished_trials:
+        for item in trial_runs(spec, [trial], spec.seeds, SEARCH):
             cost = bench.cost(item)
             if cost:
                 spent = {name: value + {"runs": 1.0, **cost}.get(name, 0.0) for name, value in spent.items()}
@@ -64,15 +61,15 @@ def _left(spec: StudySpec, ledger: Ledger, bench: Bench, arm: Arm) -> int:
 
 
 def _train(spec: StudySpec, ledger: Ledger, bench: Bench, trials: Sequence[Trial]) -> list[Trial]:
-    """The trials of a round with their outcomes, in the order they were asked."""
+    """The trials of a round with their outcomes, as they were asked for."""
     if spec.pruner.kind == "none":
-        bench.train(planned(spec, trials, spec.seeds, SEARCH))
+        bench.train(trial_runs(spec, trials, spec.seeds, SEARCH))
         return [_outcome(spec, bench, trial) for trial in trials]
     lost: dict[tuple[str, int], Trial] = {}
     current = {(trial.arm, trial.number): trial for trial in trials}
     for stage, seed in enumerate(spec.seeds):
         alive = [trial for key, trial in current.items() if key not in lost]
-        bench.train(planned(spec, alive, [seed], SEARCH))
+        bench.train(trial_runs(spec, alive, [seed], SEARCH))
         for trial in alive:
             current[trial.arm, trial.number] = _after(spec, bench, trial, stage)
         if stage < len(spec.seeds) - 1:
@@ -82,8 +79,8 @@ def _train(spec: StudySpec, ledger: Ledger, bench: Bench, trials: Sequence[Trial
 
 
 def _after(spec: StudySpec, bench: Bench, trial: Trial, stage: int) -> Trial:
-    """The trial with what it showed so far: the running mean over seeds, or (Wilcoxon pairs seeds) each seed's own."""
-    runs = planned(spec, [trial], spec.seeds[: stage + 1], SEARCH)
+    """The trial with its values until now: the running mean over seeds, or (Wilcoxon pairs seeds) one per seed."""
+    runs = trial_runs(spec, [trial], spec.seeds[: stage + 1], SEARCH)
     values = [bench.value(item, spec.targets[0]) for item in runs]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
@@ -98,21 +95,21 @@ def _pruned(
     lost: dict[tuple[str, int], Trial], stage: int,
 ) -> dict[tuple[str, int], Trial]:  # fmt: skip
     """The trials of an arm that lose their remaining seeds now."""
-    own = [lost.get((t.arm, t.number)) or current.get((t.arm, t.number), t) for t in ledger.of(arm.label)]
-    alive = [t.number for t in own if (t.arm, t.number) in current and (t.arm, t.number) not in lost]
-    alive = [number for number in alive if len(own[number].intermediate) == stage + 1]
-    found = {}
-    for number, (trial, out) in optuna_side.prune(spec, arm, own, alive).items():
+    trials = [lost.get((t.arm, t.number)) or current.get((t.arm, t.number), t) for t in ledger.of(arm.label)]
+    alive = [t.number for t in trials if (t.arm, t.number) in current and (t.arm, t.number) not in lost]
+    alive = [number for number in alive if len(trials[number].intermediate) == stage + 1]
+    pruned = {}
+    for number, (trial, out) in optuna_adapter.prune(spec, arm, trials, alive).items():
         current[arm.label, number] = trial
         if out:
             why = f"{spec.pruner.kind} after {stage + 1} of {len(spec.seeds)} seeds"
-            found[arm.label, number] = finished(trial, PRUNED, reason=why)
-    return found
+            pruned[arm.label, number] = finished(trial, PRUNED, reason=why)
+    return pruned
 
 
 def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
     """COMPLETE with the means over seeds, or FAIL naming the first seed and measure that is missing."""
-    runs = planned(spec, [trial], spec.seeds, SEARCH)
+    runs = trial_runs(spec, [trial], spec.seeds, SEARCH)
     means: list[float] = []
     for target in spec.wanted:
         values = [bench.value(item, target) for item in runs]
@@ -126,11 +123,11 @@ def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
 
 
 def _line(spec: StudySpec, ledger: Ledger) -> str:
-    """Where the search stands, in one line."""
+    """The state of the search, in one line."""
     directions = [target.direction for target in spec.targets]
     parts = []
     for arm in spec.arms:
         best = winners(ledger.of(arm.label), directions)
         shown = ", ".join(f"{trial.values[0]:.4g} (trial {trial.number})" for trial in best[:1]) or "none yet"
-        parts.append(f"{arm.label} {len(ledger.told(arm.label))}/{spec.trials} best {shown}")
+        parts.append(f"{arm.label} {len(ledger.finished(arm.label))}/{spec.trials} best {shown}")
     return "; ".join(parts)

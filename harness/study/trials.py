@@ -1,7 +1,7 @@
-"""The trials of a study as an append-only file: what was asked, before anything of it is trained, and what came of it.
+"""The trials of a study as an append-only file: asked for, before anything of them is trained, and their outcomes.
 
-`trials.jsonl` with the runs' own records is the truth; Optuna's storage and the report are drawn from it. A lost or
-damaged file costs no training: the same trials are asked again and their runs are found done. Imports no optuna.
+`trials.jsonl` with the runs' records is the truth; Optuna's storage and the report derive from it. A lost or damaged
+file costs no training: the same trials are asked for again, and their runs are done already. Imports no optuna.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.identity import plain
-from harness.storage.journal import Journal, JournalDamaged, read_journal
+from harness.storage.journal import JournalDamaged, append_record, read_journal
 
 LEDGER = "trials.jsonl"
 RUNNING, COMPLETE, PRUNED, FAIL = ("RUNNING", "COMPLETE", "PRUNED", "FAIL")
@@ -52,12 +52,12 @@ class Ledger:
             self.path.replace(self.path.with_name(f"{LEDGER}.{str(records[0].get('study'))[:8]}"))
             records = []
         if not records:
-            self._append({"kind": "study", "study": study_key})
+            append_record(self.path, {"kind": "study", "study": study_key}, sync=True)
         for record in records[1:]:
             self._take(record)
 
     @staticmethod
-    def found(folder: Path) -> bool:
+    def exists(folder: Path) -> bool:
         """Whether the folder holds a study's ledger."""
         return (folder / LEDGER).exists()
 
@@ -70,14 +70,6 @@ class Ledger:
             self.path.replace(self.path.with_name(f"{LEDGER}.corrupt"))
             return []
 
-    def _append(self, record: Mapping[str, Any]) -> None:
-        journal = Journal(self.path)
-        try:
-            journal.append(record)
-            journal.sync()
-        finally:
-            journal.close()
-
     def _take(self, record: Mapping[str, Any]) -> None:
         for value in record.get("trials", ()):
             arm = self.arms.setdefault(value["arm"], [])
@@ -89,28 +81,28 @@ class Ledger:
                 arm[trial.number] = trial
 
     def ask(self, trials: Sequence[Trial]) -> None:
-        """Note trials as asked: all of one record, so a round is asked whole or not at all."""
+        """Record trials as asked for: one record, so a round is asked for whole or not at all."""
         self._note("asked", trials)
 
     def tell(self, trials: Sequence[Trial]) -> None:
-        """Note outcomes, in number order."""
+        """Record outcomes, in number order."""
         self._note("told", trials)
 
     def _note(self, kind: str, trials: Sequence[Trial]) -> None:
         record = {"kind": kind, "trials": [plain(trial) for trial in trials]}
-        self._append(record)
+        append_record(self.path, record, sync=True)
         self._take(record)
 
     def of(self, arm: str) -> tuple[Trial, ...]:
         """Every trial of an arm, in number order."""
         return tuple(self.arms.get(arm, ()))
 
-    def told(self, arm: str) -> tuple[Trial, ...]:
-        """The finished trials of an arm: what asking the next round may depend on."""
+    def finished(self, arm: str) -> tuple[Trial, ...]:
+        """The finished trials of an arm, on which the next round depends."""
         return tuple(trial for trial in self.of(arm) if trial.state != RUNNING)
 
     def open(self) -> tuple[Trial, ...]:
-        """Trials asked and not told, of every arm."""
+        """Trials asked for and not finished, of every arm."""
         return tuple(trial for arm in self.arms.values() for trial in arm if trial.state == RUNNING)
 
 
@@ -125,7 +117,7 @@ def better(direction: str, one: float, other: float) -> bool:
 
 
 def front(trials: Iterable[Trial], directions: Sequence[str]) -> tuple[Trial, ...]:
-    """Feasible trials that no other one beats in one target without losing in another, in number order.
+    """Feasible trials that no other one beats in one target without losing in another, by number.
 
     With one target: the best, of equals the first.
     """

@@ -1,4 +1,4 @@
-"""`harness clean`: what a sweep's folder holds beyond its plan and its runs' own files. Imports no torch."""
+"""`harness clean`: files of a sweep's folder that belong neither to its plan nor to its runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.storage import atomic as files
-from harness.storage.checkpoints import FOLDER as CHECKPOINTS
-from harness.storage.lock import claim_sweep
+from harness.storage.atomic import remove_path
+from harness.storage.checkpoints import CHECKPOINTS
+from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file
-from harness.storage.runs import ATTEMPT, RESULT, load_result
+from harness.storage.runs import ATTEMPT, load_result, run_status
+from harness.types import RunStatus
 
 _RUN = re.compile(r"[0-9a-f]{8}-[a-z0-9._-]+")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{8}\.tmp|.+\.tmp-[0-9a-f]{8}|\.rerun-[0-9a-f]{8}")
@@ -21,7 +22,7 @@ _QUARANTINE = re.compile(r".+\.corrupt-[0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One file or folder that nothing needs: why, and how many bytes it has."""
+    """A file or folder that nothing needs: why, and how many bytes it has."""
 
     path: Path
     why: str
@@ -29,23 +30,23 @@ class Item:
 
 
 def clean(folder: Path, remove: bool) -> list[Item]:
-    """What nothing needs of a sweep's folder and of the caches beside it; removed where `remove` says so.
+    """Leftovers in a sweep's folder and in the caches beside it; removed with `remove`.
 
-    Raises InputError for a folder without a plan, and naming the holder where this sweep or another one under the
+    Raises InputError for a folder without a plan, and naming the process where this sweep or another one under the
     same `--out` is running: their temporary files are in use.
     """
     plan = read_plan_file(folder)
     out = folder.resolve().parent
-    with ExitStack() as held:
+    with ExitStack() as locks:
         for sweep in sorted({path.parent for path in out.glob("*/.lock")} | {folder.resolve()}):
-            held.enter_context(claim_sweep(sweep))
-        items = list(_found(folder.resolve(), {run["run_key"][:8] for run in plan["runs"]}))
+            locks.enter_context(sweep_lock(sweep))
+        items = list(_leftovers(folder.resolve(), {run["run_key"][:8] for run in plan["runs"]}))
         for item in items if remove else ():
-            files.remove(item.path)
+            remove_path(item.path)
     return items
 
 
-def _found(folder: Path, planned: set[str]) -> Iterator[Item]:
+def _leftovers(folder: Path, planned: set[str]) -> Iterator[Item]:
     for path in sorted(folder.iterdir()):
         if _RUN.fullmatch(path.name) and (path.is_dir() or path.is_symlink()):
             if path.name[:8] not in planned:
@@ -62,14 +63,13 @@ def _found(folder: Path, planned: set[str]) -> Iterator[Item]:
 
 
 def _in_run(run: Path) -> Iterator[Item]:
-    result = load_result(run) if (run / RESULT).exists() else None
-    final = result is not None and result["status"] != "stopped"
+    complete = run_status(load_result(run)) not in (RunStatus.PENDING, RunStatus.STOPPED)
     for path in sorted(run.iterdir()):
-        if final and path.name in (CHECKPOINTS, ATTEMPT):
+        if complete and path.name in (CHECKPOINTS, ATTEMPT):
             yield _item(path, "no longer needed: the run is finished")
         elif path.name == CHECKPOINTS:
-            for kept in sorted(path.iterdir()):
-                yield from _stray(kept)
+            for checkpoint in sorted(path.iterdir()):
+                yield from _stray(checkpoint)
         else:
             yield from _stray(path)
 

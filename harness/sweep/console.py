@@ -1,4 +1,4 @@
-"""What a long command says: progress on the way, which `--quiet` silences, and at the end where everything stands."""
+"""The output of a long command: progress, which `--quiet` drops, and at the end where the results are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-FAILURES = 20  # said one by one; all of them stand in the report
+FAILURES = 20  # printed; the report has all of them
 
 
 @dataclass(frozen=True)
@@ -24,21 +24,21 @@ class CommandOutput:
         return Console(quiet=True) if self.quiet else self.console
 
     def progress(self, line: str) -> None:
-        """What happens on the way."""
+        """Print progress."""
         if not self.quiet:
             self.result(line)
 
     def result(self, line: str) -> None:
-        """What stands at the end; said whether quiet or not."""
+        """Print a result, quiet or not."""
         self.console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def failed(self, lines: Sequence[str]) -> None:
-        """What went wrong, a line each."""
+        """Print what failed, a line each."""
         for line in lines[:FAILURES]:
             self.console.print(f"failed   {line}", highlight=False, soft_wrap=True, markup=False, style="red")
 
     def tracked(self, folder: Path, waiting: int) -> None:
-        """Whether everything has reached the tracking store."""
+        """Print whether everything has reached the tracking store."""
         if waiting:
             self.result(f"tracking {waiting} points waiting, run harness sync {folder}")
         else:

@@ -1,8 +1,8 @@
-"""What a sweep could find, before it runs: the minimum detectable effect of its comparisons. Imports no torch.
+"""The minimum detectable effect of a sweep's comparisons, before it runs. Imports no torch.
 
 The family is the report's: every setting of another objective against the baseline (dpo, or the first objective of the
-spec) under the same condition. Only the sd of a paired difference is unknown beforehand: the effect is given in units
-of it, and in points of ranking accuracy where the results of earlier runs tell what it was.
+spec) under the same condition. Only the sd of a paired difference is unknown beforehand: the effect is in units of it,
+and in points of ranking accuracy where earlier runs show what it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.identity import canonical_json, plain
 from harness.metrics.statistics import MIN_SEEDS, item_detectable_effect, minimum_detectable_effect, practical_margin
-from harness.types import RunSpec
+from harness.types import RunSpec, RunStatus
 
 POWER, ALPHA = 0.8, 0.05
 BASELINE = "dpo"
@@ -58,12 +58,12 @@ def detectable(runs: Sequence[RunSpec], out: Path, name: str) -> dict[str, Any]:
     }
 
 
-def detectable_lines(found: Mapping[str, Any]) -> list[str]:
+def detectable_lines(effect: Mapping[str, Any]) -> list[str]:
     """`detectable` as lines of text."""
-    if not found["comparisons"]:
+    if not effect["comparisons"]:
         return ["nothing: no two objectives share a condition"]
     lines = []
-    for row in found["rows"]:
+    for row in effect["rows"]:
         seeds = f"{row['seeds']} seed" + ("s" if row["seeds"] > 1 else "")
         if row["sd_units"] is None:
             lines.append(f"{seeds}: nothing, one seed gives no interval")
@@ -72,10 +72,11 @@ def detectable_lines(found: Mapping[str, Any]) -> list[str]:
         text += "" if row["points"] is None else f", {row['points']:.1f} points of ranking accuracy"
         lines.append(text + ("" if row["seeds"] >= MIN_SEEDS else f" (below {MIN_SEEDS} seeds: intervals, no verdict)"))
     lines.append(
-        f"power {found['power']:g}, alpha {found['alpha']:g} over {found['comparisons']} comparisons with "
-        f"{found['baseline']}; one seed's {found['items']} held-out pairs need {found['item_points'] or 0:.1f} points"
+        f"power {effect['power']:g}, alpha {effect['alpha']:g} over {effect['comparisons']} comparisons with "
+        f"{effect['baseline']}; "
+        f"one seed's {effect['items']} held-out pairs need {effect['item_points'] or 0:.1f} points"
     )
-    return [*lines, found["basis"]]
+    return [*lines, effect["basis"]]
 
 
 def baseline_of(runs: Iterable[RunSpec]) -> str:
@@ -97,7 +98,7 @@ def contrast_seeds(runs: Sequence[RunSpec]) -> list[int]:
     for settings in cells.values():
         of_base = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' in setting]
         others = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' not in setting]
-        counts += [max(len(own & seeds) for seeds in of_base) for own in others if of_base]
+        counts += [max(len(other & seeds) for seeds in of_base) for other in others if of_base]
     return [count for count in counts if count]
 
 
@@ -106,13 +107,13 @@ def earlier_spread(out: Path, name: str) -> tuple[float | None, str]:
 
     From `results.csv` of the sweep `name` under `out`, else of every other sweep there; None without any.
     """
-    own = out / name / "results.csv"
-    others = [path for path in sorted(out.glob("*/results.csv")) if path != own]
-    for paths, where in (([own], "this sweep's earlier runs"), (others, "earlier sweeps here")):
-        found = [sd for path in paths if path.is_file() for sd in _spreads(path)]
-        if found:
-            sd = statistics.median(found)
-            return sd, f"sd {100 * sd:.2g} points, the median over {len(found)} pairs of cells of {where}"
+    this = out / name / "results.csv"
+    others = [path for path in sorted(out.glob("*/results.csv")) if path != this]
+    for paths, where in (([this], "this sweep's earlier runs"), (others, "earlier sweeps here")):
+        spreads = [sd for path in paths if path.is_file() for sd in _spreads(path)]
+        if spreads:
+            sd = statistics.median(spreads)
+            return sd, f"sd {100 * sd:.2g} points, the median over {len(spreads)} pairs of cells of {where}"
     return None, "points of accuracy need the sd of earlier runs under --out"
 
 
@@ -121,10 +122,10 @@ def _spreads(path: Path) -> list[float]:
     conditions: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     with path.open(encoding="utf-8", newline="") as handle:
         for row in csv.DictReader(handle):
-            if row.get("status") == "done" and row.get(MEASURE):
+            if row.get("status") == RunStatus.DONE and row.get(MEASURE):
                 shared = {k: v for k, v in row.items() if k in CONDITION or str(k).startswith(SECTIONS)}
-                own = {k: v for k, v in row.items() if k in ("objective", "beta") or str(k).startswith("hp.")}
-                conditions[canonical_json(shared)][canonical_json(own)][row["seed"]] = float(row[MEASURE])
+                setting = {k: v for k, v in row.items() if k in ("objective", "beta") or str(k).startswith("hp.")}
+                conditions[canonical_json(shared)][canonical_json(setting)][row["seed"]] = float(row[MEASURE])
     out = []
     for cells in conditions.values():
         base = next((key for key in cells if f'"objective":"{BASELINE}"' in key), next(iter(cells)))

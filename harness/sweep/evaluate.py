@@ -1,12 +1,13 @@
-"""`harness eval`: lm-eval's tasks on the kept weights of finished runs, paired with the reference each began as.
+"""`harness eval`: lm-eval's tasks on the saved weights of finished runs, paired with the reference of each.
 
-Runs of one base are evaluated on one loaded model, weights put in in turn. What stands already is not done again.
+Runs of one base are evaluated on one loaded model, one set of weights after the other. Existing results are kept.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +15,10 @@ from typing import Any
 
 from harness.config.load import SweepSpec, load_sweep
 from harness.evaluation.benchmarks import check_tasks
-from harness.evaluation.preference_task import NAME, preference_docs, write_task
-from harness.identity import plain as as_data
-from harness.identity import run_key
+from harness.evaluation.preference_task import NAME, VERSION, preference_docs, write_task
+from harness.identity import plain
 from harness.metrics.benchmarks import document_values, paired_change, tie_share
-from harness.storage import runs as store
+from harness.run_names import planned_runs
 from harness.storage.evaluations import (
     REFERENCES,
     Change,
@@ -28,15 +28,16 @@ from harness.storage.evaluations import (
     read_samples,
     write_evaluations,
 )
-from harness.storage.lock import claim_sweep
-from harness.types import InputError, LmEvalSpec, ModelSpec, RunSpec
+from harness.storage.lock import sweep_lock
+from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
+from harness.types import InputError, LmEvalSpec, ModelSpec, PlannedRun, RunSpec, RunStatus
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class _Entry:
-    """A finished run with kept weights."""
+    """A finished run with saved weights."""
 
     run: RunSpec
     folder: Path
@@ -44,59 +45,89 @@ class _Entry:
 
 
 def check_asked(sweep: SweepSpec) -> None:
-    """Before anything trains: raises InputError for tasks that may not run, and where no weights would be kept."""
+    """Before anything trains: raises InputError for tasks that may not run, and where no weights would be saved."""
     if sweep.lm_eval is None:
         return
     check_tasks(sweep.lm_eval.tasks, "evaluation.lm_eval.tasks")
     built = [run for run in sweep.runs if run.world is not None or isinstance(run.model, ModelSpec)]
     if any(run.evaluation.keep in ("", "none") for run in built):
-        raise InputError("evaluation.lm_eval: the weights of a model that the sweep builds are not kept; "
+        raise InputError("evaluation.lm_eval: the weights of a model that the sweep builds are not saved; "
                          "set evaluation.keep: final")  # fmt: skip
     if any(run.evaluation.keep == "none" for run in sweep.runs):
         raise InputError("evaluation.lm_eval: evaluation.keep: none leaves no weights to evaluate; set it to final")
 
 
-def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Path, tuple[Evaluated, ...]]]:
-    """Evaluate a run, or the runs of a sweep that `asked.runs` names; returns each run's folder with its tasks.
+def evaluate_folder(
+    folder: Path, asked: LmEvalSpec, say: Say
+) -> tuple[list[tuple[Path, tuple[Evaluated, ...]]], list[str]]:
+    """Evaluate a run, or the runs of a sweep that `asked.runs` names: each run's folder with its tasks, and failures.
 
-    Results lie in the run's folder (`harness.storage.evaluations`), those of references under `references/`.
+    Results are in the run's folder (`harness.storage.evaluations`), those of references under `references/`.
     Raises InputError for tasks that may not run, and where no run has weights to evaluate.
     """
-    alone = (folder / store.RESULT).exists()
+    alone = (folder / RESULT).exists()
     sweep_folder = folder.resolve().parent if alone else folder
     spec = sweep_folder / "sweep.yaml"
     if not spec.is_file():
         raise InputError(f"{sweep_folder}: no sweep.yaml; expected a sweep's folder, or a run's inside one")
-    entries = _chosen(_entries(sweep_folder, load_sweep(spec).runs), asked.runs, folder.name if alone else "")
+    entries = _chosen(
+        _entries(sweep_folder, planned_runs(load_sweep(spec).runs)), asked.runs, folder.name if alone else ""
+    )
     if not entries:
         raise InputError(
-            f"{folder}: no finished run with kept weights to evaluate; run the sweep with evaluation.keep: final"
+            f"{folder}: no finished run with saved weights to evaluate; run the sweep with evaluation.keep: final"
         )
-    _evaluate(sweep_folder, entries, asked, say)
-    return [(entry.folder, read_evaluations(entry.folder)) for entry in entries]
+    failures = _evaluate(sweep_folder, entries, asked, say)
+    return [(entry.folder, read_evaluations(entry.folder)) for entry in entries], failures
 
 
-def evaluate_runs(sweep_folder: Path, runs: Sequence[RunSpec], asked: LmEvalSpec, say: Say) -> None:
-    """Evaluate those of `runs` that are finished with kept weights, whatever `asked.runs` says."""
-    _evaluate(sweep_folder, _entries(sweep_folder, runs), asked, say)
+def evaluate_runs(
+    sweep_folder: Path, runs: Sequence[PlannedRun], asked: LmEvalSpec, say: Say, which: str = "all"
+) -> list[str]:
+    """Evaluate those of `runs` that are finished with saved weights and that `which` takes; one line per failure."""
+    failures: list[str] = []
+    with _noted("evaluation", failures):
+        try:
+            failures += _evaluate(sweep_folder, _chosen(_entries(sweep_folder, runs), which, ""), asked, say)
+        except InputError as error:
+            failures += error.problems
+    return failures
 
 
-def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+@contextmanager
+def _noted(name: str, failures: list[str]) -> Iterator[None]:
+    """Whatever fails inside becomes a line of `failures`: models and tasks fail in many ways, and training is done.
+
+    InputError is for the caller: it is about what was asked for, not about one model.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        failures.append(f"{name}: not evaluated, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> list[str]:
+    """Evaluate the entries; what failed, one line each."""
     asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
+    failures: list[str] = []
     for group in _by_base(entries):
-        _evaluate_group(sweep_folder, group, asked, say)
+        with _noted(", ".join(entry.folder.name for entry in group), failures):
+            _evaluate_group(sweep_folder, group, asked, say, failures)
+    return failures
 
 
-def _entries(sweep_folder: Path, runs: Sequence[RunSpec]) -> list[_Entry]:
+def _entries(sweep_folder: Path, runs: Sequence[PlannedRun]) -> list[_Entry]:
     from harness.models.weights import FILE as WEIGHTS
 
-    found = []
-    for run in runs:
-        place = store.find_run(sweep_folder, run_key(run))
-        result = store.load_result(place) if place is not None else None
-        if place is not None and result is not None and result["status"] == "done" and WEIGHTS in result["files"]:
-            found.append(_Entry(run, place, result))
-    return found
+    entries = []
+    for planned in runs:
+        folder = find_run(sweep_folder, planned.key)
+        result = load_result(folder) if folder is not None else None
+        if folder and result and run_status(result) is RunStatus.DONE and WEIGHTS in result["files"]:
+            entries.append(_Entry(planned.run, folder, result))
+    return entries
 
 
 def _chosen(entries: Sequence[_Entry], which: str, name: str) -> list[_Entry]:
@@ -121,12 +152,12 @@ def _flagged(entry: _Entry) -> bool:
     from harness.metrics.sentinel import watch
 
     path = entry.folder / "samples.parquet"
-    return path.exists() and bool(watch(store.read_table(path)).flags)
+    return path.exists() and bool(watch(read_table(path)).flags)
 
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -134,13 +165,16 @@ def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     yield from groups.values()
 
 
-def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+def _evaluate_group(
+    sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say, failures: list[str]
+) -> None:
     from harness.evaluation import lm_eval
-    from harness.inputs.references import reference_key
+    from harness.inputs.encoded import open_inputs
+    from harness.inputs.reference_models import reference_key
     from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
-    from harness.worker.protocol import pick_device
+    from harness.worker.prepare import pick_device
 
     cache = sweep_folder.parent / "cache"
     base = sweep_folder / REFERENCES / reference_key(group[0].run)[:16]
@@ -148,43 +182,41 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
     wanted = [name for name in asked.tasks if any(name in missing for _, missing in todo)]
     if not wanted:
         return
-    setting = _setting(group[0].run, cache)
-    with tempfile.TemporaryDirectory(prefix="lm-eval-", dir=_made(cache)) as place:
+    inputs = open_inputs(group[0].run, cache)
+    with tempfile.TemporaryDirectory(prefix="lm-eval-", dir=_created(cache)) as place:
         exported = Path(place) / "exported"
         export_run(group[0].folder, exported)
         model, tokenizer = open_exported(exported, pick_device(group[0].run.device))
         wrapped = lm_eval.wrap(model, tokenizer, asked.batch_size)
         include = None
         if NAME in wanted:
-            pairs = [setting.encode(pair) for pair in setting.evals["eval_clean"]]
+            pairs = [inputs.encode(pair) for pair in inputs.evals["eval_clean"]]
             docs = preference_docs(pairs, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
             include = write_task(cache / "lm_eval", docs)
-            say(f"task     {NAME}: lm_eval --include_path {include}")
+            apart = lm_eval.tokenised_otherwise(wrapped, docs)
+            note = f" ({apart} of {len(docs)} pairs: its tokens are not the run's)" if apart else ""
+            say(f"task     {NAME}: lm_eval --include_path {include}{note}")
         tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot)
         of_base = [name for name in wanted if name in _missing(base, asked, "reference")]
         if of_base:
-            put_weights(model, weight_tensors(setting.architecture, setting.weights))
-            found = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
-            _store(_made(base), 0, "reference", found, None)
-            say(f"eval     reference {base.name}: {_told(read_evaluations(base))}")
+            put_weights(model, weight_tensors(inputs.architecture, inputs.weights))
+            results = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
+            _store(_created(base), 0, "reference", results, None)
+            say(f"eval     reference {base.name}: {_first_metrics(read_evaluations(base))}")
         for entry, missing in todo:
-            if missing:
+            if not missing:
+                continue
+            with _noted(entry.folder.name, failures):
                 tensors, _ = load_weights_file(entry.folder / WEIGHTS)
                 put_weights(model, tensors)
-                found = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
-                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], found, base)
-                say(f"eval     {entry.folder.name}: {_told(read_evaluations(entry.folder))}")
+                results = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
+                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], results, base)
+                say(f"eval     {entry.folder.name}: {_first_metrics(read_evaluations(entry.folder))}")
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _setting(run: RunSpec, cache: Path) -> Any:
-    from harness.inputs.encoded import open_inputs
-
-    return open_inputs(run, cache)
 
 
 def _members(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -199,27 +231,28 @@ def _group_of(task: str, names: Sequence[str]) -> bool:
 def _missing(folder: Path, asked: LmEvalSpec, weights: str) -> list[str]:
     """The asked tasks (or groups) that a folder lacks in these settings for these weights."""
     have = {
-        found.task
-        for found in read_evaluations(folder)
-        if found.weights == weights and found.limit == asked.limit and _fewshot_as_asked(found, asked)
+        one.task
+        for one in read_evaluations(folder)
+        if one.weights == weights and one.limit == asked.limit and _fewshot_as_asked(one, asked)
+        if one.task != NAME or one.version == str(VERSION)
     }
     return [name for name in asked.tasks if name not in have and not any(one.startswith(f"{name}_") for one in have)]
 
 
-def _fewshot_as_asked(found: Evaluated, asked: LmEvalSpec) -> bool:
-    return asked.num_fewshot is None or found.num_fewshot in (asked.num_fewshot, 0)
+def _fewshot_as_asked(evaluated: Evaluated, asked: LmEvalSpec) -> bool:
+    return asked.num_fewshot is None or evaluated.num_fewshot in (asked.num_fewshot, 0)
 
 
 def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: Path | None) -> None:
     """Write the results of one model, with their paired change against the reference in `base`."""
-    reference = {found.task: found for found in read_evaluations(base)} if base is not None else {}
+    reference = {one.task: one for one in read_evaluations(base)} if base is not None else {}
     rows = []
     for result in results:
         metrics = dict(result.metrics)
         if result.task == NAME:
             metrics["ties"] = tie_share(result.samples)
         before = reference.get(result.task)
-        found = Evaluated(
+        evaluated = Evaluated(
             task=result.task,
             version=result.version,
             library=version("lm_eval"),
@@ -233,29 +266,29 @@ def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: 
             weights=weights,
             change=_changes(result, base, before) if base is not None and before is not None else {},
         )
-        rows.append((found, result.samples))
+        rows.append((evaluated, result.samples))
     write_evaluations(folder, step, rows)
 
 
 def _changes(result: Any, base: Path, before: Evaluated) -> dict[str, Change]:
-    """Every metric of single documents less the reference's; none where the documents are not the same."""
+    """The change of every metric of single documents against the reference; none where the documents differ."""
     if (before.data_hash, before.config_hash) != (result.data_hash, result.config_hash):
         return {}
     earlier = read_samples(base, before)
     changes = {}
     for name in result.metrics:
-        own, other = document_values(result.samples, name), document_values(earlier, name)
-        if own and other:
-            change, both = paired_change(own, other)
+        after, before_values = document_values(result.samples, name), document_values(earlier, name)
+        if after and before_values:
+            change, both = paired_change(after, before_values)
             if change.n > 1:
                 changes[name] = Change(change.mean, change.low, change.high, before.metrics[name], both)
     return changes
 
 
-def _told(found: Sequence[Evaluated]) -> str:
+def _first_metrics(evaluated: Sequence[Evaluated]) -> str:
     """The first metric of each task, with its change."""
     parts = []
-    for one in found:
+    for one in evaluated:
         name, value = next(iter(one.metrics.items()))
         change = one.change.get(name)
         moved = f" ({change.mean:+.3f} [{change.low:+.3f}, {change.high:+.3f}])" if change is not None else ""
@@ -268,23 +301,23 @@ def publish(folder: Path, say: Say) -> None:
     from harness.report.page import write_report
     from harness.tracking.outbox import Outbox
 
-    sweep_folder = folder.resolve().parent if (folder / store.RESULT).exists() else folder.resolve()
-    with claim_sweep(sweep_folder):
+    sweep_folder = folder.resolve().parent if (folder / RESULT).exists() else folder.resolve()
+    with sweep_lock(sweep_folder):
         say(f"report   {write_report(sweep_folder)}")
-        waiting = Outbox(sweep_folder.parent, sweep_folder.name).finish(sweep_folder)
+        waiting = Outbox(sweep_folder).finish()
     if waiting:
         say(f"tracking {waiting} points waiting, run harness sync {sweep_folder}")
 
 
-def printed(found: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
+def results_json(results: Sequence[tuple[Path, tuple[Evaluated, ...]]], alone: bool) -> dict[str, Any]:
     """What `harness eval --json` prints: `lm_eval/<task>/<metric>` of the run, or of each run under its folder's name.
 
-    Beside them, under `tasks`, what each number rests on and its interval against the reference.
+    With them, under `tasks`, the settings of each task and its interval against the reference.
     """
-    by_run = {folder.name: _as_json(evaluated) for folder, evaluated in found}
+    by_run = {folder.name: _run_json(evaluated) for folder, evaluated in results}
     return next(iter(by_run.values())) if alone else {"runs": by_run}
 
 
-def _as_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
+def _run_json(evaluated: Sequence[Evaluated]) -> dict[str, Any]:
     numbers = {name: value for one in evaluated for name, value in points(one).items()}
-    return {**numbers, "tasks": {one.task: as_data(one) for one in evaluated}}
+    return {**numbers, "tasks": {one.task: plain(one) for one in evaluated}}

@@ -1,4 +1,4 @@
-"""Which runs train together, and in packs of what size: settled once per sweep and written to its plan."""
+"""Which runs train together, and in packs of what size: decided once per sweep and written to its plan."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.identity import content_hash, plain, run_key
+from harness.identity import content_hash, plain
 from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.sweep.estimates import lanes_within, step_shape
 from harness.sweep.resources import memory
-from harness.types import InputError, ModelSpec, PathModelSpec, RunSpec
+from harness.types import InputError, ModelSpec, PathModelSpec, PlannedRun, RunSpec
+from harness.worker.protocol import PackTask
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
 # more only cost cache and make a killed sweep lose more. Models whose logits are large gain less and get fewer.
 PACK_SIZE = 8
-# Hyperparameters of RL that lanes of a pack must share: they are shapes, or who is asked for the reward.
+# Hyperparameters of RL that lanes of a pack must share: shapes, and where the reward comes from.
 SHAPE = ("reward", "samples", "n", "estimate", "epochs", "minibatches", "pairs")
 ROLLOUT = 0.5  # trained pairs that a sampled, scored response costs, and a pass over it
 LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
-
-
-@dataclass(frozen=True, slots=True)
-class PackTask:
-    """One unit of scheduling: runs that train in lockstep. `number` names the pack in plan, costs and progress."""
-
-    number: int
-    runs: tuple[RunSpec, ...]
 
 
 def pack_key(run: RunSpec) -> str:
@@ -58,7 +51,7 @@ def _shared_shape(run: RunSpec) -> object:
 
 
 def work_of(run: RunSpec) -> float:
-    """The work of a run in trained pairs: what progress and the order of packs go by."""
+    """The work of a run in trained pairs, for progress and the sequence of packs."""
     own, training = dict(run.objective.hyperparameters), budget(run.objective, run.training)
     if family(run.objective) != "rl":
         return float(training.steps * training.batch_size)
@@ -69,7 +62,7 @@ def work_of(run: RunSpec) -> float:
 
 
 def plan_packs(
-    runs: Sequence[RunSpec],
+    runs: Sequence[PlannedRun],
     workers: int,
     size: int = PACK_SIZE,
     first: int = 0,
@@ -77,25 +70,30 @@ def plan_packs(
 ) -> tuple[PackTask, ...]:
     """Cut the runs into packs of at most `size`, and at most what `room` allows for their kind.
 
-    Runs of one replicate and source stand side by side, the longest packs come first. A short list is cut finer, so
-    that every worker has a pack. A lane's numbers do not depend on its pack, so any cut gives the same results; this
-    one keeps corpora small. Packs are numbered from `first`.
+    Runs of one replicate and source are neighbours, the longest packs come first. A short list is cut finer, so that
+    every worker has a pack. A run's numbers do not depend on its pack, so any cut gives the same results; this one
+    keeps corpora small. Packs are numbered from `first`.
     """
-    groups: dict[str, list[RunSpec]] = {}
-    for run in runs:
-        groups.setdefault(pack_key(run), []).append(run)
-    packs: list[tuple[RunSpec, ...]] = []
-    for members in groups.values():
-        ordered = sorted(members, key=lambda run: (run.seed, str(plain(run.world)), str(plain(run.corruption))))
-        most = min(size, room(ordered[0]) if room is not None else size)
+    groups: dict[str, list[PlannedRun]] = {}
+    for planned in runs:
+        groups.setdefault(pack_key(planned.run), []).append(planned)
+    packs: list[tuple[str, tuple[PlannedRun, ...]]] = []
+    for group, members in groups.items():
+        ordered = sorted(members, key=lambda one: _side_by_side(one.run))
+        most = min(size, room(ordered[0].run) if room is not None else size)
         if size <= PACK_SIZE:  # on a CPU; a GPU is bounded by its memory alone
-            most = min(most, lanes_within_logits(ordered[0]))
+            most = min(most, lanes_within_logits(ordered[0].run))
         count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))
         # Even packs: 9 runs make 5 + 4, not 8 + 1.
         edges = [round(i * len(ordered) / count) for i in range(count + 1)]
-        packs += [tuple(ordered[a:b]) for a, b in pairwise(edges)]
-    packs.sort(key=lambda pack: -len(pack) * work_of(pack[0]))
-    return tuple(PackTask(number, pack) for number, pack in enumerate(packs, start=first))
+        packs += [(group, tuple(ordered[a:b])) for a, b in pairwise(edges)]
+    packs.sort(key=lambda pack: -len(pack[1]) * work_of(pack[1][0].run))
+    return tuple(PackTask(number, members, group) for number, (group, members) in enumerate(packs, start=first))
+
+
+def _side_by_side(run: RunSpec) -> tuple[object, ...]:
+    """The order of runs within a group: those that share data are neighbours."""
+    return run.seed, str(plain(run.world)), str(plain(run.corruption))
 
 
 def lanes_within_logits(run: RunSpec) -> int:
@@ -104,11 +102,6 @@ def lanes_within_logits(run: RunSpec) -> int:
         return PACK_SIZE
     response = run.data.max_response_length or run.data.max_length
     return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
-
-
-def keys(task: PackTask) -> tuple[str, ...]:
-    """The run keys of a pack, lane by lane."""
-    return tuple(run_key(run) for run in task.runs)
 
 
 SHARE = 0.5  # of the machine's memory that training may take, all workers together

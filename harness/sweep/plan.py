@@ -14,9 +14,10 @@ from typing import Any
 
 from harness.config.load import SweepSpec
 from harness.data.splits import Reading, data_facts
-from harness.identity import plain, run_key
+from harness.identity import plain
 from harness.objectives.budget import family
-from harness.run_names import readable_names
+from harness.run_names import planned_runs
+from harness.storage.runs import final_keys
 from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.estimates import (
     Machines,
@@ -30,11 +31,10 @@ from harness.sweep.estimates import (
 from harness.sweep.evaluate import check_asked
 from harness.sweep.packing import plan_packs
 from harness.text import duration
-from harness.types import PathModelSpec, RunSpec
+from harness.types import PathModelSpec, PlannedRun, RunSpec
 
 SHOWN = 240  # characters of each text of the first pair
 SIDES = ("chosen", "rejected")
-OUTCOMES = ("done", "diverged")  # failed and stopped runs are made again
 
 
 def describe(
@@ -51,10 +51,10 @@ def describe(
     """
     check_asked(sweep)
     folder = out / sweep.name
-    keys = [run_key(run) for run in sweep.runs]
-    names = readable_names(sweep.runs)
-    done = finished(folder, keys)
-    todo = [run for run, key in zip(sweep.runs, keys, strict=True) if key not in done]
+    runs = planned_runs(sweep.runs)
+    done = final_keys(folder, [planned.key for planned in runs])
+    missing = [planned for planned in runs if planned.key not in done]
+    todo = [planned.run for planned in missing]
     measured = measured_seconds(out)
     seconds, models = build_seconds(todo)
     per_run = [run_seconds(run) for run in todo]
@@ -65,8 +65,8 @@ def describe(
     scale = measured / statistics.median(per_run) if measured is not None and per_run else 1.0
     ahead = None
     if machines is not None:
-        cost = dict(zip(map(run_key, todo), per_run, strict=True))
-        packs = [scale * sum(cost[run_key(run)] for run in pack.runs) for pack in plan_packs(todo, machines.places)]
+        cost = {planned.key: value for planned, value in zip(missing, per_run, strict=True)}
+        packs = [scale * sum(cost[run.key] for run in pack.runs) for pack in plan_packs(missing, machines.places)]
         ahead = forecast(todo, packs, built, out, machines)
     seconds["runs"] = len(todo) * measured if measured is not None else math.fsum(per_run)
     cores = os.cpu_count() or 1
@@ -76,7 +76,7 @@ def describe(
         "question": sweep.question,
         "spec": str(sweep.path),
         "folder": str(folder),
-        "runs": len(keys),
+        "runs": len(runs),
         "done": len(done),
         "to_do": len(todo),
         "axes": axes(sweep.runs),
@@ -88,9 +88,9 @@ def describe(
         **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
-        "first": _named(keys, names, 0),
-        "last": _named(keys, names, -1),
-        "run_keys": keys,
+        "first": _named(runs[0]),
+        "last": _named(runs[-1]),
+        "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *notes],
@@ -99,7 +99,7 @@ def describe(
 
 
 def axes(runs: Iterable[RunSpec]) -> dict[str, list[Any]]:
-    """Everything that differs between runs: name -> its values in order of first appearance.
+    """Everything that differs between runs: name -> its values, first appearance first.
 
     Hyperparameters are `hp.<name>`, corruption parameters `corruption.<name>`, fields of sections `<section>.<field>`.
     """
@@ -107,22 +107,11 @@ def axes(runs: Iterable[RunSpec]) -> dict[str, list[Any]]:
     for run in runs:
         for name, value in _settings(run):
             values.setdefault(name, {}).setdefault(repr(value), value)
-    return {name: list(found.values()) for name, found in values.items() if len(found) > 1 or name == "objective"}
-
-
-def finished(folder: Path, keys: Sequence[str]) -> set[str]:
-    """The keys with a verified outcome in the sweep folder: done or diverged. The folder is listed once."""
-    if not folder.is_dir():
-        return set()
-    from harness.storage.runs import load_result
-
-    beginnings = {key[:8] for key in keys}
-    results = [load_result(run) for run in sorted(folder.iterdir()) if run.name[:8] in beginnings and run.is_dir()]
-    return {result["run_key"] for result in results if result and result["status"] in OUTCOMES} & set(keys)
+    return {name: list(seen.values()) for name, seen in values.items() if len(seen) > 1 or name == "objective"}
 
 
 def render(plan: Mapping[str, Any]) -> str:
-    """The plan as plain text, one fact a line."""
+    """The plan as plain text, one fact per line."""
     rows = [
         ("sweep", plan["name"]),
         ("question", plan["question"]),
@@ -174,8 +163,8 @@ def _settings(run: RunSpec) -> Iterable[tuple[str, Any]]:
     yield "replica", run.replica
 
 
-def _named(keys: Sequence[str], names: Sequence[str], index: int) -> str:
-    return f"{keys[index][:8]} {names[index]}" if keys else ""
+def _named(planned: PlannedRun) -> str:
+    return f"{planned.key[:8]} {planned.name}"
 
 
 def _shown(values: Sequence[Any], limit: int = 12) -> str:

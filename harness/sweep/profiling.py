@@ -1,16 +1,16 @@
-"""`harness sweep --profile`: where the time of a sweep went, from what its packs and its driver measured."""
+"""`harness sweep --profile`: where the time of a sweep went, as measured by its packs and its driver."""
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.storage.atomic import write_json
+from harness.worker.protocol import PackProfile
 
 FILE = "profile.json"
 # Parts of a worker's time in the order of a run; `head` is a part of `forward`, the rest adds up.
@@ -19,22 +19,21 @@ PARTS = ("preparation", "forward", "head", "backward", "optimizer", "evaluation"
 
 @dataclass
 class Profile:
-    """Sums of what packs told (`seconds` by part, training flops) and the driver's own seconds in tracking."""
+    """Sums over packs (`seconds` by part, training flops), and the seconds that the driver spent in tracking."""
 
     on: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     flops: float = 0.0
-    ceiling: float = 0.0  # flops a second of the machine's matrix products, the best that a pack measured
+    ceiling: float = 0.0  # flops per second of the machine's matrix products, the best that a pack measured
     packs: int = 0
     tracking: float = 0.0
 
-    def add(self, text: str) -> None:
-        """Take in what a pack told: the JSON of `harness.training.timing.summary`."""
-        found: Mapping[str, Any] = json.loads(text)
-        for name, value in found["seconds"].items():
+    def add(self, pack: PackProfile) -> None:
+        """Add what one pack measured."""
+        for name, value in pack.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
-        self.flops += found["training_flops"]
-        self.ceiling = max(self.ceiling, found["gemm_flops_per_second"])
+        self.flops += pack.flops
+        self.ceiling = max(self.ceiling, pack.gemm)
         self.packs += 1
 
     @contextmanager
@@ -67,15 +66,15 @@ class Profile:
         """Write `profile.json`; returns a short table, line by line (none where nothing was measured)."""
         if not self.on or not self.packs:
             return []
-        found = self.result()
-        write_json(folder / FILE, found)
-        whole = sum(value for name, value in found["seconds"].items() if name != "head")
+        result = self.result()
+        write_json(folder / FILE, result)
+        whole = sum(value for name, value in result["seconds"].items() if name != "head")
         lines = [f"profile  {self.packs} packs, {whole:.1f} s of worker time ({folder / FILE})"]
-        for name, value in found["seconds"].items():
+        for name, value in result["seconds"].items():
             label = "  (head)" if name == "head" else name
             lines.append(f"  {label:<14}{value:8.1f} s {value / whole:6.1%}")
         lines.append(f"  {'tracking':<14}{self.tracking:8.1f} s, in the driver, parallel to the workers")
-        speed, best = found["flops_per_second"] / 1e9, self.ceiling / 1e9
-        share = f"{found['share_of_gemm']:.0%} of the {best:.0f} that matrix products reach"
+        speed, best = result["flops_per_second"] / 1e9, self.ceiling / 1e9
+        share = f"{result['share_of_gemm']:.0%} of the {best:.0f} that matrix products reach"
         lines.append(f"  training at {speed:.1f} GFLOP/s per worker, {share}")
         return lines

@@ -1,4 +1,4 @@
-"""Live progress of a sweep: packs, runs an hour and an ETA from work done; plain lines where there is no terminal."""
+"""Live progress of a sweep: packs, runs per hour and an ETA from work done; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.sweep.packing import PackTask, work_of
+from harness.sweep.packing import work_of
 from harness.text import duration
-from harness.worker.protocol import Event
+from harness.types import RunStatus
+from harness.worker.protocol import Event, ModelBuilt, PackStep, PackTask, RunDone, TaskFailed
 
 PLAIN_SECONDS = 10.0
 
 
 @dataclass
 class Progress:
-    """Counts work in units of trained pairs, so that long packs weigh what they cost. Use as a context manager."""
+    """Counts work in trained pairs, so that long packs count for more. Use as a context manager."""
 
     console: Console
     total_runs: int
@@ -65,27 +66,28 @@ class Progress:
         self._started = time.monotonic()
         self._show(force=True)
 
-    def more(self, tasks: Sequence[PackTask]) -> None:
-        """Packs in place of ones that broke."""
+    def add_packs(self, tasks: Sequence[PackTask]) -> None:
+        """Packs in place of ones that failed."""
         self.packs |= {task.number: task for task in tasks}
         self._units |= dict.fromkeys((task.number for task in tasks), 0.0)
 
-    def take(self, message: Event) -> None:
-        """Account for one message."""
-        if message.kind == "built":
-            self._stage_done += 1
-        elif message.kind == "step":
-            # Evaluation and sampling at the end cost about a tenth of a pack: it is not done at its last step.
-            self._units[message.pack] = 0.9 * message.step / max(message.steps, 1) * _cost(self.packs[message.pack])
-        elif message.kind == "done":
-            self.runs_done += 1
-            self._fresh += 1
-            self._diverged += message.status == "diverged"
-            task = self.packs[message.pack]
-            self._units[message.pack] += 0.1 * _cost(task) / len(task.runs)
-        elif message.kind == "failed" and message.pack in self.packs:
-            self._failed += len(self.packs[message.pack].runs)
-            self._units[message.pack] = _cost(self.packs[message.pack])
+    def take(self, event: Event) -> None:
+        """Count one event."""
+        match event:
+            case ModelBuilt():
+                self._stage_done += 1
+            case PackStep(number, step, steps):
+                # Evaluation and sampling at the end cost about a tenth of a pack: it is not done at its last step.
+                self._units[number] = 0.9 * step / max(steps, 1) * _cost(self.packs[number])
+            case RunDone(number, _, status):
+                self.runs_done += 1
+                self._fresh += 1
+                self._diverged += status is RunStatus.DIVERGED
+                pack = self.packs[number]
+                self._units[number] += 0.1 * _cost(pack) / len(pack.runs)
+            case TaskFailed(number) if number in self.packs:
+                self._failed += len(self.packs[number].runs)
+                self._units[number] = _cost(self.packs[number])
         self._show()
 
     def eta(self) -> float | None:
@@ -128,9 +130,9 @@ class Progress:
             if 0 < units < 0.999 * total[number]:
                 runs = self.packs[number].runs
                 bar = ProgressBar(total[number], units, width=30)
-                grid.add_row(bar, f"pack {number}: {len(runs)} runs of {runs[0].objective.name}")
+                grid.add_row(bar, f"pack {number}: {len(runs)} runs of {runs[0].run.objective.name}")
         return grid
 
 
 def _cost(task: PackTask) -> float:
-    return len(task.runs) * work_of(task.runs[0])
+    return len(task.runs) * work_of(task.runs[0].run)

@@ -1,4 +1,4 @@
-"""`harness verify RUN_FOLDER --rerun`: compute a run again from nothing, and say how the two differ.
+"""`harness verify RUN_FOLDER --rerun`: train a run again from nothing, and say how the two differ.
 
 Tiers: T1 every stored value equal bit for bit; T2 final measures within 1e-4 (float32); else what differs, and what of
 code and machine is not the same. T3, equal in distribution, is a statement about many seeds: no single run shows it.
@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 
 from harness.config.cells import check_plugins
-from harness.config.load import SweepSpec, reward_run
+from harness.config.load import reward_run
 from harness.identity import run_key
 from harness.storage.atomic import read_json
-from harness.storage.runs import find_run, load_result, read_table
+from harness.storage.runs import find_run, load_result, read_table, run_status
 from harness.storage.verify import verify
-from harness.types import InputError, RunSpec
+from harness.types import InputError, PlannedRun, RunSpec
 
 TOLERANCE = 1e-4  # of a final measure: tier T2
 TABLES = ("examples.parquet", "samples.parquet", "probes.parquet", "ledger.parquet")
@@ -51,7 +51,7 @@ def rerun(folder: Path) -> Comparison:
 
     folder = folder.resolve()
     result = load_result(folder)
-    if result is None or result["status"] not in ("done", "diverged"):
+    if result is None or not run_status(result).final:
         raise InputError(f"{folder}: holds no finished run; give a run's folder, such as runs/quick/<run>")
     damaged = verify(folder)
     if damaged:
@@ -64,39 +64,36 @@ def rerun(folder: Path) -> Comparison:
             f"{result['run_key'][:8]}); use the version that its provenance.json names"
         )
     runs = (run,) if run.reward_model is None else (reward_run(run), run)
-    place = folder.parent.parent / f".rerun-{uuid.uuid4().hex[:8]}"
+    again = folder.parent.parent / f".rerun-{uuid.uuid4().hex[:8]}" / "again"
     try:
-        (place / "again").mkdir(parents=True, mode=0o700)
-        again = SweepSpec("again", "", runs, {}, (), folder)
-        names = {run_key(one): "again" for one in runs}
-        means = SweepOptions("inline", math.inf, track=False)
-        failed = run_packs(again, place, place / "again", names, runs, 1, CommandOutput(Console(quiet=True)), means)
+        again.mkdir(parents=True, mode=0o700)
+        planned = [PlannedRun(run_key(one), "again", one) for one in runs]
+        options = SweepOptions("inline", math.inf, track=False)
+        failed = run_packs(again, len(planned), planned, 1, CommandOutput(Console(quiet=True)), options)
         if failed:
             raise InputError(f"{folder}: could not be trained again", *failed)
-        fresh = find_run(place / "again", result["run_key"])
-        made = load_result(fresh) if fresh is not None else None
-        assert fresh is not None
-        assert made is not None
-        return compare(folder, result, fresh, made)
+        new_folder = find_run(again, result["run_key"])
+        new_result = load_result(new_folder) if new_folder is not None else None
+        assert new_folder is not None and new_result is not None  # nothing failed
+        return compare(folder, result, new_folder, new_result)
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(again.parent, ignore_errors=True)
 
 
-def compare(old: Path, stored: Mapping[str, Any], new: Path, made: Mapping[str, Any]) -> Comparison:
-    """What two finished folders of one run say of each other."""
+def compare(old: Path, old_result: Mapping[str, Any], new: Path, new_result: Mapping[str, Any]) -> Comparison:
+    """How two finished folders of one run differ."""
     unequal = [name for name in TABLES if not _equal_tables(old / name, new / name)]
-    names = sorted({*stored["results"], *made["results"]})
-    gaps = {name: _gap(stored["results"].get(name), made["results"].get(name)) for name in names}
+    before, after = old_result["results"], new_result["results"]
+    names = sorted({*before, *after})
+    gaps = {name: _gap(before.get(name), after.get(name)) for name in names}
     largest = max(gaps.values(), default=0.0)
-    same = stored["status"] == made["status"]
+    same = old_result["status"] == new_result["status"]
     if same and not unequal and largest == 0:
         return Comparison("T1", 0.0, ("bitwise equal: every stored value and every result (T1)",))
     lines = [f"{name}: values differ" for name in unequal]
     if not same:
-        lines.append(f"status: {stored['status']}, again {made['status']}")
-    lines += [
-        f"{name}: {stored['results'].get(name)!r}, again {made['results'].get(name)!r}" for name in names if gaps[name]
-    ]
+        lines.append(f"status: {old_result['status']}, again {new_result['status']}")
+    lines += [f"{name}: {before.get(name)!r}, again {after.get(name)!r}" for name in names if gaps[name]]
     lines += _provenance(old, new)
     if same and largest <= TOLERANCE:
         head = f"within tolerance: final measures differ by at most {largest:.1e} (<= {TOLERANCE:g}, T2)"
@@ -136,7 +133,7 @@ def _leaves(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def run_of(config: Mapping[str, Any]) -> RunSpec:
-    """The run of a stored config: the inverse of `names.plain`. Raises InputError where a field is unknown now."""
+    """The run of a stored config: the inverse of `identity.plain`. Raises InputError where a field is unknown now."""
     try:
         run: RunSpec = _built(RunSpec, config)
     except (TypeError, ValueError) as error:

@@ -1,6 +1,7 @@
-"""The driver: claim the sweep, write its plan, drain what is missing, then tables, report and tracking.
+"""The driver of a sweep: lock its folder, write its plan, train what is missing, then tables, report and tracking.
 
-Running the same command again does only what is missing. A dead tracking server costs a line at the end.
+The same command again trains only what is missing. If the tracking server is down, training continues and one line is
+printed at the end.
 """
 
 from __future__ import annotations
@@ -14,18 +15,23 @@ from rich.console import Console
 from harness.config.load import SweepSpec, reward_run
 from harness.data.splits import data_notes
 from harness.identity import plain, run_key
-from harness.run_names import readable_names
+from harness.report.data.tables import write_results
+from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
-from harness.storage.lock import claim_sweep
+from harness.storage.lock import sweep_lock
+from harness.storage.plan_file import PLAN
+from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
-from harness.sweep.evaluate import check_asked, evaluate_folder
+from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.packing import Packing, as_plan, settle
-from harness.sweep.plan import finished
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
-from harness.types import PathModelSpec, RunSpec
+from harness.sweep.status import read_status
+from harness.tracking.connection import tracking_warning
+from harness.tracking.outbox import Outbox
+from harness.types import PathModelSpec, PlannedRun, RunSpec
 
 __all__ = ["SweepOptions", "run_sweep"]
 
@@ -35,98 +41,95 @@ def run_sweep(
     out: Path,
     workers: int | None = None,
     console: Console | None = None,
-    means: SweepOptions = DEFAULT_OPTIONS,
+    options: SweepOptions = DEFAULT_OPTIONS,
     quiet: bool = False,
 ) -> int:
     """Run what is missing of `sweep` under `out`; returns the exit code (0, or 1 where a run failed).
 
-    `quiet` says only where everything stands at the end, and what failed.
+    `quiet` prints only where the results are, and what failed.
 
-    Raises InputError for data that cannot be used, Interrupted where the user stops it (nothing finished is lost, and
-    tables say what stands: the same command goes on).
+    Raises InputError for data that cannot be used, Interrupted where the user stops it (nothing finished is lost, the
+    tables are up to date, and the same command continues).
     """
-    voice = CommandOutput(console or Console(), quiet)
+    output = CommandOutput(console or Console(), quiet)
     check_asked(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
-    with room_in(folder), claim_sweep(folder):
-        names = dict(zip(map(run_key, sweep.runs), readable_names(sweep.runs), strict=True))
-        if workers is None and means.engine in CLUSTERS:
-            workers = slots(means.engine, means.cluster)
+    with room_in(folder), sweep_lock(folder):
+        if workers is None and options.engine in CLUSTERS:
+            workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
-        write_plan(folder, sweep, names, settle(folder, count, gpu_memory(sweep.runs[0].device)))
-        check_data(sweep.runs, folder, voice.progress)
-        left = _left(sweep, out, folder)
-        check_free_space(folder, left)
-        voice.progress(
-            f"{sweep.name}: {len(sweep.runs)} runs, {len(sweep.runs) - len(left)} already done, {count} workers"
-        )
+        runs = planned_runs(sweep.runs)
+        packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
+        write_plan(folder, sweep, runs, packing)
+        check_data(sweep.runs, folder, output.progress)
+        missing = _missing(runs, folder)
+        check_free_space(folder, [planned.run for planned in missing])
+        output.progress(f"{sweep.name}: {len(runs)} runs, {len(runs) - len(missing)} already done, {count} workers")
+        if warning := tracking_warning(out):
+            output.result(f"tracking {warning}")
         try:
-            failures = run_packs(sweep, out, folder, names, left, count, voice, means) if left else []
+            failures = run_packs(folder, len(runs), missing, count, output, options) if missing else []
+            if sweep.lm_eval is not None:
+                failures += evaluate_runs(folder, runs, sweep.lm_eval, output.progress, sweep.lm_eval.runs)
         except KeyboardInterrupt:
-            say_stopped(folder, voice)
+            print_stopped(folder, output)
             raise
-        if sweep.lm_eval is not None:
-            evaluate_folder(folder, sweep.lm_eval, voice.progress)
-        return _finish(out, folder, failures, voice)
+        return _finish(folder, failures, output)
 
 
-def say_stopped(folder: Path, voice: CommandOutput) -> None:
-    """Bring the tables up to date and say what stands: the command was stopped."""
-    from harness.report.data.tables import write_results
-    from harness.sweep.status import read_status
-
-    if not (folder / "plan.json").exists():
-        voice.result("stopped before any run was planned; run the same command to continue")
+def print_stopped(folder: Path, output: CommandOutput) -> None:
+    """After a stop: bring the tables up to date and print the counts by status."""
+    if not (folder / PLAN).exists():
+        output.result("stopped before any run was planned; run the same command to continue")
         return
     write_results(folder)
-    states = read_status(folder)["states"]
-    left = ", ".join(f"{count} {state}" for state, count in states.items() if count)
-    voice.result(f"stopped: {left}; run the same command to continue")
+    counts = ", ".join(f"{count} {status}" for status, count in read_status(folder)["states"].items() if count)
+    output.result(f"stopped: {counts}; run the same command to continue")
 
 
-def write_plan(folder: Path, sweep: SweepSpec, names: dict[str, str], packing: Packing) -> None:
+def write_plan(folder: Path, sweep: SweepSpec, runs: Sequence[PlannedRun], packing: Packing) -> None:
     """`sweep.yaml` (resolved) and `plan.json`: what the sweep consists of, for status, tables and report."""
     text = yaml.safe_dump(dict(sweep.resolved), sort_keys=False, allow_unicode=True)
     write_atomic(folder / "sweep.yaml", text.encode("utf-8"))
-    runs = [
-        {"run_key": key, "name": names[key], "config": plain(run)}
-        for key, run in zip(map(run_key, sweep.runs), sweep.runs, strict=True)
-    ]
-    head = {"name": sweep.name, "question": sweep.question, "notes": [*sweep.notes, *_data_notes(sweep.runs)]}
-    head["report"] = plain(sweep.report)
-    write_json(folder / "plan.json", {**head, "packing": as_plan(packing), "runs": runs})
+    plan = {
+        "name": sweep.name,
+        "question": sweep.question,
+        "notes": [*sweep.notes, *_data_notes(sweep.runs)],
+        "report": plain(sweep.report),
+        "packing": as_plan(packing),
+        "runs": [{"run_key": one.key, "name": one.name, "config": plain(one.run)} for one in runs],
+    }
+    write_json(folder / PLAN, plan)
 
 
 def _data_notes(runs: Sequence[RunSpec]) -> list[str]:
     if not any(isinstance(run.model, PathModelSpec) for run in runs):
         return data_notes(runs)
-    from harness.inputs.text import model_reading
+    from harness.inputs.text import model_reading  # imports torch
 
     return data_notes(runs, model_reading)
 
 
-def _left(sweep: SweepSpec, out: Path, folder: Path) -> list[RunSpec]:
-    """The runs to make: those without an outcome, and reward models that these need and the cache has lost."""
-    done = finished(folder, [run_key(run) for run in sweep.runs])
-    open_runs = {key: run for run in sweep.runs if (key := run_key(run)) not in done}
-    needed = {run_key(reward_run(run)) for run in open_runs.values() if run.reward_model is not None} - set(open_runs)
+def _missing(runs: Sequence[PlannedRun], folder: Path) -> list[PlannedRun]:
+    """The runs to train: those without an outcome, and reward models that these need and the cache has lost."""
+    keys = {planned.key for planned in runs} - final_keys(folder, [planned.key for planned in runs])
+    learners = [planned.run for planned in runs if planned.key in keys and planned.run.reward_model is not None]
+    needed = {run_key(reward_run(run)) for run in learners} - keys
     if needed:
-        from harness.worker.reward_models import load_reward
+        from harness.worker.reward_models import load_reward  # imports torch
 
-        for run in sweep.runs:
-            if run_key(run) in needed and load_reward(out / "cache", run) is None:
-                open_runs[run_key(run)] = run
-    return [run for run in sweep.runs if run_key(run) in open_runs]
+        cache = folder.parent / "cache"
+        keys |= {one.key for one in runs if one.key in needed and load_reward(cache, one.run) is None}
+    return [planned for planned in runs if planned.key in keys]
 
 
-def _finish(out: Path, folder: Path, failures: Sequence[str], voice: CommandOutput) -> int:
-    """Tables, report, tracking; then say where everything stands."""
-    from harness.report.page import write_report
-    from harness.tracking.outbox import Outbox
+def _finish(folder: Path, failures: Sequence[str], output: CommandOutput) -> int:
+    """Write tables and report, deliver what is missing to tracking, and print where everything is."""
+    from harness.report.page import write_report  # imports matplotlib
 
     page = write_report(folder)
-    voice.result(f"results  {folder / 'results.csv'}\nreport   {page}")
-    voice.tracked(folder, Outbox(out, folder.name).finish(folder))
-    voice.failed(failures)
+    output.result(f"results  {folder / 'results.csv'}\nreport   {page}")
+    output.tracked(folder, Outbox(folder).finish())
+    output.failed(failures)
     return 1 if failures else 0

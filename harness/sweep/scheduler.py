@@ -1,36 +1,48 @@
-"""The scheduler of a sweep: models are built, packs trained through an engine, finished runs sent to tracking."""
+"""The scheduler of a sweep: builds models, trains packs through an engine, delivers finished runs to tracking."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from harness.config.load import SweepSpec
-from harness.identity import plain, run_key
-from harness.storage import runs as store
+from harness.signals import Interrupted, Stop, catching_signals
 from harness.storage.atomic import write_json
 from harness.storage.checkpoints import newest_step
+from harness.storage.runs import commit, final_keys, find_run, open_run, run_folders, run_result
 from harness.sweep.console import CommandOutput
-from harness.sweep.engines import RUN_OUT, THIS_MACHINE, Cluster, Engine, load_engine
-from harness.sweep.engines.process import LOST
-from harness.sweep.packing import Packing, PackTask, plan_packs, settle
+from harness.sweep.engines import THIS_MACHINE, Cluster, Engine, load_engine
+from harness.sweep.packing import Packing, plan_packs, settle
 from harness.sweep.profiling import Profile
 from harness.sweep.progress import Progress
-from harness.sweep.signals import Interrupted, Stop, listening
-from harness.types import InputError, RunSpec
-from harness.worker.protocol import CHECKPOINT_SECONDS, DONE, Event, WorkerConfig, WorkerTask, run_task
+from harness.tracking.outbox import Outbox
+from harness.types import InputError, PlannedRun, RunStatus
+from harness.worker.protocol import (
+    CHECKPOINT_SECONDS,
+    BuildTask,
+    Event,
+    Failure,
+    FailureKind,
+    PackProfile,
+    PackTask,
+    RunDone,
+    Task,
+    TaskFailed,
+    WorkerConfig,
+)
+
+STAGES = {"pretrain": "pretraining worlds", "reference": "training references"}
 
 
 @dataclass(frozen=True, slots=True)
 class SweepOptions:
-    """How a sweep is carried out; none of it moves a number. `keep_every` is in seconds of a pack's training."""
+    """How a sweep is run; none of it changes a number."""
 
     engine: str = "process"
-    checkpoint_seconds: float = CHECKPOINT_SECONDS
+    checkpoint_seconds: float = CHECKPOINT_SECONDS  # of a pack's training between two checkpoints
     track: bool = True  # whether finished runs are delivered to MLflow at once
     profile: bool = False  # whether to measure where the time goes
     cluster: Cluster = THIS_MACHINE
@@ -40,150 +52,157 @@ DEFAULT_OPTIONS = SweepOptions()
 
 
 def run_packs(
-    sweep: SweepSpec,
-    out: Path,
     folder: Path,
-    names: dict[str, str],
-    left: Sequence[RunSpec],
+    total: int,
+    runs: Sequence[PlannedRun],
     workers: int,
-    voice: CommandOutput,
-    means: SweepOptions = DEFAULT_OPTIONS,
+    output: CommandOutput,
+    options: SweepOptions = DEFAULT_OPTIONS,
 ) -> list[str]:
-    """Build models, train packs, deliver runs as they finish; returns what failed, a line each.
+    """Train `runs`, at least one, of a sweep of `total`, and deliver each as it finishes; what failed, a line each.
 
-    Raises Interrupted where a signal was heard: runs in training are kept and committed as `stopped`.
+    Raises Interrupted after a signal: runs in training are then checkpointed and committed as `stopped`.
     """
-    from harness.tracking.outbox import Outbox
-
-    shop = WorkerConfig(
-        str(out / "cache"), str(folder), sweep.runs[0].device, names, means.checkpoint_seconds, means.profile
+    config = WorkerConfig(
+        folder.parent / "cache", folder, runs[0].run.device, options.checkpoint_seconds, options.profile
     )
-    profile = Profile(means.profile)
     with (
-        listening() as stop,
-        stop.softly(),
-        Progress(voice.live, len(sweep.runs), len(sweep.runs) - len(left)) as shown,
+        catching_signals() as stop,
+        stop.deferring(),
+        Progress(output.live, total, total - len(runs)) as progress,
     ):
-        drain = _Scheduler(load_engine(means.engine, means.cluster), shop, workers, stop, shown)
-        failures = _build(left, out / "cache", folder, drain)
-        if not failures:
-            deliver = Outbox(out, sweep.name).deliver if means.track else None
-            failures = _train(left, folder, names, drain, deliver, profile)
-        if stop.heard:
-            raise Interrupted(stop.heard)
-    for line in profile.finish(folder):
-        voice.progress(line)
-    return failures
+        scheduler = _Scheduler(
+            load_engine(options.engine, options.cluster),
+            config,
+            workers,
+            stop,
+            progress,
+            Profile(options.profile),
+            Outbox(folder) if options.track else None,
+        )
+        scheduler.build_models(runs)
+        if not scheduler.failures:
+            scheduler.train(runs)
+        if stop.received:
+            raise Interrupted(stop.received)
+    for line in scheduler.profile.finish(folder):
+        output.progress(line)
+    return scheduler.failures
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class _Scheduler:
-    """An engine with what it needs: calling it with orders gives their messages, progress told on the way."""
+    """Hands tasks to an engine and acts on their events; `packs` are all of the sweep, by number."""
 
     engine: Engine
-    shop: WorkerConfig
+    config: WorkerConfig
     workers: int
     stop: Stop
     progress: Progress
+    profile: Profile
+    outbox: Outbox | None
+    packs: list[PackTask] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)  # a line each
 
-    def __call__(self, orders: Sequence[WorkerTask]) -> Iterator[Event]:
-        """Messages of all orders; bad input found by a worker stops the sweep."""
-        for message in self.engine(run_task, orders, self.shop, self.workers, self.stop):
-            if message.kind == "input":
-                raise InputError(*message.text.splitlines())
-            if message.kind == "full":
-                raise OSError(errno.ENOSPC, message.text)
-            self.progress.take(message)
-            yield message
+    def run_tasks(self, tasks: Sequence[Task]) -> Iterator[Event]:
+        """The events of tasks, shown as progress. Raises InputError and OSError for what must stop the sweep."""
+        from harness.worker.train_pack import run_task  # imports torch
+
+        for event in self.engine(run_task, tasks, self.config, self.workers, self.stop):
+            if isinstance(event, TaskFailed) and event.failure.kind is FailureKind.INPUT:
+                raise InputError(*event.failure.message.splitlines())
+            if isinstance(event, TaskFailed) and event.failure.kind is FailureKind.DISK_FULL:
+                raise OSError(errno.ENOSPC, event.failure.message)
+            self.progress.take(event)
+            yield event
+
+    def build_models(self, runs: Sequence[PlannedRun]) -> None:
+        """Build the models that runs start from, stage by stage, until one fails."""
+        from harness.inputs.reference_models import builds, load_weights  # imports torch
+
+        for stage in builds([planned.run for planned in runs]):
+            # A damaged file is set aside by `load_weights`, so the model is built again.
+            missing = [build for build in stage if load_weights(self.config.cache, build.key) is None]
+            if not missing or self.stop.received or self.failures:
+                continue
+            self.progress.stage(STAGES[stage[0].stage], len(missing))
+            shares = _shares(missing, self.workers)
+            for event in self.run_tasks([BuildTask(number, tuple(share)) for number, share in enumerate(shares)]):
+                if isinstance(event, TaskFailed):
+                    self.failures.append(f"{stage[0].stage} model: {_logged(self.config.folder, event.failure)}")
+
+    def train(self, runs: Sequence[PlannedRun]) -> None:
+        """Train every pack; RL runs learn from reward models, which are runs of this sweep, so they come second."""
+        packing = settle(self.config.folder, self.workers)
+        phases = []
+        for with_reward_model in (False, True):
+            group = [planned for planned in runs if (planned.run.reward_model is not None) is with_reward_model]
+            phases.append(_packs(group, self.config.folder, self.workers, len(self.packs), packing))
+            self.packs += phases[-1]
+        _write_packs(self.config.folder, self.packs)
+        self.progress.start_runs(self.packs)
+        for packs in phases:
+            while packs and not self.stop.received:
+                packs = self._train_once(packs)
+
+    def _train_once(self, packs: Sequence[PackTask]) -> list[PackTask]:
+        """Train packs; returns the ones to train in place of those that failed."""
+        smaller: list[PackTask] = []
+        for event in self.run_tasks(packs):
+            match event:
+                case RunDone():
+                    self._deliver(event.key)
+                case PackProfile():
+                    self.profile.add(event)
+                case TaskFailed():
+                    pack = self.packs[event.task]
+                    final = final_keys(self.config.folder, [planned.key for planned in pack.runs])
+                    pack = replace(pack, runs=tuple(planned for planned in pack.runs if planned.key not in final))
+                    retry = retried(pack, event.failure.kind, len(self.packs) + len(smaller), self.packs)
+                    smaller += retry
+                    if not retry:
+                        self._mark_failed(pack, event.failure)
+        if smaller:
+            self.packs += smaller
+            _write_packs(self.config.folder, self.packs)
+            self.progress.add_packs(smaller)
+        return smaller
+
+    def _deliver(self, key: str) -> None:
+        if self.outbox is None:
+            return
+        run_folder = find_run(self.config.folder, key)
+        assert run_folder is not None  # it was committed there
+        with self.profile.tracked():
+            self.outbox.deliver(run_folder)
+
+    def _mark_failed(self, pack: PackTask, failure: Failure) -> None:
+        """Commit `failed` for the unfinished runs of a pack, so that nothing is missing without a word."""
+        reason = _logged(self.config.folder, failure)
+        for planned in pack.runs:
+            folder, attempt = open_run(self.config.folder, planned.key, planned.name)
+            costs = {"attempt": attempt, "pack": pack.number}
+            result = run_result(planned, folder, RunStatus.FAILED, planned.run.training.steps, costs, t0_ms=0)
+            commit(folder, result | {"error": failure.trace or failure.message, "reason": failure.kind})
+            self.failures.append(f"{planned.key[:8]} {planned.name}: {reason}")
 
 
-def _build(left: Sequence[RunSpec], cache: Path, folder: Path, drain: _Scheduler) -> list[str]:
-    """Build the models that runs start from, stage by stage; what failed, a line each."""
-    from harness.inputs.references import builds
-
-    failures: list[str] = []
-    for stage in builds(left):
-        missing = [build for build in stage if not _built(cache, build.key)]
-        if not missing or drain.stop.heard or failures:
-            continue
-        drain.progress.stage(
-            {"pretrain": "pretraining worlds", "reference": "training references"}[stage[0].stage], len(missing)
-        )
-        shares = _shares(missing, drain.workers)
-        for message in drain([WorkerTask("build", number, tuple(part)) for number, part in enumerate(shares)]):
-            if message.kind == "failed":
-                failures.append(f"{stage[0].stage} model: {_last_line(folder, message.text)}")
-    return failures
-
-
-def _train(
-    left: Sequence[RunSpec],
-    folder: Path,
-    names: dict[str, str],
-    drain: _Scheduler,
-    deliver: Callable[[Path], int] | None,
-    profile: Profile,
-) -> list[str]:
-    """Train every pack; RL learns from reward models, which are runs of this sweep, so it comes when they stand."""
-    packing = settle(folder, drain.workers)
-    first, then = ([run for run in left if (run.reward_model is None) is now] for now in (True, False))
-    independent = _packs(first, folder, drain.workers, 0, packing)
-    dependent = _packs(then, folder, drain.workers, len(independent), packing)
-    packs = [*independent, *dependent]
-    _write_packs(folder, packs)
-    drain.progress.start_runs(packs)
-    failures: list[str] = []
-    for phase in (independent, dependent):
-        while phase and not drain.stop.heard:
-            again: list[PackTask] = []
-            for message in drain([WorkerTask("pack", pack.number, pack) for pack in phase]):
-                if message.kind == "done":
-                    found = store.find_run(folder, message.key, names[message.key])
-                    assert found is not None
-                    if deliver is not None:
-                        with profile.tracked():
-                            deliver(found)
-                elif message.kind == "profile":
-                    profile.add(message.text)
-                elif message.kind == "failed":
-                    pack = packs[message.pack]
-                    open_runs = tuple(run for run in pack.runs if not _finished(folder, run))
-                    pack = PackTask(pack.number, open_runs)  # what it has committed stands
-                    smaller = retried(pack, message.text, len(packs) + len(again), packs)
-                    again += smaller
-                    if not smaller:
-                        failures += _mark_failed(folder, names, pack, message)
-            packs += again
-            phase = again
-            if again:
-                _write_packs(folder, packs)
-                drain.progress.more(again)
-    return failures
-
-
-def _packs(runs: Sequence[RunSpec], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
-    """Packs of runs that go on from the same step: those that are kept in the middle do not wait for new ones."""
-    groups: dict[int, list[RunSpec]] = {}
-    folders = store.run_folders(folder)
-    for run in runs:
-        found = folders.get(run_key(run)[:8])
-        groups.setdefault(newest_step(found) if found is not None else 0, []).append(run)
+def _packs(runs: Sequence[PlannedRun], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
+    """Packs of runs that continue from the same step: those with a checkpoint do not wait for new ones."""
+    by_step: dict[int, list[PlannedRun]] = {}
+    folders = run_folders(folder)
+    for planned in runs:
+        run_folder = folders.get(planned.key[:8])
+        by_step.setdefault(newest_step(run_folder) if run_folder is not None else 0, []).append(planned)
     packs: list[PackTask] = []
-    for _, members in sorted(groups.items(), reverse=True):
+    for _, members in sorted(by_step.items(), reverse=True):
         packs += plan_packs(members, workers, packing.size, first + len(packs), packing.room)
     return packs
 
 
 def _write_packs(folder: Path, packs: Sequence[PackTask]) -> None:
-    """`packs.json`: which runs train together, by number; those that were cut anew have a later number."""
-    write_json(folder / "packs.json", [{"pack": p.number, "runs": [run_key(r) for r in p.runs]} for p in packs])
-
-
-def _built(cache: Path, key: str) -> bool:
-    """Whether a model stands and is whole; a damaged file is set aside, so the model is built again."""
-    from harness.inputs.references import load_weights
-
-    return load_weights(cache, key) is not None
+    """`packs.json`: which runs train together, by number; packs in place of failed ones have later numbers."""
+    write_json(folder / "packs.json", [{"pack": p.number, "runs": [run.key for run in p.runs]} for p in packs])
 
 
 def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
@@ -193,73 +212,24 @@ def _shares(items: Sequence[Any], parts: int) -> list[list[Any]]:
     return [list(items[a:b]) for a, b in pairwise(edges)]
 
 
-def _finished(folder: Path, run: RunSpec) -> bool:
-    result = store.find_result(folder, run_key(run))
-    return result is not None and result["status"] in DONE
-
-
-def _mark_failed(folder: Path, names: dict[str, str], pack: PackTask, message: Event) -> list[str]:
-    """Commit `failed` for the unfinished runs of a pack that broke, so that nothing is silently missing."""
-    lines: list[str] = []
-    reason = _last_line(folder, message.text)
-    for run in pack.runs:
-        if _finished(folder, run):
-            continue
-        key = run_key(run)
-        place, attempt = store.open_run(folder, key, names[key])
-        store.commit(
-            place,
-            {
-                "run_key": key,
-                "status": "failed",
-                "steps": run.training.steps,
-                "results": {},
-                "costs": {"attempt": attempt, "pack": pack.number},
-                "config": plain(run),
-                "name": names[key],
-                "error": message.text,
-                "reason": reason_of(message.text),
-                "t0_ms": 0,
-            },
-        )
-        lines.append(f"{key[:8]} {names[key]}: {reason}")
-    return lines
-
-
-def _last_line(folder: Path, trace: str) -> str:
-    """What went wrong in one line; the whole traceback is kept in the sweep's `errors.log`."""
+def _logged(folder: Path, failure: Failure) -> str:
+    """The message of a failure; its traceback goes to the sweep's `errors.log`."""
     with (folder / "errors.log").open("a", encoding="utf-8") as log:
-        log.write(f"{trace.rstrip()}\n\n")
-    return f"{trace.strip().splitlines()[-1]} (traceback in {folder / 'errors.log'})"
+        log.write(f"{(failure.trace or failure.message).rstrip()}\n\n")
+    return f"{failure.message} (traceback in {folder / 'errors.log'})"
 
 
-# Last lines of tracebacks that say that memory gave out.
-MEMORY = (
-    "torch.OutOfMemoryError",
-    "torch.cuda.OutOfMemoryError",
-    "MemoryError",
-    "numpy._core._exceptions._ArrayMemory",
-)
-
-
-def reason_of(text: str) -> str:
-    """`oom`, `lost` (its process ended) or `error`: the kind of a failure, from the message of the pack."""
-    last = text.strip().splitlines()[-1] if text.strip() else ""
-    if last.startswith((*MEMORY, RUN_OUT)) or "CUDA out of memory" in last:
-        return "oom"
-    return "lost" if last.startswith(LOST) else "error"
-
-
-def retried(pack: PackTask, text: str, first: int, earlier: Sequence[PackTask]) -> list[PackTask]:
-    """The packs to train in place of one that broke, numbered from `first`; none where trying again cannot help.
+def retried(pack: PackTask, kind: FailureKind, first: int, packs: Sequence[PackTask]) -> list[PackTask]:
+    """The packs to train in place of one that failed, numbered from `first`; none where another try cannot help.
 
     Halves, down to single runs, and one more try for a single run whose process was lost. A run's numbers do not depend
-    on its pack, so they are as if it had been cut like this from the start.
+    on its pack. `packs` are all packs until now.
     """
-    reason, size = reason_of(text), len(pack.runs)
-    if reason == "error" or not size:
+    size = len(pack.runs)
+    if kind not in (FailureKind.OUT_OF_MEMORY, FailureKind.LOST_PROCESS) or not size:
         return []
     if size > 1:
-        return [PackTask(first, pack.runs[: size // 2]), PackTask(first + 1, pack.runs[size // 2 :])]
-    alone_before = sum(other.runs == pack.runs for other in earlier)
-    return [PackTask(first, pack.runs)] if reason == "lost" and alone_before < 2 else []
+        halves = (pack.runs[: size // 2], pack.runs[size // 2 :])
+        return [replace(pack, number=first + i, runs=half) for i, half in enumerate(halves)]
+    tries = sum(other.runs == pack.runs for other in packs)
+    return [replace(pack, number=first)] if kind is FailureKind.LOST_PROCESS and tries < 2 else []

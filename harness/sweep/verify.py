@@ -1,4 +1,4 @@
-"""`harness verify`: are the files of a sweep what was written, do its tables say what its runs do, is it complete?"""
+"""`harness verify`: are the files of a sweep as they were written, do its tables match its runs, is it complete?"""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from pathlib import Path
 
 from harness.identity import run_key
 from harness.storage.plan_file import PLAN, read_plan_file
-from harness.storage.runs import RESULT
+from harness.storage.runs import RESULT, final_keys
 from harness.storage.verify import verify
 from harness.sweep.rerun import run_of
-from harness.types import InputError
+from harness.types import InputError, RunStatus
 
 
 def check(folder: Path) -> tuple[list[str], list[str]]:
@@ -60,17 +60,17 @@ def _tables(folder: Path) -> list[str]:
         return [f"{folder.name} {table.name}: is not a CSV file; harness report {folder} rewrites it"]
     wrong = []
     for number, row in enumerate(rows, 2):
-        own = now.get(row.get("run_key") or "")
-        if own is None:
+        expected = now.get(row.get("run_key") or "")
+        if expected is None:
             wrong.append(f"{table.name}: line {number} belongs to no run of the plan; harness report rewrites it")
-        elif row.get("status") not in ("pending", "stopped", "failed") and row != own:
-            wrong.append(f"{own['run_key']} {table.name}: its row differs from its files; harness report rewrites it")
+        elif row.get("status") in (RunStatus.DONE, RunStatus.DIVERGED) and row != expected:
+            wrong.append(
+                f"{expected['run_key']} {table.name}: its row differs from its files; harness report rewrites it"
+            )
     return wrong
 
 
 def _notes(folder: Path, keys: list[str]) -> list[str]:
     """How many runs have no outcome yet."""
-    from harness.sweep.plan import finished
-
-    left = len(keys) - len(finished(folder, keys))
+    left = len(keys) - len(final_keys(folder, keys))
     return [f"incomplete: {left} of {len(keys)} runs have no outcome yet; run the sweep again"] if left else []

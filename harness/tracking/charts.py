@@ -62,7 +62,7 @@ BY_OBJECTIVE = (
     *_by_objective(SAMPLES, "gold_reward", "kl", "train_loss_last"),
 )
 
-# The page colours groups by itself, from fewer colours than there are objectives: the other views have the run's own.
+# The page colours groups from fewer colours than there are objectives: the other views use the colour of the run.
 AVERAGES = (
     *(_bar(metric, "At the end, averages over runs") for metric in (RANKING, ZONE, "final/train_loss_last")),
     *_course("Over training steps, averages with ranges"),

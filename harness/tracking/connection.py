@@ -1,4 +1,4 @@
-"""Where MLflow is and how to reach it: the store under `--out` or `MLFLOW_TRACKING_URI`, opened once by the parent.
+"""The connection to MLflow: the store under `--out` or `MLFLOW_TRACKING_URI`, opened by the driver alone.
 
 mlflow takes a second to import, so it is imported inside the functions.
 """
@@ -19,8 +19,12 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from harness.storage.databases import driver_problem, sqlite_url
+from harness.text import without_credentials
+
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
-# A dead server must cost seconds, not the four minutes of the client's own retries. What the user sets stands.
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # schemes that MLflow opens through SQLAlchemy
+# A dead server must cost seconds, not the four minutes of the client's retries. Values that the user sets win.
 SHORT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "0",
@@ -32,27 +36,61 @@ NETWORK = (
     *("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone", "fuse.juicefs"),
 )
 PRIVATE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines a run, where the store is a server
+QUIET = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # two lines per run, where the store is a server
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """An open experiment. `store` is a random name given to it at its creation: another store, another name."""
+    """An open experiment. `store` is a random name that the experiment got when it was created."""
 
     client: Any  # mlflow.MlflowClient
     experiment: str
     store: str
-    fresh: bool  # the experiment was made just now: it holds no run yet
+    fresh: bool  # the experiment was created just now and has no runs
 
 
 def default_uri(out: Path) -> str:
     """The sqlite store under `out`."""
-    return f"sqlite:///{(out / DATABASE).resolve()}"
+    return sqlite_url(out / DATABASE)
 
 
 def tracking_uri(out: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else the store under `out`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out)
+
+
+def tracking_problem(uri: str) -> str:
+    """What keeps a tracking address from being used on this machine, in one line; empty where nothing does.
+
+    Whether a server or database answers is not asked.
+    """
+    if uri.startswith(("http:", "https:")):
+        try:
+            parts = urlsplit(uri)
+            if parts.hostname and parts.port != 0:
+                return ""
+        except ValueError:
+            pass
+        return "no address of a server; expected a form such as http://127.0.0.1:5000"
+    if uri.partition(":")[0].partition("+")[0] in DATABASES:
+        return driver_problem(uri)
+    try:
+        open_client(uri)
+    except down_errors() as error:
+        return first_line(error, uri)
+    return ""
+
+
+def tracking_warning(out: Path) -> str:
+    """What is printed before training where `MLFLOW_TRACKING_URI` cannot be used; empty where it can."""
+    uri = tracking_uri(out)
+    problem = "" if uri == default_uri(out) else tracking_problem(uri)
+    return f"{without_credentials(uri)}: {problem}; points wait for harness sync" if problem else ""
+
+
+def first_line(error: Exception, uri: str) -> str:
+    """The first line of a client's error, without a user name or password of `uri`."""
+    return (str(error).strip().replace(uri, without_credentials(uri)).splitlines() or [type(error).__name__])[0][:200]
 
 
 def open_client(uri: str) -> Any:
@@ -67,16 +105,19 @@ def open_client(uri: str) -> Any:
 
 
 def down_errors() -> tuple[type[Exception], ...]:
-    """What a client raises where the store cannot be reached, is locked or refuses (requests' errors are OSErrors)."""
+    """What a client raises where the store cannot be reached, is locked or refuses (requests' errors are OSErrors).
+
+    ImportError: the client of the store that a server names for its artifacts is not installed.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
 
 
 @contextmanager
 def patience() -> Iterator[None]:
-    """Short time-outs for the calls inside, as far as the user has not set them."""
+    """Short time-outs for the calls inside, unless the user has set them."""
     added = {name: value for name, value in SHORT.items() if name not in os.environ}
     os.environ.update(added)
     try:
@@ -96,25 +137,27 @@ def probe(uri: str) -> None:
 def network_kind(place: Path, mounts: str) -> str:
     """The kind of network or user-space file system that holds `place`, by the text of /proc/mounts; "" for a disk.
 
-    sqlite's locks do not hold there: databases were found malformed.
+    sqlite's locks do not hold there: databases became malformed.
     """
-    found, kind = Path("/"), ""
+    mount, kind = Path("/"), ""
     for line in mounts.splitlines():
         point, name = Path(line.split(" ")[1].replace("\\040", " ")), line.split(" ")[2]
-        if place.is_relative_to(point) and point.is_relative_to(found):
-            found, kind = point, name
+        if place.is_relative_to(point) and point.is_relative_to(mount):
+            mount, kind = point, name
     return kind if kind in NETWORK else ""
 
 
 def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     """Open the store, create schema and experiment where they are missing. Raises one of `down_errors()`.
 
-    Under a lock, and only ever in the parent: several processes that meet a fresh sqlite file break its schema.
+    Under a lock, and only in the driver: several processes that open a new sqlite file at once break its schema.
     """
     uri = uri or tracking_uri(out)
+    if uri != default_uri(out) and (problem := tracking_problem(uri)):
+        raise OSError(problem)
     if uri.startswith(("http://", "https://")):
         probe(uri)
-    local = uri.startswith("sqlite:")
+    local = uri.startswith("sqlite")
     mounts = Path("/proc/mounts")
     if uri == default_uri(out) and mounts.exists():
         kind = network_kind(out.resolve(), mounts.read_text(encoding="utf-8", errors="replace"))
@@ -126,21 +169,21 @@ def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     out.mkdir(parents=True, exist_ok=True)
     with FileLock(str(out / ".mlflow.lock"), mode=0o600):
         client = open_client(uri)
-        found = client.get_experiment_by_name(sweep)
+        experiment = client.get_experiment_by_name(sweep)
         if uri == default_uri(out):
             _shorten_commits(out / DATABASE)
-        if found is None:
+        if experiment is None:
             place = (out / ARTIFACTS).resolve().as_uri() if local else None
             name = uuid.uuid4().hex
             tags = {"harness.sweep": sweep, "harness.store": name}
             return Connection(client, client.create_experiment(sweep, artifact_location=place, tags=tags), name, True)
-        if found.lifecycle_stage == "deleted":
-            client.restore_experiment(found.experiment_id)
-        name = found.tags.get("harness.store", "")
-        if not name:  # an experiment of this name that someone else made
+        if experiment.lifecycle_stage == "deleted":
+            client.restore_experiment(experiment.experiment_id)
+        name = experiment.tags.get("harness.store", "")
+        if not name:  # an experiment of this name that something else created
             name = uuid.uuid4().hex
-            client.set_experiment_tag(found.experiment_id, "harness.store", name)
-        return Connection(client, found.experiment_id, name, False)
+            client.set_experiment_tag(experiment.experiment_id, "harness.store", name)
+        return Connection(client, experiment.experiment_id, name, False)
 
 
 def _shorten_commits(database: Path) -> None:

@@ -1,4 +1,4 @@
-"""What MLflow's server leaves open even with its own flags, closed in front of it; started by `mlflow_server`.
+"""A guard in front of MLflow's server, for what its flags leave open; started by `harness.tracking.server`.
 
 As measured with mlflow 3.17: pages of any other local port may write; an experiment may be given a folder of this
 machine as its artifacts and then be read from; jobs, the gateway and an assistant that runs commands answer anyone who
@@ -19,8 +19,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
-STORE = "_MLFLOW_SERVER_FILE_STORE"  # MLflow's own name for the address of its store
-# Parts of a path behind which commands, jobs or foreign services stand (`gateway...` as well): no sweep needs them.
+STORE = "_MLFLOW_SERVER_FILE_STORE"  # MLflow's name for the address of its store
+# Parts of a path that lead to commands, jobs or foreign services (`gateway...` as well): no sweep needs them.
 CLOSED = ("jobs", "assistant", "webhooks", "mcp-servers")
 POLICY = "; ".join(
     (
@@ -52,7 +52,7 @@ LARGEST_BODY = 1 << 20  # bytes of a request to make an experiment
 
 @dataclass(frozen=True)
 class Guard:
-    """An ASGI application in front of MLflow's; `origins` are the addresses at which its own pages are opened."""
+    """An ASGI application in front of MLflow's; `origins` are the addresses at which its pages are opened."""
 
     app: App
     origins: frozenset[str]
@@ -83,10 +83,10 @@ class Guard:
 
 
 def refusal(path: str, headers: Mapping[str, str], origins: frozenset[str]) -> tuple[int, str] | None:
-    """Status and reason where a request is refused. Hosts are checked by MLflow's own allowed hosts."""
+    """Status and reason where a request is refused. Hosts are checked by MLflow itself."""
     foreign = headers.get("sec-fetch-site", "none") not in ("same-origin", "none")
-    own = headers.get("origin") in (None, *origins)
-    if not own or (foreign and path != "/"):  # a link elsewhere may lead to "/"
+    same_origin = headers.get("origin") in (None, *origins)
+    if not same_origin or (foreign and path != "/"):  # a link elsewhere may lead to "/"
         return 403, "pages of other sites have no access to this server"
     if any(part in CLOSED or part.startswith("gateway") for part in path.split("/")):
         return 404, "not part of this server"
@@ -166,14 +166,14 @@ class Quieted:
             return
         script = HEAD + b'<script src="' + QUIET_PATH.encode() + b'"></script>'
         body = self.body.replace(HEAD, script, 1)
-        kept = [(name, value) for name, value in self.start["headers"] if name not in (b"content-length", b"etag")]
-        headers = [*kept, (b"content-length", str(len(body)).encode()), policy()]
+        unchanged = [(name, value) for name, value in self.start["headers"] if name not in (b"content-length", b"etag")]
+        headers = [*unchanged, (b"content-length", str(len(body)).encode()), policy()]
         await self.send({**self.start, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})
 
 
 def main(artifacts: str, host: str, port: int) -> None:
-    """Serve the store named by the variable `STORE` until told to stop.
+    """Serve the store named by the variable `STORE` until it is stopped.
 
     The settings of MLflow's application are environment variables, read at its import. An argument would show every
     user of the machine the store's address, which may hold a password.

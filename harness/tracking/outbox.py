@@ -1,7 +1,7 @@
-"""The one writer to MLflow: sends finished runs from their files, each exactly once, and never in training's way.
+"""The one writer to MLflow: sends finished runs from their files, each exactly once, without delaying training.
 
-What was acknowledged stands in `outbox.jsonl` of the sweep folder. Losing that file costs a replay, nothing else:
-a run is found by its tags, and a point sent twice with the same step and timestamp is one point.
+`outbox.jsonl` of the sweep folder holds what was acknowledged. Losing that file costs a replay, nothing else: a run is
+identified by its tags, and a point sent twice with the same step and timestamp is one point.
 """
 
 from __future__ import annotations
@@ -17,36 +17,40 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import content_hash, file_sha256
-from harness.storage.journal import Journal, JournalDamaged, read_journal
-from harness.storage.lock import claim_sweep
+from harness.storage.journal import JournalDamaged, append_record, read_journal
+from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
-from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.text import without_credentials
+from harness.tracking.connection import (
+    Connection,
+    default_uri,
+    down_errors,
+    first_line,
+    init_store,
+    patience,
+    tracking_uri,
+)
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
-from harness.tracking.views import OWN_RUN, write_views
+from harness.tracking.views import SWEEP_RUN, write_views
 
-METRICS_A_CALL, PARAMS_A_CALL = 1000, 100  # what servers accept in one call
-SECONDS_DOWN = 30.0  # how long a store that failed is left alone while training goes on, at least
-REST = 20  # ... and 20 times as long as the failed attempt took, so that attempts cost 5 % of the time at most
+METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # what servers accept
+# After a failed attempt the next one waits so many seconds, and at least so many times as long as the attempt took:
+# attempts cost 5 % of the time at most.
+RETRY_SECONDS, RETRY_FACTOR = 30.0, 20
 ACKS = "outbox.jsonl"
 
 
 @dataclass
 class Outbox:
-    """Delivers the runs of one sweep. Opens nothing before the first delivery, raises for no dead store."""
+    """Delivers the runs of one sweep folder. Connects at the first delivery; a store that is down raises nothing."""
 
-    out: Path
-    sweep: str
+    folder: Path
     reason: str = ""  # why something was not sent
     connection: Connection | None = None
     _plan: Plan | None = None
     _sent: dict[str, str] = field(default_factory=dict)  # run key -> digest, acknowledged by this store
     _try_again: float = 0.0
-
-    @property
-    def folder(self) -> Path:
-        """The sweep's folder."""
-        return self.out / self.sweep
 
     def deliver(self, run_folder: Path) -> int:
         """Send one committed run; returns the points sent.
@@ -59,20 +63,20 @@ class Outbox:
         self._attempt(lambda: sent.append(self._deliver(run_folder)))
         return sent[-1]
 
-    def finish(self, sweep_folder: Path) -> int:
+    def finish(self) -> int:
         """Send everything outstanding, the comparison views and the report; returns how many points still wait.
 
-        Says on standard error why points wait or what could not be sent.
+        Prints to standard error why points wait or what could not be sent.
         """
         self._plan, self._try_again, self.reason = None, 0.0, ""
         if not self._attempt(self._connect):
             print(f"tracking {self.reason}", file=sys.stderr)
             return self.waiting()
-        for run in committed_runs(sweep_folder, self._the_plan()):
+        for run in committed_runs(self.folder, self._the_plan()):
             self.deliver(run)
         waiting = self.waiting()
         if time.monotonic() >= self._try_again:
-            self._attempt(lambda: self._summarise(sweep_folder))
+            self._attempt(self._summarise)
         if self.reason:
             print(f"tracking {self.reason}", file=sys.stderr)
         return waiting
@@ -91,7 +95,7 @@ class Outbox:
         return total
 
     def _attempt(self, action: Callable[[], object]) -> bool:
-        """Do `action`; a store that cannot be reached is left alone for a while, a damaged file only for this run."""
+        """Whether `action` succeeded. After a store that cannot be reached the next attempt waits a while."""
         began = time.monotonic()
         try:
             with patience():
@@ -100,18 +104,19 @@ class Outbox:
             self.reason = f"{damage}; not sent, see harness verify"
             return False
         except down_errors() as error:
-            self.reason = f"{_to_show(tracking_uri(self.out))}: {(str(error).splitlines() or [''])[0][:200]}"
+            uri = tracking_uri(self.folder.parent)
+            self.reason = f"{without_credentials(uri)}: {first_line(error, uri)}"
             self.connection = None  # a new one looks for what this attempt may have left
             now = time.monotonic()
-            self._try_again = now + max(SECONDS_DOWN, REST * (now - began))
+            self._try_again = now + max(RETRY_SECONDS, RETRY_FACTOR * (now - began))
             return False
         self._try_again = 0.0
         return True
 
     def _to(self) -> str:
         """Names the destination without its address, which may hold a password; moving `out` changes nothing."""
-        uri = tracking_uri(self.out)
-        return "default" if uri == default_uri(self.out) else content_hash(uri)[:16]
+        uri = tracking_uri(self.folder.parent)
+        return "default" if uri == default_uri(self.folder.parent) else content_hash(uri)[:16]
 
     def _the_plan(self) -> Plan:
         if self._plan is None:
@@ -120,7 +125,7 @@ class Outbox:
 
     def _connect(self) -> Connection:
         if self.connection is None:
-            self.connection = init_store(self.out, self.sweep)
+            self.connection = init_store(self.folder.parent, self.folder.name)
             self._sent = acknowledged(self.folder / ACKS, self._to(), self.connection.store)
             if self.connection.fresh:
                 self._acknowledge("marks", self._marks_digest(), "")
@@ -155,22 +160,18 @@ class Outbox:
     def _acknowledge(self, key: str, digest: str, run_id: str) -> None:
         assert self.connection is not None
         record = {"kind": "ack", "to": self._to(), "store": self.connection.store}
-        journal = Journal(self.folder / ACKS)
-        try:
-            journal.append({**record, "run_key": key, "digest": digest, "run_id": run_id})
-        finally:
-            journal.close()
+        append_record(self.folder / ACKS, {**record, "run_key": key, "digest": digest, "run_id": run_id})
         self._sent[key] = digest
 
-    def _summarise(self, sweep_folder: Path) -> None:
+    def _summarise(self) -> None:
         to = self._connect()
         self._mark()
-        report = sweep_folder / "report"
+        report = self.folder / "report"
         files = uploaded(report, self._the_plan().upload_texts)
         digest = content_hash({str(path.relative_to(report)): file_sha256(path) for path in files})[:32]
         if files and self._sent.get("summary") != digest:
             self._acknowledge("summary", digest, send_summary(to, self._the_plan(), report, files))
-        of_report = next((str(run.info.run_id) for run in _search(to, OWN_RUN)), None)
+        of_report = next((str(run.info.run_id) for run in _search(to, SWEEP_RUN)), None)
         write_views(to.client, to.experiment, self._the_plan(), of_report)
 
 
@@ -191,8 +192,8 @@ def acknowledged(path: Path, to: str, store: str | None) -> dict[str, str]:
 
 def committed_runs(sweep_folder: Path, plan: Plan) -> Iterator[Path]:
     """Folders of the plan's runs that have a result, in plan order."""
-    heads = {path.name[:8]: path for path in sorted(sweep_folder.iterdir(), reverse=True) if is_committed(path)}
-    yield from (heads[key[:8]] for key in plan.names if key[:8] in heads)
+    folders = {path.name[:8]: path for path in sorted(sweep_folder.iterdir(), reverse=True) if is_committed(path)}
+    yield from (folders[key[:8]] for key in plan.names if key[:8] in folders)
 
 
 def send(to: Connection, row: RunRow) -> str:
@@ -202,12 +203,12 @@ def send(to: Connection, row: RunRow) -> str:
     run_id = _find_or_create(to, row)
     metrics = [Metric(p.key, p.value, p.timestamp, p.step) for p in row.points]
     params = [Param(name, text) for name, text in row.params.items()]
-    first = METRICS_A_CALL - min(len(params), PARAMS_A_CALL)  # one call carries at most 1000 things in all
-    to.client.log_batch(run_id, metrics=metrics[:first], params=params[:PARAMS_A_CALL], synchronous=True)
-    for at in range(first, len(metrics), METRICS_A_CALL):
-        to.client.log_batch(run_id, metrics=metrics[at : at + METRICS_A_CALL], synchronous=True)
-    for at in range(PARAMS_A_CALL, len(params), PARAMS_A_CALL):
-        to.client.log_batch(run_id, params=params[at : at + PARAMS_A_CALL], synchronous=True)
+    first = METRICS_PER_CALL - min(len(params), PARAMS_PER_CALL)  # one call carries at most 1000 things in all
+    to.client.log_batch(run_id, metrics=metrics[:first], params=params[:PARAMS_PER_CALL], synchronous=True)
+    for at in range(first, len(metrics), METRICS_PER_CALL):
+        to.client.log_batch(run_id, metrics=metrics[at : at + METRICS_PER_CALL], synchronous=True)
+    for at in range(PARAMS_PER_CALL, len(params), PARAMS_PER_CALL):
+        to.client.log_batch(run_id, params=params[at : at + PARAMS_PER_CALL], synchronous=True)
     data = Dataset(row.data["name"], row.data["digest"], "harness", row.data["source"])
     _log_data(to, run_id, DatasetInput(data, [InputTag("mlflow.data.context", "train")]))
     to.client.set_terminated(run_id, status=row.status, end_time=row.end_ms)
@@ -238,22 +239,22 @@ def _find_or_create(to: Connection, row: RunRow) -> str:
 
 
 def _search(to: Connection, query: str) -> list[Any]:
-    found: list[Any] = []
+    runs: list[Any] = []
     token = None
     while True:
         page = to.client.search_runs([to.experiment], filter_string=query, page_token=token)
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs
 
 
 def send_summary(to: Connection, plan: Plan, report: Path, files: Sequence[Path]) -> str:
-    """The sweep's own run with the files of its report as artifacts; returns its id."""
+    """The run of the whole sweep with the files of its report as artifacts; returns its id."""
     tags = {"harness.sweep": plan.sweep, "harness.kind": "sweep", "mlflow.note.content": plan.question}
-    found = _search(to, OWN_RUN)
-    if found:
-        run_id = found[0].info.run_id
+    runs = _search(to, SWEEP_RUN)
+    if runs:
+        run_id = runs[0].info.run_id
     else:
         run_id = to.client.create_run(to.experiment, tags=tags, run_name=f"{plan.sweep} report").info.run_id
     for path in files:
@@ -270,9 +271,9 @@ def sync(folder: Path) -> int:
     """
     folder = folder.resolve()
     read_plan_file(folder)
-    with claim_sweep(folder):
-        outbox = Outbox(folder.parent, folder.name)
-        waiting = outbox.finish(folder)
+    with sweep_lock(folder):
+        outbox = Outbox(folder)
+        waiting = outbox.finish()
     if waiting or outbox.reason:
         print(f"{waiting} points waiting, run harness sync {folder}")
         return 1
@@ -282,7 +283,7 @@ def sync(folder: Path) -> int:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """MLflow makes thousands of objects a run and frees them all: looking for cycles among them costs an eighth."""
+    """MLflow makes thousands of objects per run and frees them all: looking for cycles among them costs an eighth."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -290,9 +291,3 @@ def _no_collection() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _to_show(uri: str) -> str:
-    """A tracking address without user name and password."""
-    scheme, mark, rest = uri.partition("://")
-    return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else uri

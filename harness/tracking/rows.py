@@ -14,15 +14,21 @@ from typing import Any, TypeGuard
 
 from harness.identity import canonical_json, content_hash, file_sha256
 from harness.palette import looks
-from harness.storage.evaluations import FILE as EVALUATIONS
+from harness.storage.evaluations import EVALUATIONS
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import read_plan_file
-from harness.storage.runs import RESULT
+from harness.storage.runs import RESULT, run_status
+from harness.types import RunStatus
 
-STATUS = {"done": "FINISHED", "diverged": "FINISHED", "failed": "FAILED", "stopped": "KILLED"}
+STATUS = {
+    RunStatus.DONE: "FINISHED",
+    RunStatus.DIVERGED: "FINISHED",
+    RunStatus.FAILED: "FAILED",
+    RunStatus.STOPPED: "KILLED",
+}
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
-LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones without a word
-# Points take a server longest: of 10,000 runs it gets 50 a metric, which a chart cannot tell from all of them.
+LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones silently
+# Points cost a server most: of 10,000 runs it gets 50 per metric, which look the same in a chart as all of them.
 BIG, MOST = 1000, 50
 
 
@@ -38,7 +44,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One MLflow run: `digest` identifies its content, so that a run made anew is told from one sent before."""
+    """One MLflow run: `digest` identifies its content, so that a run trained again differs from one sent before."""
 
     run_key: str
     name: str
@@ -57,7 +63,7 @@ class Plan:
     """What the projection needs of `plan.json`.
 
     `names`, `objectives` and `conditions` are by run key, in plan order; `colours` by objective. A condition is
-    everything but objective and seed, told in what differs within the sweep: `misaligned=0.75 clean`.
+    everything but objective and seed, as far as it differs within the sweep: `misaligned=0.75 clean`.
     """
 
     sweep: str
@@ -106,30 +112,30 @@ def _legends(names: Mapping[str, str]) -> dict[str, str]:
     """Names without the settings that all runs share (`phi=0.75`): a chart's legend shows some 30 letters of them."""
     words = {key: name.split(" ") for key, name in names.items()}
     shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
-    kept = {word for word in shared if "=" not in word or word.startswith("b=")}
-    return {key: " ".join(word for word in own if word not in shared - kept) for key, own in words.items()}
+    dropped = {word for word in shared if "=" in word and not word.startswith("b=")}
+    return {key: " ".join(word for word in name if word not in dropped) for key, name in words.items()}
 
 
 def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """A readable condition by run key, of as few params as tell all conditions apart."""
+    """A readable condition by run key, of as few params as separate all conditions."""
     settings = {
-        key: {name: text for name, text in own.items() if name != "seed" and not name.startswith("objective.")}
-        for key, own in params.items()
+        key: {name: text for name, text in run.items() if name != "seed" and not name.startswith("objective.")}
+        for key, run in params.items()
     }
-    names = list(dict.fromkeys(name for own in settings.values() for name in own))
-    telling = [name for name in names if len({own.get(name) for own in settings.values()}) > 1]
-    count = len({tuple(own.get(name) for name in telling) for own in settings.values()})
-    for name in reversed(telling):
-        fewer = [other for other in telling if other != name]
-        if len({tuple(own.get(other) for other in fewer) for own in settings.values()}) == count:
-            telling = fewer
-    return {key: _condition(own, telling) for key, own in settings.items()}
+    names = list(dict.fromkeys(name for run in settings.values() for name in run))
+    varying = [name for name in names if len({run.get(name) for run in settings.values()}) > 1]
+    count = len({tuple(run.get(name) for name in varying) for run in settings.values()})
+    for name in reversed(varying):
+        fewer = [other for other in varying if other != name]
+        if len({tuple(run.get(other) for other in fewer) for run in settings.values()}) == count:
+            varying = fewer
+    return {key: _condition(run, varying) for key, run in settings.items()}
 
 
-def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
-    kind, rate = own["corruption.kind"], own.get("corruption.rate", "")
+def _condition(params: Mapping[str, str], varying: Iterable[str]) -> str:
+    kind, rate = params["corruption.kind"], params.get("corruption.rate", "")
     named = ("corruption.kind", "corruption.rate")
-    parts = [f"{name.rpartition('.')[2]}={own[name]}" for name in telling if name in own and name not in named]
+    parts = [f"{name.rpartition('.')[2]}={params[name]}" for name in varying if name in params and name not in named]
     text = " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()]).replace("'", "")
     return text if len(text) <= LONGEST_CONDITION else f"{text[:LONGEST_CONDITION]} {content_hash(text)[:8]}"
 
@@ -137,14 +143,14 @@ def _condition(own: Mapping[str, str], telling: Iterable[str]) -> str:
 def digest_of(result: Mapping[str, Any]) -> str:
     """32 hex characters that change with the run's outcome, journal or attempt."""
     journals = {name: sha for name, sha in result["files"].items() if name.endswith(".jsonl")}
-    told = {key: result[key] for key in ("run_key", "status", "t0_ms", "results")}
-    return content_hash({"files": journals, "attempt": result["costs"].get("attempt", 1), **told})[:32]
+    outcome = {key: result[key] for key in ("run_key", "status", "t0_ms", "results")}
+    return content_hash({"files": journals, "attempt": result["attempt"], **outcome})[:32]
 
 
 def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
-    """What a delivery is known by: the run's digest, and its benchmark results where it was evaluated since.
+    """The digest of a delivery: of the run, and of its benchmark results where it was evaluated since.
 
-    The run keeps its own digest, so later results join it at the server and do not replace it.
+    The run's digest does not change with these, so they are added to it at the server and do not replace it.
     """
     evaluated = folder / EVALUATIONS
     return content_hash([digest_of(result), file_sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
@@ -163,7 +169,7 @@ def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
         run_key=key,
         name=plan.names.get(key, result["name"]),
         digest=digest_of(result),
-        status=STATUS[result["status"]],
+        status=STATUS[run_status(result)],
         start_ms=start,
         end_ms=start + max(int(result["steps"]), round(1000 * seconds)),
         tags=_tags(result, records, plan),
@@ -183,23 +189,23 @@ def points(records: Iterable[Mapping[str, Any]], start_ms: int) -> Iterable[Poin
                     yield Point(name, float(value), start_ms + step, step)
 
 
-def thinned(found: Iterable[Point], runs: int) -> tuple[Point, ...]:
-    """The points that MLflow gets of a run in a sweep of so many runs; the journal keeps all of them.
+def thinned(points: Iterable[Point], runs: int) -> tuple[Point, ...]:
+    """The points that MLflow gets of a run in a sweep of `runs` runs; the journal has all of them.
 
     Above `BIG` runs each metric sends at most `MOST` of its points: the first, the last, and even steps between.
     """
-    all_of = tuple(found)
+    every = tuple(points)
     if runs <= BIG:
-        return all_of
+        return every
     places: dict[str, list[int]] = {}
-    for place, point in enumerate(all_of):
+    for place, point in enumerate(every):
         places.setdefault(point.key, []).append(place)
-    kept = {own[round(i * (len(own) - 1) / (MOST - 1))] for own in places.values() for i in range(MOST)}
-    return tuple(point for place, point in enumerate(all_of) if place in kept)
+    sent = {at[round(i * (len(at) - 1) / (MOST - 1))] for at in places.values() for i in range(MOST)}
+    return tuple(point for place, point in enumerate(every) if place in sent)
 
 
 def count_points(folder: Path, runs: int = 0) -> int:
-    """How many points a run folder sends in a sweep of so many runs. Raises as `run_row` does."""
+    """How many points a run folder sends in a sweep of `runs` runs. Raises as `run_row` does."""
     journal = folder / "events.jsonl"
     records = read_journal(journal) if journal.exists() else []
     return len(thinned(points([*records, *_evaluations(folder)], 0), runs))
@@ -210,7 +216,7 @@ def _evaluations(folder: Path) -> list[dict[str, Any]]:
 
 
 def is_committed(folder: Path) -> bool:
-    """Whether the run's result stands (whole or not: `load_result` tells)."""
+    """Whether the run has a result, verified or not."""
     return (folder / RESULT).exists()
 
 
@@ -242,15 +248,15 @@ def _tags(result: Mapping[str, Any], records: Iterable[Mapping[str, Any]], plan:
 
 
 def _error(result: Mapping[str, Any], texts: bool) -> str:
-    """The end of the traceback. Messages may quote a row: of runs on `data` the kind of failure alone is sent."""
+    """The end of the traceback. Messages may quote a row: of runs on `data` only the kind of failure is sent."""
     error = str(result.get("error") or "")
     if error and result["config"].get("data") and not texts:
-        return f"{result.get('reason', 'error')}; the traceback stands in errors.log of the sweep's folder"
+        return f"{result['reason']}; the traceback is in errors.log of the sweep's folder"
     return error[-500:]
 
 
 def _params(config: Mapping[str, Any]) -> dict[str, str]:
-    """Dotted params. The clean set has rate 0; `objective.log10_beta` stands in for the log axis MLflow lacks."""
+    """Dotted params. The clean set has rate 0; `objective.log10_beta` replaces the log axis that MLflow lacks."""
     objective, corruption = config["objective"], config["corruption"]
     rate = 0.0 if corruption["kind"] == "none" else corruption["rate"]
     values: dict[str, Any] = {
@@ -260,7 +266,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
         "corruption.rate": rate,
         **{f"corruption.{name}": value for name, value in corruption["params"]},
         "seed": config["seed"],
-        "replica": config.get("replica") or None,
+        "replica": config["replica"] or None,
     }
     beta = values.get("objective.beta")
     if _is_number(beta) and beta > 0:
@@ -273,7 +279,7 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _text(value: Any) -> str:
-    """A param as text; what MLflow would cut is given as the hash of its canonical JSON."""
+    """A param as text; what MLflow would cut is replaced by the hash of its canonical JSON."""
     text = value if isinstance(value, str) else canonical_json(value)
     return text if len(text) <= LONGEST_PARAM else f"sha256:{content_hash(value)}"
 

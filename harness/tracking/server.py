@@ -1,4 +1,4 @@
-"""MLflow's own server on this machine alone, opened on the comparison views of the sweeps it holds."""
+"""`harness dashboard`: MLflow's server on loopback, and the addresses of its views."""
 
 from __future__ import annotations
 
@@ -12,9 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.connection import ARTIFACTS, DATABASE, PRIVATE, default_uri, open_client, tracking_uri
+from harness.text import without_credentials
+from harness.tracking.connection import (
+    ARTIFACTS,
+    DATABASE,
+    PRIVATE,
+    default_uri,
+    down_errors,
+    first_line,
+    open_client,
+    patience,
+    probe,
+    tracking_problem,
+    tracking_uri,
+)
 from harness.tracking.guard import STORE
-from harness.tracking.views import FIRST, MAIN, OWN_RUN, TAG, report_url, view_url
+from harness.tracking.views import FIRST, MAIN, SWEEP_RUN, TAG, report_url, view_url
 from harness.types import InputError
 
 
@@ -30,16 +43,24 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
             "server is `mlflow server --app-name basic-auth` behind TLS, named by MLFLOW_TRACKING_URI"
         )
     uri = tracking_uri(out)
-    if uri.startswith(("http://", "https://")):
-        return _say_views(open_client(uri), uri.rstrip("/"))
     if uri == default_uri(out) and not (out / DATABASE).exists():
         raise InputError(f"{out}: no {DATABASE}; run `harness sweep SPEC --out {out}` first")
-    client = open_client(uri)
+    if problem := tracking_problem(uri):
+        raise InputError(f"MLFLOW_TRACKING_URI {without_credentials(uri)}: {problem}")
+    try:
+        with patience():
+            if uri.startswith(("http://", "https://")):
+                probe(uri)
+                return _print_views(open_client(uri), uri.rstrip("/"))
+            client = open_client(uri)
+    except down_errors() as error:
+        print(f"MLFLOW_TRACKING_URI {without_credentials(uri)}: {first_line(error, uri)}", file=sys.stderr)
+        return 1
     port = port or _free_port(host)
     base = f"http://{host}:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
     server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        [sys.executable, "-m", "harness.tracking.guard", str((out / ARTIFACTS).resolve()), host, str(port)],
+        [sys.executable, "-m", "harness.tracking.guard", (out / ARTIFACTS).resolve().as_uri(), host, str(port)],
         env={**os.environ, **PRIVATE, STORE: uri},
         stdout=sys.stderr,
     )
@@ -47,7 +68,7 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
         if not _wait(server, host, port):
             print(f"the tracking server ended with code {server.returncode} before it answered", file=sys.stderr)
             return 1
-        _say_views(client, base)
+        _print_views(client, base)
         print("Ctrl-C stops the server", flush=True)
         return 0 if server.wait() == 0 else 1
     except KeyboardInterrupt:
@@ -58,18 +79,20 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
             server.wait(timeout=20)
 
 
-def _say_views(client: Any, base: str) -> int:
+def _print_views(client: Any, base: str) -> int:
     """The addresses of each sweep's main views and of its report, the newest sweep first."""
-    found = client.search_experiments(filter_string="tags.`harness.sweep` LIKE '%'", order_by=["last_update_time DESC"])
-    for experiment in found:
+    experiments = client.search_experiments(
+        filter_string="tags.`harness.sweep` LIKE '%'", order_by=["last_update_time DESC"]
+    )
+    for experiment in experiments:
         print(f"{experiment.name}: {view_url(base, experiment.experiment_id)}")
         for slug, name in MAIN.items():
             if slug != FIRST and TAG + slug in experiment.tags:
                 print(f"  {name}: {view_url(base, experiment.experiment_id, slug)}")
-        run = client.search_runs([experiment.experiment_id], filter_string=OWN_RUN, max_results=1)
+        run = client.search_runs([experiment.experiment_id], filter_string=SWEEP_RUN, max_results=1)
         if run:
             print(f"  Report: {report_url(base, experiment.experiment_id, run[0].info.run_id)}")
-    print("" if found else f"no sweep yet: {base}\n", end="", flush=True)
+    print("" if experiments else f"no sweep yet: {base}\n", end="", flush=True)
     return 0
 
 

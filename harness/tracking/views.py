@@ -1,6 +1,6 @@
-"""The comparison in MLflow's own pages: saved views as experiment tags, and the experiment's note.
+"""The comparison in MLflow's pages: saved views as experiment tags, and the experiment's note.
 
-The format of a saved view is MLflow's own and undocumented (`mlflow.sharedViewState.<slug>` = JSON whose `state` is
+The format of a saved view is undocumented (`mlflow.sharedViewState.<slug>` = JSON whose `state` is
 `deflate;` + base64 of zlib JSON; as read from mlflow 3.17): a page that ignores it still shows every run.
 """
 
@@ -24,7 +24,7 @@ TAG = "mlflow.sharedViewState."
 FIRST = "comparison"  # the slug of the view to open
 MAIN = {FIRST: "Sweep comparison", "objectives": "By objective", "geometry": "Geometry"}  # slug -> name
 RUNS_ONLY = "tags.`harness.kind` = 'run'"
-OWN_RUN = "tags.`harness.kind` = 'sweep'"  # the sweep's own, which holds the report
+SWEEP_RUN = "tags.`harness.kind` = 'sweep'"  # the run of the whole sweep, which has the report
 ALL_RUNS = 10_000  # charts leave out runs beyond this count
 NAMESPACE = uuid.UUID("6f2f1a52-6a0e-5e0c-9a63-4d8f2b0c7e11")  # makes the ids of charts the same on every machine
 
@@ -62,25 +62,25 @@ COLUMNS = {
 
 
 def views(plan: Plan) -> tuple[View, ...]:
-    """The saved views of a sweep, the three main ones in front.
+    """The saved views of a sweep, the three main ones first.
 
-    The page draws the first 100 runs it finds, so in a larger sweep the main views show one condition (the most
-    misaligned reference, or else the most corrupted labels), every other one has a view, and runs are ordered by
-    seed: what does not fit is whole replicates, never an objective.
+    MLflow loads 100 runs, so in a larger sweep the main views show one condition (the most misaligned reference, or
+    else the most corrupted labels), each other condition has a view, and runs are ordered by seed: what does not fit
+    is whole replicates, never an objective.
     """
     runs = f"{RUNS_ONLY} and tags.`harness.current` = 'true'"
     if plan.tags:
         return study_views(plan, runs)
     conditions = sorted(dict.fromkeys(plan.conditions.values()), key=lambda name: _stress(plan, name), reverse=True)
     large = len(plan.names) > PAGE
-    shown, said = (_within(runs, conditions[0]), f": {conditions[0]}") if large else (runs, "")
+    shown, suffix = (_within(runs, conditions[0]), f": {conditions[0]}") if large else (runs, "")
     axes = _axes(plan, conditions[0] if large else None)
     others = conditions[1:] if large else conditions if len(conditions) > 1 else []
     return (
-        View(FIRST, f"{MAIN[FIRST]}{said}", shown, comparison(axes)),
-        View("objectives", f"{MAIN['objectives']}{said}", shown, BY_OBJECTIVE),
-        View("geometry", f"{MAIN['geometry']}{said}", shown, GEOMETRY),
-        View("averages", f"Averages by objective{said}", shown, AVERAGES, ("objective.name",)),
+        View(FIRST, f"{MAIN[FIRST]}{suffix}", shown, comparison(axes)),
+        View("objectives", f"{MAIN['objectives']}{suffix}", shown, BY_OBJECTIVE),
+        View("geometry", f"{MAIN['geometry']}{suffix}", shown, GEOMETRY),
+        View("averages", f"Averages by objective{suffix}", shown, AVERAGES, ("objective.name",)),
         *(_of(plan, name, runs) for name in others[:MOST_CONDITIONS]),
         *([View("all", f"All conditions, first {PAGE} runs by seed", runs, comparison(_axes(plan)))] if large else []),
     )
@@ -89,7 +89,7 @@ def views(plan: Plan) -> tuple[View, ...]:
 def study_views(plan: Plan, runs: str) -> tuple[View, ...]:
     """The views of a study: its complete trials, the winners on fresh seeds, and each objective's own trials."""
     searched = ("objective.log10_beta", "train.learning_rate")
-    axes = [name for name in searched if len({own.get(name) for own in plan.params.values()}) > 1]
+    axes = [name for name in searched if len({params.get(name) for params in plan.params.values()}) > 1]
     trials = f"{runs} and tags.`harness.role` = 'search' and tags.`optuna.state` = 'COMPLETE'"
     fresh = f"{runs} and tags.`harness.role` = 'fresh'"
     studies = dict.fromkeys(tags["optuna.study"] for tags in plan.tags.values())
@@ -115,16 +115,16 @@ def _within(runs: str, condition: str) -> str:
 
 def _axes(plan: Plan, condition: str | None = None) -> list[str]:
     """Numeric params that vary, within one condition or the whole sweep: what outcomes are drawn against."""
-    own = [params for key, params in plan.params.items() if condition in (None, plan.conditions[key])]
-    return [name for name in AXES if len({params.get(name) for params in own}) > 1]
+    runs = [params for key, params in plan.params.items() if condition in (None, plan.conditions[key])]
+    return [name for name in AXES if len({params.get(name) for params in runs}) > 1]
 
 
 def _stress(plan: Plan, condition: str) -> tuple[float, float]:
-    """How hard a condition is: the dial of misalignment where the sweep has one, among equals the cleaner labels."""
-    own = next(plan.params[key] for key, name in plan.conditions.items() if name == condition)
-    rate, dial = float(own.get("corruption.rate", "0")), float(own.get("world.misaligned", "0"))
-    dials = {params.get("world.misaligned") for params in plan.params.values()}
-    return (dial, -rate) if len(dials) > 1 else (rate, 0.0)
+    """How hard a condition is: by `misaligned` where that varies, then cleaner labels first; else by rate."""
+    params = next(plan.params[key] for key, name in plan.conditions.items() if name == condition)
+    rate, misaligned = float(params.get("corruption.rate", "0")), float(params.get("world.misaligned", "0"))
+    varies = len({run.get("world.misaligned") for run in plan.params.values()}) > 1
+    return (misaligned, -rate) if varies else (rate, 0.0)
 
 
 def view_state(view: View) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def view_url(base: str, experiment: str, slug: str = FIRST) -> str:
 
 
 def report_url(base: str, experiment: str, run_id: str) -> str:
-    """The address of the report, an artifact of the sweep's own run."""
+    """The address of the report, an artifact of the run of the whole sweep."""
     return f"{base}/#/experiments/{experiment}/runs/{run_id}/artifacts/report/index.html"
 
 
@@ -208,7 +208,7 @@ def _query(slug: str) -> str:
 def write_views(client: Any, experiment: str, plan: Plan, report_run: str | None = None) -> None:
     """Write the saved views and the experiment's note, links first. Raises what the client raises.
 
-    `report_run` is the sweep's own run, whose artifact is the report; None where there is no report.
+    `report_run` is the run whose artifact is the report; None where there is no report.
     """
     moment = 0  # the same tags at every replay
     written = views(plan)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import nn
@@ -72,19 +71,3 @@ def gemm_ceiling(device: torch.device, seconds: float = 0.2) -> float:
         torch.mm(a, b)
         fastest = min(fastest, _now() - began)
     return 2 * size**3 / fastest
-
-
-def summary(seconds: Mapping[str, float], flops: float, ceiling: float) -> dict[str, Any]:
-    """What a profile says: seconds by part, and the flops of training a second, as a share of the ceiling too.
-
-    `head` is a part of `forward`; `flops` are those of forward and backward passes in training.
-    """
-    trained = sum(seconds.get(name, 0.0) for name in ("forward", "backward", "optimizer"))
-    speed = flops / trained if trained else 0.0
-    return {
-        "seconds": dict(seconds),
-        "training_flops": flops,
-        "flops_per_second": speed,
-        "gemm_flops_per_second": ceiling,
-        "share_of_gemm": speed / ceiling if ceiling else 0.0,
-    }

@@ -1,4 +1,4 @@
-"""Where a run ends: its tables, costs and provenance, and `result.json`, which makes it count, written last."""
+"""A run of a pack in training, and what is written of it: journal, tables, provenance, and `result.json` last."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import platform
 import resource
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,63 +16,153 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.identity import content_hash, plain, run_key
-from harness.inputs.run_inputs import RunInputs
-from harness.metrics.margins import delta
+from harness.corruptions.ledger import write_ledger
+from harness.identity import content_hash
+from harness.inputs.encoded import EncodedInputs
+from harness.metrics.geometry import checkpoint_metrics, constraint_metrics
+from harness.metrics.margin_columns import delta
 from harness.metrics.records import Array, Columns, select, size, steps, where
+from harness.metrics.results import results_row
+from harness.metrics.reward_model import reward_metrics, reward_row
+from harness.models.pack import Lane
 from harness.objectives.budget import budget, family
+from harness.rlhf.best_of_n import kl_bound
 from harness.rlhf.lanes import RlTraining
-from harness.storage import runs as store
 from harness.storage.atomic import write_json
-from harness.sweep.packing import PackTask
+from harness.storage.journal import Journal
+from harness.storage.runs import commit, run_result, write_table
 from harness.training.loop import Training
-from harness.types import ObjectiveSpec, PreferencePair, RunSpec, TrainingSpec
+from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, TrainingSpec
 from harness.worker.datasets import TrainingSet
-from harness.worker.protocol import Event
-from harness.worker.run_job import PackRun
+from harness.worker.protocol import PackTask
+
+# Splits whose metrics go to the journal, with the prefix that their names have.
+PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
 
 
-def work_done(
-    objective: ObjectiveSpec,
-    training: TrainingSpec,
-    reward_model: ObjectiveSpec | None,
-    run: Training | RlTraining,
-    parameters: int,
-) -> dict[str, Any]:
+@dataclass(frozen=True, eq=False)
+class PackRun:
+    """One run of a pack: its inputs and lane, the fixed columns of its records, its folder, journal and records."""
+
+    planned: PlannedRun
+    encoded: EncodedInputs
+    data: TrainingSet
+    lane: Lane
+    columns: Mapping[str, np.ndarray]
+    folder: Path
+    journal: Journal
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        """The run key."""
+        return self.planned.key
+
+    @property
+    def run(self) -> RunSpec:
+        """What is trained."""
+        return self.planned.run
+
+    @property
+    def hyperparameters(self) -> dict[str, Any]:
+        """The objective's hyperparameters by name."""
+        return dict(self.run.objective.hyperparameters)
+
+    @property
+    def is_reward_model(self) -> bool:
+        """Whether the run is a reward model, whose records hold scores and no log-probs."""
+        return family(self.run.objective) == "reward"
+
+    def all_columns(self, record: Record) -> dict[str, Any]:
+        """A record's columns with the fixed ones of its split; of a reward model without its stand-in log-probs."""
+        first = 0
+        for part in self.lane.evals:
+            if part.split == record.split:
+                break
+            first += len(part.ids)
+        rows = slice(first, first + len(record.ids))
+        dropped = ("policy_", "reference_") if self.is_reward_model else ()
+        measured = {name: values for name, values in record.columns.items() if not name.startswith(dropped)}
+        return {**measured, **{name: values[rows] for name, values in self.columns.items()}}
+
+    def journal_metrics(self, record: Record) -> None:
+        """Append the metrics of a record to the journal, where its split has any."""
+        if record.split not in PREFIXES:
+            return
+        columns = self.all_columns(record)
+        points = {**self._metrics(columns, PREFIXES[record.split]), **record.scalars}
+        if record.split == "train_observed" and "multiplier" in columns:
+            points |= constraint_metrics(columns, float(self.hyperparameters["margin"]))
+        self.journal.append({"kind": "metrics", "step": record.step, **points})
+
+    def _metrics(self, columns: Mapping[str, Any], prefix: str) -> dict[str, float]:
+        """The metrics of one split at one step."""
+        objective, knobs = self.run.objective, self.hyperparameters
+        if self.is_reward_model:
+            return reward_metrics(columns, prefix)
+        if family(objective) == "rl":  # no loss of labelled pairs; beta where it is a price in units of true reward
+            in_gold = knobs["reward"] == "gold" and not knobs.get("reward_scale")
+            return checkpoint_metrics(columns, prefix, objective.beta if in_gold else None)
+        return checkpoint_metrics(columns, prefix, objective.beta, objective=objective.name, hyperparameters=knobs)
+
+    def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
+        """The measured columns of `results.csv`."""
+        if self.is_reward_model:
+            return reward_row(examples)
+        best_of_n = self.run.objective.name == "best_of_n"
+        bound = {"kl_bound": kl_bound(self.hyperparameters["n"])} if best_of_n else {}
+        return results_row(examples, samples, self.run.objective.beta) | bound
+
+
+def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
+    """What the run cost: its share of the pack's time, memory, and the tokens and flops of its training."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if training.model.flat.is_cuda:
+        peak = torch.cuda.max_memory_allocated()
+    return {
+        "seconds": seconds,
+        **_work(run, training),
+        "peak_memory": peak,
+        "host": socket.gethostname(),
+        "pack": number,
+        "lane": lane,
+    }
+
+
+def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
-    `training` is what the spec gives every run.
+
+    A token costs 2 flops for each parameter in a forward pass. A backward pass costs as much again for the gradient of
+    the activations, through frozen parameters too, and as much again for that of the trained parameters.
     """
-    width = int(run.pack.corpus.ids.shape[1])
-    own = dict(objective.hyperparameters)
-    real = budget(objective, training)
-    rewards = 0 if reward_model is None else _steps(budget(reward_model, training)) * width * 6 * parameters
-    if family(objective) != "rl" or not isinstance(run, RlTraining):
-        tokens = _steps(real) * width
-        return {"tokens": tokens, "generated_tokens": 0, "flops": 6 * parameters * tokens, "reward_flops": rewards}
-    scored, trained = _rows(own, real, run, width)
-    generated = run.generated + run.asked * run.sampling.width
-    frozen = 1 + (run.scorer is not None)
-    if objective.name == "best_of_n":
+    spec, knobs, parameters = run.run, run.hyperparameters, len(run.lane.weights)
+    forward = 2 * (parameters + training.model.frozen)
+    update = 2 * forward + 2 * parameters
+    width = int(training.pack.corpus.ids.shape[1])
+    real = budget(spec.objective, spec.training)
+    reward_pairs = 0 if spec.reward_model is None else _trained_pairs(budget(spec.reward_model, spec.training))
+    rewards = reward_pairs * width * update
+    if family(spec.objective) != "rl" or not isinstance(training, RlTraining):
+        tokens = _trained_pairs(real) * width
+        return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
+    generated = training.generated + training.asked * training.sampling.width
+    scored = generated  # tokens that a frozen model scores
+    trained = scored * int(knobs.get("epochs", 1)) if real.steps else 0
+    trained += real.steps * int(knobs.get("pairs", 0)) * width
+    frozen = 1 + (training.scorer is not None)
+    if spec.objective.name == "best_of_n":
         frozen -= 1  # no KL is paid: the reference only samples
-    flops = 2 * generated + 2 * frozen * scored + 6 * trained
     return {
-        "tokens": trained + run.generated,
-        "generated_tokens": run.generated,
-        "flops": parameters * flops,
+        "tokens": trained + training.generated,
+        "generated_tokens": training.generated,
+        "flops": forward * (generated + frozen * scored) + update * trained,
         "reward_flops": rewards,
     }
 
 
-def _steps(training: TrainingSpec) -> int:
+def _trained_pairs(training: TrainingSpec) -> int:
     return training.steps * training.batch_size
-
-
-def _rows(own: Mapping[str, Any], training: TrainingSpec, run: RlTraining, width: int) -> tuple[int, int]:
-    """Tokens that a frozen model scored, and tokens that the policy was trained on."""
-    scored = run.asked * run.sampling.width + run.generated
-    trained = scored * int(own.get("epochs", 1)) if training.steps else 0
-    return scored, trained + training.steps * int(own.get("pairs", 0)) * width
 
 
 PACKAGES = ("preference-harness", "torch", "transformers", "numpy", "pandas", "pyarrow", "safetensors", "mlflow")
@@ -79,11 +170,12 @@ PACKAGES = ("preference-harness", "torch", "transformers", "numpy", "pandas", "p
 TIE_TOL = {"float32": 1e-4, "bfloat16": 0.05}  # nats by which a stored reference and a live policy may differ
 
 
-def provenance(run: RunSpec, setting: RunInputs, data: TrainingSet) -> dict[str, Any]:
+def provenance(run: PackRun) -> dict[str, Any]:
     """The record of one run: what was computed, from what, by what, on what kind of machine."""
-    dtype = run.model.dtype if run.model is not None else "float32"
+    spec, inputs, data = run.run, run.encoded.inputs, run.data
+    dtype = spec.model.dtype if spec.model is not None else "float32"
     return {
-        "run_key": run_key(run),
+        "run_key": run.key,
         "code": _code(),
         "data": {
             "pairs": len(data.ids),
@@ -92,21 +184,21 @@ def provenance(run: RunSpec, setting: RunInputs, data: TrainingSet) -> dict[str,
             "flipped": int(data.flipped.sum()),
         },
         "reference": {
-            "setting": setting.name,
-            "sha256": setting.reference_sha256,
-            "parameters": len(setting.weights),
+            "setting": inputs.name,
+            "sha256": inputs.reference_sha256,
+            "parameters": len(inputs.weights),
         },
         "machine": {
             "python": platform.python_version(),
             "platform": platform.system(),
             "processor": platform.machine(),
             "threads": torch.get_num_threads(),
-            "device": "cuda" if torch.cuda.is_available() and run.device != "cpu" else "cpu",
+            "device": "cuda" if torch.cuda.is_available() and spec.device != "cpu" else "cpu",
             "dtype": dtype,
-            "mode": run.training.mode,
+            "mode": spec.training.mode,
             "tie_tol": TIE_TOL[dtype],
         },
-        "notes": list(setting.notes),
+        "notes": list(inputs.notes),
     }
 
 
@@ -119,7 +211,7 @@ def _code() -> dict[str, Any]:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             versions[name] = "absent"
-    root = Path(__file__).resolve().parents[3]
+    root = Path(__file__).resolve().parents[2]
     commit, dirty = "", False
     if (root / ".git").exists():
         commit = _git(root, "rev-parse", "HEAD")
@@ -141,35 +233,35 @@ def _git(root: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-KEPT = 8  # pairs a split
+WORST_PAIRS = 8  # per split
 
 
 def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePair]]) -> dict[str, Array]:
-    """Columns split, id, prompt, chosen, rejected of at most `KEPT` pairs a split, the worst first.
+    """Columns split, id, prompt, chosen, rejected of at most `WORST_PAIRS` pairs per split, the worst first.
 
-    Beside them what names a pair without its texts, where it is known: `row` of the data file, `group`.
+    With them what identifies a pair without its texts, where known: `row` of the data file, `group`.
 
     Of `eval_clean` those with the lowest policy margin at the last step; of `train_observed` the wrongly labelled ones
     whose label the policy follows most strongly (`chosen` is what the label says). `pairs` holds them by split and id.
     Pairs with a margin that is not finite are left out.
     """
     last = steps(examples)[-1]
-    found: list[tuple[str, PreferencePair]] = []
+    worst: list[tuple[str, PreferencePair]] = []
     for split, sign in (("eval_clean", 1.0), ("train_observed", -1.0)):
         rows = where(examples, last, split)
         if split == "train_observed":
             rows = select(rows, np.asarray(rows["clean_label"]) < 0)
         margin = sign * delta(rows) if size(rows) else np.zeros(0)
         ids = np.asarray(rows["id"]).astype(str)
-        order = [i for i in np.lexsort((ids, margin)) if np.isfinite(margin[i])][:KEPT]
-        found += [(split, pairs[split][ids[i]]) for i in order]
-    texts = {name: [getattr(pair, name) for _, pair in found] for name in ("id", "prompt", "chosen", "rejected")}
-    columns = {"split": [split for split, _ in found], **texts}
+        lowest = [i for i in np.lexsort((ids, margin)) if np.isfinite(margin[i])][:WORST_PAIRS]
+        worst += [(split, pairs[split][ids[i]]) for i in lowest]
+    texts = {name: [getattr(pair, name) for _, pair in worst] for name in ("id", "prompt", "chosen", "rejected")}
+    columns = {"split": [split for split, _ in worst], **texts}
     table = {name: np.array(values, dtype=object) for name, values in columns.items()}
-    return table | known([pair for _, pair in found], "row", "group")
+    return table | meta_columns([pair for _, pair in worst], "row", "group")
 
 
-def known(pairs: Sequence[PreferencePair], *names: str) -> dict[str, Array]:
+def meta_columns(pairs: Sequence[PreferencePair], *names: str) -> dict[str, Array]:
     """Columns of what the pairs' `meta` says under `names`, each only where every pair has it."""
     return {
         name: np.array([pair.meta[name] for pair in pairs], dtype=np.int64 if name == "row" else object)
@@ -179,9 +271,9 @@ def known(pairs: Sequence[PreferencePair], *names: str) -> dict[str, Array]:
 
 
 def commit_run(
-    job: PackRun,
-    drawn: Mapping[str, np.ndarray] | None,
-    status: str,
+    run: PackRun,
+    samples: Mapping[str, np.ndarray] | None,
+    status: RunStatus,
     diverged_at: int,
     costs: Mapping[str, Any],
     t0_ms: int,
@@ -192,84 +284,43 @@ def commit_run(
             "step": np.full(len(record.ids), record.step, np.int32),
             "split": np.array([record.split] * len(record.ids), dtype=object),
             "id": np.array(record.ids, dtype=object),
-            **job.all_columns(record),
+            **run.all_columns(record),
         }
-        for record in job.records
+        for record in run.records
     ]
     examples = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
     for name in ("chosen_len", "rejected_len"):
         examples[name] = examples[name].astype(np.int32)
-    store.write_table(job.folder / "examples.parquet", examples)
-    if not job.scores:  # a reward model ranks by scores, and has no margin of a policy to be wrong by
-        texts = {"eval_clean": job.prepared.inputs.evals["eval_clean"], "train_observed": job.data.pairs}
+    write_table(run.folder / "examples.parquet", examples)
+    if not run.is_reward_model:  # it ranks by scores, and has no margin of a policy to be wrong by
+        texts = {"eval_clean": run.encoded.inputs.evals["eval_clean"], "train_observed": run.data.pairs}
         by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
-        store.write_table(job.folder / "worst.parquet", worst_pairs(examples, by_id))
-    if drawn is not None:
-        store.write_table(job.folder / "samples.parquet", drawn)
-    if job.data.ledger is not None:
-        from harness.corruptions.ledger import write_ledger
-
-        write_ledger(job.data.ledger, job.folder / "ledger.parquet")
-    results = job.results(examples, drawn)
-    if job.data.ledger is not None and job.run.corruption.rate is None:
-        results["rate"] = job.data.ledger.attrs["manifest"]["rate_realised"]
-    steps = job.lane.training.steps
+        write_table(run.folder / "worst.parquet", worst_pairs(examples, by_id))
+    if samples is not None:
+        write_table(run.folder / "samples.parquet", samples)
+    results = run.results(examples, samples)
+    if run.data.ledger is not None:
+        write_ledger(run.data.ledger, run.folder / "ledger.parquet")
+        if run.run.corruption.rate is None:
+            results["rate"] = run.data.ledger.attrs["manifest"]["rate_realised"]
+    steps = run.lane.training.steps
     final = {f"final/{name}": value for name, value in results.items() if value is not None}
-    job.journal.append({"kind": "metrics", "step": steps, **final})
+    run.journal.append({"kind": "metrics", "step": steps, **final})
     end = {"kind": "end", "status": status} | ({"diverged_step": diverged_at} if diverged_at >= 0 else {})
-    job.journal.append(end)
-    job.journal.sync()
-    job.journal.close()
-    write_json(job.folder / "provenance.json", provenance(job.run, job.prepared.inputs, job.data))
-    store.commit(
-        job.folder,
-        {
-            "run_key": job.key,
-            "status": status,
-            "steps": steps,
-            "results": results,
-            "costs": dict(costs),
-            "config": plain(job.run),
-            "name": job.folder.name,
-            "t0_ms": t0_ms,
-        },
-    )
+    run.journal.append(end)
+    run.journal.sync()
+    run.journal.close()
+    write_json(run.folder / "provenance.json", provenance(run))
+    commit(run.folder, run_result(run.planned, run.folder, status, steps, costs, t0_ms, results))
 
 
 def commit_stopped(
-    task: PackTask, jobs: Sequence[PackRun], steps: Mapping[str, int], seconds: float, t0_ms: int
-) -> Iterator[Event]:
-    """Commit runs that were stopped after `steps` updates of each; the next command goes on from there."""
-    for job in jobs:
-        job.journal.append({"kind": "end", "status": "stopped"})
-        job.journal.sync()
-        job.journal.close()
-        store.commit(
-            job.folder,
-            {
-                "run_key": job.key,
-                "status": "stopped",
-                "steps": steps[job.key],
-                "results": {},
-                "costs": {"seconds": seconds / len(jobs), "pack": task.number},
-                "config": plain(job.run),
-                "name": job.folder.name,
-                "t0_ms": t0_ms,
-            },
-        )
-        yield Event("done", task.number, key=job.key, status="stopped")
-
-
-def run_costs(job: PackRun, run: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
-    """What the run cost: its share of the pack's time, and the tokens and flops of its training."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    if run.model.flat.is_cuda:
-        peak = torch.cuda.max_memory_allocated()
-    return {
-        "seconds": seconds,
-        **work_done(job.run.objective, job.run.training, job.run.reward_model, run, len(job.lane.weights)),
-        "peak_memory": peak,
-        "host": socket.gethostname(),
-        "pack": number,
-        "lane": lane,
-    }
+    task: PackTask, runs: Sequence[PackRun], steps: Mapping[str, int], seconds: float, t0_ms: int
+) -> None:
+    """Commit runs that were stopped after `steps` updates of each; the next command continues from there."""
+    costs = {"seconds": seconds / len(runs), "pack": task.number}
+    for run in runs:
+        run.journal.append({"kind": "end", "status": RunStatus.STOPPED})
+        run.journal.sync()
+        run.journal.close()
+        commit(run.folder, run_result(run.planned, run.folder, RunStatus.STOPPED, steps[run.key], costs, t0_ms))

@@ -1,97 +1,104 @@
-"""Where a pack begins: its inputs, training sets and corpus, and the folder and journal of every run."""
+"""The start of a pack: its inputs, training sets and corpus, and the folder and journal of every run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from harness.config.cells import check_plugins
-from harness.identity import plain, run_key
+from harness.identity import plain
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import reference_key
+from harness.inputs.reference_models import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import Pack
+from harness.objectives.budget import family
 from harness.objectives.registry import OBJECTIVES
-from harness.storage import runs as store
-from harness.storage.checkpoints import FOLDER as CHECKPOINTS
+from harness.signals import Stop
+from harness.storage.checkpoints import CHECKPOINTS
 from harness.storage.journal import Journal
-from harness.sweep.packing import PackTask
+from harness.storage.runs import open_run
 from harness.training.loop import checkpoint_steps
-from harness.types import RunSpec
+from harness.types import InputError, RunSpec
 from harness.worker.check_reference import check_reference
-from harness.worker.checkpointing import CheckpointPolicy
+from harness.worker.commit import PackRun
 from harness.worker.datasets import TrainingSet, training_set, with_mismatches
 from harness.worker.lanes import build_lane
-from harness.worker.run_job import PackRun
-from harness.worker.trainers import as_trained, own_model
+from harness.worker.protocol import PackTask, WorkerConfig
+from harness.worker.trainers import as_trained, with_reward_heads
 
 
 @dataclass
 class Worker:
-    """What one worker process keeps between packs: where things stand, and the inputs that it has already encoded."""
+    """The state of a worker process, and what it keeps from task to task."""
 
-    cache: Path
-    folder: Path  # the sweep's
+    config: WorkerConfig
     device: torch.device
-    names: Mapping[str, str]  # run key -> readable name
-    keeping: CheckpointPolicy = field(default_factory=lambda: CheckpointPolicy(math.inf))
-    encoded: dict[str, EncodedInputs] = field(default_factory=dict)
-    profile: bool = False
-    ceilings: dict[str, int] = field(default_factory=dict)  # lanes that fit, by pack key, once memory gave out
+    stop: Stop = field(default_factory=Stop)
+    encoded: dict[str, EncodedInputs] = field(default_factory=dict)  # by source, seed and evaluation
+    lane_limits: dict[str, int] = field(default_factory=dict)  # lanes to try, by pack group, after memory ran out
 
 
-def open_pack(task: PackTask, shop: Worker, t0_ms: int) -> tuple[list[PackRun], Pack]:
+def pick_device(name: str) -> torch.device:
+    """The torch device of a spec's `device`: auto takes a GPU where there is one. Never falls back silently."""
+    available = torch.cuda.is_available()
+    if name == "auto":
+        return torch.device("cuda" if available else "cpu")
+    if name.startswith("cuda") and not available:
+        raise InputError(f"device: '{name}' was asked for, but torch {torch.__version__} sees no GPU; use device: cpu")
+    return torch.device(name)
+
+
+def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun], Pack]:
     """Prepare inputs, training sets, corpus and lanes; open each run's folder and journal."""
-    score = scorer(shop.cache, shop.device)
+    score = scorer(worker.config.cache, worker.device)
     parts: list[EncodedPairs] = []
     offsets: dict[int, int] = {}
     sets: dict[tuple[int, object], TrainingSet] = {}
 
     def place(pairs: EncodedPairs) -> int:
-        """The offset of the pairs in the corpus; pairs that runs share stand in it once."""
+        """The offset of the pairs in the corpus; pairs that runs share are in it once."""
         if id(pairs) not in offsets:
             offsets[id(pairs)] = sum(len(part.rows.pair_ids) for part in parts)
             parts.append(pairs)
         return offsets[id(pairs)]
 
     places = []
-    for run in task.runs:
+    for planned in task.runs:
+        run = planned.run
         check_plugins(run)
-        encoded = _encoded(run, shop)
+        encoded = _encoded(run, worker)
         source = (id(encoded), run.corruption)
         if source not in sets:
             sets[source] = training_set(encoded, run.corruption, run.seed, score)
         data = sets[source]
-        places.append((run, encoded, data, place(encoded.pairs), place(data.extra) if data.extra else 0))
-    jobs = []
-    for run, encoded, data, base, extra in places:
-        key = run_key(run)
-        lane, columns = build_lane(key, as_trained(run), encoded, data, base, extra)
-        folder, attempt = store.open_run(shop.folder, key, shop.names[key], keep=CHECKPOINTS)
+        places.append((planned, encoded, data, place(encoded.pairs), place(data.extra) if data.extra else 0))
+    runs = []
+    for planned, encoded, data, base, extra in places:
+        lane, columns = build_lane(planned.key, as_trained(planned.run), encoded, data, base, extra)
+        folder, attempt = open_run(worker.config.folder, planned.key, planned.name, keep=CHECKPOINTS)
         journal = Journal(folder / "events.jsonl")
-        journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": t0_ms})
-        jobs.append(PackRun(key, run, encoded, data, lane, columns, folder, journal))
-    mismatched = None
-    if MISMATCHED in OBJECTIVES[task.runs[0].objective.name].needs:
+        journal.append({"kind": "start", "run_key": planned.key, "attempt": attempt, "t0_ms": t0_ms})
+        runs.append(PackRun(planned, encoded, data, lane, columns, folder, journal))
+    first, mismatched = task.runs[0].run, None
+    if MISMATCHED in OBJECTIVES[first.objective.name].needs:
         parts, mismatched = with_mismatches(parts)
-    corpus = build_corpus([part.rows for part in parts], [part.reference for part in parts], shop.device, mismatched)
-    steps = checkpoint_steps(jobs[0].lane.training.steps, task.runs[0].evaluation.checkpoints)
-    lanes = [job.lane for job in jobs]
-    architecture, trained = own_model(places[0][1].inputs.architecture, task.runs, lanes)
-    return jobs, Pack(architecture, corpus, trained, steps)
+    corpus = build_corpus([part.rows for part in parts], [part.reference for part in parts], worker.device, mismatched)
+    steps = checkpoint_steps(runs[0].lane.training.steps, first.evaluation.checkpoints)
+    architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
+    if family(first.objective) == "reward":
+        architecture, lanes = with_reward_heads(architecture, lanes)
+    return runs, Pack(architecture, corpus, lanes, steps, runs[0].encoded.inputs.ladder)
 
 
-def _encoded(run: RunSpec, shop: Worker) -> EncodedInputs:
+def _encoded(run: RunSpec, worker: Worker) -> EncodedInputs:
     """The run's inputs, encoded and checked once per worker."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
-    if name not in shop.encoded:
-        encoded = encode_inputs(open_inputs(run, shop.cache), scorer(shop.cache, shop.device))
-        check_reference(run, encoded, shop.device)
-        shop.encoded[name] = encoded
-    return shop.encoded[name]
+    if name not in worker.encoded:
+        cache = worker.config.cache
+        encoded = encode_inputs(open_inputs(run, cache), scorer(cache, worker.device))
+        check_reference(run, encoded, worker.device)
+        worker.encoded[name] = encoded
+    return worker.encoded[name]

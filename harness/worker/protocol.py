@@ -1,128 +1,148 @@
-"""What the driver asks of a worker process and what it hears back: tasks, the worker's configuration, events."""
+"""What driver and workers exchange: tasks, the worker's configuration, events and failures. Imports no torch."""
 
 from __future__ import annotations
 
-import ctypes
-import platform
+import sys
 import traceback
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from harness.sweep.packing import PackTask, pack_key
-from harness.sweep.signals import listen
-from harness.types import InputError
+from harness.storage.atomic import is_full
+from harness.types import InputError, PlannedRun, RunStatus
 
-DONE = ("done", "diverged")  # outcomes of a run that was trained: failed and stopped ones are made again
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """`kind`: built (a model stands), step (a pack moved on), done (a run is committed), failed (a run could not be
-    trained; `text` says why), input (the data cannot be used: `text` holds the problems, the sweep stops), full (the
-    disk is: the sweep stops), profile (where the time of a pack went: `text` is JSON).
-
-    `pack` names the task, `step` of `steps` its progress, `key` the run and `status` its outcome.
-    """
-
-    kind: str
-    pack: int = -1
-    step: int = 0
-    steps: int = 0
-    key: str = ""
-    status: str = ""
-    text: str = ""
-
+if TYPE_CHECKING:
+    from harness.inputs.reference_models import Build
 
 # A checkpoint of a pack costs some 10 ms on a CPU: under 0.1 % of the time at this pace, and short runs write none.
 CHECKPOINT_SECONDS = 60.0
+# Errors of torch's allocators that are plain RuntimeErrors, known by their text alone.
+MEMORY_TEXTS = ("DefaultCPUAllocator: can't allocate memory", "CUDA out of memory", "CUDA error: out of memory")
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerTask:
-    """`kind` build (payload: builds of one stage) or pack (payload: a PackTask); `number` names it in messages."""
+class BuildTask:
+    """Build models of one stage. `number` names the task in its events."""
 
-    kind: str
     number: int
-    payload: Any
+    builds: tuple[Build, ...]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class PackTask:
+    """Train a pack: runs in lockstep. `number` names it in events, in `packs.json` and in costs; packs whose runs
+    could have shared a pack have the same `group`."""
+
+    number: int
+    runs: tuple[PlannedRun, ...]
+    group: str = ""
+
+
+Task = BuildTask | PackTask
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """What every order needs, and what a worker keeps between orders (`live` stays empty in the driver)."""
+    """What a worker process needs for every task of one command."""
 
-    cache: str
-    folder: str
+    cache: Path
+    folder: Path  # the sweep's; on a cluster that of one attempt
     device: str
-    names: Mapping[str, str]
-    checkpoint_seconds: float = CHECKPOINT_SECONDS  # seconds between checkpoints of a pack in training
-    profile: bool = False  # whether workers measure where their time goes
-    live: dict[str, Any] = field(default_factory=dict)
+    checkpoint_seconds: float = CHECKPOINT_SECONDS  # of a pack's training between two checkpoints
+    profile: bool = False  # whether to measure where the time goes
+    # names the driver's command: a process keeps prepared inputs from task to task of one command
+    session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
-def run_task(order: WorkerTask, shop: WorkerConfig) -> Iterator[Event]:
-    """Carry out one order in this process."""
-    if "workshop" not in shop.live:
-        shop.live["workshop"] = _open(shop)
-    workshop = shop.live["workshop"]
-    workshop.folder = Path(shop.folder)  # an attempt apart has a folder of its own
-    with workshop.keeping.stop.softly(on=False):  # but where a task says that it looks for signals
-        if order.kind == "build":
-            from harness.inputs.references import build_models
+class FailureKind(StrEnum):
+    """Why a task failed, as far as the driver acts on it; a failed run's result holds the word as its `reason`."""
 
-            build_models(workshop.cache, order.payload, workshop.device)
-            for _ in order.payload:
-                yield Event("built", order.number)
-            return
-        yield from _within_memory(order.payload, workshop)
+    OUT_OF_MEMORY = "oom"  # a smaller pack may fit
+    LOST_PROCESS = "lost"  # the worker process ended: killed, or out of memory
+    INPUT = "input"  # data or settings cannot be used: the sweep stops
+    DISK_FULL = "full"  # the sweep stops
+    ERROR = "error"  # any other exception: the runs of the pack fail
 
 
-def _within_memory(task: PackTask, workshop: Any) -> Iterator[Event]:
-    """Train a pack, unless one as large of its kind has run out of memory here: the driver cuts it without a try."""
-    from harness.sweep.scheduler import reason_of
-    from harness.worker.train_pack import work
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task failed: `message` says it in a line (a line per problem for INPUT); `error` is the exception's type
+    and `trace` its traceback, both empty where a process was lost."""
 
-    kind = pack_key(task.runs[0])
-    if len(task.runs) > workshop.ceilings.get(kind, len(task.runs)):
-        raise MemoryError(f"packs of {len(task.runs)} such runs do not fit here: memory gave out before")
-    try:
-        yield from work(task, workshop)
-    except Exception as error:
-        if reason_of(traceback.format_exception_only(error)[-1]) == "oom":
-            workshop.ceilings[kind] = max(len(task.runs) // 2, 1)
-        raise
+    kind: FailureKind
+    message: str
+    error: str = ""
+    trace: str = ""
 
 
-def _open(shop: WorkerConfig) -> Any:
-    from harness.worker.checkpointing import CheckpointPolicy
-    from harness.worker.prepare import Worker
-
-    keep_freed_memory()
-    keeping = CheckpointPolicy(shop.checkpoint_seconds, listen(worker=True))
-    workshop = Worker(Path(shop.cache), Path(shop.folder), pick_device(shop.device), shop.names, keeping)
-    workshop.profile = shop.profile
-    return workshop
-
-
-def pick_device(name: str) -> Any:
-    """The torch device of a spec's `device`: auto takes a GPU where there is one. Never falls back in silence."""
-    import torch
-
-    available = torch.cuda.is_available()
-    if name == "auto":
-        return torch.device("cuda" if available else "cpu")
-    if name.startswith("cuda") and not available:
-        raise InputError(f"device: '{name}' was asked for, but torch {torch.__version__} sees no GPU; use device: cpu")
-    return torch.device(name)
+def failure_kind(error: BaseException) -> FailureKind:
+    """The kind of a failure, by the exception's type."""
+    if isinstance(error, InputError):
+        return FailureKind.INPUT
+    if isinstance(error, OSError) and is_full(error):
+        return FailureKind.DISK_FULL
+    torch = sys.modules.get("torch")  # loaded wherever one of its errors is raised
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return FailureKind.OUT_OF_MEMORY
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in MEMORY_TEXTS):
+        return FailureKind.OUT_OF_MEMORY
+    return FailureKind.ERROR
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep freed blocks instead of returning them: a step's buffers of some MB would fault in anew each time.
+def failure_of(error: BaseException) -> Failure:
+    """An exception as the driver gets it."""
+    kind, name = failure_kind(error), type(error).__name__
+    if kind in (FailureKind.INPUT, FailureKind.DISK_FULL):
+        return Failure(kind, str(error), name)
+    message = "".join(traceback.format_exception_only(error)).strip().split("\n")[0]
+    return Failure(kind, message, name, "".join(traceback.format_exception(error, limit=-8)))
 
-    Worth about 15 % of a CPU step; a no-op on other C libraries.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD, its largest allowed value
-        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+@dataclass(frozen=True, slots=True)
+class ModelBuilt:
+    """A model is in the cache."""
+
+    task: int
+
+
+@dataclass(frozen=True, slots=True)
+class PackStep:
+    """A pack has done `step` of `steps` updates."""
+
+    task: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunDone:
+    """A run is committed: done, diverged or stopped."""
+
+    task: int
+    key: str
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class PackProfile:
+    """Where the time of a pack went: `seconds` by part (`head` is a part of `forward`), `flops` of the forward and
+    backward passes in training, `gemm` flops per second that matrix products reach on the machine."""
+
+    task: int
+    seconds: Mapping[str, float]
+    flops: float
+    gemm: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """A task ended before its work was done; runs that it has committed are finished."""
+
+    task: int
+    failure: Failure
+
+
+Event = ModelBuilt | PackStep | RunDone | PackProfile | TaskFailed

@@ -1,7 +1,8 @@
-"""Where trained reward models are kept: one file a recipe, shared by every RL run that learns from it."""
+"""Trained reward models in the cache: one file per recipe, shared by every RL run that learns from it."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.identity import content_hash, plain
-from harness.inputs.references import reference_key, weights_path
+from harness.inputs.reference_models import reference_key, weights_path
 from harness.models.lane_model import LaneModel
 from harness.models.logps import pair_scores
 from harness.models.pack import Pack
@@ -19,8 +20,8 @@ from harness.rlhf.rewards import reward_scale
 from harness.storage.arrays import load_arrays, save_arrays
 from harness.types import RunSpec
 
-CHUNK = 64  # pairs a lane and forward: a constant, so a lane's scale does not depend on its neighbours
-# Enters the keys of stored reward models: bump when their training changes.
+CHUNK = 64  # pairs per lane and forward pass: a constant, so a lane's scale does not depend on its neighbours
+# Part of the keys of stored reward models: bump when their training changes.
 CODE_VERSION = 1
 
 
@@ -46,7 +47,7 @@ def reward_key(run: RunSpec) -> str:
 
 
 def load_reward(cache: Path, run: RunSpec) -> Reward | None:
-    """The stored model of a `reward_model` run; None where it is absent or damaged (then the run is made again)."""
+    """The stored model of a `reward_model` run; None where it is absent or damaged (then the run is trained again)."""
     key = reward_key(run)
     arrays = load_arrays(weights_path(cache, key), key)
     if arrays is None:
@@ -54,7 +55,7 @@ def load_reward(cache: Path, run: RunSpec) -> Reward | None:
     return Reward(torch.from_numpy(arrays["weights"]), float(arrays["scale"][0]), bool(arrays["broken"][0]))
 
 
-def save_rewards(cache: Path, runs: list[RunSpec], pack: Pack, model: LaneModel, diverged: list[bool]) -> None:
+def save_rewards(cache: Path, runs: Sequence[RunSpec], pack: Pack, model: LaneModel, diverged: list[bool]) -> None:
     """Store the models of a pack of `reward_model` runs, lane by lane."""
     for lane, (run, scale) in enumerate(zip(runs, _scales(pack, model), strict=True)):
         key = reward_key(run)

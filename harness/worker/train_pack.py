@@ -1,121 +1,165 @@
-"""One pack from start to committed truth: prepare, train, sample, write. A generator of messages; no tracking here."""
+"""One task in a worker process: build models, or train a pack from its inputs to committed results. No tracking here.
+
+A signal during training checkpoints the runs of the pack and commits them as `stopped`.
+"""
 
 from __future__ import annotations
 
-import json
+import ctypes
+import platform
 import time
 from collections.abc import Iterator, Sequence
 
-from harness.metrics.geometry import constraint_metrics
+from harness.inputs.reference_models import build_models
 from harness.objectives.budget import family
 from harness.rlhf.lanes import RlTraining
-from harness.storage import runs as store
-from harness.sweep.packing import PackTask
+from harness.signals import stop_handler
+from harness.storage.runs import write_table
 from harness.training.loop import Training
-from harness.training.timing import Spans, gemm_ceiling, summary
-from harness.types import Record
+from harness.training.timing import Spans, gemm_ceiling
+from harness.types import Record, RunStatus
 from harness.worker.checkpointing import Stopped, checkpointed_records, resume
-from harness.worker.commit import commit_run, commit_stopped, run_costs
+from harness.worker.commit import PackRun, commit_run, commit_stopped, run_costs
 from harness.worker.gradient_probe import gradient_probe, probe_table
-from harness.worker.prepare import Worker, open_pack
-from harness.worker.protocol import Event
+from harness.worker.prepare import Worker, open_pack, pick_device
+from harness.worker.protocol import (
+    BuildTask,
+    Event,
+    FailureKind,
+    ModelBuilt,
+    PackProfile,
+    PackStep,
+    PackTask,
+    RunDone,
+    Task,
+    WorkerConfig,
+    failure_kind,
+)
 from harness.worker.reward_models import save_rewards
-from harness.worker.run_job import PackRun
-from harness.worker.samples import sample_jobs
-from harness.worker.saved_weights import SavedWeights, saved_weights
+from harness.worker.samples import sample_runs
+from harness.worker.saved_weights import BestWeights
 from harness.worker.trainers import build_trainer
 
-# Splits whose metrics go to the journal, with the prefix their names carry.
-PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
+_worker: Worker | None = None  # of this process
 
 
-def work(task: PackTask, shop: Worker) -> Iterator[Event]:
-    """Train one pack and commit every run of it; yields progress, then one `done` a run.
+def run_task(task: Task, config: WorkerConfig) -> Iterator[Event]:
+    """Run one task in this process. Raises what the task raises; `harness.sweep.engines.task_events` reports it."""
+    worker = _worker_of_process(config)
+    with worker.stop.deferring(on=False):  # only training checks for signals itself
+        if isinstance(task, BuildTask):
+            build_models(config.cache, task.builds, worker.device)
+            for _ in task.builds:
+                yield ModelBuilt(task.number)
+        else:
+            yield from _train_within_memory(task, worker)
 
-    Where a signal was heard the runs are kept as they stand and committed as `stopped`.
+
+def _worker_of_process(config: WorkerConfig) -> Worker:
+    """The state of this process, kept from task to task of one command."""
+    global _worker
+    if _worker is None or _worker.config.session != config.session:
+        keep_freed_memory()
+        _worker = Worker(config, pick_device(config.device))
+    _worker.config, _worker.stop = config, stop_handler(worker=True)
+    return _worker
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed blocks instead of returning them: a step's buffers of some MB would fault in anew each time.
+
+    Worth about 15 % of a CPU step; a no-op on other C libraries.
     """
-    began = time.monotonic()
-    t0_ms = time.time_ns() // 1_000_000
-    spans = Spans(shop.profile)
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD, its largest allowed value
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
+
+
+def _train_within_memory(task: PackTask, worker: Worker) -> Iterator[Event]:
+    """Train a pack, unless one as large of its group ran out of memory here: the driver halves it without a try."""
+    if len(task.runs) > worker.lane_limits.get(task.group, len(task.runs)):
+        raise MemoryError(f"packs of {len(task.runs)} such runs do not fit here: memory ran out before")
+    try:
+        yield from train_pack(task, worker)
+    except Exception as error:
+        if failure_kind(error) is FailureKind.OUT_OF_MEMORY:
+            worker.lane_limits[task.group] = max(len(task.runs) // 2, 1)
+        raise
+
+
+def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
+    """Train one pack and commit every run of it; yields progress, then one `RunDone` per run."""
+    started, t0_ms = time.monotonic(), time.time_ns() // 1_000_000
+    config, device = worker.config, worker.device
+    spans = Spans(config.profile)
     with spans("preparation"):
-        jobs, pack = open_pack(task, shop, t0_ms)
-    settings = [job.prepared.inputs for job in jobs]
-    trainer = build_trainer(pack, task.runs, settings, shop.cache, shop.device)
-    run = trainer.run
-    kind = family(task.runs[0].objective)
-    probed = jobs[0].run.evaluation.gradient_probe if isinstance(run, Training) and kind != "reward" else 0
-    probes = [gradient_probe(run, pack.lanes, probed, 0)]
-    kept = saved_weights(task.runs, [job.key for job in jobs], settings)
-    # The best weights so far are in no checkpoint: runs that keep them begin anew.
-    whole = "best" not in kept.rules
-    earlier = resume([job.folder for job in jobs], [job.key for job in jobs], kind == "rl") if whole else []
-    if any(earlier):
-        states = [one.state if one else None for one in earlier]
-        trainer = build_trainer(pack, task.runs, settings, shop.cache, shop.device, states)
-        run = trainer.run
-        began -= max(one.seconds for one in earlier if one)
-    if isinstance(run, Training):
-        run.spans = spans
-    records = checkpointed_records(trainer, jobs, shop.keeping, earlier, began)
-    with shop.keeping.stop.softly(trainer.answers is None):  # best-of-n has no boundary to look at
+        runs, pack = open_pack(task, worker, t0_ms)
+    specs, inputs = [run.run for run in runs], [run.encoded.inputs for run in runs]
+    kind = family(specs[0].objective)
+    trainer = build_trainer(pack, specs, inputs, config.cache, device)
+    training = trainer.run
+    probed = specs[0].evaluation.gradient_probe if isinstance(training, Training) and kind != "reward" else 0
+    probes = [gradient_probe(training, pack.lanes, probed, 0)]
+    best = BestWeights.of_pack(runs)
+    # Checkpoints do not hold the best weights: packs with runs that save them start anew.
+    resumed = [] if best.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
+    if any(resumed):
+        states = [checkpoint.state if checkpoint else None for checkpoint in resumed]
+        trainer = build_trainer(pack, specs, inputs, config.cache, device, states)
+        training = trainer.run
+        started -= max(checkpoint.seconds for checkpoint in resumed if checkpoint)
+    if isinstance(training, Training):
+        training.spans = spans
+    records = checkpointed_records(trainer, runs, resumed, started, config.checkpoint_seconds, worker.stop)
+    with worker.stop.deferring(trainer.answers is None):  # best-of-n has no step boundary to check at
         try:
-            yield from _follow(task, jobs, records, run, kept, spans)
+            yield from _take_records(task, runs, records, training, best, spans)
         except Stopped as stopped:
-            yield from commit_stopped(task, jobs, stopped.steps, time.monotonic() - began, t0_ms)
+            commit_stopped(task, runs, stopped.steps, time.monotonic() - started, t0_ms)
+            for run in runs:
+                yield RunDone(task.number, run.key, RunStatus.STOPPED)
             return
-        last = jobs[0].records[-1].step if jobs[0].records else -1
-        probes.append(gradient_probe(run, pack.lanes, probed, last))
-        chosen = [(job.run, job.prepared) for job in jobs]
+        probes.append(gradient_probe(training, pack.lanes, probed, runs[0].records[-1].step if runs[0].records else -1))
         with spans("sampling"):
-            samples = sample_jobs(chosen, run.model, trainer.answers) if kind != "reward" else []
-        diverged = run.diverged_at[:, 0].tolist()
+            samples = [] if kind == "reward" else sample_runs(runs, training.model, trainer.answers)
+        diverged = training.diverged_at[:, 0].tolist()
         if kind == "reward":
-            save_rewards(shop.cache, list(task.runs), pack, run.model, [step >= 0 for step in diverged])
-        seconds = time.monotonic() - began
-        flops = 0.0
-        for lane, job in enumerate(jobs):
-            status = "done" if diverged[lane] < 0 else "diverged"
-            costs = run_costs(job, run, seconds / len(jobs), task.number, lane)
+            save_rewards(config.cache, specs, pack, training.model, [step >= 0 for step in diverged])
+        seconds, flops = (time.monotonic() - started) / len(runs), 0.0
+        for lane, run in enumerate(runs):
+            status = RunStatus.DONE if diverged[lane] < 0 else RunStatus.DIVERGED
+            costs = run_costs(run, training, seconds, task.number, lane)
             if probed:
-                table = probe_table([probe[lane] for probe in probes], job.records, job.lane)
-                store.write_table(job.folder / "probes.parquet", table)
-            kept.write(lane, job.folder, settings[lane], run.model, pack.lanes[0].training.steps)
+                table = probe_table([probe[lane] for probe in probes], run.records, run.lane)
+                write_table(run.folder / "probes.parquet", table)
+            best.save(lane, run, training.model, pack.lanes[0].training.steps)
             with spans("I/O"):
-                commit_run(job, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
+                commit_run(run, samples[lane] if samples else None, status, diverged[lane], costs, t0_ms)
             flops += costs["flops"]
-            yield Event("done", task.number, key=job.key, status=status)
+            yield RunDone(task.number, run.key, status)
         if spans.on:
-            found = summary(spans.seconds, flops if isinstance(run, Training) else 0.0, gemm_ceiling(shop.device))
-            yield Event("profile", task.number, text=json.dumps(found))
+            trained = flops if isinstance(training, Training) else 0.0
+            yield PackProfile(task.number, dict(spans.seconds), trained, gemm_ceiling(device))
 
 
-def _follow(
+def _take_records(
     task: PackTask,
-    jobs: Sequence[PackRun],
+    runs: Sequence[PackRun],
     records: Iterator[Record],
-    run: Training | RlTraining,
-    kept: SavedWeights,
+    training: Training | RlTraining,
+    best: BestWeights,
     spans: Spans,
-) -> Iterator[Event]:
-    """Take every record of a pack: keep it, and write its metrics to the run's journal."""
-    by_key = {job.key: job for job in jobs}
-    step, steps = -1, run.pack.lanes[0].training.steps
+) -> Iterator[PackStep]:
+    """Train the pack: add every record to its run and its metrics to the run's journal."""
+    by_key = {run.key: run for run in runs}
+    step, steps = -1, training.pack.lanes[0].training.steps
     for record in records:
-        job = by_key[record.run_key]
-        kept.see(record, run.pack, run.model)
-        job.records.append(record)
-        if run.step != step:
-            step = run.step
-            yield Event("step", task.number, step, steps)
-        if record.split in PREFIXES:
-            with spans("records"):
-                _note(job, record)
-
-
-def _note(job: PackRun, record: Record) -> None:
-    """Append the metric points of a record to the run's journal."""
-    columns = job.all_columns(record)
-    points = {**job.points(columns, PREFIXES[record.split]), **record.scalars}
-    if record.split == "train_observed" and "multiplier" in columns:
-        points |= constraint_metrics(columns, float(job.knobs["margin"]))
-    job.journal.append({"kind": "metrics", "step": record.step, **points})
+        run = by_key[record.run_key]
+        best.update(record, training.pack, training.model)
+        run.records.append(record)
+        if training.step != step:
+            step = training.step
+            yield PackStep(task.number, step, steps)
+        with spans("records"):
+            run.journal_metrics(record)

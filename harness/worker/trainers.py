@@ -1,4 +1,4 @@
-"""Which trainer a pack runs in: the one of given pairs (preference objectives, reward models), or the RL loop."""
+"""Which trainer a pack runs in: that of labelled pairs (preference objectives, reward models), or the RL loop."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from harness.inputs.run_inputs import RunInputs
 from harness.models.architecture import Architecture, with_score
 from harness.models.pack import Lane, Pack
 from harness.objectives.budget import budget, family, learns_from_model
-from harness.rlhf import best_of_n as choose
-from harness.rlhf import loop as rl
+from harness.rlhf import best_of_n
 from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
 from harness.rlhf.lanes import lane_state as rl_lane_state
 from harness.rlhf.lanes import start as start_rl
+from harness.rlhf.loop import train as train_rl
 from harness.training.loop import Training, start, state_of, train
 from harness.training.state import LaneState
 from harness.types import Record, RunSpec
@@ -30,8 +30,8 @@ from harness.worker.samples import Answers
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trainer:
-    """A pack as it trains: the live state `run`, `train` it until so many steps (None: to its end, with the last
-    records), the `state` of a run between two steps, and the pack's own way to answer where it has one."""
+    """A pack in training: `train` advances the live state `run` to a step (None: to the end, with the last records),
+    `state` is that of one run between two steps; `answers` samples where that is not done from a trained model."""
 
     run: Training | RlTraining
     train: Callable[[int | None], Iterator[Record]]
@@ -44,12 +44,8 @@ def as_trained(run: RunSpec) -> RunSpec:
     return replace(run, training=budget(run.objective, run.training))
 
 
-def own_model(
-    architecture: Architecture, runs: Sequence[RunSpec], lanes: Sequence[Lane]
-) -> tuple[Architecture, tuple[Lane, ...]]:
-    """Architecture and lanes as they train: reward models have a scalar head on the reference, which starts at 0."""
-    if family(runs[0].objective) != "reward":
-        return architecture, tuple(lanes)
+def with_reward_heads(architecture: Architecture, lanes: Sequence[Lane]) -> tuple[Architecture, tuple[Lane, ...]]:
+    """Architecture and lanes of reward models: a scalar head on the reference, which starts at 0."""
     headed = [with_score(architecture, lane.weights) for lane in lanes]
     return headed[0][0], tuple(replace(lane, weights=row) for lane, (_, row) in zip(lanes, headed, strict=True))
 
@@ -57,39 +53,39 @@ def own_model(
 def build_trainer(
     pack: Pack,
     runs: Sequence[RunSpec],
-    settings: Sequence[RunInputs],
+    inputs: Sequence[RunInputs],
     cache: Path,
     device: torch.device,
     states: Sequence[LaneState | None] = (),
 ) -> Trainer:
-    """A pack on its device; lanes go on from their `states`, or begin (None). RL lanes do either together."""
+    """A pack on its device. Lanes continue from their `states` or start anew (None), RL lanes all alike."""
     if family(runs[0].objective) != "rl":
         training = start(pack, device, states)
         return Trainer(training, partial(train, training), partial(state_of, training))
-    own = [_rl_lane(lane, run, setting, cache) for lane, run, setting in zip(pack.lanes, runs, settings, strict=True)]
-    first = settings[0]
-    kept = [state for state in states if state is not None]
-    running = start_rl(pack, own, Sampling(first.eos, first.prompt_width, first.max_new_tokens), device, kept)
+    lanes = [_rl_lane(lane, run, shared, cache) for lane, run, shared in zip(pack.lanes, runs, inputs, strict=True)]
+    first = inputs[0]
+    sampling = Sampling(first.eos, first.prompt_width, first.max_new_tokens)
+    rollouts = start_rl(pack, lanes, sampling, device, [state for state in states if state is not None])
     numbers = {lane.key: number for number, lane in enumerate(pack.lanes)}
 
     def state(key: str) -> LaneState:
-        return rl_lane_state(running, numbers[key])
+        return rl_lane_state(rollouts, numbers[key])
 
     if runs[0].objective.name == "best_of_n":  # no step to stop between
-        choice = choose.start(running)
-        return Trainer(running, lambda _: choice.records(), state, choice.answers)
-    return Trainer(running, partial(rl.train, running), state)
+        choice = best_of_n.start(rollouts)
+        return Trainer(rollouts, lambda _: choice.records(), state, choice.answers)
+    return Trainer(rollouts, partial(train_rl, rollouts), state)
 
 
-def _rl_lane(lane: Lane, run: RunSpec, setting: RunInputs, cache: Path) -> RlLane:
-    own = dict(run.objective.hyperparameters)
-    scaled = own.get("reward_scale", False)
-    common = RlLane(lane, run_stream(run, "rollouts"), 1.0, None, _gold(setting))
-    if "pairs" in own:
-        pairs, flipped = (_following(table, own["pairs"]) for table in (lane.batches, lane.flipped))
+def _rl_lane(lane: Lane, run: RunSpec, inputs: RunInputs, cache: Path) -> RlLane:
+    knobs = dict(run.objective.hyperparameters)
+    scaled = knobs.get("reward_scale", False)
+    common = RlLane(lane, run_stream(run, "rollouts"), 1.0, None, _gold(inputs))
+    if "pairs" in knobs:
+        pairs, flipped = (_with_next(table, knobs["pairs"]) for table in (lane.batches, lane.flipped))
         common = replace(common, pairs=pairs, flipped=flipped)
     if not learns_from_model(run.objective):
-        return replace(common, scale=_gold_scale(setting) if scaled else 1.0)
+        return replace(common, scale=_gold_scale(inputs) if scaled else 1.0)
     reward: Reward | None = load_reward(cache, reward_run(run))
     if reward is None:
         raise RuntimeError(
@@ -98,27 +94,27 @@ def _rl_lane(lane: Lane, run: RunSpec, setting: RunInputs, cache: Path) -> RlLan
     return replace(common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken)
 
 
-def _following(batches: torch.Tensor, count: int) -> torch.Tensor:
-    """`(steps, count)`: at each step its own batch and those that follow, so a pair comes again while it is fresh."""
+def _with_next(batches: torch.Tensor, count: int) -> torch.Tensor:
+    """`(steps, count)`: at each step its batch and the next ones, so a pair comes again soon."""
     times = -(-count // batches.shape[1])
     return torch.cat([batches.roll(-shift, 0) for shift in range(times)], 1)[:, :count]
 
 
-def _gold(setting: RunInputs) -> Gold:
-    """The source's own judgement of responses, by the prompt's tokens."""
+def _gold(inputs: RunInputs) -> Gold:
+    """The source's judgement of responses, by the prompt's tokens."""
     texts: dict[bytes, str] = {}
-    for pairs in (setting.train, *setting.evals.values()):
+    for pairs in (inputs.train, *inputs.evals.values()):
         for pair in pairs:
-            texts.setdefault(setting.encode(pair).prompt.astype(np.int64).tobytes(), pair.prompt)
+            texts.setdefault(inputs.encode(pair).prompt.astype(np.int64).tobytes(), pair.prompt)
 
     def judge(prompts: Sequence[np.ndarray], responses: Sequence[np.ndarray]) -> np.ndarray:
-        judged = setting.judge([texts[ids.astype(np.int64).tobytes()] for ids in prompts], responses)
+        judged = inputs.judge([texts[ids.astype(np.int64).tobytes()] for ids in prompts], responses)
         return np.asarray(judged["gold_reward"], np.float32)
 
     return judge
 
 
-def _gold_scale(setting: RunInputs) -> float:
+def _gold_scale(inputs: RunInputs) -> float:
     """The standard deviation of the true reward over the responses of the training pairs."""
-    scores = [pair.meta[f"score_{side}"] for pair in setting.train for side in ("chosen", "rejected")]
+    scores = [pair.meta[f"score_{side}"] for pair in inputs.train for side in ("chosen", "rejected")]
     return float(np.std(scores)) or 1.0

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from harness.training.timing import gemm_ceiling
-from harness.worker.protocol import keep_freed_memory
+from harness.worker.train_pack import keep_freed_memory
 from tests.benchmarks import bench_memory, end_to_end, steps, sweeping
 from tests.benchmarks.cases import SIZES
 

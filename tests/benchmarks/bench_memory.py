@@ -25,7 +25,7 @@ def peak(size: str, lanes: int, mode: str) -> tuple[int, int]:
     from harness.objectives.registry import resolve
     from harness.sweep.estimates import StepShape, lane_bytes
     from harness.training.loop import start, train
-    from harness.worker.protocol import keep_freed_memory
+    from harness.worker.train_pack import keep_freed_memory
     from tests.benchmarks.cases import case
 
     torch.set_num_threads(1)

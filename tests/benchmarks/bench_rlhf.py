@@ -40,7 +40,7 @@ from harness.rlhf.lanes import RlLane, Sampling
 from harness.rlhf.lanes import start as start_rl
 from harness.training.loop import checkpoint_steps, start, train
 from harness.types import EvaluationSpec, ObjectiveSpec, PreferencePair, TrainingSpec, WorldSpec
-from harness.worker.protocol import keep_freed_memory
+from harness.worker.train_pack import keep_freed_memory
 
 CPU = torch.device("cpu")
 LANES = 8

@@ -27,7 +27,7 @@ from harness.models.generate import pad_prompts, sample
 from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
 from harness.rlhf.rollouts import CHUNK
 from harness.types import WorldSpec
-from harness.worker.protocol import keep_freed_memory
+from harness.worker.train_pack import keep_freed_memory
 
 LANES, PROMPTS, K, DEPTH, TARGET = 8, 32, 4, 14, 3.0
 ARCHITECTURE = mythworld_architecture(WorldSpec())

@@ -21,7 +21,7 @@ def child(arm: str, size: str, lanes: int, steps: int) -> None:
     """One process of an arm, start to end."""
     import torch
 
-    from harness.worker.protocol import keep_freed_memory
+    from harness.worker.train_pack import keep_freed_memory
     from tests.benchmarks.arms import ours, theirs
     from tests.benchmarks.cases import case
     from tests.benchmarks.steps import quietly

@@ -29,7 +29,7 @@ class Dashboard:
 def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboard]:
     """Served until the last test is done; then it must end when told to."""
     out = tmp_path_factory.mktemp("dashboard")
-    assert Outbox(out, "tiny").finish(make_sweep(out, objectives=("dpo", "ipo", "simpo"), seeds=2)) == 0
+    assert Outbox(make_sweep(out, objectives=("dpo", "ipo", "simpo"), seeds=2)).finish() == 0
     command = [sys.executable, "-m", "harness", "dashboard", "--out", str(out)]
     log = out / "server.log"
     with log.open("w") as errors:

@@ -99,4 +99,4 @@ def ray_of_two() -> Iterator[tuple[Any, Any]]:
 def workers_of(node: Any) -> list[int]:
     """Pids of a node's processes that carry out a task now."""
     raylet = node.all_processes["raylet"][0].process.pid
-    return [pid for pid, parent in processes("ray::_carry_out").items() if parent == raylet]
+    return [pid for pid, parent in processes("ray::run_remote_task").items() if parent == raylet]

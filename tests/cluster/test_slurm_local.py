@@ -25,10 +25,10 @@ import sys
 from pathlib import Path
 from harness.config.load import load_sweep
 from harness.sweep.engines import Cluster
-from harness.sweep.run import Means, run_sweep
+from harness.sweep.run import SweepOptions, run_sweep
 sweep = load_sweep(Path({str(SPEC)!r}), ["training.steps={STEPS}"])
-means = Means("slurm", 0.5, cluster=Cluster(scheduler="local", minutes=60))
-sys.exit(run_sweep(sweep, Path(sys.argv[1]), 2, means=means))
+options = SweepOptions("slurm", 0.5, cluster=Cluster(scheduler="local", minutes=60))
+sys.exit(run_sweep(sweep, Path(sys.argv[1]), 2, options=options))
 """
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.storage import runs as store
 from harness.storage.journal import read_journal
+from harness.storage.runs import find_run
 from harness.tracking.connection import open_client
 from harness.tracking.outbox import Outbox
 from tests.cluster.services import PASSWORD, mlflow_server, postgres
@@ -39,7 +39,7 @@ def write(out: str, sweep: str, ready: Any, go: Any) -> None:
     open_client(os.environ["MLFLOW_TRACKING_URI"])  # mlflow is loaded before the start
     ready.release()
     go.wait()
-    waiting = Outbox(Path(out), sweep).finish(Path(out) / sweep)
+    waiting = Outbox(Path(out) / sweep).finish()
     raise SystemExit(1 if waiting else 0)
 
 
@@ -47,7 +47,7 @@ def journals(sweep: Path) -> Points:
     """Every point of a sweep's journals as (run key, name, step, timestamp, value)."""
     found: Points = []
     for run in read_runs(sweep):
-        folder = store.find_run(sweep, run["run_key"])
+        folder = find_run(sweep, run["run_key"])
         assert folder is not None
         for record in read_journal(folder / "events.jsonl"):
             if record["kind"] == "metrics":
@@ -102,7 +102,7 @@ def test_eight_writers_lose_and_double_nothing(database: int, tmp_path: Path, mo
         seconds = time.monotonic() - began
         unfinished = [sweep for sweep, process in zip(sweeps, team, strict=True) if process.exitcode != 0]
         for sweep in unfinished:  # what `harness sync` does
-            assert Outbox(sweep.parent, sweep.name).finish(sweep) == 0
+            assert Outbox(sweep).finish() == 0
         wanted = sorted(point for sweep in sweeps for point in journals(sweep))
         found = sorted(history(address, {sweep.name for sweep in sweeps}))
     assert found == wanted

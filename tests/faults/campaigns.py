@@ -17,15 +17,14 @@ from typing import Any
 
 import torch
 
-from harness.inputs.references import load_weights
-from harness.storage import failpoints as faults
+from harness.inputs.reference_models import load_weights
+from harness.storage import failpoints
 from harness.storage.arrays import load_arrays
 from harness.storage.checkpoints import load_checkpoints, save_checkpoint
 from harness.storage.runs import load_result
 from harness.storage.verify import verify
 from harness.training import loop
-from harness.worker import checkpointing as resuming
-from harness.worker import train_pack as work
+from harness.worker import checkpointing, train_pack
 from tests.faults.world import (
     RL,
     SPEC,
@@ -138,8 +137,8 @@ def kills(on: Ground, count: int, seed: int) -> Tally:
         while tally.injected < count:
             arm: Callable[[], object] = lambda: None  # noqa: E731
             if draw.random() < 0.3:
-                point, nth = draw.choice(faults.POINTS), draw.randint(1, 12)
-                arm = lambda p=point, n=nth: faults._armed.update({p: ("kill", n)})  # noqa: E731
+                point, nth = draw.choice(failpoints.POINTS), draw.randint(1, 12)
+                arm = lambda p=point, n=nth: failpoints._armed.update({p: ("kill", n)})  # noqa: E731
             child = fork(sweep_command(at), arm, at.root / "log")
             # Up to the end of what remains: whole sweeps would mostly end before their signal.
             remains = on.seconds * (0.3 + 0.7 * (1 - len(done) / planned))
@@ -260,15 +259,15 @@ def _keys(data: bytes) -> list[str]:
 def points(on: Ground, count: int, seed: int) -> Tally:
     """A kill and a full disk at every named point of every file recipe, each at a random arrival."""
     tally, draw = Tally(), random.Random(seed)
-    plan = [(point, action) for point in faults.POINTS for action in faults.ACTIONS][:count]
+    plan = [(point, action) for point in failpoints.POINTS for action in failpoints.ACTIONS][:count]
     at, done = on.fresh("points"), {}
     for point, action in plan:
         for _ in range(4):  # a point may lie behind what is done already: then on a fresh sweep
             nth = draw.randint(1, 4)
 
             def arm(point: str = point, action: str = action, nth: int = nth) -> None:
-                resuming.STRETCH_SECONDS = 0.0  # kept at every step, so that old checkpoints are dropped, too
-                faults._armed[point] = (action, nth)
+                checkpointing.CHECK_SECONDS = 0.0  # kept at every step, so that old checkpoints are dropped, too
+                failpoints._armed[point] = (action, nth)
 
             code = wait(fork(sweep_command(at), arm, at.root / "log"))
             done = survive(done, at, tally)
@@ -449,14 +448,14 @@ def memory(on: Ground, count: int, seed: int) -> Tally:
         at, most = on.fresh(f"memory-{number}"), (2, 1, 4, 0)[number % 4]
 
         def shrink(most: int = most) -> None:
-            whole = work.begin
+            whole = train_pack.build_trainer
 
-            def begin(pack, *rest):
+            def build_trainer(pack, *rest):
                 if len(pack.lanes) > most:
                     raise torch.OutOfMemoryError("CUDA out of memory (injected)")
                 return whole(pack, *rest)
 
-            work.begin = begin
+            train_pack.build_trainer = build_trainer
 
         code = wait(fork(sweep_command(at), shrink, at.root / "log"))
         tally.injected += 1
@@ -535,7 +534,7 @@ CAMPAIGNS = {
     "study_kills": (study_kills, 20, 0),
     "rl_kills": (rl_kills, 20, 0),
     "process_kills": (process_kills, 5, 0),
-    "points": (points, len(faults.POINTS) * len(faults.ACTIONS), 0),
+    "points": (points, len(failpoints.POINTS) * len(failpoints.ACTIONS), 0),
     "flips": (flips, 200, 64),
     "disk_full": (disk_full, 12, 1),
     "locked_store": (locked_store, 1, 0),

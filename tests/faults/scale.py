@@ -24,20 +24,28 @@ import yaml
 from rich.console import Console
 
 from harness.config.load import load_sweep
-from harness.identity import plain, run_key, uniform
+from harness.identity import run_key, uniform
 from harness.report.page import write_report
-from harness.storage import runs as store
+from harness.signals import Stop
 from harness.storage.journal import Journal, read_journal
+from harness.storage.runs import commit, load_result, open_run, run_result
 from harness.storage.verify import verify
-from harness.sweep import run as driver
-from harness.sweep import scheduler as draining
+from harness.sweep import run, scheduler
 from harness.sweep.engines import task_events
-from harness.sweep.engines.process import LOST
 from harness.sweep.plan import describe
 from harness.sweep.run import SweepOptions, run_sweep
-from harness.sweep.signals import Stop
 from harness.sweep.status import read_status
-from harness.worker.protocol import Event, WorkerConfig, WorkerTask
+from harness.types import RunStatus
+from harness.worker import train_pack
+from harness.worker.protocol import (
+    Event,
+    Failure,
+    FailureKind,
+    PackTask,
+    RunDone,
+    TaskFailed,
+    WorkerConfig,
+)
 
 KILLED = 0.05  # of the runs
 LIMITS = {"plan": 5.0, "status": 2.0, "report": 60.0, "memory": 1024.0}  # s, s, s, MB
@@ -55,12 +63,12 @@ def spec(runs: int) -> dict[str, Any]:
     }
 
 
-def fake(order: WorkerTask, shop: WorkerConfig) -> Iterator[Event]:
+def fake(task: PackTask, config: WorkerConfig) -> Iterator[Event]:
     """In place of training: the files of a pack, committed as the trainer does; a few packs lose their process."""
-    sweep, log = Path(shop.folder), os.open(Path(shop.cache).parent / "committed.log", os.O_WRONLY | os.O_APPEND)
-    for lane, run in enumerate(order.payload.runs):
-        key = run_key(run)
-        folder, attempt = store.open_run(sweep, key, shop.names[key])
+    log = os.open(config.cache.parent / "committed.log", os.O_WRONLY | os.O_APPEND)
+    for lane, planned in enumerate(task.runs):
+        key = planned.key
+        folder, attempt = open_run(config.folder, key, planned.name)
         journal = Journal(folder / "events.jsonl")
         journal.append({"kind": "start", "run_key": key, "attempt": attempt, "t0_ms": 1})
         for step in (0, 50, 100, 200):
@@ -69,19 +77,12 @@ def fake(order: WorkerTask, shop: WorkerConfig) -> Iterator[Event]:
             os.kill(os.getpid(), signal.SIGKILL)
         journal.close()
         measures = ("ranking_accuracy", "reward_accuracy", "undesirable_zone", "train_loss_last", "kl")
-        value = {
-            "run_key": key,
-            "status": "done",
-            "steps": run.training.steps,
-            "results": {name: uniform(0, name, key) for name in measures},
-            "costs": {"seconds": 0.01, "pack": order.number, "lane": lane},
-            "config": plain(run),
-            "name": shop.names[key],
-            "t0_ms": 1,
-        }
-        store.commit(folder, value)
+        results = {name: uniform(0, name, key) for name in measures}
+        costs = {"seconds": 0.01, "pack": task.number, "lane": lane}
+        steps = planned.run.training.steps
+        commit(folder, run_result(planned, folder, RunStatus.DONE, steps, costs, 1, results))
         os.write(log, f"{key}\n".encode())
-        yield Event("done", order.number, key=key, status="done")
+        yield RunDone(task.number, key, RunStatus.DONE)
 
 
 def forked(
@@ -90,14 +91,15 @@ def forked(
     """An engine of forked processes that light tasks can be killed in by the hundred: one a task, a pipe each."""
     waiting, live = deque(tasks), {}
     while waiting or live:
-        while waiting and len(live) < workers and not stop.heard:
+        while waiting and len(live) < workers and not stop.received:
             task = waiting.popleft()
             read, write = os.pipe()
             child = os.fork()
             if not child:
                 os.close(read)
-                for message in task_events(function, task, settings):
-                    os.write(write, f"{json.dumps(plain(message))}\n".encode())
+                for event in task_events(function, task, settings):
+                    assert isinstance(event, RunDone), event
+                    os.write(write, f"{event.key}\n".encode())
                 os._exit(0)
             os.close(write)
             live[child] = (task, os.fdopen(read))
@@ -105,9 +107,10 @@ def forked(
         task, lines = live.pop(child)
         with lines:
             for line in lines:
-                yield Event(**json.loads(line))
+                yield RunDone(task.number, line.strip(), RunStatus.DONE)
         if status:
-            yield Event("failed", task.number, text=f"{LOST} {os.waitstatus_to_exitcode(status)}")
+            lost = Failure(FailureKind.LOST_PROCESS, f"ended with {os.waitstatus_to_exitcode(status)}")
+            yield TaskFailed(task.number, lost)
 
 
 def timed(what: Callable[[], object]) -> tuple[float, float, float]:
@@ -131,16 +134,16 @@ def timed(what: Callable[[], object]) -> tuple[float, float, float]:
 
 def drain(file: Path, out: Path, driver_kills: int) -> tuple[float, int]:
     """Run the sweep to its end, its driver killed so many times on the way; wall seconds and commands it took."""
-    draining.load_engine = lambda *_: forked
-    draining.run_task = fake
-    draining._build = lambda *_: []
+    scheduler.load_engine = lambda *_: forked
+    scheduler._Scheduler.build_models = lambda *_: None
+    train_pack.run_task = fake
     draw, commands, began = random.Random(1), 0, time.monotonic()
     while True:
         commands += 1
         child = os.fork()
         if not child:
             os.setsid()
-            driver._finish = lambda *_: 0
+            run._finish = lambda *_: 0
             os._exit(run_sweep(load_sweep(file), out, 4, QUIET, SweepOptions("forked", 1e9, track=False)))
         if commands <= driver_kills:
             time.sleep(draw.uniform(5, 12))
@@ -170,7 +173,7 @@ def main() -> int:
         figures["report"] = timed(lambda: write_report(folder))
         keys = [run_key(run) for run in load_sweep(file).runs]
         commits = Counter((out / "committed.log").read_text().split())
-        results = {path.parent.name[:8]: store.load_result(path.parent) for path in folder.glob("*/result.json")}
+        results = {path.parent.name[:8]: load_result(path.parent) for path in folder.glob("*/result.json")}
         attempts = Counter(result["attempt"] for result in results.values() if result)
         whole = sum(len(read_journal(path)) == 5 for path in folder.glob("*/events.jsonl"))
         damaged = verify(folder)

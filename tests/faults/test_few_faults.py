@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.storage import failpoints as faults
+from harness.storage import failpoints
 from harness.types import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -50,13 +50,13 @@ def test_ten_thousand_fuzzed_specs_give_runs_or_lines():
 @pytest.mark.parametrize("text", ["ckpt.rename", "nowhere:kill@1", "ckpt.rename:explode@1", "ckpt.rename:kill@0", "a"])
 def test_a_failpoint_that_does_not_exist_is_refused(text):
     with pytest.raises(InputError, match="HARNESS_FAULT"):
-        faults.parse(text)
+        failpoints.parse(text)
 
 
 def test_failpoints_are_parsed_and_absent_without_the_variable():
-    assert faults.parse("ckpt.rename:kill@3,write.begin:full@1") == {
+    assert failpoints.parse("ckpt.rename:kill@3,write.begin:full@1") == {
         "ckpt.rename": ("kill", 3),
         "write.begin": ("full", 1),
     }
-    assert faults._armed == {}
-    assert {faults.point(name) for name in faults.POINTS} == {None}
+    assert failpoints._armed == {}
+    assert {failpoints.failpoint(name) for name in failpoints.POINTS} == {None}

@@ -27,15 +27,14 @@ from harness.config.study import load_study
 from harness.identity import run_key
 from harness.report import page
 from harness.report.data.tables import write_results
+from harness.signals import stoppable
 from harness.storage.runs import find_run, load_result
 from harness.study.run import run_study
-from harness.sweep import scheduler as driver
+from harness.sweep import scheduler
 from harness.sweep.run import SweepOptions, run_sweep
-from harness.sweep.signals import stoppable
-from harness.tracking import outbox as mlflow_outbox  # noqa: F401
 from harness.tracking.connection import default_uri, open_client
 from harness.types import InputError, NoRoom
-from harness.worker import train_pack as work  # noqa: F401 - so that children have it
+from harness.worker import train_pack  # noqa: F401 - so that children have it
 
 WORLD = {
     "kind": "mythworld", "misaligned": 0.5, "pairs": 32,
@@ -131,8 +130,8 @@ def sweep_command(
     def command() -> int:
         if plain:
             page.write_report = lambda folder: write_results(folder)[0]
-        means = SweepOptions(engine, checkpoint_seconds)
-        return stoppable(lambda: run_sweep(at.load(), at.out, 1 if engine == "inline" else 2, QUIET, means))
+        options = SweepOptions(engine, checkpoint_seconds)
+        return stoppable(lambda: run_sweep(at.load(), at.out, 1 if engine == "inline" else 2, QUIET, options))
 
     return command
 
@@ -141,8 +140,8 @@ def study_command(at: Place) -> Callable[[], int]:
     """`harness study` of a place, trained in this process."""
 
     def command() -> int:
-        whole = driver.run_packs
-        driver.run_packs = lambda *arguments: whole(*arguments, SweepOptions("inline", 0.0))
+        whole = scheduler.run_packs
+        scheduler.run_packs = lambda *arguments: whole(*arguments, SweepOptions("inline", 0.0))
         return stoppable(lambda: run_study(load_study(at.file), at.out, 1, QUIET))
 
     return command

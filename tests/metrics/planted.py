@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from harness.laws.metrics import records
-from harness.metrics.margins import log_ratio_margin
+from harness.metrics.margin_columns import log_ratio_margin
 from harness.metrics.records import Columns
 
 __all__ = ["dpo_pull", "full", "pairs", "records", "stack"]

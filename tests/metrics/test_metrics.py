@@ -12,7 +12,7 @@ from planted import pairs, records
 
 from harness.laws import metrics as laws
 from harness.metrics import METRICS, distributions
-from harness.metrics.margins import log_ratio_margin
+from harness.metrics.margin_columns import log_ratio_margin
 
 every_row = pytest.mark.parametrize("row", METRICS.values(), ids=METRICS.keys())
 

@@ -16,9 +16,9 @@ import numpy as np
 from harness.config.study import StudySpec, load_study
 from harness.config.study_targets import Constraint, Target
 from harness.identity import plain, stream_seed
-from harness.storage import runs as store
-from harness.study.files import Planned, all_runs, fresh_runs, write_study_plan
-from harness.study.run import cost, done
+from harness.storage.runs import commit, find_run, is_final, load_result, open_run
+from harness.study.files import TrialRun, all_runs, fresh_runs, write_study_plan
+from harness.study.run import cost
 from harness.study.search import Bench, search
 from harness.study.storage import write_storage
 from harness.study.trials import Ledger
@@ -31,12 +31,12 @@ def surface(beta: float, rate: float) -> float:
     return PEAK - 0.05 * math.log10(beta / BEST_BETA) ** 2 - 0.02 * math.log10(rate / BEST_RATE) ** 2
 
 
-def noise(item: Planned) -> float:
+def noise(item: TrialRun) -> float:
     """The luck of a seed: of the run's own settings as well, so that the best of many trials is a lucky one."""
     return NOISE * float(np.random.Generator(np.random.Philox(stream_seed(item.run.seed, "luck", item.key))).normal())
 
 
-def score(item: Planned) -> float:
+def score(item: TrialRun) -> float:
     """What a run scores."""
     beta = item.run.objective.beta
     return surface(1.0 if beta is None else beta, item.run.training.learning_rate) + noise(item)
@@ -45,23 +45,21 @@ def score(item: Planned) -> float:
 def bench(folder: Path, seconds: float = 0.0, broken: Sequence[str] = ()) -> Bench:
     """Trains by waiting `seconds` a run and committing its score; runs whose key is in `broken` commit none."""
 
-    def train(runs: Sequence[Planned]) -> None:
+    def train(runs: Sequence[TrialRun]) -> None:
         for item in runs:
-            if done(folder, item.key):
+            if is_final(folder, item.key):
                 continue
             with (folder / "trained.log").open("a") as log:
                 log.write(f"{item.key}\n")
-            place, _ = store.open_run(folder, item.key, item.name)
+            place, _ = open_run(folder, item.key, item.name)
             time.sleep(seconds)
             found = {} if item.key in broken else {"ranking_accuracy": score(item)}
             result = {"run_key": item.key, "status": "done", "steps": 1, "results": found, "name": item.name}
-            store.commit(
-                place, {**result, "config": plain(item.run), "costs": {"tokens": 100, "seconds": 1.0}, "t0_ms": 1}
-            )
+            commit(place, {**result, "config": plain(item.run), "costs": {"tokens": 100, "seconds": 1.0}, "t0_ms": 1})
 
-    def value(item: Planned, _: Target | Constraint) -> float | None:
-        place = store.find_run(folder, item.key)
-        result = store.load_result(place) if place is not None else None
+    def value(item: TrialRun, _: Target | Constraint) -> float | None:
+        place = find_run(folder, item.key)
+        result = load_result(place) if place is not None else None
         return None if result is None else result["results"].get("ranking_accuracy")
 
     return Bench(train, value, lambda item: cost(folder, item))
@@ -77,6 +75,20 @@ def play(spec: StudySpec, out: Path, seconds: float = 0.0) -> Ledger:
     write_study_plan(folder, spec, all_runs(spec, ledger))
     print(write_storage(spec, ledger, folder), end="")
     return ledger
+
+
+def stored(url: str) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
+    """(state, values) of every trial in a storage, by study name."""
+    import optuna
+
+    storage = optuna.storages.RDBStorage(url)
+    try:
+        studies = {name: optuna.load_study(study_name=name, storage=storage)
+                   for name in optuna.get_all_study_names(storage)}  # fmt: skip
+        return {name: [(t.state.name, tuple(t.values or ())) for t in study.trials] for name, study in studies.items()}
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 if __name__ == "__main__":

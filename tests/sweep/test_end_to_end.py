@@ -60,6 +60,14 @@ def test_every_run_is_done_and_every_file_is_whole(swept):
         assert result.parent.name.startswith(json.loads(result.read_text())["run_key"][:8])
 
 
+def test_provenance_names_the_commit_and_the_data(swept):
+    root = Path(__file__).resolve().parents[2]
+    for path in swept.glob("*/provenance.json"):
+        stated = json.loads(path.read_text())
+        assert bool(stated["code"]["commit"]) == (root / ".git").exists()
+        assert stated["run_key"][:8] == path.parent.name[:8] and stated["data"]["pairs"] == 64
+
+
 def test_results_follow_from_the_records(swept):
     results = pd.read_csv(swept / "results.csv").set_index("run_key")
     for path in swept.glob("*/result.json"):

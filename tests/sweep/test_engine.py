@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Iterator
@@ -10,15 +11,34 @@ from dataclasses import dataclass, replace
 import pytest
 from rich.console import Console
 
-from harness.identity import run_key
 from harness.objectives.registry import resolve
-from harness.sweep.engines import process
-from harness.sweep.packing import PackTask, keys, pack_key, plan_packs
+from harness.run_names import planned_runs
+from harness.signals import Stop
+from harness.sweep.engines import process, task_events
+from harness.sweep.packing import pack_key, plan_packs
 from harness.sweep.progress import Progress
-from harness.sweep.signals import Stop
 from harness.text import duration
-from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
-from harness.worker.protocol import Event
+from harness.types import (
+    CorruptionSpec,
+    EvaluationSpec,
+    InputError,
+    PlannedRun,
+    RunSpec,
+    RunStatus,
+    TrainingSpec,
+    WorldSpec,
+)
+from harness.worker.protocol import (
+    Event,
+    Failure,
+    FailureKind,
+    PackStep,
+    PackTask,
+    RunDone,
+    TaskFailed,
+    WorkerConfig,
+    failure_of,
+)
 
 RUN = RunSpec(
     resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()
@@ -32,24 +52,58 @@ class Task:
 
 
 def play(task: Task, _: object) -> Iterator[Event]:
-    """A task that does as it is told."""
-    yield Event("step", task.number, 1, 2)
+    """A task that does what its name says."""
+    yield PackStep(task.number, 1, 2)
     if task.what == "raise":
         raise ValueError("broken on purpose")
     if task.what == "input":
         raise InputError("row 3: no good")
     if task.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    yield Event("done", task.number, key=str(task.number), status="done")
+    yield RunDone(task.number, str(task.number), RunStatus.DONE)
 
 
-def test_every_task_ends_in_one_message_whatever_happens():
+def test_every_task_ends_in_one_event_whatever_happens():
     tasks = [Task(i, what) for i, what in enumerate(["ok", "die", "raise", "ok", "input", "ok"])]
-    ends = {m.pack: m for m in process.run_tasks(play, tasks, None, 2, Stop()) if m.kind != "step"}
-    assert {number: m.kind for number, m in ends.items()} == {
-        0: "done", 1: "failed", 2: "failed", 3: "done", 4: "input", 5: "done",
-    }  # fmt: skip
-    assert "exit code -9" in ends[1].text and "broken on purpose" in ends[2].text and "row 3" in ends[4].text
+    ends = {e.task: e for e in process.run_tasks(play, tasks, None, 2, Stop()) if not isinstance(e, PackStep)}
+    assert sorted(ends) == list(range(6)) and all(isinstance(ends[n], RunDone) for n in (0, 3, 5))
+    lost, raised, refused = (ends[n].failure for n in (1, 2, 4))
+    assert lost.kind is FailureKind.LOST_PROCESS and "exit code -9" in lost.message
+    assert (raised.kind, raised.error, raised.message) == (
+        FailureKind.ERROR,
+        "ValueError",
+        "ValueError: broken on purpose",
+    )
+    assert "in play" in raised.trace
+    assert (refused.kind, refused.message) == (FailureKind.INPUT, "row 3: no good")
+
+
+def failures():
+    import torch
+
+    return [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), FailureKind.OUT_OF_MEMORY),
+        (MemoryError(), FailureKind.OUT_OF_MEMORY),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), FailureKind.OUT_OF_MEMORY),
+        (InputError("row 3"), FailureKind.INPUT),
+        (OSError(errno.ENOSPC, "no space left"), FailureKind.DISK_FULL),
+        (OSError(errno.EACCES, "no permission"), FailureKind.ERROR),
+        (RuntimeError("memory"), FailureKind.ERROR),
+    ]
+
+
+@pytest.mark.parametrize(("error", "kind"), failures(), ids=repr)
+def test_failures_are_classified_by_the_exception(error, kind):
+    failure = failure_of(error)
+    assert failure.kind is kind and failure.error == type(error).__name__
+
+
+def test_the_allocator_error_of_torch_is_known_by_its_text():
+    import torch
+
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert failure_of(caught.value).kind is FailureKind.OUT_OF_MEMORY
 
 
 def test_leaving_early_stops_the_workers():
@@ -61,15 +115,15 @@ def test_leaving_early_stops_the_workers():
     assert not [p for p in multiprocessing.active_children() if p.is_alive()]
 
 
-def grid(count: int) -> list[RunSpec]:
-    return [replace(RUN, seed=i % 4, objective=resolve("dpo", {"beta": 1.0 + i})) for i in range(count)]
+def grid(count: int) -> tuple[PlannedRun, ...]:
+    return planned_runs(replace(RUN, seed=i % 4, objective=resolve("dpo", {"beta": 1.0 + i})) for i in range(count))
 
 
 @pytest.mark.parametrize(("count", "workers"), [(1, 2), (5, 2), (9, 2), (64, 2), (100, 3)])
 def test_packs_hold_every_run_once_and_keep_all_workers_busy(count, workers):
     runs = grid(count)
     packs = plan_packs(runs, workers, size=8)
-    assert sorted(key for pack in packs for key in keys(pack)) == sorted(map(run_key, runs))
+    assert sorted(run.key for pack in packs for run in pack.runs) == sorted(run.key for run in runs)
     assert all(1 <= len(pack.runs) <= 8 for pack in packs)
     assert len(packs) >= min(workers, count)
     assert max(len(p.runs) for p in packs) - min(len(p.runs) for p in packs) <= 1
@@ -100,17 +154,17 @@ def test_rl_runs_pack_with_their_like_alone():
 
 
 def test_progress_counts_and_estimates():
-    packs = (PackTask(0, tuple(grid(4))), PackTask(1, tuple(grid(2))))
+    packs = (PackTask(0, grid(4)), PackTask(1, grid(2)))
     with Progress(Console(quiet=True), 8, 2) as progress:
         progress.start_runs(packs)
         assert progress.eta() is None
-        progress.take(Event("step", 0, 100, 200))
+        progress.take(PackStep(0, 100, 200))
         progress._started -= 10  # ten seconds have passed: 0.45 of 4 of 6 runs' work is done
         assert progress.eta() == pytest.approx(10 * (1 - 0.3) / 0.3, rel=0.01)
         for run in packs[0].runs:
-            progress.take(Event("done", 0, key=run_key(run), status="diverged"))
+            progress.take(RunDone(0, run.key, RunStatus.DIVERGED))
         assert "6 of 8 runs" in progress.line() and "4 diverged" in progress.line()
-        progress.take(Event("failed", 1, text="boom"))
+        progress.take(TaskFailed(1, Failure(FailureKind.ERROR, "boom")))
         assert "2 failed" in progress.line()
     assert duration(45) == "45 s" and duration(200) == "3 min" and duration(7800) == "2 h 10 min"
 
@@ -118,24 +172,23 @@ def test_progress_counts_and_estimates():
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):
     import torch
 
-    from harness.sweep.scheduler import reason_of
-    from harness.worker import train_pack as training
-    from harness.worker.protocol import WorkerConfig, WorkerTask, run_task
+    from harness.worker import train_pack
 
-    runs = tuple(replace(RUN, seed=seed) for seed in range(8))
-    other = tuple(replace(run, training=TrainingSpec(steps=7)) for run in runs)
+    runs = planned_runs(replace(RUN, seed=seed) for seed in range(8))
     tried: list[int] = []
 
-    def work(task: PackTask, _: object) -> Iterator[Event]:
+    def train(task: PackTask, _: object) -> Iterator[Event]:
         tried.append(len(task.runs))
         if len(task.runs) > 4:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        yield Event("done", task.number)
+        yield RunDone(task.number, runs[0].key, RunStatus.DONE)
 
-    monkeypatch.setattr(training, "work", work)
-    shop = WorkerConfig(str(tmp_path), str(tmp_path), "cpu", {})
-    orders = [WorkerTask("pack", n, PackTask(n, of)) for n, of in enumerate([runs, runs, runs[:4], other])]
-    ends = [m for order in orders for m in process.task_events(run_task, order, shop)]
-    assert tried == [8, 4, 8]  # the second eight of the first kind cost nothing
-    assert [m.kind for m in ends] == ["failed", "failed", "done", "failed"]
-    assert [reason_of(m.text) for m in ends if m.text] == ["oom"] * 3
+    monkeypatch.setattr(train_pack, "train_pack", train)
+    config = WorkerConfig(tmp_path, tmp_path, "cpu")
+    tasks = [PackTask(0, runs, "a"), PackTask(1, runs, "a"), PackTask(2, runs[:4], "a"), PackTask(3, runs, "b")]
+    ends = [event for task in tasks for event in task_events(train_pack.run_task, task, config)]
+    assert tried == [8, 4, 8]  # the second eight of the first group cost nothing
+    assert [isinstance(event, TaskFailed) for event in ends] == [True, True, False, True]
+    assert {event.failure.kind for event in ends if isinstance(event, TaskFailed)} == {FailureKind.OUT_OF_MEMORY}
+    again = list(task_events(train_pack.run_task, tasks[1], WorkerConfig(tmp_path, tmp_path, "cpu")))
+    assert tried == [8, 4, 8, 8] and len(again) == 1  # another command starts without what this one has learnt

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from harness.config.load import load_sweep
-from harness.identity import run_key
 from harness.model_files.location import ModelShape
+from harness.run_names import planned_runs
 from harness.storage.atomic import write_json
 from harness.sweep import packing, resources
 from harness.sweep.estimates import StepShape, lane_bytes, lanes_within, pack_bytes, shape_of, step_shape
@@ -27,7 +27,7 @@ seeds: 2
 def runs(tmp_path):
     path = tmp_path / "t.yaml"
     path.write_text(TEXT)
-    return load_sweep(path).runs
+    return planned_runs(load_sweep(path).runs)
 
 
 def test_parameters_are_those_of_the_model_that_is_built(runs):
@@ -38,7 +38,7 @@ def test_parameters_are_those_of_the_model_that_is_built(runs):
     # SmolLM2-135M: tied, 9 query heads, 3 key-value heads; 134,515,008 parameters.
     assert ModelShape(49152, 576, 30, 9, 1536, key_value_heads=3).parameters == 134_515_008
     assert replace(shape, tied=False).parameters - shape.parameters == 50 * 32
-    assert step_shape(runs[0]).trained == shape_of(runs[0]).parameters
+    assert step_shape(runs[0].run).trained == shape_of(runs[0].run).parameters
 
 
 def test_a_lane_costs_its_state_and_what_grows_with_each_size():
@@ -56,7 +56,7 @@ def test_a_lane_costs_its_state_and_what_grows_with_each_size():
 
 
 def test_packs_shrink_to_the_memory_there_is(runs):
-    tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(step_shape(runs[0])), "")
+    tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(step_shape(runs[0].run)), "")
     sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
@@ -66,7 +66,7 @@ def test_packs_shrink_to_the_memory_there_is(runs):
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     first = packing.settle(tmp_path, 2)
     assert first.size == PACK_SIZE and first.bytes > 0
-    plan = {"name": "t", "runs": [{"run_key": run_key(run), "name": "x", "config": {}} for run in runs]}
+    plan = {"name": "t", "runs": [{"run_key": run.key, "name": "x", "config": {}} for run in runs]}
     write_json(tmp_path / "plan.json", {**plan, "packing": packing.as_plan(first)})
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, 8) == first

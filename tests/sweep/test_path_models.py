@@ -17,23 +17,25 @@ from harness.config.load import load_sweep
 from harness.identity import canonical_json, file_sha256, run_key
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, reference_weights
 from harness.inputs.text import text_inputs
 from harness.models.architecture import path_architecture
 from harness.models.export import export_run
 from harness.models.weights import load_weights_file, weight_tensors
+from harness.run_names import planned_runs
 from harness.storage.atomic import read_json
 from harness.storage.runs import find_run, read_table
 from harness.storage.verify import verify
 from harness.sweep.packing import plan_packs
 from harness.sweep.rerun import run_of
 from harness.training.optim import learning_rate
-from harness.types import InputError
-from harness.worker import saved_weights as keeping
+from harness.types import InputError, RunStatus
+from harness.worker import saved_weights
 from harness.worker.datasets import training_set
 from harness.worker.lanes import build_lane
 from harness.worker.prepare import Worker
-from harness.worker.train_pack import work
+from harness.worker.protocol import RunDone, WorkerConfig
+from harness.worker.train_pack import train_pack
 from tests.models.families import CONFIGS, write
 
 CPU = torch.device("cpu")
@@ -78,14 +80,15 @@ def sweep(folder: Path, model: Path, data: Path, /, **sections):
 
 def trained(loaded, out: Path) -> dict[str, Path]:
     """Train every run in this process, as a worker does; run key -> folder."""
-    folder, names = out / loaded.name, {run_key(run): f"run {i}" for i, run in enumerate(loaded.runs)}
+    folder, runs = out / loaded.name, planned_runs(loaded.runs)
     folder.mkdir(parents=True, exist_ok=True)
     for stage in builds(loaded.runs):
         build_models(out / "cache", stage, CPU)
-    shop = Worker(out / "cache", folder, CPU, names)
-    for task in plan_packs(loaded.runs, workers=1):
-        assert [message.status for message in work(task, shop) if message.kind == "done"] == ["done"] * len(task.runs)
-    return {key: find_run(folder, key) for key in names}
+    worker = Worker(WorkerConfig(out / "cache", folder, "cpu"), CPU)
+    for task in plan_packs(runs, workers=1):
+        done = [event for event in train_pack(task, worker) if isinstance(event, RunDone)]
+        assert [event.status for event in done] == [RunStatus.DONE] * len(task.runs)
+    return {planned.key: find_run(folder, planned.key) for planned in runs}
 
 
 def reloaded(folder: Path, base: Path):
@@ -212,7 +215,7 @@ def test_seeds_that_share_a_model_share_its_reference(qwen, data, tmp_path):
     first, second = (prepared_run(run, tmp_path) for run in loaded.runs)
     assert not torch.equal(first.inputs.weights, second.inputs.weights)
     assert first.inputs.reference_sha256 == second.inputs.reference_sha256
-    assert len({id(task) for task in plan_packs(loaded.runs, workers=1)}) == 1
+    assert len(plan_packs(planned_runs(loaded.runs), workers=1)) == 1
 
 
 def test_conversations_go_through_the_chat_template(qwen, data, tmp_path):
@@ -303,11 +306,11 @@ def test_a_hub_id_is_its_commit_and_its_cached_snapshot(qwen, data, tmp_path, mo
 def test_whole_models_beyond_the_cap_are_kept_only_by_name(qwen, data, tmp_path, monkeypatch):
     loaded = sweep(tmp_path, qwen, data)
     adapters, whole = (next(r for r in loaded.runs if (r.model.lora is None) is full) for full in (False, True))
-    monkeypatch.setattr(keeping, "FULL_BYTES", 1000)
-    rules = {run.model.lora is None: keeping.rule(run, path_architecture(run.model)) for run in (adapters, whole)}
+    monkeypatch.setattr(saved_weights, "FULL_BYTES", 1000)
+    rules = {run.model.lora is None: saved_weights.rule(run, path_architecture(run.model)) for run in (adapters, whole)}
     assert rules == {False: "final", True: "none"}
     asked = replace(whole, evaluation=replace(whole.evaluation, keep="final"))
-    assert keeping.rule(asked, path_architecture(asked.model)) == "final"
+    assert saved_weights.rule(asked, path_architecture(asked.model)) == "final"
 
 
 def test_a_tiny_text_model_exports_with_the_tokenizer_of_its_seed(data, tmp_path):

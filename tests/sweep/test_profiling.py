@@ -1,4 +1,4 @@
-"""A profile is the sum of what packs told, written beside the results."""
+"""A profile is the sum over packs, written beside the results."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import pytest
 
 from harness.sweep.profiling import FILE, Profile
-from harness.training.timing import summary
+from harness.worker.protocol import PackProfile
 
 
 def test_packs_add_up(tmp_path):
     profile = Profile(on=True)
     for seconds, flops, ceiling in ((1.0, 6e9, 5e9), (2.0, 6e9, 8e9)):
-        profile.add(json.dumps(summary({"forward": seconds, "head": 0.5, "backward": seconds}, flops, ceiling)))
+        profile.add(PackProfile(0, {"forward": seconds, "head": 0.5, "backward": seconds}, flops, ceiling))
     with profile.tracked():
         pass
     lines = profile.finish(tmp_path)

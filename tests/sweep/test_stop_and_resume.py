@@ -19,13 +19,13 @@ import yaml
 from rich.console import Console
 
 from harness.config.load import load_sweep
+from harness.signals import Interrupted
 from harness.storage.checkpoints import load_checkpoints, newest_step, save_checkpoint
 from harness.storage.journal import read_journal
 from harness.storage.runs import find_run, load_result, read_table
 from harness.storage.verify import verify
 from harness.sweep.run import SweepOptions, run_sweep
-from harness.sweep.signals import Interrupted
-from harness.worker import train_pack as work
+from harness.worker import train_pack
 
 SPEC = {
     "name": "long",
@@ -83,14 +83,14 @@ class Stopper:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.at, self.began = -1, set[int]()
-        whole = work.begin
+        whole = train_pack.build_trainer
 
-        def begin(*arguments):
+        def build_trainer(*arguments):
             trainer = whole(*arguments)
             self.began.add(trainer.run.step)
             return replace(trainer, train=partial(self.train, trainer))
 
-        monkeypatch.setattr(work, "begin", begin)
+        monkeypatch.setattr(train_pack, "build_trainer", build_trainer)
 
     def train(self, trainer, until):
         if until is None:

@@ -18,12 +18,12 @@ import yaml
 from harness.config.study import load_study
 from harness.identity import run_key
 from harness.storage.verify import verify
-from harness.study.optuna_adapter import stored
 from harness.study.scores import Scorer
 from harness.study.trials import Ledger
 from harness.tracking.rows import read_plan
 from harness.tracking.views import views
 from tests.commands import harness
+from tests.sweep.study_fake import stored
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = {

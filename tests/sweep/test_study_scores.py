@@ -9,8 +9,8 @@ import pytest
 
 from harness.config.study_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST
 from harness.metrics.selection import validation_half
-from harness.storage import runs as store
 from harness.storage.evaluations import Evaluated, write_evaluations
+from harness.storage.runs import commit, find_run, open_run, write_table
 from harness.study.scores import Scorer, rows_of
 
 KEY = "ab" * 32
@@ -37,13 +37,13 @@ def rows() -> dict[str, np.ndarray]:
 
 
 def committed(folder: Path, status: str = "done", **changes: np.ndarray) -> Scorer:
-    place, _ = store.open_run(folder, KEY, "a run")
-    store.write_table(place / "examples.parquet", {**rows(), **changes})
+    place, _ = open_run(folder, KEY, "a run")
+    write_table(place / "examples.parquet", {**rows(), **changes})
     split = np.array(["eval_clean"] * 100 + ["ood"] * 5, dtype=object)
     reward = np.concatenate([np.where(VALIDATION[:100], 1.0, 3.0), np.full(5, 9.0)])
-    store.write_table(place / "samples.parquet", {"split": split, "gold_reward": reward})
+    write_table(place / "samples.parquet", {"split": split, "gold_reward": reward})
     result = {"run_key": KEY, "status": status, "steps": 8, "results": {}, "costs": {}, "name": "a run", "t0_ms": 0}
-    store.commit(place, {**result, "config": {}})
+    commit(place, {**result, "config": {}})
     return Scorer(folder, ["ranking_accuracy", "gold_reward"], [CLEAN, TEST, OBSERVED, OOD])
 
 
@@ -95,7 +95,7 @@ def test_a_diverged_run_has_no_scores(tmp_path):
 
 def test_a_benchmark_is_read_from_what_was_evaluated(tmp_path):
     committed(tmp_path)
-    place = store.find_run(tmp_path, KEY)
+    place = find_run(tmp_path, KEY)
     measure = "lm_eval/arc_easy/acc"
     before = Scorer(tmp_path, [measure], [CLEAN])
     assert before.last(KEY, None, measure, DOWNSTREAM) is None, "nothing stands in for a benchmark that was not run"

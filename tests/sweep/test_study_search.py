@@ -18,12 +18,12 @@ import yaml
 from harness.config.study import StudySpec, load_study
 from harness.config.study_settings import Budget, Pruner, Sampler
 from harness.metrics.statistics import t_interval
-from harness.study.files import FRESH, SEARCH, all_runs, fresh_runs, planned
-from harness.study.optuna_adapter import ask, importance, project, stored, study_name
+from harness.study.files import FRESH, SEARCH, all_runs, fresh_runs, trial_runs
+from harness.study.optuna_adapter import ask, importance, project, study_name
 from harness.study.search import search
 from harness.study.storage import storage_url, write_storage
 from harness.study.trials import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
-from tests.sweep.study_fake import bench, play, surface
+from tests.sweep.study_fake import bench, play, stored, surface
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEC = {
@@ -62,7 +62,7 @@ def test_the_search_finds_the_peak_and_the_fresh_interval_covers_it(tmp_path):
     found = t_interval(values)
     assert found.low <= true <= found.high
     assert best.values[0] > found.mean, "the search score of the best of 40 is lucky: the winner's curse is shown"
-    shares = importance(spec, spec.arms[0], ledger.told("dpo"))
+    shares = importance(spec, spec.arms[0], ledger.finished("dpo"))
     assert set(shares) == {"beta", "training.learning_rate"} and sum(shares.values()) == pytest.approx(1)
 
 
@@ -95,7 +95,7 @@ def test_a_trial_without_its_target_fails_and_nothing_takes_its_place(tmp_path):
     ledger = Ledger(folder, spec.key)
     arm = spec.arms[0]
     third = ask(spec, arm, (), 3)[2]
-    [lost] = planned(spec, [third], [1], SEARCH)
+    [lost] = trial_runs(spec, [third], [1], SEARCH)
     search(spec, ledger, bench(folder, broken=[lost.key]))
     failed = ledger.of("dpo")[2]
     assert (failed.state, failed.values) == (FAIL, ())
@@ -161,7 +161,7 @@ def test_pruned_trials_keep_their_first_seeds_and_lose_the_rest(tmp_path, pruner
     assert states[PRUNED] >= 1 and states[COMPLETE] >= 4 and sum(states.values()) == 20
     saved = 0
     for trial in ledger.of("dpo"):
-        keys = [item.key for item in planned(spec, [trial], spec.seeds, SEARCH)]
+        keys = [item.key for item in trial_runs(spec, [trial], spec.seeds, SEARCH)]
         there = [bool(list((tmp_path / "known").glob(f"{key[:8]}-*/result.json"))) for key in keys]
         count = len(trial.intermediate) if trial.state == PRUNED else seeds
         assert there == [True] * count + [False] * (seeds - count)

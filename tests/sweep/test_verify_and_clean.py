@@ -13,17 +13,18 @@ from harness.cli import run
 from harness.identity import plain, run_key
 from harness.objectives.registry import resolve
 from harness.report.data.tables import write_results
+from harness.run_names import planned_runs
 from harness.storage.atomic import write_json
 from harness.storage.checkpoints import save_checkpoint
-from harness.storage.lock import claim_sweep
+from harness.storage.lock import sweep_lock
 from harness.storage.runs import commit, load_result, open_run, write_table
 from harness.sweep.clean import clean
-from harness.sweep.packing import PackTask
 from harness.sweep.rerun import Comparison, compare, run_of
-from harness.sweep.scheduler import reason_of, retried
+from harness.sweep.scheduler import retried
 from harness.sweep.status import read_status
 from harness.sweep.verify import check
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
+from harness.worker.protocol import FailureKind, PackTask
 
 BASE = RunSpec(
     resolve("dpo", {"beta": 2.0}), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0, world=WorldSpec()
@@ -131,8 +132,8 @@ def test_clean_refuses_while_a_sweep_under_the_same_folder_runs(sweep):
     import sys
 
     code = (
-        "import sys, time; from pathlib import Path; from harness.storage.lock import claim_sweep\n"
-        "with claim_sweep(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from harness.storage.lock import sweep_lock\n"
+        "with sweep_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     for held in (sweep, sweep.parent / "other"):
         held.mkdir(exist_ok=True)
@@ -144,7 +145,7 @@ def test_clean_refuses_while_a_sweep_under_the_same_folder_runs(sweep):
         finally:
             holder.kill()
             holder.wait(10)
-    with claim_sweep(sweep):
+    with sweep_lock(sweep):
         pass
 
 
@@ -192,22 +193,18 @@ def test_a_config_of_another_version_is_refused():
         run_of({**plain(BASE), "of_the_future": 1})
 
 
-OOM = "Traceback ...\n  File x\ntorch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
-LOST = "worker process ended with exit code -9 (killed: out of memory?)"
-ERROR = "Traceback ...\nValueError: no"
-
-
 def test_packs_are_cut_in_halves_where_that_can_help():
-    pack = PackTask(0, RUNS)
-    assert [reason_of(text) for text in (OOM, LOST, ERROR, "MemoryError")] == ["oom", "lost", "error", "oom"]
-    for text in (OOM, LOST):
-        assert retried(pack, text, 5, [pack]) == [PackTask(5, RUNS[:1]), PackTask(6, RUNS[1:])]
-    assert retried(pack, ERROR, 5, [pack]) == []
-    assert retried(PackTask(0, ()), LOST, 5, [pack]) == []
-    alone = PackTask(1, RUNS[:1])
-    assert retried(alone, OOM, 5, [pack, alone]) == []
-    assert retried(alone, LOST, 5, [pack, alone]) == [PackTask(5, RUNS[:1])]
-    assert retried(alone, LOST, 6, [pack, alone, PackTask(5, RUNS[:1])]) == []
+    oom, lost = FailureKind.OUT_OF_MEMORY, FailureKind.LOST_PROCESS
+    runs = planned_runs(RUNS)
+    pack = PackTask(0, runs, "group")
+    for kind in (oom, lost):
+        assert retried(pack, kind, 5, [pack]) == [PackTask(5, runs[:1], "group"), PackTask(6, runs[1:], "group")]
+    assert retried(pack, FailureKind.ERROR, 5, [pack]) == []
+    assert retried(PackTask(0, ()), lost, 5, [pack]) == []
+    alone = PackTask(1, runs[:1])
+    assert retried(alone, oom, 5, [pack, alone]) == []
+    assert retried(alone, lost, 5, [pack, alone]) == [PackTask(5, runs[:1])]
+    assert retried(alone, lost, 6, [pack, alone, PackTask(5, runs[:1])]) == []
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"name": "s", "runs": []}', '{"name": "s", "packing": 1, "runs": [5]}'])

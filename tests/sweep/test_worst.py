@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.types import PreferencePair
-from harness.worker.commit import KEPT, worst_pairs
+from harness.worker.commit import WORST_PAIRS, worst_pairs
 
 
 def rows(split: str, step: int, margins: list[float], labels: list[int]) -> dict[str, np.ndarray]:
@@ -35,7 +35,7 @@ def test_lowest_margins_held_out_and_strongest_wrong_labels_in_training() -> Non
     }
     found = worst_pairs(table, known)
     of = {split: found["prompt"][found["split"] == split].tolist() for split in known}
-    assert of["eval_clean"] == ["p3", "p0", "p1", "p2", "p4", "p6", "p7", "p8"] and len(of["eval_clean"]) == KEPT
+    assert of["eval_clean"] == ["p3", "p0", "p1", "p2", "p4", "p6", "p7", "p8"] and len(of["eval_clean"]) == WORST_PAIRS
     assert of["train_observed"] == ["p3", "p2"], "only wrong labels, the one followed most strongly first"
     assert found["chosen"][0] == "c3" and found["rejected"][0] == "r3"
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from harness.identity import content_hash
-from harness.storage import runs as store
 from harness.storage.atomic import write_json
 from harness.storage.journal import Journal
+from harness.storage.runs import RESULT, commit, open_run
 
 STEPS = (0, 5, 20)
 T0 = 1_700_000_000_000
@@ -26,6 +26,7 @@ def config(objective: str, beta: float, rate: float, seed: int, misaligned: floa
         "training": {"steps": STEPS[-1], "learning_rate": 0.001},
         "evaluation": {"checkpoints": len(STEPS)},
         "seed": seed,
+        "replica": 0,
         "world": {"kind": "mythworld", "misaligned": misaligned, "labels": "hard"},
         "data": None,
         "model": None,
@@ -52,8 +53,8 @@ def points(seed: int) -> list[dict[str, float]]:
 
 def commit_run(sweep: Path, run: dict[str, Any], seed: int, status: str = "done", t0: int = T0) -> Path:
     """A committed run folder of one plan entry."""
-    folder, _ = store.open_run(sweep, run["run_key"], run["name"])
-    (folder / store.RESULT).unlink(missing_ok=True)
+    folder, _ = open_run(sweep, run["run_key"], run["name"])
+    (folder / RESULT).unlink(missing_ok=True)
     journal = Journal(folder / "events.jsonl")
     journal.append({"kind": "start", "run_key": run["run_key"], "t0_ms": t0})
     for record in points(seed):
@@ -62,7 +63,7 @@ def commit_run(sweep: Path, run: dict[str, Any], seed: int, status: str = "done"
     journal.close()
     write_json(folder / "provenance.json", {"data": {"sha256": content_hash(seed), "pairs": 10, "corrupted": 2}})
     result = {"run_key": run["run_key"], "status": status, "steps": STEPS[-1], "results": {}, "name": folder.name}
-    store.commit(folder, {**result, "costs": {"seconds": 1.5}, "config": run["config"], "t0_ms": t0})
+    commit(folder, {**result, "costs": {"seconds": 1.5}, "config": run["config"], "t0_ms": t0})
     return folder
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from harness.storage import runs as store
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import PRIVATE
+from harness.storage.runs import find_run, load_result
 from harness.tracking import connection as mlflow_store
-from harness.tracking import outbox as mlflow_outbox
+from harness.tracking import outbox as outbox_module
 from harness.tracking.connection import SHORT, default_uri, network_kind, open_client
 from harness.tracking.outbox import ACKS, Outbox, sync
 from harness.tracking.rows import Point, read_plan, run_row, thinned
@@ -49,7 +49,7 @@ def journals(sweep: Path, t0: int = T0) -> list[tuple[str, str, int, int, float]
     """The same points as the journals of the planned runs have them."""
     found = []
     for run in read_runs(sweep):
-        folder = store.find_run(sweep, run["run_key"])
+        folder = find_run(sweep, run["run_key"])
         assert folder is not None
         for record in read_journal(folder / "events.jsonl"):
             if record["kind"] == "metrics":
@@ -61,13 +61,13 @@ def journals(sweep: Path, t0: int = T0) -> list[tuple[str, str, int, int, float]
 
 def test_the_history_is_the_journal_and_a_replay_changes_nothing(out: Path) -> None:
     sweep = make_sweep(out)
-    outbox = Outbox(out, "tiny")
+    outbox = Outbox(out / "tiny")
     sent = [outbox.deliver(path.parent) for path in sorted(sweep.glob("*/result.json"))]
     assert sent == [POINTS] * 4
     assert history(out) == journals(sweep)
-    assert outbox.finish(sweep) == 0
+    assert outbox.finish() == 0
     (sweep / ACKS).unlink()  # as if the process had been killed before any acknowledgement
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     assert history(out) == journals(sweep)
     assert len(runs_of(out)) == 4
     (own,) = runs_of(out, kind="sweep")
@@ -92,15 +92,15 @@ def test_another_writer_may_name_the_same_data_at_the_same_moment(out: Path, mon
         real(self, run_id, *given)
 
     monkeypatch.setattr(MlflowClient, "log_inputs", log_inputs)
-    outbox = Outbox(out, "tiny")
-    assert (outbox.finish(sweep), outbox.reason, len(failed)) == (0, "", 4)
+    outbox = Outbox(out / "tiny")
+    assert (outbox.finish(), outbox.reason, len(failed)) == (0, "", 4)
     assert history(out) == journals(sweep)
     assert all(run.inputs.dataset_inputs for run in runs_of(out))
 
 
 def test_a_run_carries_what_the_contract_names(out: Path) -> None:
     sweep = make_sweep(out, objectives=["dpo"], rates=[0.4])
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     (run,) = runs_of(out)
     (planned,) = read_runs(sweep)
     wanted = {
@@ -131,7 +131,7 @@ def test_every_outcome_ends_its_run(out: Path, status: str, shown: str) -> None:
     sweep = make_sweep(out, objectives=["dpo"], rates=[0.0])
     (planned,) = read_runs(sweep)
     commit_run(sweep, planned, 0, status=status)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     (run,) = runs_of(out)
     assert (run.info.status, run.data.tags["harness.state"]) == (shown, status)
 
@@ -139,12 +139,12 @@ def test_every_outcome_ends_its_run(out: Path, status: str, shown: str) -> None:
 def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed after the run was made and part of its points were sent: the same MLflow run gets the rest."""
     sweep = make_sweep(out)
-    monkeypatch.setattr(mlflow_outbox, "METRICS_A_CALL", 40)  # 51 points beside some 15 params: two calls
+    monkeypatch.setattr(outbox_module, "METRICS_PER_CALL", 40)  # 51 points beside some 15 params: two calls
 
     class Killed(BaseException):
         """Stands for the end of the process."""
 
-    outbox = Outbox(out, "tiny")
+    outbox = Outbox(out / "tiny")
     client = outbox._connect().client
     calls = []
     log_batch = client.log_batch
@@ -157,49 +157,49 @@ def test_a_kill_in_the_middle_of_a_run_is_completed(out: Path, monkeypatch: pyte
 
     monkeypatch.setattr(client, "log_batch", dying)
     with pytest.raises(Killed):
-        outbox.finish(sweep)
+        outbox.finish()
     (half,) = runs_of(out)
     assert half.info.status == "RUNNING"
     assert 0 < len(history(out)) < POINTS
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     assert history(out) == journals(sweep)
     assert half.info.run_id in [run.info.run_id for run in runs_of(out)]
 
 
 def test_a_store_that_fails_in_the_middle_gets_no_second_run(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = make_sweep(out)
-    outbox = Outbox(out, "tiny")
+    outbox = Outbox(out / "tiny")
     client = outbox._connect().client
     with monkeypatch.context() as patch:
         patch.setattr(client, "log_inputs", lambda *_: (_ for _ in ()).throw(OSError("the server went away")))
-        assert outbox.finish(sweep) == 4 * POINTS
+        assert outbox.finish() == 4 * POINTS
     assert outbox.reason.endswith("the server went away")
     assert len(runs_of(out)) == 1
-    assert outbox.finish(sweep) == 0
+    assert outbox.finish() == 0
     assert history(out) == journals(sweep)
     assert len(runs_of(out)) == 4
 
 
 def test_a_run_made_anew_replaces_the_old_one(out: Path) -> None:
     sweep = make_sweep(out, objectives=["dpo"], rates=[0.0])
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     (planned,) = read_runs(sweep)
     commit_run(sweep, planned, seed=99, t0=T0 + 5000)
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     assert history(out) == journals(sweep, T0 + 5000)
 
 
 def test_runs_that_left_the_plan_are_marked_and_come_back(out: Path) -> None:
     sweep = make_sweep(out)
     runs = read_runs(sweep)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     write_plan(sweep, runs[2:])  # dpo leaves: ipo keeps the colour it has in every sweep
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
     assert [tags[run["run_key"]]["harness.current"] for run in runs] == ["false", "false", "true", "true"]
     assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#009E73"
     write_plan(sweep, runs)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     tags = {run.data.tags["harness.run_key"]: run.data.tags for run in runs_of(out)}
     assert {tags[run["run_key"]]["harness.current"] for run in runs} == {"true"}
     assert tags[runs[2]["run_key"]]["mlflow.runColor"] == "#009E73"
@@ -207,13 +207,13 @@ def test_runs_that_left_the_plan_are_marked_and_come_back(out: Path) -> None:
 
 def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> None:
     sweep = make_sweep(out)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     for path in out.glob("mlflow.db*"):
         path.unlink()
     (out / "mlflow.db").write_bytes(schema.read_bytes())
     # MLflow keeps one store object per address and process, so another process looks at the new file.
-    script = "import sys; from pathlib import Path; from harness.tracking import mlflow_outbox as m"
-    script += "; sys.exit(m.sync(Path(sys.argv[1])))"
+    script = "import sys; from pathlib import Path; from harness.tracking.outbox import sync"
+    script += "; sys.exit(sync(Path(sys.argv[1])))"
     done = subprocess.run([sys.executable, "-c", script, str(sweep)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "tiny: everything delivered\n"), done.stderr
     assert history(out) == journals(sweep)
@@ -221,9 +221,9 @@ def test_a_store_that_was_deleted_is_filled_again(out: Path, schema: Path) -> No
 
 def test_the_report_is_the_summary_runs_artifact(out: Path) -> None:
     sweep = make_sweep(out)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     (sweep / "report" / "index.html").write_text("<p>newer</p>", encoding="utf-8")
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     (summary,) = runs_of(out, kind="sweep")
     (page,) = (out / "mlartifacts" / summary.info.run_id).rglob("index.html")
     assert page.read_text(encoding="utf-8") == "<p>newer</p>"
@@ -236,7 +236,7 @@ def test_the_private_page_is_uploaded_only_where_the_plan_says_so(out: Path) -> 
     (sweep / "report" / "figures" / "plane.svg").write_text("<svg/>", encoding="utf-8")
 
     def uploaded() -> set[str]:
-        Outbox(out, "tiny").finish(sweep)
+        Outbox(sweep).finish()
         (summary,) = runs_of(out, kind="sweep")
         root = out / "mlartifacts" / summary.info.run_id / "artifacts" / "report"
         return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
@@ -251,7 +251,7 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
     sweep = make_sweep(out)
     plan = read_plan(sweep)
     folder = next(path.parent for path in sweep.glob("*/result.json"))
-    failed = {**(store.load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
+    failed = {**(load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
     on_data = failed | {"config": failed["config"] | {"world": None, "data": {"path": "p.jsonl"}}}
     shown = run_row(folder, on_data, plan).tags["harness.error"]
     assert shown == "error; the traceback stands in errors.log of the sweep's folder"
@@ -262,7 +262,7 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
 
 def test_a_damaged_journal_is_said_and_the_others_are_sent(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = make_sweep(out)
-    folder = store.find_run(sweep, read_runs(sweep)[0]["run_key"])
+    folder = find_run(sweep, read_runs(sweep)[0]["run_key"])
     assert folder is not None
     lines = (folder / "events.jsonl").read_bytes().replace(b'"loss": 0.', b'"loss": 1.')
     (folder / "events.jsonl").write_bytes(lines)
@@ -297,10 +297,10 @@ def test_a_dead_server_costs_little_and_sync_delivers_later(
 ) -> None:
     sweep = make_sweep(out)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://user:hunter2@127.0.0.1:{free_port()}")
-    outbox = Outbox(out, "tiny")
+    outbox = Outbox(out / "tiny")
     assert [outbox.deliver(path.parent) for path in sweep.glob("*/result.json")] == [0] * 4
     assert len(tries) == 1  # the other three deliveries did not ask
-    assert outbox.finish(sweep) == 4 * POINTS
+    assert outbox.finish() == 4 * POINTS
     assert len(tries) == 2
     assert sync(sweep) == 1
     told = capsys.readouterr()
@@ -319,7 +319,7 @@ def test_after_a_failure_deliveries_rest(out: Path, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.getsockname()[1]}")
         held: list[socket.socket] = []
         threading.Thread(target=_accept, args=(server, held), daemon=True).start()
-        outbox = Outbox(out, "tiny")
+        outbox = Outbox(out / "tiny")
         folders = [path.parent for path in sweep.glob("*/result.json")]
         assert outbox.deliver(folders[0]) == 0
         assert tries == ["1"]
@@ -339,7 +339,7 @@ def _accept(server: socket.socket, held: list[socket.socket]) -> None:
 
 
 def test_nothing_is_opened_before_the_first_delivery(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from harness.tracking.outbox import Outbox; Outbox(pathlib.Path('x'), 's')"
+    code = "import sys, pathlib; from harness.tracking.outbox import Outbox; Outbox(pathlib.Path('x'))"
     code += "; sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert list(tmp_path.iterdir()) == []

@@ -123,7 +123,7 @@ def decode_state(text: str) -> dict[str, Any]:
 
 def test_views_as_written_name_what_the_runs_have(out: Path) -> None:
     sweep = make_sweep(out, rates=(0.0, 0.4))
-    assert Outbox(out, "tiny").finish(sweep) == 0
+    assert Outbox(sweep).finish() == 0
     client = open_client(default_uri(out))
     experiment = client.get_experiment_by_name("tiny")
     runs = client.search_runs([experiment.experiment_id], filter_string="tags.`harness.kind` = 'run'")
@@ -158,13 +158,13 @@ def names_in(chart: dict[str, Any]) -> tuple[set[str], set[str]]:
 
 def test_views_of_conditions_that_left_the_plan_go_and_users_own_stay(out: Path) -> None:
     sweep = make_sweep(out)
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     client = open_client(default_uri(out))
     experiment = client.get_experiment_by_name("tiny").experiment_id
     client.set_experiment_tag(experiment, f"{TAG}mine", "{}")
     assert f"{TAG}only-uniform_flip-0.4" in client.get_experiment(experiment).tags
     write_plan(sweep, [run for run in read_runs(sweep) if run["config"]["corruption"]["kind"] == "none"])
-    Outbox(out, "tiny").finish(sweep)
+    Outbox(sweep).finish()
     tags = client.get_experiment(experiment).tags
     assert f"{TAG}only-uniform_flip-0.4" not in tags
     assert f"{TAG}mine" in tags

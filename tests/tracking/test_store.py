@@ -1,4 +1,4 @@
-"""The store: files whole or absent, damage detected before use, one result a run, one starter a sweep."""
+"""The store: files complete or absent, damage detected before use, one result per run, one driver per sweep."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.storage import atomic as files
-from harness.storage import runs as store
+from harness.storage import atomic, runs
 from harness.storage.arrays import load_arrays, once, save_arrays
 from harness.storage.atomic import read_json, write_atomic, write_json
 from harness.storage.journal import Journal
-from harness.storage.lock import claim_sweep
+from harness.storage.lock import sweep_lock
+from harness.storage.runs import RESULT, commit, find_run, load_result, open_run, read_table, write_table
 from harness.storage.verify import verify
 from harness.types import InputError
 
@@ -65,17 +65,17 @@ def result(key: str = KEY, accuracy: float = 0.75) -> dict[str, Any]:
 
 def trained(sweep: Path, key: str = KEY) -> Path:
     """A run folder with everything but its result."""
-    folder, _ = store.open_run(sweep, key, "dpo b=0.1 s0")
+    folder, _ = open_run(sweep, key, "dpo b=0.1 s0")
     journal = Journal(folder / "events.jsonl")
     journal.append({"kind": "metrics", "step": 12, "loss": 0.5})
     journal.close()
-    store.write_table(folder / "examples.parquet", COLUMNS)
+    write_table(folder / "examples.parquet", COLUMNS)
     return folder
 
 
 def finished(sweep: Path, key: str = KEY) -> Path:
     folder = trained(sweep, key)
-    store.commit(folder, result(key))
+    commit(folder, result(key))
     return folder
 
 
@@ -94,7 +94,7 @@ def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: 
     path = tmp_path / "f"
     write_atomic(path, b"old")
     with monkeypatch.context() as patch:
-        die_at(patch, files, point)
+        die_at(patch, atomic, point)
         with pytest.raises(Killed):
             write_atomic(path, b"new")
     assert path.read_bytes() == (b"old" if point == "write_synced" else b"new")
@@ -135,8 +135,8 @@ def test_unreadable_json_is_named(tmp_path: Path) -> None:
 
 
 def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
-    store.write_table(tmp_path / "t", COLUMNS)
-    back = store.read_table(tmp_path / "t")
+    write_table(tmp_path / "t", COLUMNS)
+    back = read_table(tmp_path / "t")
     assert list(back) == list(COLUMNS)
     for name, values in COLUMNS.items():
         assert back[name].dtype == values.dtype
@@ -148,7 +148,7 @@ def test_a_table_comes_back_as_it_was(tmp_path: Path) -> None:
 
 def test_a_committed_run_loads_and_verifies(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    loaded = store.load_result(folder)
+    loaded = load_result(folder)
     assert loaded is not None
     assert loaded["results"] == {"ranking_accuracy": 0.75, "kl": None}
     assert loaded["costs"]["attempt"] == 1
@@ -160,28 +160,28 @@ def test_a_committed_run_loads_and_verifies(tmp_path: Path) -> None:
 def test_a_moved_folder_still_verifies(tmp_path: Path) -> None:
     finished(tmp_path)
     (tmp_path / "elsewhere").mkdir()
-    store.find_run(tmp_path, KEY).rename(tmp_path / "elsewhere" / "renamed")  # type: ignore[union-attr]
+    find_run(tmp_path, KEY).rename(tmp_path / "elsewhere" / "renamed")  # type: ignore[union-attr]
     assert verify(tmp_path / "elsewhere") == []
 
 
 def test_a_run_is_found_by_its_key(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     assert folder.name.startswith(KEY[:8])
-    assert store.find_run(tmp_path, KEY) == folder
-    assert store.find_run(tmp_path, OTHER) is None
+    assert find_run(tmp_path, KEY) == folder
+    assert find_run(tmp_path, OTHER) is None
 
 
 def test_a_new_attempt_starts_clean_and_counts(tmp_path: Path) -> None:
     folder = trained(tmp_path)
     (folder / ".events.jsonl.12345678.tmp").write_bytes(b"left by a killed writer")
-    again, attempt = store.open_run(tmp_path, KEY, "dpo b=0.1 s0")
+    again, attempt = open_run(tmp_path, KEY, "dpo b=0.1 s0")
     assert (again, attempt) == (folder, 2)
     assert [path.name for path in folder.iterdir()] == ["attempt"]
 
 
 @pytest.mark.parametrize(
     ("target", "name"),
-    [(store, "file_sha256"), (store, "write_synced"), (os, "link"), (store, "sync_folder")],
+    [(runs, "file_sha256"), (runs, "write_synced"), (os, "link"), (runs, "sync_folder")],
     ids=["before hashing", "before writing", "before publishing", "after publishing"],
 )
 def test_a_kill_in_commit_leaves_a_whole_result_or_none(
@@ -191,11 +191,11 @@ def test_a_kill_in_commit_leaves_a_whole_result_or_none(
     with monkeypatch.context() as patch:
         die_at(patch, target, name)
         with pytest.raises(Killed):
-            store.commit(folder, result())
+            commit(folder, result())
     published = name == "sync_folder"
-    assert (store.load_result(folder) is not None) == published
+    assert (load_result(folder) is not None) == published
     if not published:
-        assert store.load_result(finished(tmp_path)) is not None  # the same command makes the run again
+        assert load_result(finished(tmp_path)) is not None  # the same command makes the run again
     assert verify(tmp_path) == []
 
 
@@ -207,12 +207,12 @@ def test_of_two_writers_the_later_one_loses(tmp_path: Path, monkeypatch: pytest.
     def overtaken(source: Any, target: Any) -> None:
         monkeypatch.setattr(os, "link", link)
         (folder / "attempt").write_text("1")
-        store.commit(folder, result(accuracy=0.25))
+        commit(folder, result(accuracy=0.25))
         link(source, target)
 
     monkeypatch.setattr(os, "link", overtaken)
-    store.commit(folder, result(accuracy=0.75))
-    loaded = store.load_result(folder)
+    commit(folder, result(accuracy=0.75))
+    loaded = load_result(folder)
     assert loaded is not None
     assert loaded["results"]["ranking_accuracy"] == 0.25
     assert list(folder.glob(".*.tmp")) == []
@@ -223,25 +223,25 @@ def test_of_two_writers_the_later_one_loses(tmp_path: Path, monkeypatch: pytest.
 
 def test_no_flipped_bit_in_a_result_goes_unseen(tmp_path: Path) -> None:
     folder = finished(tmp_path)
-    path = folder / store.RESULT
-    data, whole = path.read_bytes(), store.load_result(folder)
+    path = folder / RESULT
+    data, whole = path.read_bytes(), load_result(folder)
     for bit, changed in flips(data, 300):
         path.write_bytes(changed)
-        assert store.load_result(folder) in (None, whole), bit
+        assert load_result(folder) in (None, whole), bit
         if not path.exists():  # put aside under another name, so that the run is made again
-            aside = list(folder.glob(f"{store.RESULT}.corrupt-*"))
+            aside = list(folder.glob(f"{RESULT}.corrupt-*"))
             assert [file.read_bytes() for file in aside] == [changed]
             aside[0].unlink()
     path.write_bytes(data)
-    assert store.load_result(folder) == whole
+    assert load_result(folder) == whole
 
 
 @pytest.mark.parametrize("kept", [0, 1, 0.5, 0.99])
 def test_a_cut_result_is_no_result(tmp_path: Path, kept: float) -> None:
-    path = finished(tmp_path) / store.RESULT
+    path = finished(tmp_path) / RESULT
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data)) if kept != 1 else 1])
-    assert store.load_result(path.parent) is None
+    assert load_result(path.parent) is None
 
 
 @pytest.mark.parametrize("name", ["events.jsonl", "examples.parquet"])
@@ -260,13 +260,13 @@ def test_verify_names_every_flipped_file(tmp_path: Path, name: str) -> None:
 def test_no_flipped_bit_in_a_table_changes_a_value(tmp_path: Path) -> None:
     """Reading alone, without the checksum of the whole file: an error, or the values as they were."""
     path = tmp_path / "t"
-    store.write_table(path, COLUMNS)
+    write_table(path, COLUMNS)
     data, refused = path.read_bytes(), 0
     pages = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # the footer is covered by `verify` alone
     for bit, changed in flips(data[:pages], 120):
         path.write_bytes(changed + data[pages:])
         try:
-            back = store.read_table(path)
+            back = read_table(path)
         except (OSError, ValueError):
             refused += 1
             continue
@@ -343,8 +343,8 @@ def test_a_damaged_cache_file_is_made_again(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from harness.storage.lock import claim_sweep
-with claim_sweep(Path(sys.argv[1])):
+from harness.storage.lock import sweep_lock
+with sweep_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -355,12 +355,12 @@ def test_a_second_starter_is_told_who_holds_the_sweep_and_a_dead_holder_holds_no
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"process {holder.pid} "), claim_sweep(tmp_path):
+        with pytest.raises(InputError, match=f"process {holder.pid} "), sweep_lock(tmp_path):
             pass
     finally:
         holder.send_signal(signal.SIGKILL)
         holder.wait(10)
-    with claim_sweep(tmp_path):
+    with sweep_lock(tmp_path):
         pass
-    with claim_sweep(tmp_path):  # and one that ended holds nothing either
+    with sweep_lock(tmp_path):  # and one that ended holds nothing either
         pass

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.training.loop import start, train
-from harness.training.timing import Spans, gemm_ceiling, summary
+from harness.training.timing import Spans, gemm_ceiling
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, lane, pack
 
@@ -70,12 +70,6 @@ def test_a_profiled_run_is_the_same_run():
     for run in runs:
         list(train(run))
     assert torch.equal(runs[0].model.flat, runs[1].model.flat)
-
-
-def test_effective_speed_is_flops_over_training_seconds():
-    found = summary({"forward": 1.0, "backward": 2.0, "optimizer": 1.0, "evaluation": 9.0}, 8e9, 4e9)
-    assert found["flops_per_second"] == 2e9 and found["share_of_gemm"] == 0.5
-    assert summary({}, 0.0, 1.0)["flops_per_second"] == 0.0
 
 
 def test_the_ceiling_is_a_speed_of_matrix_products():

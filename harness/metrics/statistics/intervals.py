@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,8 +64,10 @@ def t_quantile(level: float, df: float) -> float:
 
 def z_quantile(level: float) -> float:
     """Half-width of a two-sided normal interval at `level`, in standard errors."""
-    from scipy.special import ndtri
-
+    try:
+        from scipy.special import ndtri
+    except ImportError:  # inside another trainer's environment; the two differ in the last digit
+        return -NormalDist().inv_cdf((1.0 - level) / 2.0)
     return -float(ndtri((1.0 - level) / 2.0))
 
 

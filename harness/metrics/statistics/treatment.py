@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.metrics.statistics.intervals import Estimate, wilson
+from harness.types import RunStatus
 
-LOST = ("diverged", "failed")
-WAITING = ("pending", "stopped")
+LOST = (RunStatus.DIVERGED, RunStatus.FAILED)
+WAITING = (RunStatus.PENDING, RunStatus.STOPPED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +56,14 @@ def intention_to_treat(statuses: Mapping[int, str], values: Mapping[int, float],
     What a lost run measured before it was lost is not used. A finished seed without a value (a measure that does not
     apply) is left out of `values` and of `n`. Raises ValueError on a status that is none of the five.
     """
-    unknown = sorted(set(statuses.values()) - {"done", *LOST, *WAITING})
+    unknown = sorted(set(statuses.values()) - set(RunStatus))
     if unknown:
         raise ValueError(f"unknown status {unknown[0]!r}; expected done, {', '.join((*LOST, *WAITING))}")
-    kept = {seed: values[seed] for seed in sorted(statuses) if statuses[seed] == "done" and seed in values}
+    kept = {seed: values[seed] for seed in sorted(statuses) if statuses[seed] == RunStatus.DONE and seed in values}
     lost = [seed for seed in sorted(statuses) if statuses[seed] in LOST]
     waiting = sum(status in WAITING for status in statuses.values())
     seeds = tuple(sorted([*kept, *lost]))
-    if not kept and "done" in statuses.values():  # the measure does not apply here: nothing to be worst at
+    if not kept and RunStatus.DONE in statuses.values():  # the measure does not apply here: nothing to be worst at
         return Treated({}, (), len(lost), waiting)
     if not lost:
         return Treated(kept, seeds, 0, waiting)

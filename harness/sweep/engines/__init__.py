@@ -1,43 +1,41 @@
-"""Engines: where tasks are carried out. One function each, one row each; a cluster engine is one more.
+"""Engines: where tasks run. One function each, one row each.
 
-`run_tasks(function, tasks, settings, workers, stop) -> Iterator[Message]`: every task ends in its own messages or in
-one `failed` (or `input`), whatever becomes of the process that holds it. Tasks are idempotent, since their results are
-committed once and the later writer loses: an engine may run one twice, on any machine that sees the sweep's folder.
+`run_tasks(function, tasks, settings, workers, stop) -> Iterator[Event]`: every task ends in its own events or in one
+`TaskFailed`, whatever becomes of its process. Tasks are idempotent, since results are committed once and the later
+writer loses: an engine may run one twice, on any machine that sees the sweep's folder.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import Any
 
-from harness.storage.atomic import is_full
-from harness.sweep.signals import Stop
+from harness.signals import Stop
 from harness.text import look_up
-from harness.types import InputError
-from harness.worker.protocol import Event
+from harness.worker.protocol import Event, TaskFailed, failure_of
 
-# A task function: called with (task, settings), yields messages.
+# A task function: called with (task, settings), yields events.
 TaskFunction = Callable[[Any, Any], Iterator[Event]]
 Engine = Callable[[TaskFunction, Sequence[Any], Any, int, Stop], Iterator[Event]]
 
 ENGINES = {
-    "process": "harness.sweep.engines.process",  # worker processes, one a core
+    "process": "harness.sweep.engines.process",  # worker processes, one per core
     "inline": "harness.sweep.engines.inline",  # this process: for debugging, and where nothing may be spawned
-    "ray": "harness.sweep.engines.ray",  # a task a pack on a Ray cluster (extra `cluster`)
-    "slurm": "harness.sweep.engines.slurm",  # an array job a stage on a Slurm cluster (extra `slurm`)
+    "ray": "harness.sweep.engines.ray",  # a task per pack on a Ray cluster (extra `cluster`)
+    "slurm": "harness.sweep.engines.slurm",  # an array job per stage on a Slurm cluster (extra `slurm`)
 }
 CLUSTERS = ("ray", "slurm")
-INFRASTRUCTURE_RETRIES = 5  # of one task whose worker or node was lost; errors of its own are never tried again
-RUN_OUT = "memory of the machine gave out"  # how the message of a task begins that a cluster ended for its memory
+INFRASTRUCTURE_RETRIES = 5  # of a task whose worker or node was lost; errors of the task itself are never retried
+STOP_SECONDS = 25.0  # for workers to come to a step boundary; cluster schedulers kill after 30
+POLL_SECONDS = 0.5  # how often driver and workers look whether to stop
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Where a cluster engine finds its machines and what a pack takes of one; none of it moves a number."""
+    """Where a cluster engine finds its machines and what a pack takes of one; none of it changes a number."""
 
     address: str = ""  # Ray: of the head node, `auto` or host:port; empty starts Ray on this machine
     gpus: float | None = None  # of a pack, a fraction shares one; None: 1 where the device is a GPU and there are any
@@ -59,19 +57,14 @@ def load_engine(name: str, cluster: Cluster = THIS_MACHINE) -> Engine:
 
 
 def slots(name: str, cluster: Cluster) -> int:
-    """How many packs a cluster takes at a time: what a short list of runs is cut for."""
-    found: int = import_module(ENGINES[name]).slots(cluster)
-    return found
+    """How many packs a cluster takes at a time."""
+    count: int = import_module(ENGINES[name]).slots(cluster)
+    return count
 
 
 def task_events(function: TaskFunction, task: Any, settings: Any) -> Iterator[Event]:
-    """The messages of one task. An error gives one message: it must not end the sweep, but be reported and shown."""
+    """The events of one task. An error becomes a `TaskFailed`: it must not end the sweep, but be reported."""
     try:
         yield from function(task, settings)
-    except InputError as error:
-        yield Event("input", task.number, text=str(error))
-    except OSError as error:
-        kind = "full" if is_full(error) else "failed"
-        yield Event(kind, task.number, text=str(error) if kind == "full" else traceback.format_exc(limit=-8))
-    except Exception:
-        yield Event("failed", task.number, text=traceback.format_exc(limit=-8))
+    except Exception as error:
+        yield TaskFailed(task.number, failure_of(error))

@@ -14,75 +14,74 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from harness.identity import run_key
-from harness.storage import runs as store
 from harness.storage.atomic import sync_folder, write_atomic
 from harness.storage.checkpoints import load_checkpoints, newest_step, save_checkpoint
+from harness.storage.runs import ATTEMPT, attempts_of, find_run, load_result, run_status
 from harness.sweep.engines import TaskFunction
-from harness.sweep.packing import PackTask
 from harness.text import slug
-from harness.worker.protocol import DONE, Event, WorkerConfig, WorkerTask
+from harness.types import PlannedRun
+from harness.worker.protocol import Event, PackTask, RunDone, Task, WorkerConfig
 
 ATTEMPTS = ".attempts"
 
 
-def perform_apart(function: TaskFunction, order: WorkerTask, shop: WorkerConfig) -> Iterator[Event]:
-    """The messages of one order; a pack's runs are written apart and published as they are done."""
-    if not isinstance(order.payload, PackTask):
-        yield from function(order, shop)
+def run_attempt(function: TaskFunction, task: Task, config: WorkerConfig) -> Iterator[Event]:
+    """The events of one task; the runs of a pack are written to an attempt's folder and published as they are done."""
+    if not isinstance(task, PackTask):
+        yield from function(task, config)
         return
-    home = Path(shop.folder)
-    place = home / ATTEMPTS / uuid.uuid4().hex[:12]
-    place.mkdir(mode=0o700, parents=True)
-    for run in order.payload.runs:
-        take_over(home, place, run_key(run), shop.names[run_key(run)])
-    for message in function(order, replace(shop, folder=str(place))):
-        if message.kind == "done":
-            staged = store.find_run(place, message.key)
-            assert staged is not None  # what is done was committed there
-            publish(staged, home, message.key)
-        yield message
-    shutil.rmtree(place, ignore_errors=True)
+    sweep = config.folder
+    attempt = sweep / ATTEMPTS / uuid.uuid4().hex[:12]
+    attempt.mkdir(mode=0o700, parents=True)
+    for planned in task.runs:
+        take_over(sweep, attempt, planned)
+    for event in function(task, replace(config, folder=attempt)):
+        if isinstance(event, RunDone):
+            run = find_run(attempt, event.key)
+            assert run is not None  # what is done was committed there
+            publish(run, sweep, event.key)
+        yield event
+    shutil.rmtree(attempt, ignore_errors=True)
 
 
-def take_over(home: Path, place: Path, key: str, readable: str) -> None:
-    """Begin a run's folder in `place`: its number of attempts, and the newest checkpoints that any attempt left."""
-    stands = store.find_run(home, key)
-    earlier = [path for path in sorted((home / ATTEMPTS).glob(f"*/{key[:8]}-*")) if path.parent != place]
-    name = stands.name if stands is not None else f"{key[:8]}-{slug(readable)}"
-    (place / name).mkdir(mode=0o700)
-    attempts = len(earlier) + (store.attempts_of(stands) if stands is not None else 0)
-    write_atomic(place / name / store.ATTEMPT, str(attempts).encode())
-    left = [path for path in ([stands] if stands is not None else []) + earlier if newest_step(path)]
-    for path in sorted(left, key=newest_step, reverse=True):
-        found = list(load_checkpoints(path))
-        for step, files in reversed(found):
-            save_checkpoint(place / name, step, files)
-        if found:
+def take_over(sweep: Path, attempt: Path, planned: PlannedRun) -> None:
+    """Start a run's folder in `attempt`: its number of attempts, and the newest checkpoints that any attempt left."""
+    published = find_run(sweep, planned.key)
+    others = [path for path in sorted((sweep / ATTEMPTS).glob(f"*/{planned.key[:8]}-*")) if path.parent != attempt]
+    run = attempt / (published.name if published is not None else f"{planned.key[:8]}-{slug(planned.name)}")
+    run.mkdir(mode=0o700)
+    count = len(others) + (attempts_of(published) if published is not None else 0)
+    write_atomic(run / ATTEMPT, str(count).encode())
+    resumable = [path for path in ([published] if published is not None else []) + others if newest_step(path)]
+    for path in sorted(resumable, key=newest_step, reverse=True):
+        checkpoints = list(load_checkpoints(path))
+        for step, files in reversed(checkpoints):
+            save_checkpoint(run, step, files)
+        if checkpoints:
             return
 
 
-def publish(staged: Path, home: Path, key: str) -> bool:
-    """Move a committed run into the sweep; False where another attempt was first, whose result stands."""
-    target = store.find_run(home, key) or home / staged.name
-    if _stands(target):
+def publish(run: Path, sweep: Path, key: str) -> bool:
+    """Move a committed run into the sweep; False where another attempt was first."""
+    target = find_run(sweep, key) or sweep / run.name
+    if _is_final(target):
         return False
-    aside = staged.parent / f"old-{staged.name}"
+    aside = run.parent / f"old-{run.name}"
     try:
         target.rename(aside)  # a failed or stopped attempt
     except FileNotFoundError:
         pass  # the usual case: nothing was there
     else:
-        if _stands(aside):  # finished between the look and the move: put back
+        if _is_final(aside):  # finished between the check and the move: put back
             return _moved(aside, target) and False
-    if not _moved(staged, target):
+    if not _moved(run, target):
         return False
-    sync_folder(home)
+    sync_folder(sweep)
     return True
 
 
 def _moved(source: Path, target: Path) -> bool:
-    """Rename a folder; False where something else stands there already."""
+    """Rename a folder; False where something else is there already."""
     try:
         source.rename(target)
     except OSError as error:
@@ -92,11 +91,10 @@ def _moved(source: Path, target: Path) -> bool:
     return True
 
 
-def _stands(folder: Path) -> bool:
-    result = store.load_result(folder)
-    return result is not None and result["status"] in DONE
+def _is_final(folder: Path) -> bool:
+    return run_status(load_result(folder)).final
 
 
-def sweep_up(home: Path) -> None:
-    """Drop what attempts left behind, once no run of theirs is open."""
-    shutil.rmtree(home / ATTEMPTS, ignore_errors=True)
+def remove_attempts(sweep: Path) -> None:
+    """Remove what attempts left behind, once none is running."""
+    shutil.rmtree(sweep / ATTEMPTS, ignore_errors=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from harness.signals import Stop
 from harness.sweep.engines import TaskFunction, task_events
-from harness.sweep.signals import Stop
 from harness.worker.protocol import Event
 
 
@@ -17,8 +17,8 @@ def run_tasks(
     workers: int,  # noqa: ARG001 - an engine's interface
     stop: Stop,
 ) -> Iterator[Event]:
-    """Carry out every task here, until `stop` has heard a signal. What ends this process ends the task."""
+    """Run every task here, until `stop` has received a signal. What ends this process ends the task."""
     for task in tasks:
-        if stop.heard:
+        if stop.received:
             return
         yield from task_events(function, task, settings)

@@ -1,8 +1,8 @@
-"""Worker processes: the driver hands each one task at a time over its own pipe and reads messages back.
+"""Worker processes: the driver sends each one task at a time over its own pipe and reads events back.
 
 Processes are spawned (a fork after torch or sqlite have started is unsafe) and single-threaded: two OpenMP threads on
 a busy machine can be slower than one. Every worker has a pipe of its own, so a worker that is killed in the middle of
-a message cannot leave a lock behind that the others wait for.
+an event cannot leave a lock behind that the others wait for.
 """
 
 from __future__ import annotations
@@ -18,14 +18,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from harness.sweep.engines import TaskFunction, task_events
-from harness.sweep.signals import Interrupted, Stop, listen
-from harness.worker.protocol import Event
+from harness.signals import Interrupted, Stop, stop_handler
+from harness.sweep.engines import POLL_SECONDS, STOP_SECONDS, TaskFunction, task_events
+from harness.worker.protocol import Event, Failure, FailureKind, TaskFailed
 
-END = "end"  # what a worker sends after the last message of a task
-LOST = "worker process ended with exit code"  # how the message of a task begins whose worker died
-STOP_SECONDS = 25.0  # for workers to come to a boundary; schedulers kill after 30
-LOOK_SECONDS = 0.5  # how often the driver looks whether it was told to stop
+END = "end"  # what a worker sends after the last event of a task
 
 
 @dataclass(slots=True)
@@ -36,99 +33,99 @@ class _Worker:
 
 
 def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int, stop: Stop) -> Iterator[Event]:
-    """Run every task in some worker; messages come as they are sent, in order within a task.
+    """Run every task in some worker; events come as they are sent, in order within a task.
 
-    `function` and `settings` are pickled, by reference and by value; tasks carry their `number`. A task that raises
-    gives one `failed` message (or `input` for an InputError); a worker that dies takes its task with it, reported as
-    `failed`, and is replaced. Leaving the generator early stops the workers at once.
+    `function` and `settings` are pickled; tasks have a `number`. A worker that dies takes its task with it, reported as
+    `TaskFailed`, and is replaced. Closing the generator early kills the workers.
 
-    Once `stop` has heard a signal no task is begun; workers are told, and have `STOP_SECONDS` to end theirs.
+    Once `stop` has received a signal no task is started; workers get SIGTERM and have `STOP_SECONDS` to end theirs.
     """
     waiting = deque(tasks)
-    live: list[_Worker] = []
-    told = 0.0
+    running: list[_Worker] = []
+    stopped_at = 0.0
     try:
-        while waiting or live:
-            if stop.heard and not told:
+        while waiting or running:
+            if stop.received and not stopped_at:
                 waiting.clear()
-                told = time.monotonic()
-                for worker in live:
+                stopped_at = time.monotonic()
+                for worker in running:
                     worker.process.terminate()
-            if told and (not live or time.monotonic() - told > STOP_SECONDS):
+            if stopped_at and (not running or time.monotonic() - stopped_at > STOP_SECONDS):
                 return
-            while waiting and len(live) < workers:
-                live.append(_start(function, settings, waiting.popleft()))
-            by_pipe = {worker.pipe: worker for worker in live}
-            for pipe in wait(list(by_pipe), LOOK_SECONDS):
+            while waiting and len(running) < workers:
+                running.append(_start(function, settings, waiting.popleft()))
+            by_pipe = {worker.pipe: worker for worker in running}
+            for pipe in wait(list(by_pipe), POLL_SECONDS):
                 worker = by_pipe[pipe]  # type: ignore[index]
                 try:
-                    message = worker.pipe.recv()
+                    event = worker.pipe.recv()
                 except (EOFError, OSError):
-                    live.remove(worker)
-                    death = _death(worker)
-                    if not told:
-                        yield death
+                    running.remove(worker)
+                    lost = _lost(worker)
+                    if not stopped_at:
+                        yield lost
                     continue
-                if message != END:
-                    yield message
+                if event != END:
+                    yield event
                 elif waiting:
                     worker.task = waiting.popleft()
                     try:
                         worker.pipe.send(worker.task)
-                    except OSError:  # it ended just now: the next round hears of it
+                    except OSError:  # it ended just now: the next round finds its pipe closed
                         continue
                 else:
-                    live.remove(worker)
-                    _stop(worker)
+                    running.remove(worker)
+                    _kill(worker)
     finally:
-        for worker in live:
-            _stop(worker)
+        for worker in running:
+            _kill(worker)
 
 
 def _start(function: TaskFunction, settings: Any, task: Any) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_drain, args=(function, settings, theirs, os.getpid()), daemon=True)
+    process = context.Process(target=_work, args=(function, settings, theirs, os.getpid()), daemon=True)
     process.start()
-    theirs.close()  # the worker's end lives in the worker alone, so its death closes the pipe
+    theirs.close()  # the worker's end is open in the worker alone, so its death closes the pipe
     ours.send(task)
     return _Worker(process, ours, task)
 
 
-def _stop(worker: _Worker) -> None:
+def _kill(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
 
 
-def _death(worker: _Worker) -> Event:
+def _lost(worker: _Worker) -> TaskFailed:
     worker.process.join()
     worker.pipe.close()
     code = worker.process.exitcode
     why = " (killed: out of memory?)" if code == -signal.SIGKILL else ""
-    return Event("failed", worker.task.number, text=f"{LOST} {code}{why}")
+    message = f"worker process ended with exit code {code}{why}"
+    return TaskFailed(worker.task.number, Failure(FailureKind.LOST_PROCESS, message))
 
 
-def _drain(function: TaskFunction, settings: Any, pipe: Connection, parent: int) -> None:
-    """A worker's life: take tasks until it is stopped."""
+def _work(function: TaskFunction, settings: Any, pipe: Connection, driver: int) -> None:
+    """The main function of a worker process: run tasks until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(driver,), daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
     try:
-        listen(worker=True)
+        stop_handler(worker=True)
         while True:
             task = pipe.recv()
-            for message in task_events(function, task, settings):
-                pipe.send(message)
+            for event in task_events(function, task, settings):
+                pipe.send(event)
             pipe.send(END)
     except Interrupted:
-        return  # told to stop where nothing can be kept: the task begins anew next time
+        return  # stopped where nothing can be checkpointed: the task starts anew next time
 
 
-def _die_with(parent: int) -> None:
-    """End this process when its parent has gone: an orphan would train on for nobody."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+def _exit_with(driver: int) -> None:
+    """End this process when the driver is gone: nobody would wait for its results."""
+    while os.getppid() == driver:
+        time.sleep(POLL_SECONDS)
     os._exit(1)

@@ -1,9 +1,9 @@
-"""Packs as a Slurm job array, through submitit: an array task a pack, requeued where it is preempted or out of time.
+"""Packs as a Slurm job array, through submitit: an array task per pack, requeued when preempted or out of time.
 
-The signal that Slurm sends ahead of time or preemption reaches the worker, which keeps its runs at the next boundary
-and only then lets submitit requeue the job: it goes on from there. A job that a plain SIGTERM ended, or whose node was
-lost, is handed in again by the driver, at most `INFRASTRUCTURE_RETRIES` times. submitit passes jobs as pickles in
-`.slurm` of the sweep's folder, which only its owner can enter.
+The signal that Slurm sends ahead of time or preemption reaches the worker, which checkpoints its runs at the next step
+boundary and only then lets submitit requeue the job, which continues from there. A job that a plain SIGTERM ended, or
+whose node was lost, is submitted again by the driver, at most `INFRASTRUCTURE_RETRIES` times. submitit passes jobs as
+pickles in `.slurm` of the sweep's folder, which only its owner can enter.
 """
 
 from __future__ import annotations
@@ -15,122 +15,150 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness.sweep.engines import INFRASTRUCTURE_RETRIES, RUN_OUT, THIS_MACHINE, Cluster, TaskFunction
-from harness.sweep.engines.attempts import sweep_up
-from harness.sweep.engines.remote_worker import STOP_SECONDS, carry_out_far, code, put_up_sign, shared
+from harness.signals import Interrupted, Stop, stop_handler
+from harness.sweep.engines import INFRASTRUCTURE_RETRIES, STOP_SECONDS, THIS_MACHINE, Cluster, TaskFunction
+from harness.sweep.engines.attempts import remove_attempts
+from harness.sweep.engines.remote_worker import (
+    code_hash,
+    create_marker,
+    is_input_failure,
+    run_remote_task,
+    with_absolute_paths,
+)
 from harness.sweep.packing import plan_packs
-from harness.sweep.signals import Interrupted, Stop, listen
-from harness.types import InputError, RunSpec
-from harness.worker.protocol import Event, WorkerConfig, WorkerTask
+from harness.types import InputError, PlannedRun, RunStatus
+from harness.worker.protocol import Event, Failure, FailureKind, RunDone, Task, TaskFailed, WorkerConfig
 
 FOLDER = ".slurm"
 AT_A_TIME = 16  # array tasks, where `--workers` does not say
-NOTICE_SECONDS = 90  # of the signal before the limit of time
-TIME_OUTS = 30  # a pack goes on where it was, so running out of time is no failure
-LOOK_SECONDS = 1.0
+NOTICE_SECONDS = 90  # of the signal before the time limit
+TIME_OUTS = 30  # a pack continues where it was, so running out of time is no failure
+POLL_SECONDS = 1.0
+
+
+@dataclass
+class _Requeue:
+    """A signal handler: passes submitit's signal on to the stop handler, and remembers to requeue the job."""
+
+    stop: Stop
+    received: int = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        self.stop(number, frame)
 
 
 @dataclass(frozen=True)
-class PackJob:
+class SlurmJob:
     """What a job runs; submitit pickles it."""
 
     function: TaskFunction
-    order: WorkerTask
-    shop: WorkerConfig
-    sign: Path
+    task: Task
+    config: WorkerConfig
+    marker: Path
     code: str
 
     def __call__(self) -> list[Event]:
-        """The messages of the order. Where submitit's signal came this does not return: the job is requeued."""
+        """The events of the task. After submitit's signal this does not return: the job is requeued."""
         number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
         requeue: Any = signal.getsignal(number)
-        stop, asked = listen(worker=True), list[int]()
-
-        def preempted(heard: int, frame: FrameType | None) -> None:
-            asked.append(heard)
-            stop(heard, frame)
-
-        signal.signal(number, preempted)
-        messages: list[Event] = []
+        handler = _Requeue(stop_handler(worker=True))
+        signal.signal(number, handler)
         try:
-            shop = replace(self.shop, live={})
-            messages += carry_out_far(self.function, self.order, shop, self.sign, self.code)
+            events = list(run_remote_task(self.function, self.task, self.config, self.marker, self.code))
         except Interrupted:
-            messages = []  # where nothing could be kept: begun anew
-        if asked:
-            requeue(asked[0], None)
-        return messages
+            events = []  # nothing could be checkpointed: it starts anew
+        if handler.received:
+            requeue(handler.received, None)
+        return events
 
     def checkpoint(self) -> Any:
-        """What submitit hands in again: the same job, whose runs go on from what they have kept."""
+        """What submitit submits again: the same job, whose runs continue from their checkpoints."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
+@dataclass(frozen=True)
+class _Array:
+    """Submitted tasks by their job, with how often each was lost."""
+
+    executor: Any
+    function: TaskFunction
+    config: WorkerConfig
+    marker: Path
+    tasks: dict[Any, tuple[Task, int]] = field(default_factory=dict)
+
+    def submit(self, tasks: Sequence[Task], losses: int) -> None:
+        """Submit tasks as one job array."""
+        jobs = [SlurmJob(self.function, task, self.config, self.marker, code_hash()) for task in tasks]
+        with self.executor.batch():
+            submitted = [self.executor.submit(job) for job in jobs]
+        self.tasks.update({job: (task, losses) for job, task in zip(submitted, tasks, strict=True)})
+
+
 def run_tasks(
     function: TaskFunction,
-    tasks: Sequence[WorkerTask],
+    tasks: Sequence[Task],
     settings: WorkerConfig,
     workers: int,
     stop: Stop,
     *,
     cluster: Cluster = THIS_MACHINE,
 ) -> Iterator[Event]:
-    """Submit one array of all tasks, `workers` at a time; the messages of a task come when its job has ended.
+    """Submit one array of all tasks, `workers` at a time; the events of a task come when its job has ended.
 
-    Once `stop` has heard a signal jobs have `STOP_SECONDS` to come to a boundary, then they are cancelled. Raises
-    InputError where submitit is missing or this machine cannot submit.
+    Once `stop` has received a signal jobs have `STOP_SECONDS` to come to a step boundary, then they are cancelled.
+    Raises InputError where submitit is missing or this machine cannot submit.
     """
-    home = Path(settings.folder).resolve()
-    executor = _executor(home / FOLDER, cluster, workers, settings.device)
-    sign, shop = put_up_sign(home), shared(settings)
-
-    def hand_in(orders: Sequence[WorkerTask]) -> list[Any]:
-        with executor.batch():
-            return [executor.submit(PackJob(function, order, shop, sign, code())) for order in orders]
-
-    live = dict(zip(hand_in(tasks), ((order, 0) for order in tasks), strict=True)) if tasks else {}
-    told = 0.0
+    sweep = settings.folder.resolve()
+    executor = _executor(sweep / FOLDER, cluster, workers, settings.device)
+    marker = create_marker(sweep)
+    array = _Array(executor, function, with_absolute_paths(settings), marker)
+    if tasks:
+        array.submit(tasks, 0)
+    stopped_at = 0.0
     try:
-        while live:
-            if stop.heard and not told:
-                told = time.monotonic()
-                sign.unlink(missing_ok=True)
-            if told and time.monotonic() - told > STOP_SECONDS:
+        while array.tasks:
+            if stop.received and not stopped_at:
+                stopped_at = time.monotonic()
+                marker.unlink(missing_ok=True)
+            if stopped_at and time.monotonic() - stopped_at > STOP_SECONDS:
                 return
-            for job in [job for job in live if job.done()]:
-                order, losses = live.pop(job)
-                messages, why = _outcome(job, order)
-                if told or not why:  # a job that was begun when the sign had gone says that it does not see it
-                    yield from (message for message in messages if not (told and message.kind == "input"))
+            for job in [job for job in array.tasks if job.done()]:
+                task, losses = array.tasks.pop(job)
+                events, lost = _outcome(job, task)
+                if stopped_at:  # a job that started after the marker was removed reports that it does not see it
+                    yield from (event for event in events if not is_input_failure(event))
+                elif not lost:
+                    yield from events
                 elif losses >= INFRASTRUCTURE_RETRIES:
-                    text = f"lost {losses + 1} times on the Slurm cluster, the last: {why}"
-                    yield Event("failed", order.number, text=text)
+                    message = f"lost {losses + 1} times on the Slurm cluster, the last: {lost}"
+                    yield TaskFailed(task.number, Failure(FailureKind.ERROR, message))
                 else:
-                    live[hand_in([order])[0]] = (order, losses + 1)
-            time.sleep(LOOK_SECONDS)
-        if not told:
-            sweep_up(home)
+                    array.submit([task], losses + 1)
+            time.sleep(POLL_SECONDS)
+        if not stopped_at:
+            remove_attempts(sweep)
     finally:
-        sign.unlink(missing_ok=True)
-        for job in live:
+        marker.unlink(missing_ok=True)
+        for job in array.tasks:
             job.cancel(check=False)
-        for left in (home / FOLDER).glob("*.pkl"):
-            left.unlink(missing_ok=True)
+        for pickled in (sweep / FOLDER).glob("*.pkl"):
+            pickled.unlink(missing_ok=True)
 
 
 def slots(_: Cluster) -> int:
-    """What Slurm has free is not known ahead; so many packs keep a queue busy and still share what packs share."""
+    """Packs at a time: what Slurm has free is not known ahead; so many keep a queue busy."""
     return AT_A_TIME
 
 
-def array_script(runs: Sequence[RunSpec], folder: Path, workers: int | None, cluster: Cluster) -> str:
+def array_script(runs: Sequence[PlannedRun], folder: Path, workers: int | None, cluster: Cluster) -> str:
     """The batch script of the array that trains `runs`, as submitit would submit it. Raises InputError without it."""
     _submitit()
     from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
@@ -140,7 +168,7 @@ def array_script(runs: Sequence[RunSpec], folder: Path, workers: int | None, clu
     place = (folder / FOLDER).resolve()
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {place}"
     known = SlurmExecutor._valid_parameters()
-    settings = {name: value for name, value in _settings(cluster, count, runs[0].device).items() if name in known}
+    settings = {name: value for name, value in _settings(cluster, count, runs[0].run.device).items() if name in known}
     script: str = _make_sbatch_string(command=command, folder=place, map_count=len(packs), **settings)
     return script
 
@@ -169,7 +197,7 @@ def _executor(folder: Path, cluster: Cluster, workers: int, device: str) -> Any:
 
 
 def _settings(cluster: Cluster, workers: int, device: str) -> dict[str, Any]:
-    """submitit's parameters; Slurm gives whole GPUs."""
+    """submitit's parameters; Slurm allocates whole GPUs."""
     gpus = math.ceil(cluster.gpus) if cluster.gpus is not None else int(device.startswith("cuda"))
     return {
         "job_name": "harness",
@@ -185,17 +213,19 @@ def _settings(cluster: Cluster, workers: int, device: str) -> dict[str, Any]:
     }
 
 
-def _outcome(job: Any, order: WorkerTask) -> tuple[list[Event], str]:
-    """The messages of a job that has ended, and why it must be handed in again where its work is not done."""
+def _outcome(job: Any, task: Task) -> tuple[list[Event], str]:
+    """The events of a job that has ended, and why it must be submitted again where its work is not done."""
     submitit = _submitit()
     try:
-        messages: list[Event] = job.result()
+        events: list[Event] = job.result()
     except submitit.core.utils.FailedJobError as error:
-        return [Event("failed", order.number, text=str(error))], ""
+        message = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        return [TaskFailed(task.number, Failure(FailureKind.ERROR, message, type(error).__name__, str(error)))], ""
     except submitit.core.utils.UncompletedJobError as error:
         if job.state == "OUT_OF_MEMORY":
-            return [Event("failed", order.number, text=f"{RUN_OUT}: Slurm ended job {job.job_id}")], ""
+            message = f"the machine ran out of memory: Slurm ended job {job.job_id}"
+            return [TaskFailed(task.number, Failure(FailureKind.OUT_OF_MEMORY, message))], ""
         return [], (str(error).strip().splitlines() or ["no result"])[0]
-    if not messages or any(message.status == "stopped" for message in messages):
-        return messages, "its job was told to stop"
-    return messages, ""
+    if not events or any(isinstance(event, RunDone) and event.status is RunStatus.STOPPED for event in events):
+        return events, "its job was stopped"
+    return events, ""
