@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.commands import corrupt, formats, inspect, setup, sweep, weights
+from harness.commands import corrupt, diagnose, formats, inspect, setup, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -26,6 +26,11 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("status", inspect.status, "harness status runs/quick --json"),
     ("report", inspect.report, "harness report runs/quick"),
     ("dashboard", inspect.dashboard, "harness dashboard --out runs"),
+    (
+        "diagnose",
+        diagnose.diagnose,
+        "harness diagnose --policy out/checkpoint-500 --reference base --data prefs.jsonl --beta 0.1",
+    ),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
@@ -65,9 +70,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _no_flag_twice(argv: Sequence[str]) -> None:
-    """The parser would keep the last silently. `--set` is meant to be repeated."""
+    """The parser would keep the last silently. `--set` and `--policy` are meant to be repeated."""
     options = [word.partition("=")[0] for word in argv[: argv.index("--") if "--" in argv else None]]
-    flags = [word for word in options if word.startswith("--") and word != "--set"]
+    flags = [word for word in options if word.startswith("--") and word not in ("--set", "--policy")]
     twice = [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]
     if twice:
         raise InputError(*(f"{flag}: given twice; keep one" for flag in twice))

@@ -57,12 +57,18 @@ Render = Callable[[Sequence[Turn], str, str], Rendered]
 
 def chat_renderer(tokenizer: Any, date: str) -> Render:
     """The chat template of a transformers tokenizer, on a fixed date."""
-    return _renderer(_default(tokenizer.chat_template), tokenizer.special_tokens_map, tokenizer.eos_token or "", date)
+    return _renderer(template_of(tokenizer, date))
+
+
+def template_of(tokenizer: Any, date: str) -> ChatTemplate:
+    """The template itself; its text is empty where the tokenizer has none."""
+    text = _default(tokenizer.chat_template)
+    return _template(text, tokenizer.special_tokens_map, tokenizer.eos_token or "", date)
 
 
 def folder_renderer(folder: ModelFolder, date: str) -> Render:
     """The chat template of a model's folder as its files have it, on a fixed date."""
-    return _renderer(_default(folder.template), folder.tokens, folder.tokens.get("eos_token", ""), date)
+    return _renderer(_template(_default(folder.template), folder.tokens, folder.tokens.get("eos_token", ""), date))
 
 
 def _default(template: str | Mapping[str, str] | None) -> str:
@@ -70,9 +76,12 @@ def _default(template: str | Mapping[str, str] | None) -> str:
     return (template.get("default", "") if isinstance(template, Mapping) else template) or ""
 
 
-def _renderer(text: str, tokens: Mapping[str, Any], eos: str, date: str) -> Render:
+def _template(text: str, tokens: Mapping[str, Any], eos: str, date: str) -> ChatTemplate:
     named = {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
-    template = ChatTemplate(text, named, eos, date)
+    return ChatTemplate(text, named, eos, date)
+
+
+def _renderer(template: ChatTemplate) -> Render:
     return lambda context, chosen, rejected: rendered(template, context, chosen, rejected)
 
 
@@ -86,11 +95,11 @@ def rendered(template: ChatTemplate, context: Sequence[Turn], chosen: str, rejec
     """
     if not template.text:
         raise RowError("template", "chosen", "the model's tokenizer has no chat template; set model.template: none")
-    prompt = _written(template, context, cue=True)
+    prompt = write_turns(template, context, cue=True)
     faults: dict[Fault, None] = {}
     texts = []
     for field, answer in (("chosen", chosen), ("rejected", rejected)):
-        whole = _written(template, [*context, {"role": "assistant", "content": answer}])
+        whole = write_turns(template, [*context, {"role": "assistant", "content": answer}])
         if not whole.startswith(prompt):
             why = "the chat template formats the prompt differently once an answer follows; set model.template: none"
             raise RowError("template", field, why)
@@ -112,7 +121,7 @@ def _ended(
         faults.append(Fault("template_reasoning" if "</think>" in answer else "template_answer"))
     lead = text[: max(at, 0)]
     if lead.strip():
-        ignored = _written(template, context) == prompt
+        ignored = write_turns(template, context) == prompt
         faults.append(Fault("template_cue" if ignored else "template_lead", lead))
     eos = template.eos
     # Where the answer is not found as it stands, the last token of that kind is the one that ends it.
@@ -132,7 +141,8 @@ def _holds(text: str, part: str) -> bool:
     return part.strip() in text or "".join(part.split()) in "".join(text.split())
 
 
-def _written(template: ChatTemplate, messages: Sequence[Turn], cue: bool = False) -> str:
+def write_turns(template: ChatTemplate, messages: Sequence[Turn], cue: bool = False) -> str:
+    """The messages as a template writes them. Raises RowError of kind `template` where it refuses them."""
     try:
         return template.write(messages, cue)
     except TemplateError as error:  # templates refuse by raising, e.g. system turns

@@ -6,14 +6,13 @@ data set: every objective, beta, corruption level, seed and process that shares 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from harness.data.rows import CHOSEN, TokenisedPair, pack_rows
+from harness.data.rows import CHOSEN, TokenisedPair, pack_rows, response_key
 from harness.models.architecture import Architecture, skeleton
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.logps import build_corpus, picked_logps, response_hidden
@@ -48,15 +47,6 @@ class ReferenceTable:
         place = {(self.keys[one], self.keys[two]): row for row, (one, two) in enumerate(self.pairs.tolist())}
         rows = [place[pair] for pair in zip(chosen, rejected, strict=True)]
         return self.products[np.array(rows, dtype=np.int64)]
-
-
-def response_key(prompt: np.ndarray, response: np.ndarray) -> str:
-    """The identity of a response to a prompt: a hash of both token sequences with their lengths."""
-    digest = hashlib.blake2b(digest_size=16)
-    for ids in (prompt, response):
-        digest.update(len(ids).to_bytes(8, "little"))
-        digest.update(np.asarray(ids, dtype="<i4").tobytes())
-    return digest.hexdigest()
 
 
 def pair_keys(pairs: Iterable[TokenisedPair]) -> tuple[list[str], list[str]]:
