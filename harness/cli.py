@@ -40,6 +40,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("list", setup.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
     ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
+    ("check-plugin", setup.check_plugin, "harness check-plugin my-objectives --sweep runs/quick"),
     ("doctor", setup.doctor, "harness doctor --json"),
     ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.config.load import load_sweep
-from harness.config.sections import FIELDS, SECTIONS, VARIANTS
+from harness.config.schema import FIELDS, SECTIONS, VARIANTS
 from harness.config.strict_yaml import parse_yaml, plain
 from harness.data.mythworld.world import reference_key
 from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.sections import expected, section_axes, shown
+from harness.config.schema import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.model_files.folder import HEADS, end_problem, length_problems, linear_names
 from harness.model_files.location import locate, model_folder

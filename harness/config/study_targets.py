@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.sections import read_mapping, shown
+from harness.config.schema import read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
 from harness.metrics.registry import METRICS
@@ -52,7 +52,10 @@ def refusal(measure: str, split: str, context: Context) -> str:
     row = METRICS.get(measure)
     if row is None:
         near = suggestion(measure, METRICS)
-        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`"
+        broken = "".join(f"; {line}" for line in METRICS.found.broken)
+        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`{broken}"
+    if measure in METRICS.found.clashes:
+        return METRICS.found.clashes[measure]
     if not row.beta_neutral and name not in LOSSES:
         return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
     if CONSTANT.fullmatch(measure):

@@ -27,7 +27,7 @@ from harness.diagnose.measures import (
     usual_charts,
 )
 from harness.diagnose.verdict import Verdict, evidence, verdict
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Bools, Columns, select, size
 from harness.metrics.statistics import Estimate
 from harness.text import suggestion

@@ -15,7 +15,7 @@ import numpy as np
 from harness.metrics import METRICS
 from harness.metrics.distributions import mean
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY, clustered_sign_p
-from harness.metrics.margins import (
+from harness.metrics.margin_columns import (
     chosen_log_ratio,
     delta,
     delta_ref,
@@ -24,7 +24,7 @@ from harness.metrics.margins import (
     per_token,
     rejected_log_ratio,
 )
-from harness.metrics.pairs import RATES
+from harness.metrics.pair_measures import RATES
 from harness.metrics.records import Array, Bools, Columns, Floats, by_id, numbers, select, size
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.metrics.statistics import (

@@ -16,7 +16,7 @@ import numpy as np
 from harness.diagnose.diagnosis import Diagnosis, PolicyDiagnosis
 from harness.diagnose.measures import PROMPT, Slice
 from harness.diagnose.verdict import KINDS
-from harness.metrics.margins import delta, delta_ref
+from harness.metrics.margin_columns import delta, delta_ref
 from harness.metrics.records import size
 from harness.metrics.statistics import Estimate
 from harness.palette import looks

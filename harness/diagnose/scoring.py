@@ -26,7 +26,7 @@ from harness.model_files.location import HUB_ID, locate
 from harness.models.adapter import adapter_base, adapter_sha256, is_adapter, merged_weights
 from harness.models.architecture import Architecture, path_architecture
 from harness.models.folder import Source, open_tokenizer, start_weights
-from harness.models.reference import score_responses
+from harness.models.reference_logps import score_responses
 from harness.storage.atomic import write_atomic
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
 from harness.worker.prepare import pick_device

@@ -14,8 +14,8 @@ import numpy as np
 from harness.diagnose.measures import PROMPT, Fall, Memorisation, fall_p
 from harness.metrics.distributions import mean, sigmoid
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
-from harness.metrics.margins import delta, delta_ref, log_ratio_margin, margins
-from harness.metrics.pairs import RATES
+from harness.metrics.margin_columns import delta, delta_ref, log_ratio_margin, margins
+from harness.metrics.pair_measures import RATES
 from harness.metrics.records import Columns, size
 from harness.metrics.statistics import Estimate
 

@@ -15,7 +15,7 @@ from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.responses import NOTHING, score
 from harness.models.shapes import rows_at_once, rung
 
-STEP_WIDTH = 32  # prompts of one width are answered as many at once as rows of so many tokens are read
+STEP_WIDTH = 16  # prompts of one width are answered as many at once as rows of so many tokens are read
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ import torch
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash
 from harness.inputs.run_inputs import RunInputs
-from harness.models.reference import ReferenceTable, pair_keys, score_responses
+from harness.models.reference_logps import ReferenceTable, pair_keys, score_responses
 from harness.storage.arrays import load_arrays, once, save_arrays
 
 # Scores the distinct responses of pairs under the reference of the inputs.

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from harness.metrics.margins import TIE_TOL, delta
+from harness.metrics.margin_columns import TIE_TOL, delta
 from harness.metrics.records import Array, Columns, Floats, by_id, column, numbers
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import holm, wilson

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, TypeVar
 
 import torch
@@ -60,12 +60,12 @@ class LaneModel:
         """K."""
         return self.flat.shape[0]
 
-    @property
+    @cached_property
     def trained(self) -> int:
         """Parameters of a lane that are trained (P)."""
         return sum(parameter[0].numel() for parameter in self.parameters)
 
-    @property
+    @cached_property
     def frozen(self) -> int:
         """Parameters that all lanes share: those of the base under adapters, else none."""
         own = {id(parameter) for parameter in self.parameters}

@@ -8,8 +8,8 @@ from __future__ import annotations
 from harness.models.lane_model import LaneModel
 
 MOST = 64  # rows a lane and forward
-FEWEST = 256  # tokens a lane and forward, where a row is not longer: fewer would wait for the weights
-WORK = 2**35  # tokens x parameters of a lane's forward on a CPU, about a second: padding rows of a chunk cost little
+FEWEST = 128  # tokens a lane and forward, where a row is not longer: fewer would wait for the weights
+WORK = 2**34  # tokens x parameters of a lane's forward on a CPU, up to half a second: filling a chunk up costs little
 GPU = 64  # times as much on a GPU, which needs it to be busy
 
 

@@ -30,7 +30,7 @@ from harness.storage.evaluations import (
 )
 from harness.storage.lock import sweep_lock
 from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
-from harness.types import InputError, LmEvalSpec, ModelSpec, PlannedRun, RunSpec, RunStatus
+from harness.types import InputError, LmEvalSpec, ModelSpec, PlannedRun, RunSpec, RunStatus, Split
 
 Say = Callable[[str], None]
 
@@ -157,7 +157,7 @@ def _flagged(entry: _Entry) -> bool:
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -170,7 +170,7 @@ def _evaluate_group(
 ) -> None:
     from harness.evaluation import lm_eval
     from harness.inputs.encoded import open_inputs
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
     from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
@@ -190,7 +190,7 @@ def _evaluate_group(
         wrapped = lm_eval.wrap(model, tokenizer, asked.batch_size)
         include = None
         if NAME in wanted:
-            pairs = [inputs.encode(pair) for pair in inputs.evals["eval_clean"]]
+            pairs = [inputs.encode(pair) for pair in inputs.evals[Split.HELDOUT]]
             docs = preference_docs(pairs, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
             include = write_task(cache / "lm_eval", docs)
             apart = lm_eval.tokenised_otherwise(wrapped, docs)

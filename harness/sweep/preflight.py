@@ -144,7 +144,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
 def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
     """The inputs of a run whose reference needs no building; None where it does."""
     from harness.inputs.encoded import open_inputs
-    from harness.inputs.references import as_loaded, load_weights, reference_key
+    from harness.inputs.reference_models import as_loaded, load_weights, reference_key
 
     if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
         return open_inputs(run, cache)
@@ -153,7 +153,7 @@ def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
 
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
-    from harness.models.reference import pair_keys, score_responses
+    from harness.models.reference_logps import pair_keys, score_responses
     from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
 

@@ -10,7 +10,7 @@ from scipy import stats
 
 from harness.diagnose.measures import MEASURES, comparisons, estimates, usual_charts
 from harness.metrics import METRICS
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.statistics import clustered_interval, clustered_p, t_interval, wilson
 from harness.types import InputError
 from tests.diagnose.planted_logps import PAIRS, columns, diagnosed, joined, margins, table

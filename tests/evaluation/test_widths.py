@@ -19,7 +19,7 @@ from harness.models.architecture import Architecture
 from harness.models.folder import Source, start_weights
 from harness.models.logps import build_corpus, reference_logps
 from harness.models.pack import EvalSet, Lane, Pack
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.types import LoraSpec, Record, TrainingSpec

@@ -18,7 +18,7 @@ from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
 from harness.inputs.mythworld import mythworld_architecture
-from harness.inputs.references import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, reference_weights
 from harness.models.architecture import skeleton
 from harness.models.export import _world_tokenizer
 from harness.models.lane_model import parameter_shapes, unflatten

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.metrics import distributions
 from harness.metrics.distributions import mean
-from harness.metrics.margins import (
+from harness.metrics.margin_columns import (
     TIE_TOL,
     Margins,
     chosen_log_ratio,
