@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,19 @@ def test_no_parquet_file(tmp_path: Path) -> None:
 def test_a_later_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="version 2 of the log-prob format"):
         read_logps(written(tmp_path / "f.parquet", rows(), version=2))
+
+
+def test_the_format_needs_numpy_and_pyarrow_alone_and_a_diagnosis_of_a_file_no_torch(tmp_path: Path) -> None:
+    written(tmp_path / "f.parquet", rows(30))
+    code = """
+import sys
+import harness.diagnose.logps_file
+heavy = {"torch", "pandas", "scipy", "transformers", "tokenizers", "typer", "jinja2", "matplotlib", "yaml", "filelock"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+from harness.cli import run
+assert run(["diagnose", "--logps", sys.argv[1], "--beta", "1", "--out", sys.argv[2]]) == 0
+assert not {"torch", "transformers", "mlflow"} & set(sys.modules)
+"""
+    words = [sys.executable, "-c", code, str(tmp_path / "f.parquet"), str(tmp_path / "out")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr

@@ -181,6 +181,35 @@ def test_reference_free(method: str, form: str, tmp_path: Path) -> None:
     close({name: ours[prefix + name] for name in LOGGED}, logged)
 
 
+def test_the_callback_s_file_and_the_saved_checkpoint_say_the_same(tmp_path: Path) -> None:
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from harness.integrations.trl import GeometryCallback
+
+    base = write("llama", tmp_path / "base")
+    data = rows("turns")
+    trainer = DPOTrainer(
+        model=AutoModelForCausalLM.from_pretrained(base),
+        args=DPOConfig(**settings(tmp_path / "out", seed=3)),
+        train_dataset=Dataset.from_list(rows("turns")),
+        processing_class=AutoTokenizer.from_pretrained(base),
+        callbacks=[GeometryCallback(data, every=3, out=tmp_path / "watched")],
+    )
+    trainer.train()
+    watched = run(Asked(tmp_path / "a", logps=tmp_path / "watched" / "pairs.parquet", beta=BETA), lambda _: None)
+    path = tmp_path / "eval.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in data), encoding="utf-8")
+    policy = str(tmp_path / "out" / "checkpoint-6")
+    scored = run(Asked(tmp_path / "b", [policy], str(base), str(path), beta=BETA, device="cpu"), lambda _: None)
+    [one], [other] = watched.policies, scored.policies
+    assert [point.step for point in one.trajectory] == [0, 3, 6]
+    for name, value in other.charts.items():
+        assert one.charts[name] == pytest.approx(value, rel=1e-5, abs=1e-6), name
+    for name in ("ranking_accuracy", "undesirable_zone", "chosen_displacement", "rejected_displacement"):
+        assert one.estimates[name].mean == pytest.approx(other.estimates[name].mean, rel=1e-5, abs=1e-6), name
+
+
 @pytest.mark.parametrize(("misaligned", "beta", "kind"), [(0.75, 5.0, "premature_convergence"), (0.0, 0.1, "healthy")])
 def test_the_world_whose_truth_is_known(misaligned: float, beta: float, kind: str, tmp_path: Path) -> None:
     reference = world_by_trl.write_reference(tmp_path, misaligned)
