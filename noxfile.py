@@ -182,6 +182,17 @@ def oracle(session: nox.Session) -> None:
     python(session, "-m", "pytest", "-m", "oracle", *session.posargs, **ONE_THREAD)
 
 
+@nox.session(venv_backend="virtualenv")
+def trl_callback(session: nox.Session) -> None:
+    """Watch TRL's trainers from an environment of theirs: TRL with its dependencies, the product without any."""
+    session.install("--quiet", "-c", "constraints.txt", "trl[peft]", "pytest")
+    session.install("--quiet", "--no-deps", "-e", ".")
+    absent = "assert not [n for n in ('scipy', 'mlflow', 'optuna', 'lm_eval', 'matplotlib') if find_spec(n)]"
+    session.run("python", "-c", f"from importlib.util import find_spec; {absent}")
+    tests = ("-m", "oracle", "tests/integrations/test_trl_callback.py")
+    session.run("python", "-m", "pytest", *tests, *session.posargs, env={**PRIVATE, **ONE_THREAD})
+
+
 @nox.session
 def cluster(session: nox.Session) -> None:
     """Lose workers, nodes, drivers and jobs on Ray and Slurm's stand-in; eight writers on PostgreSQL; two processes a

@@ -8,13 +8,9 @@ from collections.abc import Sequence
 
 import typer
 
-from harness.commands import inspect as looking
-from harness.commands import setup as starting
-from harness.commands import sweep as running
-from harness.commands import weights
+from harness.commands import corrupt, diagnose, formats, inspect, setup, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
-from harness.verbs import formats
 
 app = typer.Typer(
     name="harness",
@@ -24,25 +20,31 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 VERBS = (  # in the order of `--help`: name, what it does, an example
-    ("plan", running.plan, "harness plan experiments/quick.yaml --set seeds=8"),
-    ("sweep", running.sweep, "harness sweep experiments/quick.yaml --set training.steps=400 --out runs"),
-    ("study", running.study, "harness study experiments/study.yaml --set trials=10"),
-    ("status", looking.status, "harness status runs/quick --json"),
-    ("report", looking.report, "harness report runs/quick"),
-    ("dashboard", looking.dashboard, "harness dashboard --out runs"),
+    ("plan", sweep.plan, "harness plan experiments/quick.yaml --set seeds=8"),
+    ("sweep", sweep.sweep, "harness sweep experiments/quick.yaml --set training.steps=400 --out runs"),
+    ("study", sweep.study, "harness study experiments/study.yaml --set trials=10"),
+    ("status", inspect.status, "harness status runs/quick --json"),
+    ("report", inspect.report, "harness report runs/quick"),
+    ("dashboard", inspect.dashboard, "harness dashboard --out runs"),
+    (
+        "diagnose",
+        diagnose.diagnose,
+        "harness diagnose --policy out/checkpoint-500 --reference base --data prefs.jsonl --beta 0.1",
+    ),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
-    ("sync", looking.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
-    ("verify", looking.verify, "harness verify runs/quick"),
-    ("clean", looking.clean, "harness clean runs/quick --yes"),
-    ("list", starting.list_, "harness list objectives --json"),
+    ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
+    ("verify", inspect.verify, "harness verify runs/quick"),
+    ("clean", inspect.clean, "harness clean runs/quick --yes"),
+    ("list", setup.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
-    ("doctor", starting.doctor, "harness doctor --json"),
-    ("init", starting.init, "harness init mine.yaml --data prefs.jsonl.gz"),
+    ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
+    ("doctor", setup.doctor, "harness doctor --json"),
+    ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )
 for _name, _verb, _example in VERBS:
     app.command(_name, epilog=f"Example: {_example}")(_verb)
-app.command("resume", hidden=True)(running.sweep)  # the word many look for; the same command resumes
+app.command("resume", hidden=True)(sweep.sweep)  # the word many look for; the same command resumes
 
 
 def run(argv: Sequence[str]) -> int:
@@ -67,9 +69,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _no_flag_twice(argv: Sequence[str]) -> None:
-    """The parser would keep the last silently. `--set` is meant to be repeated."""
+    """The parser would keep the last silently. `--set` and `--policy` are meant to be repeated."""
     options = [word.partition("=")[0] for word in argv[: argv.index("--") if "--" in argv else None]]
-    flags = [word for word in options if word.startswith("--") and word != "--set"]
+    flags = [word for word in options if word.startswith("--") and word not in ("--set", "--policy")]
     twice = [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]
     if twice:
         raise InputError(*(f"{flag}: given twice; keep one" for flag in twice))

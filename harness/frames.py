@@ -19,7 +19,6 @@ from harness.metrics import METRICS, Metric
 from harness.metrics.records import Array
 from harness.report.data.sweep import Run, Sweep, read_sweep
 from harness.report.data.tables import COSTS, cost_row, result_columns, result_row
-from harness.storage.runs import read_table
 from harness.text import look_up, suggestion
 from harness.types import InputError
 
@@ -82,37 +81,36 @@ class Frames:
         """
         row = look_up(METRICS, name, "measure")
         axes = [axis for axis in self.sweep.axes if axis not in IDENTITY]
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         reasons: list[str] = []
-        for run in self.sweep.runs:
-            if run.status.final:
-                own = {key: value for key, value in result_row(run).items() if key in (*IDENTITY, *axes)}
-                try:
-                    found += [own | value for value in values(run, row, self._table(run, file_of(row)))]
-                except InputError as absent:
-                    reasons += absent.problems
-        if not found:
+        for run in (run for run in self.sweep.runs if run.status.final):
+            settings = {key: value for key, value in result_row(run).items() if key in (*IDENTITY, *axes)}
+            try:
+                rows += [settings | value for value in values(run, row, self._table(run, file_of(row)))]
+            except InputError as absent:
+                reasons += absent.problems
+        if not rows:
             reason = reasons[0] if reasons else "no finished run"
             raise InputError(f"measure '{name}': no run of {self.folder} has it ({reason})")
         columns = (*IDENTITY, *axes, "step", "split", "value")
-        return typed(pd.DataFrame({column: [one.get(column) for one in found] for column in columns}))
+        return typed(pd.DataFrame({column: [one.get(column) for one in rows] for column in columns}))
 
     def find(self, run_key: str) -> Run:
         """The run whose key begins with `run_key`. Raises InputError where none or several do."""
-        found = [run for run in self.sweep.runs if run.key.startswith(run_key)] if run_key else []
-        if len(found) == 1:
-            return found[0]
-        if found:
-            shown = ", ".join(run.key[: len(run_key) + 6] for run in found[:5])
-            raise InputError(f"'{run_key}' matches {len(found)} runs of {self.folder} ({shown}); use a longer prefix")
+        runs = [run for run in self.sweep.runs if run.key.startswith(run_key)] if run_key else []
+        if len(runs) == 1:
+            return runs[0]
+        if runs:
+            shown = ", ".join(run.key[: len(run_key) + 6] for run in runs[:5])
+            raise InputError(f"'{run_key}' matches {len(runs)} runs of {self.folder} ({shown}); use a longer prefix")
         near = suggestion(run_key[:8], [run.key[:8] for run in self.sweep.runs])
         raise InputError(f"unknown run '{run_key}' in {self.folder}{near} (all keys: .runs.run_key)")
 
     def _table(self, run: Run, file: str) -> dict[str, Array]:
-        path = None if run.folder is None else run.folder / file
-        if path is None or not path.is_file():
+        table = run.table(file)
+        if table is None:
             raise InputError(f"run {run.key[:8]} ({run.status}) has no {file} in {self.folder}")
-        return read_table(path)
+        return table
 
     def _report(self, file: str) -> pd.DataFrame:
         path = self.folder / "report" / file

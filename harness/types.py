@@ -79,7 +79,7 @@ class DataSpec:
     heldout: float = 0.2  # share of prompts held out of training and measured on
     on_bad_row: str = "drop"  # unusable rows; drop: leave out, count and name them | error: refuse the sweep
     max_length: int = 256  # tokens of prompt + response; longer ones are cut. Larger: more memory and time per step
-    max_prompt_length: int = 128  # tokens; a longer prompt keeps its end
+    max_prompt_length: int = 0  # tokens; a longer prompt keeps its end; 0: half of max_length
     max_response_length: int = 0  # tokens; a longer response keeps its start; 0: only max_length bounds it
     hub: str = ""  # id of a hub data set, in place of path
     revision: str = ""  # of the hub data set: a commit, branch or tag; the run key contains the commit
@@ -90,6 +90,10 @@ class DataSpec:
     pairs: str = "best_worst"  # pairs made of several answers to a prompt: best_worst | all | adjacent
     pairs_per_prompt: int = 0  # keep at most the first N pairs of a prompt; 0: all
     slices: str = ""  # columns by which results are broken down, a list [category, source]
+
+    def __post_init__(self) -> None:
+        if not self.max_prompt_length:
+            object.__setattr__(self, "max_prompt_length", self.max_length // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class PathModelSpec:
     # true: activations are computed again in the backward pass; less memory, more time
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
+    template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it

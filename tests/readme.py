@@ -14,7 +14,7 @@ from harness.config.cells import world_defaults
 from harness.config.lm_eval_section import LM_EVAL
 from harness.config.model_section import LORA
 from harness.config.report_section import REPORT
-from harness.config.sections import FIELDS, SECTIONS, VARIANTS, expected
+from harness.config.schema import FIELDS, SECTIONS, VARIANTS, expected
 from harness.config.study_settings import SETTINGS, Budget, Pruner, Sampler
 from harness.config.study_targets import CONSTRAINT, TARGET, Constraint, Target
 from harness.corruptions.registry import CORRUPTIONS

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from harness.config.load import load_sweep
-from harness.data.splits import data_notes
+from harness.data.splits import data_facts, data_notes
 from harness.identity import run_key
 from harness.model_files.folder import folder_sha256, read_folder
 from harness.types import InputError, LoraSpec
@@ -147,6 +147,42 @@ def test_a_plan_names_the_model_without_torch(good):
     )
     done = subprocess.run([sys.executable, "-c", code, str(good / "spec.yaml")], capture_output=True, text=True)
     assert done.stdout.strip().endswith("0 []") and "8 usable pairs" in done.stdout, done.stdout + done.stderr
+
+
+CHATS = [
+    {
+        "prompt": [{"role": "user", "content": f"how {i}"}],
+        "chosen": [{"role": "assistant", "content": "<think>so</think>yes"}],
+        "rejected": [{"role": "assistant", "content": "no"}],
+    }
+    for i in range(8)
+]
+
+
+def test_a_plan_writes_conversations_as_the_sweep_will(folder):
+    (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, CHATS)), encoding="utf-8")
+    template = (folder / "model" / "chat_template.jinja").read_text("utf-8")
+    dated = "{{ strftime_now('%Y-%m-%d') }}" + template.replace("m['content']", "m['content'].split('</think>')[-1]")
+    (folder / "model" / "chat_template.jinja").write_text(dated, encoding="utf-8")
+    notes, pair = data_facts(load_sweep(folder / "spec.yaml").runs)
+    assert "8 conversations written by the model's chat template" in notes
+    assert "the chat template writes the date; on any day it is 2024-07-26 (model.template_date)" in notes
+    assert sum("lose reasoning" in note for note in notes) == 1
+    assert pair.prompt == "2024-07-26<|user|>how 0<eos><|assistant|>" and pair.chosen == "yes<eos>"
+    assert pair.how == "as the chat template writes it, before the model's tokenizer, which --preflight opens"
+    plain, pair = data_facts(load_sweep(spec(folder, model={"template": "none"})).runs)
+    assert "8 conversations written as Human: and Assistant: turns" in plain and not any("date" in n for n in plain)
+    assert pair.prompt == "\n\nHuman: how 0\n\nAssistant:"
+    (folder / "model" / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match=r"has no chat template; set model\.template: none"):
+        data_facts(load_sweep(spec(folder)).runs)
+
+
+def test_the_date_of_the_template_is_in_the_key_and_must_be_one(folder):
+    assert key(folder) == key(folder, model={"template_date": "2024-07-26"})
+    assert key(folder) != key(folder, model={"template_date": "2025-01-02"})
+    with pytest.raises(InputError, match=r"model\.template_date: 'today'; expected a date such as 2024-07-26"):
+        key(folder, model={"template_date": "today"})
 
 
 def test_a_payload_beside_the_weights_is_never_run(folder, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from harness.objectives.registry import OBJECTIVES
 from harness.palette import COLOURS, FIRST, looks
-from harness.report.data.context import read_material
+from harness.report.data.report_data import read_report_data
 from harness.tracking.rows import read_plan
 from tests.report.fixture import grid, write_sweep
 
@@ -63,5 +63,5 @@ def test_names_alone_decide_and_the_first_keep_their_colour_in_every_company() -
 
 def test_report_and_mlflow_agree(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "s", grid(objectives=("simpo", "dpo", "hypo"), betas=1, rates=(0.0,), seeds=1))
-    found = {name: look.colour for name, look in read_material(folder).looks.items()}
+    found = {name: look.colour for name, look in read_report_data(folder).looks.items()}
     assert dict(read_plan(folder).colours) == found

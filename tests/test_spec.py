@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.config.load import load_sweep
-from harness.config.sections import FIELDS, SECTIONS, VARIANTS
+from harness.config.schema import FIELDS, SECTIONS, VARIANTS
 from harness.config.strict_yaml import parse_yaml, plain
 from harness.data.mythworld.world import reference_key
 from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
@@ -192,6 +192,15 @@ def test_real_data_takes_the_registry_defaults(tmp_path):
     (run,) = load(tmp_path, "name: t\ndata: {path: p.jsonl}\nmodel: {kind: tiny}\nobjectives: [{name: dpo}]\n").runs
     assert run.objective.beta == OBJECTIVES["dpo"].hyperparameters["beta"].default
     assert run.world is None and run.model is not None
+
+
+def test_the_prompt_has_half_of_the_length_unless_said(tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "q", "chosen": "a", "rejected": "b"}\n', encoding="utf-8")
+    text = "name: t\ndata: {path: p.jsonl, max_length: [128, 256, 512]}\nobjectives: [{name: dpo}]\n"
+    loaded = load(tmp_path, text)
+    assert [run.data.max_prompt_length for run in loaded.runs] == [64, 128, 256]
+    given = load(tmp_path, text.replace("512]", "512], max_prompt_length: 100"))
+    assert [run.data.max_prompt_length for run in given.runs] == [100] * 3
 
 
 def test_data_path_is_meant_from_the_spec_file_and_from_the_working_folder_for_set(tmp_path, monkeypatch):

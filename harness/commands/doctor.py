@@ -133,6 +133,10 @@ def tracking(out: Path) -> Finding:
         return Finding(OK, f"sqlite under {out}; set MLFLOW_TRACKING_URI to use a server")
     parts = urlsplit(uri)
     where = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}"  # no user, no password
+    from harness.tracking.connection import tracking_problem
+
+    if problem := tracking_problem(uri):
+        return Finding(BAD, f"MLFLOW_TRACKING_URI {where}: {problem}", "until then points wait for `harness sync`")
     if parts.scheme not in ("http", "https"):
         return Finding(OK, f"MLFLOW_TRACKING_URI: {where}")
     if reachable(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -46,13 +47,17 @@ def dashboard(
     out: Out = RUNS,
     study: Annotated[Path | None, typer.Option("--study", metavar="FOLDER", help="open Optuna's dashboard")] = None,
 ) -> None:
-    """Serve the tracking store on this machine. Prints the addresses of its views and reports."""
+    """Serve the tracking store on this machine. Prints the addresses of its views and reports.
+
+    With MLFLOW_TRACKING_URI at a running server, prints that server's.
+    """
     if study is not None:
         existing(study)
         from harness.study.storage import serve_study
 
         raise typer.Exit(serve_study(study))
-    existing(out)
+    if not os.environ.get("MLFLOW_TRACKING_URI"):
+        existing(out)
     from harness.tracking.server import serve
 
     raise typer.Exit(serve(out))

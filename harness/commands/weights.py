@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.commands.options import Json, Quiet, Runs, existing
-from harness.commands.printing import as_text, say
+from harness.commands.printing import as_text, escaped, say
 
 
 def eval_(
@@ -29,10 +30,13 @@ def eval_(
 
     names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
     asked = LmEvalSpec(names, limit, fewshot, runs.value)
-    found = evaluate_folder(folder, asked, _nothing if as_json or quiet else say)
+    found, failures = evaluate_folder(folder, asked, _nothing if as_json or quiet else say)
     publish(folder, _nothing if as_json else say)
     if as_json:
         say(as_text(results_json(found, alone=(folder / "result.json").exists())))
+    for line in failures:
+        print(escaped(f"failed   {line}"), file=sys.stderr)
+    raise typer.Exit(1 if failures else 0)
 
 
 def export(

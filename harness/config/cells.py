@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.sections import shown
+from harness.config.schema import shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
 from harness.objectives import registry as objectives

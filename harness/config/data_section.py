@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.sections import section_axes, shown
+from harness.config.schema import section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.text import suggestion
 from harness.types import InputError

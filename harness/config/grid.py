@@ -23,7 +23,7 @@ from harness.config.cells import (
 )
 from harness.config.data_section import data_axes
 from harness.config.model_section import fit_problems, is_path_model, path_model_axes
-from harness.config.sections import SECTIONS, VARIANTS, section_axes, shown
+from harness.config.schema import SECTIONS, VARIANTS, section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.objectives.budget import REWARD_MODEL, learns_from_model
 from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec

@@ -5,7 +5,7 @@ Imports no torch.
 
 from __future__ import annotations
 
-from harness.config.sections import read_mapping, shown
+from harness.config.schema import read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.types import LmEvalSpec, Parameter
 

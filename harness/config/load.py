@@ -19,7 +19,7 @@ from harness.config.overrides import apply_overrides
 from harness.config.report_section import KEY as REPORT
 from harness.config.report_section import read_report
 from harness.config.resolved import resolved_spec
-from harness.config.sections import shown
+from harness.config.schema import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
 from harness.identity import plain as as_data
 from harness.identity import run_key

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.sections import expected, section_axes, shown
+from harness.config.schema import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
-from harness.model_files.folder import length_problems, linear_names
+from harness.model_files.folder import HEADS, end_problem, length_problems, linear_names
 from harness.model_files.location import locate, model_folder
+from harness.model_files.support import EAGER
 from harness.text import suggestion
 from harness.types import InputError, LoraSpec, Parameter
 
@@ -50,6 +52,12 @@ def path_model_axes(
     rest = {name: child for name, child in node.value.items() if name != "lora"}
     axes = section_axes("path_model", Node(rest, node.where), problems, prefix, shown_as="model")
     axes["lora"] = _lora_axis(node.value.get("lora"), key, problems) if "lora" in node.value else [None]
+    for text in axes["template_date"]:
+        try:
+            date.fromisoformat(str(text))
+        except ValueError:
+            where = node.value["template_date"].where
+            problems.append(f"{where} {key}.template_date: {text!r}; expected a date such as 2024-07-26")
     place = node.value.get("path", node)
     if not axes["path"] or "" in axes["path"]:
         problems.append(f"{place.where} {key}.path: no model given; {FIX}")
@@ -71,6 +79,10 @@ def path_model_axes(
                 "changed since the line was written; expected the same model, or no such line"
             )
         axes["path"], axes["sha256"] = [path for path, _ in found], [identity for _, identity in found]
+        kinds = {str(model_folder(path, identity).config.get("model_type")) for path, identity in found}
+        if "sdpa" in axes["attention"] and (plain_only := sorted(kinds & set(EAGER))):
+            where = node.value.get("attention", node).where
+            problems.append(f"{where} {key}.attention: {', '.join(plain_only)} has no sdpa; expected eager")
         problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
     return axes
 
@@ -82,8 +94,11 @@ def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
     for path in filter(lambda path: Path(path).is_absolute(), axes["path"]) if wanted else ():
         names = linear_names(Path(path))
         known = sorted({name.rpartition(".")[2] for name in names})
+        tied = not any(name in HEADS for name in known)
         for target in dict.fromkeys(wanted):
-            if not any(name == target or name.endswith(f".{target}") for name in names):
+            if why := end_problem(target, tied):
+                lines.append(f"{place}: {why}; expected {ALL}, or some of {', '.join(known)}")
+            elif not any(name == target or name.endswith(f".{target}") for name in names):
                 near = suggestion(target, known)
                 lines.append(f"{place}: '{target}' names no layer; expected {ALL}, or some of {', '.join(known)}{near}")
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.config.sections import read_mapping
+from harness.config.schema import read_mapping
 from harness.config.strict_yaml import Node
 from harness.types import TEXTS, Parameter, ReportSpec, default_texts
 

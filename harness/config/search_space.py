@@ -14,7 +14,7 @@ from typing import Any
 
 from harness.config.cells import OWN_BETA
 from harness.config.grid import Block
-from harness.config.sections import FIELDS, shown
+from harness.config.schema import FIELDS, shown
 from harness.config.strict_yaml import Node, plain
 from harness.objectives.budget import REWARD_MODEL
 from harness.objectives.registry import OBJECTIVES

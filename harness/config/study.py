@@ -19,8 +19,8 @@ from harness.config.load import unknown as unknown_keys
 from harness.config.overrides import apply_overrides
 from harness.config.report_section import KEY as REPORT
 from harness.config.report_section import read_report
+from harness.config.schema import SECTIONS, shown
 from harness.config.search_space import Arm, Axis, Choice, ends, read_arms, replace_axes
-from harness.config.sections import SECTIONS, shown
 from harness.config.strict_yaml import Node, read_yaml
 from harness.config.strict_yaml import plain as plain_node
 from harness.config.study_settings import (

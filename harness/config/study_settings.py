@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.config.grid import MAX_SEED
-from harness.config.sections import expected, read_mapping, shown
+from harness.config.schema import expected, read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.config.study_targets import Target
 from harness.types import Parameter

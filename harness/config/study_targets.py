@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.config.sections import read_mapping, shown
+from harness.config.schema import read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
 from harness.metrics.registry import METRICS

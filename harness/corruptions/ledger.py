@@ -126,11 +126,15 @@ def rewritten(pair: PreferencePair, name: str, chosen: str, rejected: str) -> Pr
 
 
 def write_ledger(ledger: pd.DataFrame, path: Path) -> None:
-    """Write the ledger as Parquet; the manifest stands as JSON in the file's metadata under `harness.manifest`."""
+    """Write the ledger as Parquet; the manifest stands as JSON in the file's metadata under `harness.manifest`.
+
+    Columns beyond those of `COLUMNS` are counts.
+    """
     manifest = canonical_json(ledger.attrs["manifest"]).encode("utf-8", "surrogatepass")
     bare = ledger.copy()
     bare.attrs = {}
-    schema = pa.schema([(name, _ARROW[dtype]) for name, dtype in COLUMNS.items()], metadata={_MANIFEST: manifest})
+    types = [(name, _ARROW[COLUMNS.get(name, "Int64")]) for name in bare.columns]
+    schema = pa.schema(types, metadata={_MANIFEST: manifest})
     pq.write_table(pa.Table.from_pandas(bare, schema=schema, preserve_index=False), path)
 
 

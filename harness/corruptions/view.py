@@ -157,9 +157,11 @@ def require(view: View, needs: Sequence[str]) -> View:
             what = "gold margin (from score_chosen and score_rejected)" if _from_scores(view, name) else name
             without = int((absent & view.replaced).sum()) if name in _OF_TEXT else 0
             because = f" ({without:,} had their text replaced by an earlier step)" if without else ""
+            first = view.pairs[int(np.argmax(absent))]
+            place = f", the first in row {first.meta['row']}" if "row" in first.meta else ""
             problems.append(
                 f"corruption '{view.kind}' needs {what}; {int(absent.sum()):,} of {view.n:,} pairs have none"
-                f"{because}. {_REMEDY.get(name, f'Pass facts with a column {name}')}."
+                f"{because}{place}. {_REMEDY.get(name, f'Pass facts with a column {name}')}."
             )
     if problems:
         raise InputError(*problems)

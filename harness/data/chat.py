@@ -1,57 +1,155 @@
-"""Conversations written by the chat template of a model's tokenizer: prompt with the cue to answer, then answers."""
+"""Conversations written by a model's chat template: prompt with the cue to answer, then answers, and what it loses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
+
+from harness.data.chat_template import ChatTemplate
 from harness.data.files import RowError
 from harness.data.transcripts import Turn
+from harness.model_files.folder import ModelFolder
 
-# (turns before the answers, chosen answer, rejected answer) -> (prompt, chosen, rejected) texts.
-Render = Callable[[Sequence[Turn], str, str], tuple[str, str, str]]
+# What a template may do to a pair, by kind of note: whether a warning, and what the user reads behind a count of pairs.
+# {shown}: what the template itself writes there.
+FAULTS: dict[str, tuple[bool, str]] = {
+    "template_reasoning": (
+        True,
+        "pairs lose reasoning: the chat template leaves out what an answer has before </think>",
+    ),
+    "template_answer": (True, "pairs lose a part of an answer: the chat template does not write it as it stands"),
+    "template_turn": (True, "prompts lose a turn: the chat template does not write it"),
+    "template_cue": (
+        True,
+        "pairs have the cue{shown} scored as part of both answers: the chat template does not end the prompt with it",
+    ),
+    "template_lead": (False, "pairs have{shown} of the chat template before each answer, scored as part of it"),
+    "template_goes_on": (
+        True,
+        "pairs have{shown} of the chat template behind the end of an answer: it writes the cue to answer once more",
+    ),
+}
+FIX = "mend the template, or set model.template: none"
+_SHOWN = 60  # characters of what a template writes
 
 
-def chat_texts(tokenizer: Any, context: Sequence[Turn], *answers: str) -> tuple[str, ...]:
-    """The prompt and each answer as the template of a transformers `tokenizer` writes them, special tokens included.
+class Fault(NamedTuple):
+    """What a template did to a pair: a kind of `FAULTS`, and what it wrote there itself."""
+
+    kind: str
+    shown: str = ""
+
+
+class Rendered(NamedTuple):
+    """A pair as a template writes it, special tokens included, and what was lost or added on the way."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    faults: tuple[Fault, ...] = ()
+
+
+# (turns before the answers, chosen answer, rejected answer) -> the pair as texts
+Render = Callable[[Sequence[Turn], str, str], Rendered]
+
+
+def chat_renderer(tokenizer: Any, date: str) -> Render:
+    """The chat template of a transformers tokenizer, on a fixed date."""
+    return _renderer(template_of(tokenizer, date))
+
+
+def template_of(tokenizer: Any, date: str) -> ChatTemplate:
+    """The template itself; its text is empty where the tokenizer has none."""
+    text = _default(tokenizer.chat_template)
+    return _template(text, tokenizer.special_tokens_map, tokenizer.eos_token or "", date)
+
+
+def folder_renderer(folder: ModelFolder, date: str) -> Render:
+    """The chat template of a model's folder as its files have it, on a fixed date."""
+    return _renderer(_template(_default(folder.template), folder.tokens, folder.tokens.get("eos_token", ""), date))
+
+
+def _default(template: str | Mapping[str, str] | None) -> str:
+    """The template that is used where no tools are offered."""
+    return (template.get("default", "") if isinstance(template, Mapping) else template) or ""
+
+
+def _template(text: str, tokens: Mapping[str, Any], eos: str, date: str) -> ChatTemplate:
+    named = {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
+    return ChatTemplate(text, named, eos, date)
+
+
+def _renderer(template: ChatTemplate) -> Render:
+    return lambda context, chosen, rejected: rendered(template, context, chosen, rejected)
+
+
+def rendered(template: ChatTemplate, context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
+    """The prompt and both answers as a template writes them.
 
     prompt + answer is the whole conversation up to and including the end-of-sequence token of the answer, where the
-    template writes one: what it puts behind that (a line end) is no part of the answer. White space alone stays "".
-    Raises RowError of kind `template` where the tokenizer has no template, refuses the turns, or writes the prompt
-    otherwise once an answer follows (then no part of the text is the answer alone).
+    template writes one: what it puts behind that is no part of the answer. An answer of white space alone stays "".
+    Raises RowError of kind `template` where there is no template, where it refuses the turns, or where it writes the
+    prompt otherwise once an answer follows (then no part of the text is the answer alone).
     """
-    if not getattr(tokenizer, "chat_template", None):
+    if not template.text:
         raise RowError("template", "chosen", "the model's tokenizer has no chat template; set model.template: none")
-    messages = [dict(turn) for turn in context]
-    prompt = _written(tokenizer, messages, add_generation_prompt=True)
-    texts = [prompt]
-    for field, answer in zip(("chosen", "rejected"), answers, strict=False):
-        whole = _written(tokenizer, [*messages, {"role": "assistant", "content": answer}])
+    prompt = write_turns(template, context, cue=True)
+    faults: dict[Fault, None] = {}
+    texts = []
+    for field, answer in (("chosen", chosen), ("rejected", rejected)):
+        whole = write_turns(template, [*context, {"role": "assistant", "content": answer}])
         if not whole.startswith(prompt):
             why = "the chat template formats the prompt differently once an answer follows; set model.template: none"
             raise RowError("template", field, why)
-        text = whole[len(prompt) :]
-        eos = tokenizer.eos_token
-        if eos and (at := text.rfind(eos)) >= 0 and not text[at + len(eos) :].strip():
-            text = text[: at + len(eos)]
+        text, found = _ended(template, context, prompt, whole[len(prompt) :], answer.strip())
+        faults |= dict.fromkeys(found)
         texts.append(text if answer.strip() else "")
-    return tuple(texts)
+    if not all(_holds(prompt, turn["content"].rpartition("</think>")[2]) for turn in context):
+        faults[Fault("template_turn")] = None
+    return Rendered(prompt, texts[0], texts[1], tuple(faults))
 
 
-def _written(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    from jinja2 import TemplateError
+def _ended(
+    template: ChatTemplate, context: Sequence[Turn], prompt: str, text: str, answer: str
+) -> tuple[str, list[Fault]]:
+    """What a template wrote of an answer, up to its end-of-sequence token, and what is wrong with it."""
+    faults = []
+    at = text.find(answer)
+    if at < 0 and not _holds(prompt[-_SHOWN:] + text, answer):  # the cue may open the reasoning, as <think>
+        faults.append(Fault("template_reasoning" if "</think>" in answer else "template_answer"))
+    lead = text[: max(at, 0)]
+    if lead.strip():
+        ignored = write_turns(template, context) == prompt
+        faults.append(Fault("template_cue" if ignored else "template_lead", lead))
+    eos = template.eos
+    # Where the answer is not found as it stands, the last token of that kind is the one that ends it.
+    end = (text.find(eos, at + len(answer)) if at >= 0 else text.rfind(eos)) if eos else -1
+    if end >= 0:
+        text, behind = text[: end + len(eos)], text[end + len(eos) :]
+    else:
+        tail = text[at + len(answer) :] if at >= 0 and not lead.strip() else ""
+        behind = tail if prompt.endswith(tail) else ""  # it ends the answer as it ends the prompt: with the cue
+    if behind.strip():
+        faults.append(Fault("template_goes_on", behind))
+    return text, faults
 
+
+def _holds(text: str, part: str) -> bool:
+    """Whether a text holds a part, whatever the white space between."""
+    return part.strip() in text or "".join(part.split()) in "".join(text.split())
+
+
+def write_turns(template: ChatTemplate, messages: Sequence[Turn], cue: bool = False) -> str:
+    """The messages as a template writes them. Raises RowError of kind `template` where it refuses them."""
     try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, **options))
+        return template.write(messages, cue)
     except TemplateError as error:  # templates refuse by raising, e.g. system turns
         raise RowError("template", "prompt", f"the chat template refuses these turns ({error})") from error
 
 
-def chat_renderer(tokenizer: Any) -> Render:
-    """`chat_texts` of one tokenizer for pairs of answers."""
-
-    def render(context: Sequence[Turn], chosen: str, rejected: str) -> tuple[str, str, str]:
-        prompt, good, bad = chat_texts(tokenizer, context, chosen, rejected)
-        return prompt, good, bad
-
-    return render
+def fault_text(kind: str, shown: Sequence[str]) -> str:
+    """The sentence of a kind of `FAULTS`; what the template wrote is named where it is the same for all pairs."""
+    same = f" {shown[0][:_SHOWN]!r}" if shown and shown[0] and len(set(shown)) == 1 else ""
+    return FAULTS[kind][1].format(shown=same or ("" if kind == "template_cue" else " words"))

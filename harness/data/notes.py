@@ -29,6 +29,7 @@ DROPPED = {
     "bad_slice": "a slice column holds no text or number",
     "empty": "an empty prompt or response",
     "identical": "chosen equals rejected",
+    "template_alike": "the chat template leaves out what tells chosen from rejected, such as their reasoning",
     "no_prompt": "no prompt, and chosen and rejected share no first words",
     "transcript": "no dialogue that ends in an assistant turn",
     "diverged": "the two dialogues differ before their last assistant turn",
@@ -112,9 +113,22 @@ def written_out(pairs: Sequence[PreferencePair]) -> list[Note]:
     named = counted(Counter(mark for marks in marked.values() for mark in marks))
     text = f"pairs have special tokens written out ({named}), read as plain characters; write such rows as messages"
     notes = [make_note("special_tokens", [pairs[at].meta["row"] for at in marked], text)]
-    ends = {at: tuple(bool(_ENDS.search(side)) for side in (pairs[at].chosen, pairs[at].rejected)) for at in marked}
-    for side, wanted in (("chosen", (True, False)), ("rejected", (False, True))):
-        if one := [pairs[at].meta["row"] for at, ended in ends.items() if ended == wanted]:
+    return notes + one_sided_ends(
+        [(ended_side(pairs[at].chosen, pairs[at].rejected), pairs[at].meta["row"]) for at in marked]
+    )
+
+
+def ended_side(chosen: str, rejected: str) -> str:
+    """The side that alone ends in a special token written out; empty where both do or none does."""
+    ends = bool(_ENDS.search(chosen)), bool(_ENDS.search(rejected))
+    return {(True, False): "chosen", (False, True): "rejected"}.get(ends, "")
+
+
+def one_sided_ends(rows: Sequence[tuple[str, int]]) -> list[Note]:
+    """Notes on rows by the side of theirs that alone ends in a special token."""
+    notes = []
+    for side in ("chosen", "rejected"):
+        if one := [row for ended, row in rows if ended == side]:
             why = f"pairs end in a special token in {side} alone, which tells the two apart without reading them"
             notes.append(make_note(f"end_in_{side}", one, f"{why}; take it off"))
     return notes

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 
-from harness.data.chat import Render
+from harness.data.chat import Render, fault_text
 from harness.data.files import RawRow, RowError, content_sha256, read_rows
 from harness.data.formats import COLUMNS, FORMATS
 from harness.data.formats.columns import listed, parse_columns, renamed
@@ -26,6 +26,7 @@ from harness.data.notes import (
     counted,
     make_note,
     oddities,
+    one_sided_ends,
     overlap,
     reading_notes,
 )
@@ -184,6 +185,10 @@ def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None =
         why = "which the model's tokenizer reads as such; take them out of the messages"
         text = f"pairs have special tokens written out in their messages ({counted(reader.marked)}), {why}"
         notes.append(make_note("special_tokens", reader.marked_rows, text))
+    notes += one_sided_ends(reader.one_end)
+    for kind, found in reader.template_faults.items():
+        text = fault_text(kind, [fault.shown for _, fault in found])
+        notes.append(make_note(kind, list(dict.fromkeys(row for row, _ in found)), text))
     named, repeated = _named(reader.pairs)
     if repeated:
         notes.append(make_note("duplicate", repeated, "pairs repeat an earlier one and are kept"))

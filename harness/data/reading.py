@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.data.chat import Render
+from harness.data.chat import FIX, Fault, Render, Rendered
 from harness.data.formats.ranked import ranked_pairs
 from harness.data.formats.recognise import Seen
 from harness.data.formats.row import Format, Graded, Pair, Ranked
-from harness.data.notes import special_tokens
+from harness.data.notes import ended_side, special_tokens
 from harness.data.raw_rows import MAX_ROW_BYTES, RawRow, RowError
 from harness.data.transcripts import as_transcript
 from harness.types import DataSpec, PreferencePair
@@ -38,6 +38,8 @@ class Reader:
     alone: list[int] = field(default_factory=list)
     marked: Counter[str] = field(default_factory=Counter)
     marked_rows: list[int] = field(default_factory=list)
+    one_end: list[tuple[str, int]] = field(default_factory=list)  # side and row of messages with an end on one side
+    template_faults: dict[str, list[tuple[int, Fault]]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, raw: RawRow) -> None:
         """Take in one row."""
@@ -79,7 +81,8 @@ class Reader:
 
     def _keep(self, raw: RawRow, pair: Pair, slices: Mapping[str, str]) -> None:
         """Keep a pair unless its prompt has as many as it may have."""
-        made = self._made(raw.number, pair, slices)
+        texts = written(pair, self.render)
+        made = self._made(raw.number, pair, texts, slices)
         identity = made.meta["prompt_id"]
         if self.spec.pairs_per_prompt and self.prompts[identity] >= self.spec.pairs_per_prompt:
             self.capped.append(raw.number)
@@ -87,16 +90,24 @@ class Reader:
         self.prompts[identity] += 1
         if not isinstance(pair.prompt, str):
             self.conversations += 1
+            for fault in texts.faults:
+                self.template_faults[fault.kind].append((raw.number, fault))
             if self.render and (
                 marks := special_tokens(pair.chosen, pair.rejected, *(t["content"] for t in pair.prompt))
             ):
                 self.marked.update(marks)
                 self.marked_rows.append(raw.number)
+                if side := ended_side(pair.chosen, pair.rejected):
+                    self.one_end.append((side, raw.number))
         self.pairs.append(made)
 
-    def _made(self, number: int, pair: Pair, slices: Mapping[str, str]) -> PreferencePair:
-        """A pair as texts, with its content hash as id. Raises RowError."""
-        texts = written(pair, self.render)
+    def _made(self, number: int, pair: Pair, written: Rendered, slices: Mapping[str, str]) -> PreferencePair:
+        """A pair as texts, with its content hash as id. Raises RowError.
+
+        The hash is that of the pair as it would be written without a chat template, so that models with different
+        templates train on the same pairs and hold out the same ones.
+        """
+        prompt, chosen, rejected = texts = written[:3]
         size = 0
         for name, text in zip(("prompt", "chosen", "rejected"), texts, strict=True):
             if not text.strip():
@@ -110,13 +121,14 @@ class Reader:
                 raise RowError("bad_text", name, f"NUL at byte {len(text[:at].encode('utf-8'))} of the text")
         if size > MAX_ROW_BYTES:
             raise RowError("row_too_long", "", f"longer than {MAX_ROW_BYTES:,} bytes")
-        prompt, chosen, rejected = texts
-        if chosen == rejected:
+        if pair.chosen == pair.rejected:
             raise RowError("identical", "rejected", "equal to chosen")
+        if chosen == rejected:
+            raise RowError("template_alike", "rejected", f"the chat template writes it as it writes chosen; {FIX}")
         good, bad = pair.scores
         margin = good - bad if pair.margin is None and good is not None and bad is not None else pair.margin
         scores = {n: s for n, s in zip(("score_chosen", "score_rejected"), pair.scores, strict=True) if s is not None}
-        prompt_id, identity = _hashes(*texts)
+        prompt_id, identity = _hashes(*(texts if self.render is None else _untemplated(pair)))
         meta = {"prompt_id": prompt_id, "row": number, **scores, **({"slices": slices} if slices else {})}
         return PreferencePair(identity, prompt, chosen, rejected, self.form.name, margin, meta)
 
@@ -166,13 +178,13 @@ def _as_slice(value: Any, name: str) -> str:
     raise RowError("bad_slice", name, f"a slice is text or a number, got {type(value).__name__}")
 
 
-def written(pair: Pair, render: Render | None) -> tuple[str, str, str]:
+def written(pair: Pair, render: Render | None) -> Rendered:
     """A pair as texts: as they stand, by a chat template, or as `as_transcript` writes turns. Raises RowError."""
     if isinstance(pair.prompt, str):
-        return pair.prompt, pair.chosen, pair.rejected
+        return Rendered(pair.prompt, pair.chosen, pair.rejected)
     if render is None:
         prompt, chosen, rejected = as_transcript(pair.prompt, pair.chosen, pair.rejected)
-        return prompt, chosen, rejected
+        return Rendered(prompt, chosen, rejected)
     tools = [turn for turn in pair.prompt if turn["role"] == "tool" or turn.get("tool_calls")]
     why = "the chat template does not write the turns of tools in the prompt"
     try:
@@ -184,6 +196,16 @@ def written(pair: Pair, render: Render | None) -> tuple[str, str, str]:
     if any(turn["content"].strip() not in texts[0] for turn in tools):
         raise RowError("tool_turn", "prompt", why)
     return texts
+
+
+def _untemplated(pair: Pair) -> tuple[str, ...]:
+    """The texts that identify a pair, whatever writes it; turns of tools, which a transcript cannot hold, as JSON."""
+    if isinstance(pair.prompt, str):
+        return pair.prompt, pair.chosen, pair.rejected
+    try:
+        return as_transcript(pair.prompt, pair.chosen, pair.rejected)
+    except RowError:
+        return json.dumps(pair.prompt, sort_keys=True), pair.chosen, pair.rejected
 
 
 def _hashes(prompt: str, chosen: str, rejected: str) -> tuple[str, str]:

@@ -8,11 +8,12 @@ the context that it would have in a plain row `prompt | response`.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 PROMPT, CHOSEN, REJECTED, PAD = 0, 1, 2, -1
 
@@ -51,6 +52,16 @@ class PairRows:
     side: NDArray[np.int8]
     chosen_len: NDArray[np.int64]
     rejected_len: NDArray[np.int64]
+
+
+def response_key(prompt: ArrayLike, response: ArrayLike) -> str:
+    """The identity of a response to a prompt: BLAKE2b-128 (32 hex digits) over both token sequences, each as its length
+    (8 bytes) and its ids (4 bytes each), all little-endian."""
+    digest = hashlib.blake2b(digest_size=16)
+    for ids in (np.asarray(prompt, dtype="<i4"), np.asarray(response, dtype="<i4")):
+        digest.update(len(ids).to_bytes(8, "little"))
+        digest.update(ids.tobytes())
+    return digest.hexdigest()
 
 
 def _lengths(parts: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:

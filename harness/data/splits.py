@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.data.chat import Render
+from harness.data.chat import Render, folder_renderer
+from harness.data.chat_template import CLOCK
 from harness.data.formats import FORMATS
 from harness.data.notes import Note, make_note, overlap
 from harness.data.pairs import PairTable, read_pairs, source, split
@@ -135,13 +136,14 @@ def data_facts(
 ) -> tuple[list[str], ShownPair | None]:
     """What a sweep on real pairs reads, drops and cuts, a sentence each, and its first pair; neither for the world.
 
-    `reading` opens the tokenizer of a model from a path, which imports torch; without it what that tokenizer would cut
-    is left unsaid, and the pair is shown before its template and tokenizer.
+    `reading` opens the tokenizer of a model from a path, which imports torch; without it the chat template of its
+    folder writes the conversations, what the tokenizer would cut is left unsaid, and the pair is shown before it.
     """
     seen: dict[tuple[DataSpec, ModelSpec | PathModelSpec, int], None] = {}
     for run in runs:
         if run.data is not None and run.model is not None:
             seen.setdefault((run.data, run.model, run.seed))
+    tables: dict[tuple[DataSpec, PathModelSpec], PairTable] = {}
     lines: dict[str, None] = {}
     shown: ShownPair | None = None
     for data, model, seed in seen:
@@ -149,9 +151,10 @@ def data_facts(
             for said in model_folder(model.path, model.sha256).notes:
                 lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
-            table = read_pairs(data)
+            table = tables.get((data, model)) or read_pairs(data, _folder_render(model))
+            tables[data, model] = table
             rows, usable, notes, own, form = table.rows, len(table.pairs), table.notes, [], table.form
-            shown = shown or _untokenised(table.pairs[0])
+            shown = shown or _untokenised(table)
         else:
             opened = reading(model) if isinstance(model, PathModelSpec) and reading is not None else ()
             text = read_text(data, model, seed, *opened)
@@ -165,6 +168,9 @@ def data_facts(
         lines.setdefault(f"{rows} rows read, {dropped}{usable} usable pairs")
         for note in notes:
             lines.setdefault(note.text)
+        if isinstance(model, PathModelSpec) and any(note.kind == "rendered" for note in notes):
+            for said in _date_notes(model):
+                lines.setdefault(said)
         for line in own:
             lines.setdefault(f"seed {seed}: {line}")
     return list(lines), shown
@@ -179,6 +185,23 @@ def _tokenised(text: TextData) -> ShownPair:
     return ShownPair(int(pair.meta["row"]), prompt, chosen, rejected, "as it is trained on")
 
 
-def _untokenised(pair: PreferencePair) -> ShownPair:
-    how = "before the model's template and tokenizer, which --preflight opens"
+def _folder_render(model: PathModelSpec) -> Render | None:
+    return (
+        folder_renderer(model_folder(model.path, model.sha256), model.template_date)
+        if model.template == "auto"
+        else None
+    )
+
+
+def _date_notes(model: PathModelSpec) -> list[str]:
+    """That the template of a model writes the date, and which one."""
+    found = model_folder(model.path, model.sha256).template
+    if model.template == "none" or CLOCK not in str(found):
+        return []
+    return [f"the chat template writes the date; on any day it is {model.template_date} (model.template_date)"]
+
+
+def _untokenised(table: PairTable) -> ShownPair:
+    pair, by = table.pairs[0], "as the chat template writes it, " if table.templated else ""
+    how = f"{by}before the model's tokenizer, which --preflight opens"
     return ShownPair(int(pair.meta["row"]), pair.prompt, pair.chosen, pair.rejected, how)

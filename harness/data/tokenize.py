@@ -59,13 +59,15 @@ def _literal(tokenizer: Tokenizer) -> Tokenizer:
 class Vocabulary:
     """A tokenizer as pairs are written with it: `encode` adds nothing to a text; `bos` None: prompts begin without.
 
-    `decode` gives back the text with all special tokens written out.
+    `decode` gives back the text with all special tokens written out. `written_bos` is the token that a chat template
+    may begin a prompt with: the prompt keeps it when it is cut.
     """
 
     encode: Callable[[Sequence[str]], list[list[int]]]
     bos: int | None
     eos: int
     decode: Callable[[Sequence[int]], str]
+    written_bos: int | None = None
 
 
 def vocabulary(tokenizer: Tokenizer | Vocabulary) -> Vocabulary:
@@ -99,7 +101,8 @@ def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
     def decode(ids: Sequence[int]) -> str:
         return str(tokenizer.decode(ids, skip_special_tokens=False))
 
-    return Vocabulary(encode, tokenizer.bos_token_id if own else None, tokenizer.eos_token_id, decode)
+    bos = tokenizer.bos_token_id
+    return Vocabulary(encode, bos if own else None, tokenizer.eos_token_id, decode, bos if templated else None)
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:
@@ -136,14 +139,16 @@ def tokenise(
     prompts = words.encode([pair.prompt for pair in pairs])
     chosen = words.encode([pair.chosen for pair in pairs])
     rejected = words.encode([pair.rejected for pair in pairs])
-    head = [] if words.bos is None else [words.bos]
+    prompts = prompts if words.bos is None else [[words.bos, *p] for p in prompts]
+    begin = words.written_bos if words.bos is None else words.bos
     tokenised = []
     for pair, p, c, r in zip(pairs, prompts, chosen, rejected, strict=True):
+        head = p[:1] if len(p) > max_prompt_length and p[0] == begin else []
         prompt = np.array([*head, *p[-(max_prompt_length - len(head)) :]], dtype=np.int32)
         budget = min(max_length - len(prompt), max_response_length or max_length)
         sides = (_response(ids, budget, words.eos) for ids in (c, r))
         tokenised.append(TokenisedPair(pair.id, prompt, *sides))
-    return tokenised, [len(p) + len(head) > max_prompt_length for p in prompts]
+    return tokenised, [len(p) > max_prompt_length for p in prompts]
 
 
 def encode_pairs(

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.evaluation.widths import read_responses, read_rows
 from harness.models.lane_model import LaneModel
-from harness.models.logps import oriented, read_pairs
+from harness.models.logps import oriented, read_pairs, reference_logps
 from harness.models.pack import LaneGroup, Pack, columns, joined, select
 from harness.models.unpadded import Room, rooms
 from harness.types import PairLogps, Record
@@ -58,7 +59,7 @@ def evaluate(
 
 
 def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
-    """All sets of a lane behind each other, `(K, n)`; a lane with fewer pairs is filled up with corpus row 0."""
+    """All sets of a lane behind each other, `(K, n)`; a lane with fewer pairs is filled up with one row."""
     width = max(sum(len(part.ids) for part in lane.evals) for lane in pack.lanes)
     width = -(-width // CHUNK) * CHUNK
     index = torch.zeros(len(pack.lanes), width, dtype=torch.int64)
@@ -66,6 +67,7 @@ def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
     for number, lane in enumerate(pack.lanes):
         if lane.evals:
             rows = torch.cat([part.rows for part in lane.evals])
+            index[number] = rows[0] if len(rows) else 0
             index[number, : len(rows)] = rows
             flipped[number, : len(rows)] = torch.cat([part.flipped for part in lane.evals])
     return index.to(device), flipped.to(device)
@@ -74,14 +76,19 @@ def _stacked(pack: Pack, device: torch.device) -> tuple[Tensor, Tensor]:
 def _score(
     model: LaneModel, live: LaneModel | None, pack: Pack, groups: Sequence[LaneGroup], index: Tensor, step: int
 ) -> tuple[PairLogps, PairLogps]:
-    """Log-probs of policy and reference in chunks of constant width."""
+    """Log-probs of policy and reference: in widths of the pairs, or in chunks of constant width."""
     needs = frozenset[str]().union(*(group.needs for group in groups))
+    scores = pack.architecture.score
+    if pack.ladder and (needs or scores):
+        return read_rows(model, live, pack.corpus, index, needs, scores)
+    if pack.ladder:
+        reference = reference_logps(pack.corpus, index)
+        return read_responses(model, pack.corpus, index) if step else reference, reference
     rounds, place = _rounds(pack, index, step)
     space: list[Room | None] = [None] * len(rounds)
     if pack.lanes[0].training.mode == "fast":
         corpus = pack.corpus
         space = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, torch.stack(rounds))
-    scores = pack.architecture.score
     parts = [
         read_pairs(model, live, pack.corpus, part, needs, scores, own) for part, own in zip(rounds, space, strict=True)
     ]

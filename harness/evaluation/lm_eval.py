@@ -1,7 +1,8 @@
 """The one home of lm-eval (https://github.com/EleutherAI/lm-evaluation-harness): tasks run on a model in memory.
 
 Numbers are those of lm-eval's own command on the exported folder: the same tasks, model class and tokenizer, texts as
-they stand (no chat template is put round them).
+they stand (no chat template is put round them). The built-in task alone is scored by token ids, those of the run:
+where tokenising its texts gives others, lm-eval's own command differs.
 """
 
 from __future__ import annotations
@@ -50,7 +51,44 @@ def wrap(model: Any, tokenizer: Any, batch_size: int = BATCH) -> Any:
     with _quiet():
         from lm_eval.models.huggingface import HFLM
 
-        return HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
+        class TokenLM(HFLM):  # type: ignore[misc]
+            """Scores the built-in task by its documents' token ids, every other one as lm-eval does."""
+
+            _max_length: int | None
+
+            def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+                own = [one for one in requests if one.task_name == NAME]
+                others = [one for one in requests if one.task_name != NAME]
+                scores = dict(zip(map(id, own), self._by_ids(own), strict=True))
+                scores |= zip(map(id, others), super().loglikelihood(others, disable_tqdm=disable_tqdm), strict=True)
+                return [scores[id(one)] for one in requests]
+
+            def _by_ids(self, requests: list[Any]) -> list[tuple[float, bool]]:
+                encoded = [(one.args, one.doc["prompt_ids"], one.doc["choice_ids"][one.idx]) for one in requests]
+                # The run read these lengths; lm-eval's own guess at the model's limit must not cut them.
+                longest = max((len(context) + len(answer) for _, context, answer in encoded), default=0)
+                limit = self._max_length
+                self._max_length = max(self.max_length, longest)
+                try:
+                    scores: list[tuple[float, bool]] = self._loglikelihood_tokens(encoded, disable_tqdm=True)
+                finally:
+                    self._max_length = limit
+                return scores
+
+        return TokenLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, device=str(model.device))
+
+
+def tokenised_otherwise(lm: Any, docs: Sequence[Mapping[str, Any]]) -> int:
+    """How many documents of the built-in task lm-eval's own command, which reads their texts, splits otherwise."""
+
+    def as_ids(doc: Mapping[str, Any]) -> bool:
+        sides = zip(doc["choices"], doc["choice_ids"], strict=True)
+        return bool(doc["prompt"]) and all(
+            lm._encode_pair(doc["prompt"], text) == (doc["prompt_ids"], ids) for text, ids in sides
+        )
+
+    with _quiet():
+        return sum(not as_ids(doc) for doc in docs)
 
 
 def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int | None = None) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 Which of the two stands first alternates from pair to pair, so a model that scores both alike, or always takes the
 first, is right on every other pair, not on all. The choices are a column of the data set: lm-eval does not render a
-list of templates, and would score the templates themselves.
+list of templates, and would score the templates themselves. What is scored are token ids, not texts: a text that is
+tokenised again may have its last letters and the first of the answer in one token.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,21 +21,25 @@ from harness.identity import content_hash
 from harness.storage.atomic import write_atomic
 
 NAME = "preference"
-VERSION = 1  # bump when texts or order change
+VERSION = 2  # bump when texts, tokens or order change
 Decode = Callable[[Sequence[int]], str]
 
 
 def preference_docs(pairs: Sequence[TokenisedPair], decode: Decode) -> list[dict[str, Any]]:
-    """The documents of the task, one a pair: prompt, two choices, and the place of the chosen one.
+    """The documents of the task, one per pair: prompt, two choices and the place of the chosen one, as text and as ids.
 
-    Texts are those of the tokens that the run was measured on: cut as it was cut, `<bos>` and `<eos>` written out.
+    The ids are those that the run was measured on; the texts are theirs, cut as they were, `<bos>` and `<eos>` written
+    out.
     """
     docs = []
     for number, pair in enumerate(pairs):
         prompt = decode(pair.prompt.tolist())
         chosen, rejected = (_behind(prompt, pair.prompt, ids, decode) for ids in (pair.chosen, pair.rejected))
-        choices = [chosen, rejected] if number % 2 == 0 else [rejected, chosen]
-        docs.append({"id": pair.id, "prompt": prompt, "choices": choices, "label": number % 2})
+        choices, choice_ids = [chosen, rejected], [pair.chosen.tolist(), pair.rejected.tolist()]
+        if number % 2:
+            choices, choice_ids = choices[::-1], choice_ids[::-1]
+        texts = {"id": pair.id, "prompt": prompt, "choices": choices, "label": number % 2}
+        docs.append({**texts, "prompt_ids": pair.prompt.tolist(), "choice_ids": choice_ids})
     return docs
 
 
@@ -48,7 +54,7 @@ def task_config(data: Path) -> dict[str, Any]:
     return {
         "task": NAME,
         "dataset_path": "json",
-        "dataset_kwargs": {"data_files": {"test": str(data)}, "cache_dir": str(data.parent / "cache")},
+        "dataset_kwargs": {"data_files": {"test": glob.escape(str(data))}, "cache_dir": str(data.parent / "cache")},
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "{{prompt}}",

@@ -11,10 +11,10 @@ import numpy as np
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
 from harness.inputs.mythworld import mythworld_inputs
 from harness.inputs.reference_cache import Scorer
-from harness.inputs.references import reference_weights
+from harness.inputs.reference_models import reference_weights
 from harness.inputs.run_inputs import RunInputs
 from harness.inputs.text import text_inputs
-from harness.models.reference import pair_keys
+from harness.models.reference_logps import pair_keys
 from harness.types import RunSpec
 
 

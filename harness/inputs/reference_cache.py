@@ -11,7 +11,7 @@ import torch
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash
 from harness.inputs.run_inputs import RunInputs
-from harness.models.reference import ReferenceTable, pair_keys, score_responses
+from harness.models.reference_logps import ReferenceTable, pair_keys, score_responses
 from harness.storage.arrays import load_arrays, once, save_arrays
 
 # Scores the distinct responses of pairs under the reference of the inputs.
@@ -27,11 +27,12 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
         chosen, rejected = pair_keys(pairs)
         model = inputs.reference_sha256
         wanted = sorted({*zip(chosen, rejected, strict=True)})
-        key = content_hash(["reference", model, wanted, "float32", torch.__version__])
+        how = ["ladder 1"] if inputs.ladder else []  # the number goes up when widths change: values move by rounding
+        key = content_hash(["reference", model, wanted, "float32", torch.__version__, *how])
         path = cache / "reference" / f"{key[:32]}.safetensors"
 
         def build() -> dict[str, np.ndarray]:
-            table = score_responses(inputs.architecture, inputs.weights, pairs, device)
+            table = score_responses(inputs.architecture, inputs.weights, pairs, device, inputs.ladder)
             names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
             numbers = {name: getattr(table, name) for name in NUMBERS}
             return {"keys": names, **numbers}

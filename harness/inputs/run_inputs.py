@@ -42,6 +42,7 @@ class RunInputs:
     notes: tuple[str, ...] = ()
     tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
+    ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
     tuned: bool = True  # the reference was trained by the sweep; False: it is the model of the architecture's source
 
     @property

@@ -52,7 +52,7 @@ def text_architecture(data: DataSpec, model: ModelSpec | PathModelSpec) -> Archi
 def model_reading(model: PathModelSpec) -> Reading:
     """How a model from a path reads texts: its tokenizer's vocabulary, and its chat template unless that is off."""
     tokenizer = open_tokenizer(source_of(model))
-    render = chat_renderer(tokenizer) if model.template == "auto" else None
+    render = chat_renderer(tokenizer, model.template_date) if model.template == "auto" else None
     return lambda templated: model_vocabulary(tokenizer, templated), render
 
 
@@ -145,5 +145,6 @@ def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         max_new_tokens=min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length) if from_path else MAX_NEW_TOKENS,
         notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
+        ladder=True,
         tuned=not from_path or model.sft_steps > 0,
     )

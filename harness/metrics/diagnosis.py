@@ -15,7 +15,7 @@ import numpy as np
 
 from harness.metrics import divergence, targets
 from harness.metrics.divergence import Convergence, Divergence
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, column, flags, numbers, rows, size, steps
 from harness.metrics.row import LENGTHS, LOGPS
 

@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metrics import margins
+from harness.metrics import margin_columns as margins
 from harness.metrics.records import Array, Columns, Floats, numbers
 from harness.metrics.row import INF, LENGTHS, LOGPS, Function, Metric
 

@@ -15,10 +15,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from harness.metrics.margins import TIE_TOL, delta
+from harness.metrics.margin_columns import TIE_TOL, delta
 from harness.metrics.records import Array, Columns, Floats, by_id, column, numbers
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import holm, wilson
+from harness.metrics.statistics.tails import fair_coin, fair_coin_tail, student_tail
 from harness.types import InputError
 
 EPSILON_LOSS = 1e-3
@@ -59,9 +60,7 @@ class Divergence:
 
 def mcnemar_p(broken: int, mended: int) -> float:
     """Exact one-sided McNemar: P[Bin(broken + mended, 1/2) >= broken]; 1 where nothing changed."""
-    from scipy.stats import binom
-
-    return float(binom.sf(broken - 1, broken + mended, 0.5)) if broken + mended else 1.0
+    return fair_coin_tail(broken, broken + mended)
 
 
 def clustered_sign_p(losses: Sequence[int]) -> float:
@@ -70,27 +69,23 @@ def clustered_sign_p(losses: Sequence[int]) -> float:
     `losses` holds one integer a prompt, right-to-wrong minus wrong-to-right. With one pair a prompt it is McNemar.
     The distribution of the signed total is built by convolution, so no sampling at any number of prompts.
     """
-    from scipy.stats import binom
-
     weights = np.ones(1)
     for size, count in Counter(abs(int(loss)) for loss in losses if loss).items():
         steps = np.zeros(2 * size * count + 1)  # from -size * count to size * count
-        steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        steps[:: 2 * size] = fair_coin(count)
         weights = np.convolve(weights, steps)
     return float(min(1.0, weights[len(weights) // 2 + int(sum(losses)) :].sum()))
 
 
 def paired_fall_p(first: Floats, last: Floats) -> float:
     """One-sided paired t: p of "mean(first - last) is not above 0". Equal differences have p 0 above 0, else 1."""
-    from scipy.stats import t
-
     fall = first - last
     if fall.size < 2:
         return math.nan if not fall.size else 1.0
     mean, sd = float(fall.mean()), float(fall.std(ddof=1))
     if sd == 0.0:
         return 0.0 if mean > 0 else 1.0
-    return float(t.sf(mean / (sd / math.sqrt(fall.size)), fall.size - 1))
+    return student_tail(mean / (sd / math.sqrt(fall.size)), fall.size - 1)
 
 
 def _per_prompt(values: Floats, prompts: Array | None) -> Floats:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics.distributions import mean
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, column, numbers
 from harness.metrics.registry import METRICS
 

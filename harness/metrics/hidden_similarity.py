@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.metrics.distributions import correlation, mean
-from harness.metrics.margins import chosen_log_ratio
+from harness.metrics.margin_columns import chosen_log_ratio
 from harness.metrics.records import Array, numbers
 from harness.metrics.row import INF, LOGPS, Metric, View
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from harness.metrics import distributions, gradients, hidden_similarity, pairs, samples, targets
+from harness.metrics import distributions, gradients, hidden_similarity, pair_measures, samples, targets
 from harness.metrics.row import Metric
 
-FAMILIES = (pairs, targets, hidden_similarity, gradients, samples, distributions)
+FAMILIES = (pair_measures, targets, hidden_similarity, gradients, samples, distributions)
 
 
 def _table() -> Mapping[str, Metric]:

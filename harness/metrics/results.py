@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, rows, size, steps, where
 from harness.metrics.registry import METRICS
 from harness.metrics.samples import of_evaluation

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from harness.metrics.distributions import mean
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, numbers, size, steps, where
 
 

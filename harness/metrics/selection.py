@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.identity import uniform
-from harness.metrics.margins import delta
+from harness.metrics.margin_columns import delta
 from harness.metrics.records import Bools, Columns, column, numbers, select, size, steps, where
 from harness.metrics.statistics import Estimate, cell_estimate, paired_difference
 from harness.types import InputError

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics.distributions import mean
-from harness.metrics.margins import chosen_log_ratio, delta, delta_ref, per_token, rejected_log_ratio
+from harness.metrics.margin_columns import chosen_log_ratio, delta, delta_ref, per_token, rejected_log_ratio
 from harness.metrics.records import Array, Bools, Columns, Floats, numbers
 from harness.metrics.row import INF, LENGTHS, LOGPS, Metric, View
 

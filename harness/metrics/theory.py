@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.margins import delta, delta_ref
+from harness.metrics.margin_columns import delta, delta_ref
 from harness.metrics.records import Columns, Floats, numbers, size, turned
 from harness.metrics.targets import LOGISTIC_MARGIN, in_reduction, target
 

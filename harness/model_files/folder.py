@@ -8,27 +8,39 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.identity import file_sha256
+from harness.model_files.support import refusals
 from harness.types import InputError
 
 CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX = (
     *("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors.index.json"),
 )
 # What a model is made of; README and the like never change its hash.
-NAMES = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX, "chat_template.jinja", "special_tokens_map.json")
+TEMPLATE, SPECIAL_TOKENS = "chat_template.jinja", "special_tokens_map.json"
+NAMES = (CONFIG, TOKENIZER, TOKENIZER_CONFIG, INDEX, TEMPLATE, SPECIAL_TOKENS)
+MORE_TEMPLATES = "additional_chat_templates"  # a folder of templates for other uses, such as tools
 PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".h5", ".msgpack")
+# What transformers' configurations call the sizes of a decoder.
+SIZES = {
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "attention_heads"),
+}
+# The names of a model's ends: what reads token ids, and what gives logits.
+EMBEDDINGS = ("embed_tokens", "embed_in", "embed_positions", "word_embeddings", "wte", "wpe")
+HEADS = ("lm_head", "embed_out")
 _WINDOWLESS = "full_attention"
 _WINDOWS = {"mistral": 4096, "gemma2": 4096, "gemma3_text": 4096}  # what transformers takes where config.json is silent
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """What a folder's JSON files say. `rows` are the embedding's; `eos` the tokenizer's end-of-sequence id."""
+    """What a folder's files say. `rows` are the embedding's; `eos` the tokenizer's end-of-sequence id."""
 
     path: Path
     config: dict[str, Any]
@@ -38,6 +50,8 @@ class ModelFolder:
     positions: int | None  # most positions of a sequence; None: unlimited
     window: int | None  # of sliding attention; None: every token sees all before it
     notes: tuple[str, ...]
+    template: str | Mapping[str, str]  # the chat template, or several by name; empty: none
+    tokens: Mapping[str, str]  # special tokens by the names that templates know them by, e.g. `eos_token`
 
 
 def folder_sha256(folder: Path) -> str:
@@ -64,6 +78,8 @@ def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
     config = _json(folder / CONFIG, problems)
     if problems:
         raise InputError(*problems)
+    unusable = list(refusals(folder, config))
+    problems += unusable
     if not (folder / TOKENIZER).is_file():
         problems.append(
             f"{folder} has no {TOKENIZER}; write it once with AutoTokenizer.from_pretrained(...).save_pretrained(...)"
@@ -75,7 +91,9 @@ def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
         problems += _weight_problems(folder)
     ids = _token_ids(tokenizer)
     rows = int(config.get("vocab_size") or 0)
-    if ids and max(ids.values()) >= rows:
+    if not unusable:
+        problems += _shape_problems(folder, config)
+    if ids and rows and max(ids.values()) >= rows:
         token = max(ids, key=lambda name: ids[name])
         problems.append(
             f"{folder}: the tokenizer knows id {ids[token]} ({token!r}), the embedding has {rows} rows ({CONFIG} "
@@ -85,7 +103,16 @@ def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
     if problems:
         raise InputError(*problems)
     return ModelFolder(
-        folder, config, rows, eos, _named(settings, "bos_token", ids), _positions(config), _window(config), notes
+        folder,
+        config,
+        rows,
+        eos,
+        _named(settings, "bos_token", ids),
+        _positions(config),
+        _window(config),
+        notes,
+        _template(folder, settings),
+        _special_tokens(_json(folder / SPECIAL_TOKENS, problems, {}) | settings),
     )
 
 
@@ -148,6 +175,13 @@ def _weight_problems(folder: Path) -> Iterator[str]:
             yield f"{path} is cut or damaged ({path.stat().st_size} bytes, its header says {size}); fetch it again"
 
 
+def _shape_problems(folder: Path, config: dict[str, Any]) -> Iterator[str]:
+    """Sizes that every decoder has and this configuration does not name."""
+    for keys in (("vocab_size",), *SIZES.values()):
+        if not any(config.get(key) for key in keys):
+            yield f"{folder}/{CONFIG} has no {' or '.join(keys)}; expected the configuration of a causal language model"
+
+
 def _stated_size(path: Path) -> int:
     """The size that a safetensors header gives its file; -1 where there is no header to read."""
     length, header = _header(path)
@@ -170,9 +204,23 @@ def _header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def linear_names(folder: Path) -> set[str]:
-    """The modules of a folder's weights that hold a matrix: what adapters can be put on, embeddings among them."""
+    """The modules of a folder's weights that adapters can stand on: those that hold a matrix but embeddings."""
     entries = [item for path in sorted(folder.glob("*.safetensors")) for item in _header(path)[1].items()]
-    return {name.removesuffix(".weight") for name, entry in entries if len(entry["shape"]) == 2}
+    names = {name.removesuffix(".weight") for name, entry in entries if len(entry["shape"]) == 2}
+    return {name for name in names if name.rpartition(".")[2] not in EMBEDDINGS}
+
+
+def end_problem(target: str, tied: bool) -> str | None:
+    """Why no adapter can stand on one of a model's two ends; None for layers between them. `tied`: one matrix is both.
+
+    Transformers leaves a tied output layer out of the weights, and an adapter on it could not be merged.
+    """
+    name = target.rpartition(".")[2]
+    if name in EMBEDDINGS:
+        return f"'{target}' is an embedding, and adapters stand on linear layers alone"
+    if name in HEADS and tied:
+        return f"'{target}' is one matrix with the embedding (tie_word_embeddings), on which no adapter can stand"
+    return None
 
 
 def _token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:
@@ -187,9 +235,23 @@ def _token_ids(tokenizer: dict[str, Any]) -> dict[str, int]:
 
 
 def _named(settings: dict[str, Any], key: str, ids: dict[str, int]) -> int | None:
-    token = settings.get(key)
-    token = token.get("content") if isinstance(token, dict) else token
-    return ids.get(token) if isinstance(token, str) else None
+    token = _special_tokens(settings).get(key)
+    return ids.get(token) if token is not None else None
+
+
+def _special_tokens(settings: dict[str, Any]) -> dict[str, str]:
+    """The special tokens that a tokenizer's settings name, each a text or an object with its content."""
+    named = {key: value for key, value in settings.items() if key.endswith("_token")}
+    texts = {key: value.get("content") if isinstance(value, dict) else value for key, value in named.items()}
+    return {key: text for key, text in texts.items() if isinstance(text, str)}
+
+
+def _template(folder: Path, settings: dict[str, Any]) -> str | dict[str, str]:
+    """The chat template of a folder: its file goes before its settings, where old folders have it or several."""
+    if (folder / TEMPLATE).is_file():
+        return (folder / TEMPLATE).read_text(encoding="utf-8")
+    found = settings.get("chat_template") or ""
+    return found if isinstance(found, str) else {str(one["name"]): str(one["template"]) for one in found}
 
 
 def _end(

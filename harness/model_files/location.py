@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.model_files.folder import ModelFolder, folder_sha256, read_folder
+from harness.model_files.folder import SIZES, ModelFolder, folder_sha256, read_folder
 from harness.types import InputError, ModelSpec, PathModelSpec
 
 OFFLINE = (
@@ -96,14 +96,13 @@ def model_shape(model: ModelSpec | PathModelSpec) -> ModelShape:
     if isinstance(model, ModelSpec):
         return ModelShape(model.vocab_size, model.hidden_size, model.layers, model.heads, model.intermediate_size)
     config = model_folder(model.path, model.sha256).config
-    width = int(config.get("hidden_size") or config["n_embd"])
-    heads = int(config.get("num_attention_heads") or config["n_head"])
+    width, layers, heads = (next(int(config[key]) for key in keys if config.get(key)) for keys in SIZES.values())
     return ModelShape(
         int(config["vocab_size"]),
         width,
-        int(config.get("num_hidden_layers") or config["n_layer"]),
+        layers,
         heads,
-        int(config.get("intermediate_size") or config.get("n_inner") or 4 * width),
+        int(config.get("intermediate_size") or config.get("n_inner") or config.get("ffn_dim") or 4 * width),
         int(config.get("num_key_value_heads") or heads),
         bool(config.get("tie_word_embeddings", "n_embd" in config)),  # where absent: GPT-2's are one, Llama's are not
     )

@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.tokenize import SPECIALS as TEXT_SPECIALS
 from harness.identity import file_sha256
-from harness.model_files.folder import CONFIG, INDEX, NAMES
+from harness.model_files.folder import CONFIG, INDEX, MORE_TEMPLATES, NAMES
 from harness.models.architecture import Architecture, skeleton
 from harness.models.folder import Source, base_model, quiet, source_of
 from harness.models.lora import is_linear, target_names
@@ -215,9 +215,16 @@ def _write(result: Mapping[str, Any], tensors: Mapping[str, Tensor], note: Weigh
     else:
         base = copy.deepcopy(base_model(source))
         _save(base.to(next(iter(tensors.values())).dtype), tensors, to)
+    copy_tokenizer(Path(source.folder), to)
+
+
+def copy_tokenizer(model: Path, to: Path) -> None:
+    """Put the tokenizer of a model's folder, with all its chat templates, into the folder `to`."""
     for name in sorted(set(NAMES) - {CONFIG, INDEX}):
-        if (Path(source.folder) / name).is_file():
-            shutil.copyfile(Path(source.folder) / name, to / name)
+        if (model / name).is_file():
+            shutil.copyfile(model / name, to / name)
+    if (model / MORE_TEMPLATES).is_dir():
+        shutil.copytree(model / MORE_TEMPLATES, to / MORE_TEMPLATES)
 
 
 def _save(model: Any, tensors: Mapping[str, Tensor], to: Path) -> None:

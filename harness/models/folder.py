@@ -19,6 +19,7 @@ from harness.types import InputError, LoraSpec, PathModelSpec
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 # Families whose lanes are tested against transformers' own forward; any other has to pass that test when it is loaded.
 TESTED = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral", "gpt_neox", "gpt2"})
+_KNOWN = f"the families known to do are {', '.join(sorted(TESTED))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +84,8 @@ def _loaded(source: Source) -> Any:
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(
-            f"model.path: {source.folder} cannot be loaded ({str(error).strip().splitlines()[0]})"
-        ) from None
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, TypeError, AttributeError) as error:
+        raise InputError(f"model.path: {source.folder} cannot be loaded ({_first(error)})") from error
     for what in ("missing_keys", "mismatched_keys", "unexpected_keys"):
         if names := sorted(map(str, found.get(what) or ())):
             raise InputError(f"model.path: {source.folder}: {what.replace('_', ' ')} {', '.join(names[:3])}")
@@ -95,7 +94,15 @@ def _loaded(source: Source) -> Any:
     model.eval()  # dropout off: log-ratios compare models, not masks
     model.config.use_cache = False
     if model.config.model_type not in TESTED:
-        _must_take_rows(model, source)
+        try:
+            _must_take_rows(model, source)
+        except InputError:
+            raise
+        except Exception as error:  # an unknown architecture may fail at a given mask in any way
+            raise InputError(
+                f"model.path: {source.folder}: {type(model).__name__} cannot score rows of two responses "
+                f"({type(error).__name__}: {_first(error)}); {_KNOWN}"
+            ) from error
     if source.gradient_checkpointing:
         # The second name is that of transformers before 5.23.
         enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -156,5 +163,5 @@ def _must_take_rows(model: Any, source: Source) -> None:
     if not bool(error <= loose):
         raise InputError(
             f"model.path: {source.folder}: {type(model).__name__} scores rows of two responses differently than each "
-            f"alone (relative difference {float(error):.1e}); the families known to do are {', '.join(sorted(TESTED))}"
+            f"alone (relative difference {float(error):.1e}); {_KNOWN}"
         )

@@ -1,6 +1,6 @@
 """The only sampler: free-running samples of every lane at once, with a static key-value cache and pre-drawn uniforms.
 
-A fixed number of steps, whatever is sampled: nothing in it waits for the device.
+It ends when every response has ended. A GPU is asked for that once in several steps, so that it seldom waits.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from harness.models.logps import picked_logps
 
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64
+ASKED = 8  # steps of a GPU between two looks at whether all responses have ended
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,6 +71,15 @@ class StaticCache:
         if copies > 1:
             self.stored = [(k.repeat_interleave(copies, 0), v.repeat_interleave(copies, 0)) for k, v in self.stored]
 
+    def rows(self, rows: Tensor, room: int) -> StaticCache:
+        """What is cached of `rows` `(n,)`, with room for so many tokens behind it."""
+        other = StaticCache(len(self.filled), self.size + room)
+        other.filled = list(self.filled)
+        for layer in self.stored:
+            taken = [torch.nn.functional.pad(kept[rows], (0, 0, 0, room)) for kept in layer]
+            other.stored.append((taken[0], taken[1]))
+        return other
+
 
 def pad_prompts(prompts: Sequence[np.ndarray], width: int, pad: int = 0) -> tuple[Tensor, Tensor]:
     """Prompt ids padded on the left to `width`, and their mask, both `(n, width)`."""
@@ -96,9 +106,10 @@ def sample(
 ) -> Samples:
     """Sample `copies` responses a prompt and lane at temperature 1 (with `greedy` the likeliest token each time).
 
-    `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them; `uniforms` `(K, n * copies, L)` in (0, 1) decide every
-    token by inverse transform, so lanes that share them differ only where their policies do. Response i belongs to
-    prompt i // copies: a prompt is read once, however many responses it gets. Without `entropy` it is left at 0.
+    `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them (an empty prompt gets no response);
+    `uniforms` `(K, n * copies, L)` in (0, 1) decide every token by inverse transform, so lanes that share them differ
+    only where their policies do. Response i belongs to prompt i // copies: a prompt is read once, however many
+    responses it gets. Without `entropy` it is left at 0.
     `chunk` responses a lane go through a forward together: a constant of the caller's, as bits may depend on it.
     """
     count = prompts.shape[1] * copies
@@ -153,9 +164,10 @@ def _sample(
     tables = [table[0] for table in model.places(torch.arange(width + depth, device=last.device)[None])]
     seen = torch.cat([seen, torch.ones_like(seen[:, :1]).expand(-1, depth)], 1)
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
-    alive = torch.ones(rows, dtype=torch.bool, device=prompts.device)
+    alive = seen[:, :width].any(-1)  # an empty prompt only fills up its chunk
     tokens, token_logps, logps = [], [], torch.zeros(rows, device=prompts.device)
     surprise = torch.zeros_like(logps)
+    every = ASKED if prompts.is_cuda else 1
     for step in range(depth):
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
         share = logp.exp()
@@ -170,14 +182,16 @@ def _sample(
         token = torch.where(alive, drawn, pad)
         tokens.append(token)
         alive = alive & (token != eos)
-        if step + 1 < depth:
-            place = last + step + 1
-            places = tuple(table[place] for table in tables)
-            hidden = model.decode(token[:, None], mask[..., : width + step + 1], places, cache)[:, -1]
-    stacked = torch.stack(tokens, -1).view(lanes, -1, depth)
+        if step + 1 == depth or ((step + 1) % every == 0 and not bool(alive.any())):
+            break
+        place = last + step + 1
+        places = tuple(table[place] for table in tables)
+        hidden = model.decode(token[:, None], mask[..., : width + step + 1], places, cache)[:, -1]
+    left = (0, depth - len(tokens))  # steps that were not needed
+    stacked = torch.nn.functional.pad(torch.stack(tokens, -1), left, value=pad).view(lanes, -1, depth)
+    each = torch.nn.functional.pad(torch.stack(token_logps, -1), left).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
-    each = torch.stack(token_logps, -1).view(lanes, -1, depth)
     return Samples(stacked, lengths, logps.view(lanes, -1), ended, surprise.view(lanes, -1), each)
 
 

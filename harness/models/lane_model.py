@@ -61,6 +61,17 @@ class LaneModel:
         return self.flat.shape[0]
 
     @property
+    def trained(self) -> int:
+        """Parameters of a lane that are trained (P)."""
+        return sum(parameter[0].numel() for parameter in self.parameters)
+
+    @property
+    def frozen(self) -> int:
+        """Parameters that all lanes share: those of the base under adapters, else none."""
+        own = {id(parameter) for parameter in self.parameters}
+        return sum(parameter.numel() for parameter in self.model.parameters() if id(parameter) not in own)
+
+    @property
     def layers(self) -> int:
         """Decoder layers."""
         return int(self.model.config.num_hidden_layers)
@@ -162,8 +173,7 @@ class LaneModel:
 
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
-        size = sum(parameter[0].numel() for parameter in self.parameters)
-        return self.flat[lane, :size].detach().cpu().clone()
+        return self.flat[lane, : self.trained].detach().cpu().clone()
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores `(K * B, ...)` in fp32 of hidden states `(K * B, ..., d)`, for an architecture with a scalar head."""

@@ -95,6 +95,12 @@ def build_corpus(
     )
 
 
+def narrowed(corpus: Corpus, width: int) -> Corpus:
+    """The corpus cut to rows of so many tokens, for those that are not longer."""
+    tables = ("ids", "segment", "position", "source", "target", "side")
+    return replace(corpus, **{name: getattr(corpus, name)[:, :width] for name in tables})
+
+
 def attention_mask(segment: Tensor) -> Tensor:
     """Additive mask `(n, 1, T, T)` for segments `(n, T)`: a token sees the prompt and its own response up to itself."""
     width = segment.shape[1]

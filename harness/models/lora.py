@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.model_files.folder import end_problem
 from harness.models.lane_layers import LaneFrozen
 from harness.types import InputError, LoraSpec
 
@@ -71,6 +72,9 @@ def target_names(model: Any, lora: LoraSpec) -> list[str]:
     def hit(name: str, target: str) -> bool:
         return name == target or name.endswith(f".{target}")
 
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
+    if ends := [why for target in lora.targets if (why := end_problem(target, tied))]:
+        raise InputError(f"model.lora.targets: {'; '.join(ends)}")
     if missed := [target for target in lora.targets if not any(hit(name, target) for name in linear)]:
         known = sorted({name.rpartition(".")[2] for name in linear})
         raise InputError(

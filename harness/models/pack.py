@@ -41,12 +41,17 @@ class Lane:
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may)."""
+    """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may).
+
+    With `ladder` pairs are evaluated in widths of their own, and step 0, where every lane is the reference whose
+    log-probs are stored, is read from there.
+    """
 
     architecture: Architecture
     corpus: Corpus
     lanes: tuple[Lane, ...]
     checkpoints: tuple[int, ...] = ()
+    ladder: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,24 +10,28 @@ from harness.data.pairs import read_pairs
 from harness.data.rows import pack_rows
 from harness.data.splits import Reading, TextData, read_text
 from harness.preflight.row import Evidence
-from harness.types import DataSpec, PathModelSpec, PreferencePair, RunSpec
+from harness.types import CorruptionSpec, DataSpec, PathModelSpec, PreferencePair, RunSpec
 
 
-def sources(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, int]]:
-    """The first run of each data set and model, and the largest batch that any run trains with on it."""
-    found: dict[object, tuple[RunSpec, int]] = {}
+def sources(runs: Sequence[RunSpec]) -> list[tuple[RunSpec, int, tuple[CorruptionSpec, ...]]]:
+    """The first run of each data set and model, and of the runs on it the largest batch and the corruptions."""
+    found: dict[object, list[RunSpec]] = {}
     for run in runs:
         if run.data is not None:
-            first, batch = found.get((run.data, run.model), (run, 0))
-            found[run.data, run.model] = first, max(batch, run.training.batch_size)
-    return list(found.values())
+            found.setdefault((run.data, run.model), []).append(run)
+    return [
+        (own[0], max(run.training.batch_size for run in own), tuple(dict.fromkeys(run.corruption for run in own)))
+        for own in found.values()
+    ]
 
 
 # Opens the tokenizer of a model from a path, which imports torch.
 Opened = Callable[[PathModelSpec], Reading]
 
 
-def gather(run: RunSpec, batch: int, reading: Opened | None = None) -> Evidence:
+def gather(
+    run: RunSpec, batch: int, reading: Opened | None = None, corruptions: tuple[CorruptionSpec, ...] = ()
+) -> Evidence:
     """The evidence of a run's data under its seed, without a reference. Raises InputError for data of no use."""
     data, model = run.data, run.model
     assert data is not None and model is not None
@@ -37,7 +41,8 @@ def gather(run: RunSpec, batch: int, reading: Opened | None = None) -> Evidence:
         opened = reading(model)
     text = read_text(data, model, run.seed, *opened)
     rows = pack_rows([text.tokens[pair.id] for pair in text.train])
-    return Evidence(data, text, rows, batch, shared=_shared(data, text, opened[1] if opened else None))
+    shared = _shared(data, text, opened[1] if opened else None)
+    return Evidence(data, text, rows, batch, shared=shared, corruptions=corruptions)
 
 
 def _shared(data: DataSpec, text: TextData, render: Render | None) -> tuple[tuple[PreferencePair, PreferencePair], ...]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from harness.preflight import labels, reference, tokens
+from harness.preflight import corruptions, labels, reference, tokens
 from harness.preflight.row import SEVERITIES, Check, Evidence, Finding
 
-CHECKS: tuple[Check, ...] = (*labels.ROWS, *tokens.ROWS, *reference.ROWS)
+CHECKS: tuple[Check, ...] = (*labels.ROWS, *corruptions.ROWS, *tokens.ROWS, *reference.ROWS)
 
 
 def run_checks(evidence: Evidence, checks: Iterable[Check] = CHECKS) -> list[Finding]:

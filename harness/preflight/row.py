@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.data.rows import PairRows, TokenisedPair
 from harness.data.splits import TextData
-from harness.types import DataSpec, InputError, PreferencePair
+from harness.types import CorruptionSpec, DataSpec, InputError, PreferencePair
 
 SEVERITIES = ("error", "warning", "note")  # an error stops the sweep (exit 2), a warning is told, a note informs
 _SHOWN_ROWS = 10
@@ -67,7 +67,8 @@ class Reference:
 class Evidence:
     """One replicate's data as it will be trained on. `rows` are the packed rows of `text.train`; `reference` is None
     where its model does not stand yet. `batch` is the largest batch size of the runs. `shared` are pairs of the same
-    texts in the training split and in `data.heldout_split`, (training, held-out)."""
+    texts in the training split and in `data.heldout_split`, (training, held-out). `corruptions` are those of the
+    runs."""
 
     data: DataSpec
     text: TextData
@@ -75,6 +76,7 @@ class Evidence:
     batch: int = 1
     reference: Reference | None = None
     shared: tuple[tuple[PreferencePair, PreferencePair], ...] = ()
+    corruptions: tuple[CorruptionSpec, ...] = ()
 
     @property
     def place(self) -> str:

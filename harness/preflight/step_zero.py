@@ -21,7 +21,7 @@ from harness.objectives.row import Objective, StepZero
 from harness.preflight.row import Finding, Reference
 from harness.types import ObjectiveSpec, PairLogps
 
-BATCH = 8  # pairs a forward: memory of a large model's logits
+BATCH = 8  # pairs a forward, of about one length: memory of a large model's logits
 ULPS = 64  # units in the last place of float32 that a loss of some ten operations may lose
 
 
@@ -30,14 +30,16 @@ def live_logps(
 ) -> np.ndarray:
     """Log-probs `(n, 2)` in nats of both responses under the weights `(P,)`, as training computes them."""
     model = build_lanes(skeleton(architecture), [weights], device)
-    corpus = build_corpus([pack_rows(pairs)], None, device)
-    found = []
+    found = np.zeros((len(pairs), 2), np.float32)
+    lengths = [len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in pairs]
+    by_length = np.argsort(lengths, kind="stable").tolist()
     with torch.no_grad():
         for start in range(0, len(pairs), BATCH):
-            index = torch.arange(start, min(start + BATCH, len(pairs)), device=device)[None]
-            logps = pair_logps(model, corpus, index)
-            found.append(torch.stack([logps.chosen[0], logps.rejected[0]], -1).float().cpu().numpy())
-    return np.concatenate(found)
+            part = by_length[start : start + BATCH]
+            corpus = build_corpus([pack_rows([pairs[i] for i in part])], None, device)
+            logps = pair_logps(model, corpus, torch.arange(len(part), device=device)[None])
+            found[part] = torch.stack([logps.chosen[0], logps.rejected[0]], -1).float().cpu().numpy()
+    return found
 
 
 def loss_rounding(

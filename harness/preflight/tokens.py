@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.data.chat import FAULTS, FIX
 from harness.data.rows import CHOSEN, REJECTED, PairRows
 from harness.preflight.row import Check, Evidence, Finding, row_numbers
 from harness.types import PreferencePair
@@ -105,6 +106,15 @@ def unscored_ends(e: Evidence, rows: PairRows) -> dict[str, list[str]]:
     return found
 
 
+def chat_template(e: Evidence) -> list[Finding]:
+    """What a chat template loses of the pairs that it writes, or adds to their answers."""
+    return [
+        Finding("warning" if FAULTS[note.kind][0] else "note", note.kind, note.text, e.place, fix=FIX, count=note.count)
+        for note in e.text.file_notes
+        if note.kind in FAULTS
+    ]
+
+
 def dropped_rows(e: Evidence) -> list[Finding]:
     """Rows that cannot be used, as a share of what was read."""
     lost = e.text.rows - e.text.usable
@@ -133,6 +143,7 @@ def few_pairs(e: Evidence) -> list[Finding]:
 
 
 ROWS = (
+    Check("chat_template", "what a chat template loses or adds", chat_template),
     Check("dropped_rows", "unusable rows", dropped_rows),
     Check("truncation", "responses and prompts that are cut", truncation),
     Check("end_of_sequence", "responses that do not end, or whose end is not scored", end_of_sequence),

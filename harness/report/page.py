@@ -5,37 +5,25 @@ The bytes depend on those files only: no clock, locale, time zone, working direc
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from harness.report.data.cells import cells_csv
-from harness.report.data.context import PER_EXAMPLE_RUNS, Material, read_material
+from harness.metrics.statistics import MIN_SEEDS
+from harness.report.answer import answer
+from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
-from harness.report.data.tables import write_run_tables
-from harness.report.render.blocks import Section
+from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
+from harness.report.data.sweep import Sweep, ordered
+from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
-from harness.report.render.text import visible
-from harness.report.sections.answer import answer
-from harness.report.sections.methods import asked, flags, status_line, warnings
-from harness.report.sections.registry import Row, sections
+from harness.report.render.text import plain, quantity, visible
+from harness.report.sections.registry import SECTIONS
+from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
 from harness.storage.atomic import write_atomic
 from harness.storage.plan_file import PRIVATE
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything the templates show, as plain text without markup."""
-
-    name: str
-    question: str
-    answer: tuple[str, ...]
-    warnings: tuple[str, ...]
-    status: str
-    flags: tuple[str, ...]
-    axes: tuple[tuple[str, str], ...]
-    sections: tuple[tuple[Row, Section], ...]
-    texts: str
+from harness.types import RunStatus
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
@@ -45,46 +33,101 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     `limit` runs no per-example record is read. `texts`, one of `TEXTS`, stands for what the spec says of texts; quotes
     of `data` go to `report/private.html`. Raises InputError where there is no readable plan.
     """
-    m = read_material(Path(sweep_folder), limit, texts)
-    write_run_tables(m.sweep)
-    folder = m.sweep.folder / "report"
-    (folder / "figures").mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "cells.csv", cells_csv(m.cells, m.sweep.axes))
-    write_atomic(folder / "contrasts.csv", contrasts_csv(m.cells, m.baseline, m.sweep.axes))
-    page = build_page(m)
-    pictures = [picture for _, section in page.sections for picture in section.pictures]
-    for old in (folder / "figures").glob("*.svg"):
-        if old.stem not in {picture.name for picture in pictures}:
-            old.unlink()  # left by an earlier report of this sweep that could draw more
-    for picture in pictures:
-        write_atomic(folder / "figures" / f"{picture.name}.svg", picture.svg)
-    write_atomic(folder / "report.md", render("report.md", page))
-    write_atomic(folder / "index.html", render("index.html", page))
-    _write_private(m, folder / PRIVATE)
-    return folder / "index.html"
+    data = read_report_data(Path(sweep_folder), limit, texts)
+    write_results(data.sweep)
+    folder = data.sweep.folder / "report"
+    folder.mkdir(exist_ok=True)
+    write_atomic(folder / "cells.csv", cells_csv(data.cells, data.sweep.axes))
+    write_atomic(folder / "contrasts.csv", contrasts_csv(data.cells, data.baseline, data.sweep.axes))
+    page = build_page(data)
+    _write_private(data, folder / PRIVATE)
+    return write_page(folder, page)
 
 
-def _write_private(m: Material, path: Path) -> None:
+def _write_private(data: ReportData, path: Path) -> None:
     """The sections that quote, on a page of their own; without any the file of an earlier report goes."""
-    policy = m.texts.private
-    page = None if policy is None else build_page(replace(m, texts=policy))
-    quoting = () if page is None else tuple((row, found) for row, found in page.sections if found.quotes)
+    policy = data.texts.private
+    page = None if policy is None else build_page(replace(data, texts=policy))
+    quoting = () if page is None else tuple((row, content) for row, content in page.sections if content.quotes)
     if page is None or not quoting:
         path.unlink(missing_ok=True)
         return
-    write_atomic(path, render("private.html", replace(page, sections=quoting, warnings=(BANNER,))))
+    write_atomic(
+        path,
+        render("index.html", replace(page, kind="quotes, private", private=True, sections=quoting, warnings=(BANNER,))),
+    )
 
 
-def build_page(m: Material) -> Page:
+def build_page(data: ReportData) -> Page[ReportData]:
     """All texts of the page."""
     return Page(
-        name=visible(m.sweep.name),
-        question=visible(m.sweep.question) or "What does this sweep show?",
-        answer=answer(m),
-        warnings=warnings(m),
-        status=status_line(m.sweep),
-        flags=flags(m.sweep, m.cells),
-        axes=asked(m.sweep, m.cells),
-        sections=sections(m),
-        texts=m.texts.shown,
+        kind="sweep report",
+        name=visible(data.sweep.name),
+        question=visible(data.sweep.question) or "What does this sweep show?",
+        answer=answer(data),
+        warnings=warnings(data),
+        status=data.sweep.status_line,
+        flags=flags(data.sweep, data.cells),
+        axes=axes(data.sweep, data.cells),
+        sections=make_sections(SECTIONS, data),
+        texts=data.texts.shown,
     )
+
+
+def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
+    """The axes of the sweep with their values, in canonical order."""
+    runs = [cell.first for cell in cells]
+    base = runs[0].objective if runs else ""
+    betas = sorted({run.beta for run in runs if run.beta is not None})
+    corruptions = {
+        (r.corruption != "none", r.corruption, r.config["corruption"].get("rate") or 0.0, r.corruption_text)
+        for r in runs
+    }
+    kinds = ["clean" if not dirty else visible(text) for dirty, _, _, text in sorted(corruptions)]
+    out = [
+        ("objectives", ", ".join(visible(name) for name in ordered({run.objective for run in runs}, base))),
+        ("betas", ", ".join(map(plain, betas))),
+        ("corruption", ", ".join(kinds)),
+        ("misaligned", ", ".join(plain(v) for v in sorted({r.misaligned for r in runs if r.misaligned is not None}))),
+        ("seeds", f"{len(sweep.seeds)}, paired"),
+    ]
+    for axis in sweep.axes:
+        if axis == "corruption.steps":  # named step by step above
+            continue
+        values = {repr(v): v for cell in cells if (v := axis_values(cell, [axis])[axis]) is not None}
+        out.append((axis, ", ".join(visible(values[k]) for k in sorted(values))))
+    return tuple((name, values) for name, values in out if values)
+
+
+def warnings(data: ReportData) -> tuple[str, ...]:
+    """What makes a page say less than it should, in its first lines: nothing finished, records or gold missing."""
+    done, total = data.sweep.count("done"), len(data.sweep.runs)
+    out = []
+    if not done:
+        out.append(f"0 of {quantity(total, 'run')} finished ({data.sweep.counts()}): there is nothing to compare yet")
+    out += data.problems
+    if done and not any(cell.estimate("gold_reward").n for cell in data.cells):
+        real = all(cell.first.misaligned is None for cell in data.cells)
+        why = "real data have no known true reward" if real else "no run measured it"
+        out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
+    return tuple(visible(text) for text in out)
+
+
+def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
+    """What a reader must know before any number: missing seeds, too few seeds."""
+    out = []
+    short = [cell for cell in cells if cell.waiting]
+    if short:
+        least = min(short, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
+        out.append(
+            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has"
+            f" {least.planned - least.waiting} of {quantity(least.planned, 'seed')}"
+        )
+    lost = sweep.count(RunStatus.DIVERGED) + sweep.count(RunStatus.FAILED)
+    if lost:
+        out.append(f"{quantity(lost, 'run')} diverged or failed: counted as worst")
+    if len(sweep.seeds) == 1:
+        out.append("one seed: no intervals")
+    elif len(sweep.seeds) < MIN_SEEDS:
+        out.append(f"fewer than {MIN_SEEDS} seeds: intervals, no verdicts")
+    return tuple(out)

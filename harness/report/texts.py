@@ -12,7 +12,7 @@ from harness.report.render.text import quantity, shorten
 LIMITS = {"short": 80, "full": 4000}  # characters of a quote, by the policies that quote
 BANNER = "Private: this page quotes rows of a data set, and answers to them; read its licence before you pass it on"
 _HASH = re.compile(r"[0-9a-f]{16,64}\b")
-_SAID = {
+_MEANING = {
     "none": "not shown, and no table of single pairs",
     "ids": "named by row number and hash, not quoted",
     "short": "the first 80 characters",
@@ -49,10 +49,10 @@ class Texts:
         return self.shown in LIMITS
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """The policy in a sentence."""
         beside = "; quoted in private.html beside this page" if self.private else ""
-        return f"Texts of pairs and answers: {self.shown} ({_SAID[self.shown]}{beside})."
+        return f"Texts of pairs and answers: {self.shown} ({_MEANING[self.shown]}{beside})."
 
     def field(self, text: object, sub: str = "") -> Field:
         """A text as the page shows it: the beginning of it, or its length."""

@@ -37,9 +37,11 @@ from harness.study.trials import Ledger
 from harness.sweep import scheduler
 from harness.sweep.console import CommandOutput
 from harness.sweep.evaluate import check_asked, evaluate_runs
+from harness.sweep.preflight import check_data
 from harness.sweep.resources import room_in, worker_count
 from harness.sweep.run import print_stopped
 from harness.text import without_credentials
+from harness.tracking.connection import tracking_warning
 from harness.tracking.outbox import Outbox
 from harness.types import InputError, PlannedRun
 
@@ -63,6 +65,7 @@ class _Trainer:
     workers: int
     output: CommandOutput
     failures: dict[str, str] = field(default_factory=dict)
+    not_evaluated: list[str] = field(default_factory=list)
 
     def train(self, runs: Sequence[TrialRun]) -> None:
         """Commit every run that has no outcome yet; one that failed is tried once more."""
@@ -79,7 +82,7 @@ class _Trainer:
             if failed and not any(is_final(self.folder, item.key) for item in missing):
                 raise NothingTrained(failed)
         if self.spec.lm_eval is not None:
-            evaluate_runs(self.folder, runs, self.spec.lm_eval, self.output.progress)
+            self.not_evaluated += evaluate_runs(self.folder, runs, self.spec.lm_eval, self.output.progress)
 
 
 def cost(folder: Path, item: TrialRun) -> dict[str, float]:
@@ -106,6 +109,7 @@ def run_study(
     if (folder / PLAN).exists() and not (folder / STUDY).exists() and not Ledger.exists(folder):
         raise InputError(f"{folder}: holds a sweep of this name; give the study another name")
     with room_in(folder), sweep_lock(folder):
+        check_data((spec.template,), folder, output.progress)
         ledger = Ledger(folder, spec.key)
         scorer = _scorer(spec, folder)
         count = worker_count(as_sweep, workers)
@@ -114,6 +118,8 @@ def run_study(
         budget = f"{len(spec.arms)} objectives x {spec.trials} trials x {len(spec.seeds)} seeds"
         finished = sum(len(ledger.finished(arm.label)) for arm in spec.arms)
         output.progress(f"{spec.name}: {budget}, {finished} trials already done, {count} workers")
+        if warning := tracking_warning(out):
+            output.result(f"tracking {warning}")
         try:
             search(spec, ledger, bench, partial(_after_round, spec, ledger, folder, output))
             bench.train(fresh_runs(spec, ledger))
@@ -169,5 +175,6 @@ def _finish(folder: Path, scorer: Scorer, trainer: _Trainer) -> int:
         for key, line in trainer.failures.items()
         if not any(is_final(folder, item.key) for item in runs if item.key[:8] == key)
     ]
+    failed += dict.fromkeys(trainer.not_evaluated)
     output.failed(failed)
     return 1 if failed else 0

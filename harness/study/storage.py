@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 from harness.config.study import StudySpec
+from harness.storage.databases import driver_problem, sqlite_file, sqlite_url
 from harness.study.trials import Ledger
 from harness.text import without_credentials
 from harness.types import InputError
@@ -26,7 +27,7 @@ DATABASE = "optuna.db"
 
 def storage_url(spec: StudySpec, folder: Path) -> str:
     """The storage of the spec, or the sqlite file in the study's folder."""
-    return spec.storage or f"sqlite:///{(folder / DATABASE).resolve()}"
+    return spec.storage or sqlite_url(folder / DATABASE)
 
 
 def write_storage(spec: StudySpec, ledger: Ledger, folder: Path) -> str:
@@ -51,21 +52,26 @@ def write_storage(spec: StudySpec, ledger: Ledger, folder: Path) -> str:
 
 
 def storage_problem(url: str, out: Path, path: Path) -> None:
-    """Raise InputError where a storage is MLflow's database: both keep `alembic_version` and would break each other."""
+    """Raise InputError where a storage cannot be opened on this machine, or is MLflow's database.
+
+    MLflow and Optuna both keep `alembic_version` and would break each other.
+    """
     if not url:
         return
     fix = "expected another database, or no `storage` key for a file in the study's folder"
     if url == os.environ.get("MLFLOW_TRACKING_URI"):
         raise InputError(f"{path} storage: is MLFLOW_TRACKING_URI, MLflow's database; {fix}")
+    if problem := driver_problem(url):
+        raise InputError(f"{path} storage: {without_credentials(url)}: {problem}")
     if not url.startswith("sqlite"):
         return
-    file = Path(url.partition("///")[2].partition("?")[0])
+    file = sqlite_file(url)
     if file.resolve() == (out / "mlflow.db").resolve():
         raise InputError(f"{path} storage: {file} is MLflow's database; {fix}")
     if not file.exists():
         return
     try:
-        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             tables = {row[0] for row in connection.execute("select name from sqlite_master where type = 'table'")}
     except sqlite3.Error as error:
         raise InputError(f"{path} storage: {file} cannot be read ({error}); {fix}") from None
@@ -82,13 +88,15 @@ def serve_study(folder: Path) -> int:
         raise InputError(f"{folder}: no study.json here; expected the folder of a finished study, such as runs/study")
     settings = yaml.safe_load((folder / "sweep.yaml").read_text(encoding="utf-8"))
     # No file holds a password: the address of a storage that needs one comes from Optuna's variable.
-    url = os.environ.get("OPTUNA_STORAGE") or settings.get("storage") or f"sqlite:///{(folder / DATABASE).resolve()}"
+    url = os.environ.get("OPTUNA_STORAGE") or settings.get("storage") or sqlite_url(folder / DATABASE)
     if find_spec("optuna_dashboard") is None:
         raise InputError(
             "optuna-dashboard is not installed; install the extra: pip install 'preference-harness[dashboard]'"
         )
     if not settings.get("storage") and not (folder / DATABASE).exists():
         raise InputError(f"{folder}: no {DATABASE} here; run the study's command again to write it")
+    if problem := driver_problem(url):
+        raise InputError(f"{without_credentials(url)}: {problem}")
     print("http://127.0.0.1:8080", flush=True)
     code = "from optuna_dashboard._cli import main; main()"
     command = [sys.executable, "-c", code, url, "--host", "127.0.0.1", "--port", "8080"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 from harness.config.load import SweepSpec, load_sweep
 from harness.evaluation.benchmarks import check_tasks
-from harness.evaluation.preference_task import NAME, preference_docs, write_task
+from harness.evaluation.preference_task import NAME, VERSION, preference_docs, write_task
 from harness.identity import plain
 from harness.metrics.benchmarks import document_values, paired_change, tie_share
 from harness.run_names import planned_runs
@@ -56,8 +57,10 @@ def check_asked(sweep: SweepSpec) -> None:
         raise InputError("evaluation.lm_eval: evaluation.keep: none leaves no weights to evaluate; set it to final")
 
 
-def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Path, tuple[Evaluated, ...]]]:
-    """Evaluate a run, or the runs of a sweep that `asked.runs` names; returns each run's folder with its tasks.
+def evaluate_folder(
+    folder: Path, asked: LmEvalSpec, say: Say
+) -> tuple[list[tuple[Path, tuple[Evaluated, ...]]], list[str]]:
+    """Evaluate a run, or the runs of a sweep that `asked.runs` names: each run's folder with its tasks, and failures.
 
     Results are in the run's folder (`harness.storage.evaluations`), those of references under `references/`.
     Raises InputError for tasks that may not run, and where no run has weights to evaluate.
@@ -74,19 +77,45 @@ def evaluate_folder(folder: Path, asked: LmEvalSpec, say: Say) -> list[tuple[Pat
         raise InputError(
             f"{folder}: no finished run with saved weights to evaluate; run the sweep with evaluation.keep: final"
         )
-    _evaluate(sweep_folder, entries, asked, say)
-    return [(entry.folder, read_evaluations(entry.folder)) for entry in entries]
+    failures = _evaluate(sweep_folder, entries, asked, say)
+    return [(entry.folder, read_evaluations(entry.folder)) for entry in entries], failures
 
 
-def evaluate_runs(sweep_folder: Path, runs: Sequence[PlannedRun], asked: LmEvalSpec, say: Say) -> None:
-    """Evaluate those of `runs` that are finished with saved weights, whatever `asked.runs` says."""
-    _evaluate(sweep_folder, _entries(sweep_folder, runs), asked, say)
+def evaluate_runs(
+    sweep_folder: Path, runs: Sequence[PlannedRun], asked: LmEvalSpec, say: Say, which: str = "all"
+) -> list[str]:
+    """Evaluate those of `runs` that are finished with saved weights and that `which` takes; one line per failure."""
+    failures: list[str] = []
+    with _noted("evaluation", failures):
+        try:
+            failures += _evaluate(sweep_folder, _chosen(_entries(sweep_folder, runs), which, ""), asked, say)
+        except InputError as error:
+            failures += error.problems
+    return failures
 
 
-def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+@contextmanager
+def _noted(name: str, failures: list[str]) -> Iterator[None]:
+    """Whatever fails inside becomes a line of `failures`: models and tasks fail in many ways, and training is done.
+
+    InputError is for the caller: it is about what was asked for, not about one model.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        failures.append(f"{name}: not evaluated, {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
+
+def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> list[str]:
+    """Evaluate the entries; what failed, one line each."""
     asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
+    failures: list[str] = []
     for group in _by_base(entries):
-        _evaluate_group(sweep_folder, group, asked, say)
+        with _noted(", ".join(entry.folder.name for entry in group), failures):
+            _evaluate_group(sweep_folder, group, asked, say, failures)
+    return failures
 
 
 def _entries(sweep_folder: Path, runs: Sequence[PlannedRun]) -> list[_Entry]:
@@ -128,7 +157,7 @@ def _flagged(entry: _Entry) -> bool:
 
 def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     """Entries that start from one reference: they share held-out pairs and fit into one loaded model."""
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
 
     groups: dict[str, list[_Entry]] = {}
     for entry in entries:
@@ -136,10 +165,12 @@ def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
     yield from groups.values()
 
 
-def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> None:
+def _evaluate_group(
+    sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say, failures: list[str]
+) -> None:
     from harness.evaluation import lm_eval
     from harness.inputs.encoded import open_inputs
-    from harness.inputs.references import reference_key
+    from harness.inputs.reference_models import reference_key
     from harness.models.export import export_run, open_exported, put_weights
     from harness.models.weights import FILE as WEIGHTS
     from harness.models.weights import load_weights_file, weight_tensors
@@ -162,7 +193,9 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
             pairs = [inputs.encode(pair) for pair in inputs.evals["eval_clean"]]
             docs = preference_docs(pairs, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
             include = write_task(cache / "lm_eval", docs)
-            say(f"task     {NAME}: lm_eval --include_path {include}")
+            apart = lm_eval.tokenised_otherwise(wrapped, docs)
+            note = f" ({apart} of {len(docs)} pairs: its tokens are not the run's)" if apart else ""
+            say(f"task     {NAME}: lm_eval --include_path {include}{note}")
         tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot)
         of_base = [name for name in wanted if name in _missing(base, asked, "reference")]
         if of_base:
@@ -171,7 +204,9 @@ def _evaluate_group(sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSp
             _store(_created(base), 0, "reference", results, None)
             say(f"eval     reference {base.name}: {_first_metrics(read_evaluations(base))}")
         for entry, missing in todo:
-            if missing:
+            if not missing:
+                continue
+            with _noted(entry.folder.name, failures):
                 tensors, _ = load_weights_file(entry.folder / WEIGHTS)
                 put_weights(model, tensors)
                 results = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
@@ -199,6 +234,7 @@ def _missing(folder: Path, asked: LmEvalSpec, weights: str) -> list[str]:
         one.task
         for one in read_evaluations(folder)
         if one.weights == weights and one.limit == asked.limit and _fewshot_as_asked(one, asked)
+        if one.task != NAME or one.version == str(VERSION)
     }
     return [name for name in asked.tasks if name not in have and not any(one.startswith(f"{name}_") for one in have)]
 

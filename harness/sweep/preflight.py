@@ -38,7 +38,7 @@ def check_data(runs: Sequence[RunSpec], folder: Path, say: Callable[[str], None]
 
     Says warnings. Raises InputError with every error found. Nothing is done for the embedded world.
     """
-    evidence = [gather(run, batch, _reading(run)) for run, batch in sources(runs)]
+    evidence = [gather(run, batch, _reading(run), kinds) for run, batch, kinds in sources(runs)]
     if not evidence:
         return
     found = _once(run_checks(one) for one in evidence)
@@ -71,8 +71,8 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
     from harness.preflight.step_zero import closed_forms
 
     parts, row_tokens = [], {}
-    for run, batch in sources(sweep.runs):
-        evidence = gather(run, batch, _reading(run))
+    for run, batch, kinds in sources(sweep.runs):
+        evidence = gather(run, batch, _reading(run), kinds)
         inputs = _inputs(run, out / "cache")
         if inputs is None:
             text = "the reference is built when the sweep starts; its checks run then, before any training"
@@ -144,7 +144,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
 def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
     """The inputs of a run whose reference needs no building; None where it does."""
     from harness.inputs.encoded import open_inputs
-    from harness.inputs.references import as_loaded, load_weights, reference_key
+    from harness.inputs.reference_models import as_loaded, load_weights, reference_key
 
     if as_loaded(run) or load_weights(cache, reference_key(run)) is not None:
         return open_inputs(run, cache)
@@ -153,13 +153,13 @@ def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
 
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
-    from harness.models.reference import pair_keys, score_responses
+    from harness.models.reference_logps import pair_keys, score_responses
     from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
 
     device = pick_device(run.device)
     pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(inputs.architecture, inputs.weights, tokens, device)
+    table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return reference_evidence(inputs, pairs, stored, device)

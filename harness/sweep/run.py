@@ -23,12 +23,13 @@ from harness.storage.plan_file import PLAN
 from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
-from harness.sweep.evaluate import check_asked, evaluate_folder
+from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
+from harness.tracking.connection import tracking_warning
 from harness.tracking.outbox import Outbox
 from harness.types import PathModelSpec, PlannedRun, RunSpec
 
@@ -65,13 +66,15 @@ def run_sweep(
         missing = _missing(runs, folder)
         check_free_space(folder, [planned.run for planned in missing])
         output.progress(f"{sweep.name}: {len(runs)} runs, {len(runs) - len(missing)} already done, {count} workers")
+        if warning := tracking_warning(out):
+            output.result(f"tracking {warning}")
         try:
             failures = run_packs(folder, len(runs), missing, count, output, options) if missing else []
+            if sweep.lm_eval is not None:
+                failures += evaluate_runs(folder, runs, sweep.lm_eval, output.progress, sweep.lm_eval.runs)
         except KeyboardInterrupt:
             print_stopped(folder, output)
             raise
-        if sweep.lm_eval is not None:
-            evaluate_folder(folder, sweep.lm_eval, output.progress)
         return _finish(folder, failures, output)
 
 

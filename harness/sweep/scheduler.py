@@ -118,7 +118,7 @@ class _Scheduler:
 
     def build_models(self, runs: Sequence[PlannedRun]) -> None:
         """Build the models that runs start from, stage by stage, until one fails."""
-        from harness.inputs.references import builds, load_weights  # imports torch
+        from harness.inputs.reference_models import builds, load_weights  # imports torch
 
         for stage in builds([planned.run for planned in runs]):
             # A damaged file is set aside by `load_weights`, so the model is built again.

@@ -19,7 +19,11 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from harness.storage.databases import driver_problem, sqlite_url
+from harness.text import without_credentials
+
 DATABASE, ARTIFACTS = "mlflow.db", "mlartifacts"
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")  # schemes that MLflow opens through SQLAlchemy
 # A dead server must cost seconds, not the four minutes of the client's retries. Values that the user sets win.
 SHORT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -47,12 +51,46 @@ class Connection:
 
 def default_uri(out: Path) -> str:
     """The sqlite store under `out`."""
-    return f"sqlite:///{(out / DATABASE).resolve()}"
+    return sqlite_url(out / DATABASE)
 
 
 def tracking_uri(out: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else the store under `out`."""
     return os.environ.get("MLFLOW_TRACKING_URI") or default_uri(out)
+
+
+def tracking_problem(uri: str) -> str:
+    """What keeps a tracking address from being used on this machine, in one line; empty where nothing does.
+
+    Whether a server or database answers is not asked.
+    """
+    if uri.startswith(("http:", "https:")):
+        try:
+            parts = urlsplit(uri)
+            if parts.hostname and parts.port != 0:
+                return ""
+        except ValueError:
+            pass
+        return "no address of a server; expected a form such as http://127.0.0.1:5000"
+    if uri.partition(":")[0].partition("+")[0] in DATABASES:
+        return driver_problem(uri)
+    try:
+        open_client(uri)
+    except down_errors() as error:
+        return first_line(error, uri)
+    return ""
+
+
+def tracking_warning(out: Path) -> str:
+    """What is printed before training where `MLFLOW_TRACKING_URI` cannot be used; empty where it can."""
+    uri = tracking_uri(out)
+    problem = "" if uri == default_uri(out) else tracking_problem(uri)
+    return f"{without_credentials(uri)}: {problem}; points wait for harness sync" if problem else ""
+
+
+def first_line(error: Exception, uri: str) -> str:
+    """The first line of a client's error, without a user name or password of `uri`."""
+    return (str(error).strip().replace(uri, without_credentials(uri)).splitlines() or [type(error).__name__])[0][:200]
 
 
 def open_client(uri: str) -> Any:
@@ -67,11 +105,14 @@ def open_client(uri: str) -> Any:
 
 
 def down_errors() -> tuple[type[Exception], ...]:
-    """What a client raises where the store cannot be reached, is locked or refuses (requests' errors are OSErrors)."""
+    """What a client raises where the store cannot be reached, is locked or refuses (requests' errors are OSErrors).
+
+    ImportError: the client of the store that a server names for its artifacts is not installed.
+    """
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError
+    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
 
 
 @contextmanager
@@ -112,9 +153,11 @@ def init_store(out: Path, sweep: str, uri: str | None = None) -> Connection:
     Under a lock, and only in the driver: several processes that open a new sqlite file at once break its schema.
     """
     uri = uri or tracking_uri(out)
+    if uri != default_uri(out) and (problem := tracking_problem(uri)):
+        raise OSError(problem)
     if uri.startswith(("http://", "https://")):
         probe(uri)
-    local = uri.startswith("sqlite:")
+    local = uri.startswith("sqlite")
     mounts = Path("/proc/mounts")
     if uri == default_uri(out) and mounts.exists():
         kind = network_kind(out.resolve(), mounts.read_text(encoding="utf-8", errors="replace"))

@@ -22,7 +22,15 @@ from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file, uploaded
 from harness.storage.runs import load_result
 from harness.text import without_credentials
-from harness.tracking.connection import Connection, default_uri, down_errors, init_store, patience, tracking_uri
+from harness.tracking.connection import (
+    Connection,
+    default_uri,
+    down_errors,
+    first_line,
+    init_store,
+    patience,
+    tracking_uri,
+)
 from harness.tracking.rows import Plan, RunRow, count_points, delivery_digest, is_committed, read_plan, run_row
 from harness.tracking.views import SWEEP_RUN, write_views
 
@@ -96,8 +104,8 @@ class Outbox:
             self.reason = f"{damage}; not sent, see harness verify"
             return False
         except down_errors() as error:
-            uri = without_credentials(tracking_uri(self.folder.parent))
-            self.reason = f"{uri}: {(str(error).splitlines() or [''])[0][:200]}"
+            uri = tracking_uri(self.folder.parent)
+            self.reason = f"{without_credentials(uri)}: {first_line(error, uri)}"
             self.connection = None  # a new one looks for what this attempt may have left
             now = time.monotonic()
             self._try_again = now + max(RETRY_SECONDS, RETRY_FACTOR * (now - began))

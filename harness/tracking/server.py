@@ -12,7 +12,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.tracking.connection import ARTIFACTS, DATABASE, PRIVATE, default_uri, open_client, tracking_uri
+from harness.text import without_credentials
+from harness.tracking.connection import (
+    ARTIFACTS,
+    DATABASE,
+    PRIVATE,
+    default_uri,
+    down_errors,
+    first_line,
+    open_client,
+    patience,
+    probe,
+    tracking_problem,
+    tracking_uri,
+)
 from harness.tracking.guard import STORE
 from harness.tracking.views import FIRST, MAIN, SWEEP_RUN, TAG, report_url, view_url
 from harness.types import InputError
@@ -30,16 +43,24 @@ def serve(out: Path, port: int | None = None, host: str = "127.0.0.1") -> int:
             "server is `mlflow server --app-name basic-auth` behind TLS, named by MLFLOW_TRACKING_URI"
         )
     uri = tracking_uri(out)
-    if uri.startswith(("http://", "https://")):
-        return _print_views(open_client(uri), uri.rstrip("/"))
     if uri == default_uri(out) and not (out / DATABASE).exists():
         raise InputError(f"{out}: no {DATABASE}; run `harness sweep SPEC --out {out}` first")
-    client = open_client(uri)
+    if problem := tracking_problem(uri):
+        raise InputError(f"MLFLOW_TRACKING_URI {without_credentials(uri)}: {problem}")
+    try:
+        with patience():
+            if uri.startswith(("http://", "https://")):
+                probe(uri)
+                return _print_views(open_client(uri), uri.rstrip("/"))
+            client = open_client(uri)
+    except down_errors() as error:
+        print(f"MLFLOW_TRACKING_URI {without_credentials(uri)}: {first_line(error, uri)}", file=sys.stderr)
+        return 1
     port = port or _free_port(host)
     base = f"http://{host}:{port}"
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ended from outside, it must take the server along
     server = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-        [sys.executable, "-m", "harness.tracking.guard", str((out / ARTIFACTS).resolve()), host, str(port)],
+        [sys.executable, "-m", "harness.tracking.guard", (out / ARTIFACTS).resolve().as_uri(), host, str(port)],
         env={**os.environ, **PRIVATE, STORE: uri},
         stdout=sys.stderr,
     )

@@ -20,7 +20,7 @@ from harness.corruptions.ledger import write_ledger
 from harness.identity import content_hash
 from harness.inputs.encoded import EncodedInputs
 from harness.metrics.geometry import checkpoint_metrics, constraint_metrics
-from harness.metrics.margins import delta
+from harness.metrics.margin_columns import delta
 from harness.metrics.records import Array, Columns, select, size, steps, where
 from harness.metrics.results import results_row
 from harness.metrics.reward_model import reward_metrics, reward_row
@@ -132,15 +132,20 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
 def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
+
+    A token costs 2 flops for each parameter in a forward pass. A backward pass costs as much again for the gradient of
+    the activations, through frozen parameters too, and as much again for that of the trained parameters.
     """
     spec, knobs, parameters = run.run, run.hyperparameters, len(run.lane.weights)
+    forward = 2 * (parameters + training.model.frozen)
+    update = 2 * forward + 2 * parameters
     width = int(training.pack.corpus.ids.shape[1])
     real = budget(spec.objective, spec.training)
     reward_pairs = 0 if spec.reward_model is None else _trained_pairs(budget(spec.reward_model, spec.training))
-    rewards = reward_pairs * width * 6 * parameters
+    rewards = reward_pairs * width * update
     if family(spec.objective) != "rl" or not isinstance(training, RlTraining):
         tokens = _trained_pairs(real) * width
-        return {"tokens": tokens, "generated_tokens": 0, "flops": 6 * parameters * tokens, "reward_flops": rewards}
+        return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
     generated = training.generated + training.asked * training.sampling.width
     scored = generated  # tokens that a frozen model scores
     trained = scored * int(knobs.get("epochs", 1)) if real.steps else 0
@@ -151,7 +156,7 @@ def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
     return {
         "tokens": trained + training.generated,
         "generated_tokens": training.generated,
-        "flops": parameters * (2 * generated + 2 * frozen * scored + 6 * trained),
+        "flops": forward * (generated + frozen * scored) + update * trained,
         "reward_flops": rewards,
     }
 

@@ -9,7 +9,7 @@ import torch
 from harness.identity import plain
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import reference_key
+from harness.inputs.reference_models import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import Pack
@@ -88,7 +88,7 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
     if family(first.objective) == "reward":
         architecture, lanes = with_reward_heads(architecture, lanes)
-    return runs, Pack(architecture, corpus, lanes, steps)
+    return runs, Pack(architecture, corpus, lanes, steps, runs[0].encoded.inputs.ladder)
 
 
 def _encoded(run: RunSpec, worker: Worker) -> EncodedInputs:

@@ -15,7 +15,7 @@ from harness.storage.atomic import is_full
 from harness.types import InputError, PlannedRun, RunStatus
 
 if TYPE_CHECKING:
-    from harness.inputs.references import Build
+    from harness.inputs.reference_models import Build
 
 # A checkpoint of a pack costs some 10 ms on a CPU: under 0.1 % of the time at this pace, and short runs write none.
 CHECKPOINT_SECONDS = 60.0

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.identity import content_hash, plain
-from harness.inputs.references import reference_key, weights_path
+from harness.inputs.reference_models import reference_key, weights_path
 from harness.models.lane_model import LaneModel
 from harness.models.logps import pair_scores
 from harness.models.pack import Pack

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 
-from harness.inputs.references import build_models
+from harness.inputs.reference_models import build_models
 from harness.objectives.budget import family
 from harness.rlhf.lanes import RlTraining
 from harness.signals import stop_handler

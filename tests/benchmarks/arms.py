@@ -15,7 +15,7 @@ from harness.models.architecture import skeleton
 from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus, pair_logps
 from harness.models.pack import Lane, Pack
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.training.optim import learning_rate

@@ -14,7 +14,7 @@ from harness.config.load import load_sweep
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.mythworld import mythworld_architecture, mythworld_inputs
 from harness.models.architecture import initial_weights
-from harness.models.reference import score_responses
+from harness.models.reference_logps import score_responses
 from harness.sweep.run import SweepOptions, run_sweep
 from harness.types import CorruptionSpec
 from harness.worker.datasets import training_set

@@ -23,6 +23,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
+DAY = "2024-07-26"
+
 
 def rows(prompts: Sequence[str], **more: Any) -> list[dict[str, Any]]:
     return [{"prompt": p, "chosen": f" yes {p}", "rejected": f" no {p}", **more} for p in prompts]
@@ -216,7 +218,7 @@ def test_a_chat_template_writes_prompt_and_answers_and_ends_them_once(tmp_path: 
         "chosen": [{"role": "assistant", "content": "A"}],
         "rejected": [{"role": "assistant", "content": "B"}],
     }
-    table = read_pairs(DataSpec(str(jsonl(tmp_path / "p.jsonl", [row]))), chat_renderer(tokenizer))
+    table = read_pairs(DataSpec(str(jsonl(tmp_path / "p.jsonl", [row]))), chat_renderer(tokenizer, DAY))
     (pair,) = table.pairs
     assert (pair.prompt, pair.chosen, pair.rejected) == ("<|user|>Hi<eos>\n<|assistant|>", "A<eos>", "B<eos>")
     assert [note.text for note in table.notes] == ["1 conversations written by the model's chat template"]
@@ -244,7 +246,7 @@ def test_plain_text_cannot_write_special_tokens() -> None:
 )
 def test_templates_that_cannot_write_a_pair_are_errors_of_the_row(template: str | None, why: str) -> None:
     with pytest.raises(RowError, match=why):
-        chat_renderer(small_tokenizer(template))([{"role": "user", "content": "Hi"}], "A", "B")
+        chat_renderer(small_tokenizer(template), DAY)([{"role": "user", "content": "Hi"}], "A", "B")
 
 
 # --- the hub ---

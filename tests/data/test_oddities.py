@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.data.chat import Render, chat_renderer
+from harness.data.chat import Render, Rendered, chat_renderer
 from harness.data.pairs import PairTable, read_pairs
 from harness.data.raw_rows import RowError
 from harness.data.transcripts import Turn, split_texts
@@ -111,10 +111,11 @@ def test_angle_brackets_of_plain_text_and_code_are_no_special_tokens(tmp_path: P
     assert not table(tmp_path, [pair(1, text, " no")]).notes
 
 
-def written(context: Sequence[Turn], chosen: str, rejected: str) -> tuple[str, str, str]:
+def written(context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
     """A template that writes roles and contents, but only of user and assistant."""
     turns = [turn for turn in context if turn["role"] in ("user", "assistant")]
-    return "".join(f"<|{t['role']}|>{t['content']}" for t in turns) + "<|assistant|>", chosen, rejected
+    prompt = "".join(f"<|{t['role']}|>{t['content']}" for t in turns) + "<|assistant|>"
+    return Rendered(prompt, chosen, rejected)
 
 
 def talk(content: str, *between: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +137,7 @@ def test_special_tokens_in_messages_are_named_where_a_template_writes_them(tmp_p
 
 # --- tools ---
 
+DAY = "2024-07-26"
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"type": "function", "function": {"name": "look"}}]}
 FOUND = {"role": "tool", "content": "drawer 3", "tool_call_id": "1"}
 TOOL_TEMPLATE = (
@@ -148,7 +150,7 @@ def test_turns_of_tools_are_kept_where_the_template_writes_them(tmp_path: Path) 
     from tests.data.test_forms import small_tokenizer
 
     rows = [talk("Where?"), talk("Where?", CALL, FOUND)]
-    read = table(tmp_path, rows, chat_renderer(small_tokenizer(TOOL_TEMPLATE)))
+    read = table(tmp_path, rows, chat_renderer(small_tokenizer(TOOL_TEMPLATE), DAY))
     assert read.pairs[1].prompt == "<|user|>Where?<eos><|assistant|>look()<eos><|tool|>drawer 3<eos><|assistant|>"
     for render in (None, written):
         dropped = table(tmp_path, rows, render)
@@ -164,7 +166,7 @@ def test_a_template_that_refuses_turns_of_tools_drops_these_rows_alone(tmp_path:
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}{% endfor %}"
     )
     rows = [talk("Where?"), talk("Where?", CALL, FOUND)]
-    read = table(tmp_path, rows, chat_renderer(small_tokenizer(refusing + TOOL_TEMPLATE)))
+    read = table(tmp_path, rows, chat_renderer(small_tokenizer(refusing + TOOL_TEMPLATE), DAY))
     assert len(read.pairs) == 1 and "tool_turn" in {note.kind for note in read.notes}
 
 
@@ -180,7 +182,7 @@ def test_sharegpt_calls_become_calls(tmp_path: Path) -> None:
         "chosen": {"from": "gpt", "value": "Here."},
         "rejected": {"from": "gpt", "value": "No."},
     }
-    read = table(tmp_path, [row], chat_renderer(small_tokenizer(TOOL_TEMPLATE)))
+    read = table(tmp_path, [row], chat_renderer(small_tokenizer(TOOL_TEMPLATE), DAY))
     assert read.pairs[0].prompt == "<|user|>Where?<eos><|assistant|>look()<eos><|tool|>drawer 3<eos><|assistant|>"
 
 

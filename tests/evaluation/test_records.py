@@ -12,10 +12,10 @@ from harness.metrics import targets
 from harness.metrics.distributions import sigmoid
 from harness.metrics.gradients import gradient_columns
 from harness.metrics.hidden_similarity import ches_columns
-from harness.metrics.margins import log_ratio_margin
+from harness.metrics.margin_columns import log_ratio_margin
 from harness.models.architecture import skeleton
 from harness.models.lane_model import build_lanes, parameter_shapes, unflatten
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives import OBJECTIVES
 from harness.training.loop import start, train
 from harness.types import PairLogps, TrainingSpec

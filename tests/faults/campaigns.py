@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from harness.inputs.references import load_weights
+from harness.inputs.reference_models import load_weights
 from harness.storage import failpoints
 from harness.storage.arrays import load_arrays
 from harness.storage.checkpoints import load_checkpoints, save_checkpoint

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
 
-from harness.metrics.margins import log_ratio_margin
+from harness.metrics.margin_columns import log_ratio_margin
 from harness.metrics.records import Columns
 
 

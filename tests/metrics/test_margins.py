@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from planted import SIDES, pairs, records
 
-from harness.metrics import METRICS, margins
-from harness.metrics import pairs as pairs_table
+from harness.metrics import METRICS
+from harness.metrics import margin_columns as margins
+from harness.metrics import pair_measures as pairs_table
 from harness.metrics import records as r
 
 tolerance = st.sampled_from([0.0, 1e-4, 0.05])

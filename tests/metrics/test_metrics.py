@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planted import pairs, records
 
 from harness.metrics import METRICS, distributions
-from harness.metrics.margins import log_ratio_margin
+from harness.metrics.margin_columns import log_ratio_margin
 from harness.metrics.row import LOGPS
 from harness.types import InputError
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from planted import pairs, records
 
-from harness.metrics import margins, targets
+from harness.metrics import margin_columns as margins
+from harness.metrics import targets
 from harness.objectives import OBJECTIVES
 
 # a, b = -12, -15.5; a0, b0 = -14, -13; n = 10, 12: the pair of the golden losses.

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from harness.data.mythworld import tokens as mythtokens
-from harness.data.rows import pack_rows
+from harness.data.rows import pack_rows, response_key
 from harness.models.architecture import skeleton
 from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.lane_model import build_lanes, flatten, parameter_shapes, unflatten
 from harness.models.logps import build_corpus, oriented, pair_logps, reference_logps
-from harness.models.reference import pair_keys, response_key, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from tests.training.worlds import ARCHITECTURE, CPU, corpus, rows, world
 
 

@@ -17,6 +17,7 @@ from harness.cli import run as command
 from harness.config.load import load_sweep
 from harness.data.rows import TokenisedPair
 from harness.objectives import OBJECTIVES
+from harness.preflight.corruptions import corruption_facts
 from harness.preflight.evidence import gather
 from harness.preflight.labels import contradictions, duplicates, swapped_columns
 from harness.preflight.reference import assumption, differing, policy_is_reference
@@ -77,6 +78,35 @@ def test_sound_data_has_nothing_to_say_but_what_cannot_be_told(tmp_path: Path) -
     found = run_checks(evidence(tmp_path, sound(), heldout=0.6))
     assert [(finding.severity, finding.check) for finding in found] == [("note", "swapped_columns")]
     assert run_checks(evidence(tmp_path, sound(score_chosen=2, score_rejected=1), heldout=0.6)) == []
+
+
+# --- corruptions ---
+
+
+def damaged(tmp_path: Path, rows: Sequence[Row], *kinds: Row) -> Path:
+    write(tmp_path / "pairs.jsonl", rows)
+    spec = {**SPEC, "corruptions": list(kinds), "name": "damaged"}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    return tmp_path / "spec.yaml"
+
+
+def test_a_corruption_on_rows_without_scores_is_refused_before_anything_is_built(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row | ({} if i % 4 == 1 else {"score_chosen": 2, "score_rejected": 1}) for i, row in enumerate(sound())]
+    kinds = ({"kind": "none"}, {"kind": "bt_flip", "temperature": 1})
+    path, out = str(damaged(tmp_path, rows, *kinds)), str(tmp_path / "runs")
+    for words in (["plan", path, "--preflight", "--out", out], ["sweep", path, "--out", out, "--quiet"]):
+        assert command(words) == 2
+        said = capsys.readouterr()
+        assert "gold_margin: corruption 'bt_flip' needs gold_margin; " in said.out + said.err
+        assert "(rows 2, 6, 10," in said.out + said.err
+    assert not (tmp_path / "runs" / "cache").exists()
+    (run,) = (run for run in load_sweep(path).runs if run.corruption.kind == "bt_flip")
+    kept = damaged(tmp_path, rows, {**kinds[1], "on_missing": "exclude"})
+    assert corruption_facts(replace(gather(run, 4), corruptions=(load_sweep(kept).runs[0].corruption,))) == []
+    scored = damaged(tmp_path, sound(score_chosen=2, score_rejected=1), kinds[1])
+    assert corruption_facts(gather(load_sweep(scored).runs[0], 4, None, (run.corruption,))) == []
 
 
 # --- labels ---

@@ -257,22 +257,22 @@ def test_every_run_diverged(tmp_path: Path) -> None:
     assert "Every run diverged or failed" in text_of(page, "answer")
 
 
-def test_missing_damaged_and_older_records_are_told_first_and_the_rest_is_drawn(tmp_path: Path) -> None:
+def test_missing_and_damaged_records_are_named_first_and_the_rest_is_drawn(tmp_path: Path) -> None:
     runs = grid(objectives=("dpo", "cpo_smooth"), betas=2, dials=(0.75,), rates=(0.0, 0.2), seeds=2)
     folder = write_sweep(tmp_path / "s", runs)
     records = sorted(folder.glob("*/examples.parquet"))
     records[0].unlink()
     records[1].write_bytes(records[1].read_bytes()[:-40])
-    table = pd.read_parquet(records[2]).drop(columns=["gold_margin", "group", "corruption_kind"])
-    table.to_parquet(records[2])
-    pd.read_parquet(records[3]).drop(columns="policy_chosen").to_parquet(records[3])
-    (folder / records[4].parent.name / "samples.parquet").write_bytes(b"no parquet")
+    for path, column in zip(records[2:4], ("gold_margin", "policy_chosen"), strict=True):
+        pd.read_parquet(path).drop(columns=column).to_parquet(path)
+    for path in folder.glob("*/samples.parquet"):
+        path.write_bytes(b"no parquet")
     page = check(folder)
-    told = first_lines(page)
-    assert f"no per-example records of 1 of 16 finished runs ({records[0].parent.name[:8]})" in told
-    damaged = sorted([records[1].parent.name[:8], records[3].parent.name[:8]])
-    assert "records of 2 of 16 finished runs" in told and all(key in told for key in damaged)
-    assert "records of 1 runs are of an earlier format without corruption_kind, gold_margin, group" in told
+    problems = first_lines(page)
+    assert f"no per-example records of 1 of 16 finished runs ({records[0].parent.name[:8]})" in problems
+    damaged = sorted(path.parent.name[:8] for path in records[1:4])
+    assert "records of 3 of 16 finished runs" in problems and all(key in problems for key in damaged)
+    assert re.search(r"samples of [1-9]\d* runs cannot be read", problems)
     assert {"verdict", "survival", "trajectories", "plane"} <= set(anchors(page))
 
 

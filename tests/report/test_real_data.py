@@ -11,13 +11,13 @@ import pytest
 
 from harness.identity import run_key
 from harness.metrics.statistics import paired_share_difference
-from harness.report.data.context import Material, read_material
+from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.page import write_report
-from harness.report.render.blocks import Lines, Section, Table
+from harness.report.render.blocks import Content, Lines, Table
 from harness.report.render.text import DASH
+from harness.report.sections.behaviour import degeneration, form_faults
 from harness.report.sections.benchmarks import benchmarks, change_of
-from harness.report.sections.data import by_count, data
-from harness.report.sections.degeneration import degeneration, faults_in
+from harness.report.sections.dataset import by_count, dataset
 from harness.storage.evaluations import Change, Evaluated, write_evaluations
 from tests.report.fixture import grid, write_sweep
 
@@ -59,21 +59,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def m(folder: Path) -> Material:
-    return read_material(folder)
+def m(folder: Path) -> ReportData:
+    return read_report_data(folder)
 
 
-def tables(section: Section | None) -> dict[str, Table]:
+def tables(section: Content | None) -> dict[str, Table]:
     assert section is not None
     return {block.caption: block for block in (*section.blocks, *section.more) if isinstance(block, Table)}
 
 
-def lines(section: Section | None) -> list[str]:
+def lines(section: Content | None) -> list[str]:
     assert section is not None
     return [line for block in (*section.blocks, *section.more) if isinstance(block, Lines) for line in block.lines]
 
 
-def test_gain_and_cost_are_paired_and_only_told_where_the_interval_leaves_out_zero(m: Material) -> None:
+def test_gain_and_cost_are_paired_and_only_told_where_the_interval_leaves_out_zero(m: ReportData) -> None:
     section = benchmarks(m)
     found = tables(section)
     assert list(found)[:2] == ["preference: the run's own held-out pairs", "arc_easy: lm-eval 0.4.13"]
@@ -105,7 +105,7 @@ def test_a_lone_preference_task_says_what_is_not_known(folder: Path) -> None:
     for path in folder.glob("*/lm_eval.jsonl"):
         path.unlink()
         write_evaluations(path.parent, 200, [(evaluated("preference", 0.5, 0.5, 0.5), [])])
-    told = lines(benchmarks(read_material(folder)))
+    told = lines(benchmarks(read_report_data(folder)))
     assert any("No other benchmark was run, so what alignment costs elsewhere is not known" in line for line in told)
 
 
@@ -114,11 +114,11 @@ def test_damaged_results_are_named_and_none_means_no_section(folder: Path) -> No
     text = paths[0].read_bytes().replace(b"arc_easy", b"arc_hard", 1)
     paths[0].write_bytes(text)
     assert any(
-        "cannot be read; `harness verify` names them" in line for line in lines(benchmarks(read_material(folder)))
+        "cannot be read; `harness verify` names them" in line for line in lines(benchmarks(read_report_data(folder)))
     )
     for path in paths:
         path.unlink()
-    assert benchmarks(read_material(folder)) is None
+    assert benchmarks(read_report_data(folder)) is None
 
 
 def test_data_facts_stand_near_the_top(folder: Path) -> None:
@@ -127,13 +127,13 @@ def test_data_facts_stand_near_the_top(folder: Path) -> None:
         "place": "/secret/place/pairs.jsonl", "rows": [2], "field": "chosen", "fix": "raise data.max_length",
     }  # fmt: skip
     (folder / "preflight.json").write_text(json.dumps([finding]))
-    m = read_material(folder)
-    section = data(m)
-    rows = {row[0].main: row[1].main for row in tables(section)["n, seeds and what can be found"].rows}
+    m = read_report_data(folder)
+    section = dataset(m)
+    rows = {row[0].main: row[1].main for row in tables(section)["n, seeds and detectable difference"].rows}
     assert rows["rows"] == NOTES[0] and rows["seeds"] == "2, paired"
     assert rows["training pairs"] == "1203 to 1219 pairs to train on, 276 to 292 held out by prompt (2 seeds)"
-    assert rows["held-out pairs measured (n of a seed)"] == "64"
-    assert any(name.startswith("smallest difference found with power .8 (MDE)") for name in rows)
+    assert rows["held-out pairs measured (n per seed)"] == "64"
+    assert any(name.startswith("minimum detectable difference, power .8") for name in rows)
     assert "277 to 301 chosen responses cut, their start is kept (2 seeds)" in lines(section)
     assert "warning: chosen: of 9 training pairs, 3 lose their end; raise data.max_length" in lines(section)
     page = write_report(folder).read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def test_data_facts_stand_near_the_top(folder: Path) -> None:
 
 
 def test_worlds_have_no_data_section(tmp_path: Path) -> None:
-    assert data(read_material(write_sweep(tmp_path / "world", grid(("dpo",), betas=1, seeds=2)))) is None
+    assert dataset(read_report_data(write_sweep(tmp_path / "world", grid(("dpo",), betas=1, seeds=2)))) is None
 
 
 def test_notes_of_seeds_are_joined_and_others_left() -> None:
@@ -155,14 +155,13 @@ def test_answers_that_are_made_badly_are_named_one_by_one() -> None:
         "response": np.array(["", "a b a b a b a b", "fine answer", "cut off"], dtype=object),
         "ended": np.array([True, True, True, False]),
     }
-    assert [faults_in(samples, row) for row in range(4)] == [["empty"], ["repeats itself"], [], ["does not end"]]
+    assert [form_faults(samples, row) for row in range(4)] == ["empty", "repeats itself", "", "does not end"]
 
 
-def test_rates_of_answers_stand_beside_the_references(m: Material) -> None:
+def test_rates_of_answers_stand_beside_the_references(m: ReportData) -> None:
     cells = [cell for cell in m.sampled if any(run.key in m.samples for run in cell.runs)]
     assert cells
     found = degeneration(m, cells)
-    assert found is not None
     assert found.header == ("Objective and beta", "tokens", "does not end", "repeats itself", "empty", "flags")
     by_name = {row[0].main: row for row in found.rows}
     cell = cells[0]

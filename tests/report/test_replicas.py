@@ -10,7 +10,7 @@ import pandas as pd
 from harness.report.data.sweep import read_sweep
 from harness.report.data.tables import write_results
 from harness.report.page import write_report
-from harness.report.sections.replicas import aa_rows
+from harness.report.sections.statistics import aa_rows
 from tests.report.fixture import grid, write_sweep
 
 

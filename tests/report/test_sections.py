@@ -13,20 +13,18 @@ import pytest
 from scipy import stats
 
 from harness.metrics.statistics import Estimate
-from harness.report.data.context import Material, read_material
-from harness.report.data.divergence_counts import fired
-from harness.report.data.evidence import Evidence
-from harness.report.data.recommendation import standings
-from harness.report.render.blocks import Section, Table
+from harness.report.data.curves import curves, standings
+from harness.report.data.report_data import ReportData, read_report_data
+from harness.report.data.run_facts import divergence_types
+from harness.report.render.blocks import Content, Table
 from harness.report.sections.behaviour import behaviour
-from harness.report.sections.betas import crossing
-from harness.report.sections.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, claims, judged
+from harness.report.sections.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, Evidence, claims, judged
 from harness.report.sections.displacement import reading
-from harness.report.sections.robustness import paths
+from harness.report.sections.hyperparameters import crossing
+from harness.report.sections.pairs import worst
 from harness.report.sections.survival import survival
 from harness.report.sections.trajectories import progress
-from harness.report.sections.verdicts import verdicts
-from harness.report.sections.worst import worst
+from harness.report.sections.verdict import verdict
 from tests.report.fixture import grid, write_sweep
 
 
@@ -37,8 +35,8 @@ def eight(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def m(eight: Path) -> Material:
-    return read_material(eight)
+def m(eight: Path) -> ReportData:
+    return read_report_data(eight)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +46,7 @@ def results(eight: Path) -> pd.DataFrame:
     return pd.read_csv(write_results(eight)[0])
 
 
-def table(section: Section | None, caption: str) -> dict[str, list[tuple[str, str]]]:
+def table(section: Content | None, caption: str) -> dict[str, list[tuple[str, str]]]:
     """Rows of the table whose caption begins so: head -> (main, sub) of the other fields."""
     assert section is not None
     found = [b for b in (*section.blocks, *section.more) if isinstance(b, Table) and b.caption.startswith(caption)]
@@ -67,13 +65,13 @@ def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval() -> None:
     assert judged(Evidence("", "", {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
 
 
-def test_claims_rest_on_the_cells_they_name(m: Material, results: pd.DataFrame) -> None:
+def test_claims_rest_on_the_cells_they_name(m: ReportData, results: pd.DataFrame) -> None:
     section = claims(m)
     rows = table(section, "Claims of the literature")
     cell = results.query("objective == 'dpo' and beta == 5 and rate == 0")
     value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
-    verdict, (measured, _), (cells, _) = (rows["Reward accuracy hides wrong rankings"][i] for i in range(3))
-    assert verdict[0] == HOLDS and cells == "dpo at beta 5, misaligned 0.75, clean"
+    word, (measured, _), (cells, _) = (rows["Reward accuracy hides wrong rankings"][i] for i in range(3))
+    assert word[0] == HOLDS and cells == "dpo at beta 5, misaligned 0.75, clean"
     assert float(measured.split(" ")[0]) == pytest.approx(value, abs=5e-4)
     noisy = results.query("beta == 5 and rate == 0.4").pivot(
         index="seed", columns="objective", values="ranking_accuracy"
@@ -87,8 +85,8 @@ def test_claims_rest_on_the_cells_they_name(m: Material, results: pd.DataFrame) 
     assert any("RLHF keeps its fidelity" in line and "needs ppo or rloo" in line for line in untested.lines)  # type: ignore[union-attr]
 
 
-def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: Material, results: pd.DataFrame) -> None:
-    rows = table(verdicts(m), "Under uniform_flip")
+def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, results: pd.DataFrame) -> None:
+    rows = table(verdict(m), "Under uniform_flip")
     assert list(rows)[-1] == "RLHF" and rows["RLHF"][0][0] == "not in this sweep"
     curve = results.groupby(["objective", "beta", "rate"])["ranking_accuracy"].mean().unstack()
     area = (curve[0.0] + 2 * curve[0.2] + curve[0.4]) / 4
@@ -101,8 +99,8 @@ def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: Material, res
 
 def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -> None:
     runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.0,), rates=(0.0, 0.2, 0.4), seeds=6)
-    made = read_material(write_sweep(tmp_path / "s", runs, samples=False))
-    (path,) = paths(made.family, "uniform_flip", "cpo_smooth")
+    made = read_report_data(write_sweep(tmp_path / "s", runs, samples=False))
+    (path,) = curves(made.family, "uniform_flip", "cpo_smooth")
     found = path.breakdown("reference")
     assert found is not None
     gaps = []
@@ -120,8 +118,8 @@ def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -
 def test_a_diverged_seed_counts_as_worst_in_pick_and_breakdown(tmp_path: Path) -> None:
     runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=6)
     lost = next(i for i, run in enumerate(runs) if run.objective.name == "cpo_smooth")
-    whole = read_material(write_sweep(tmp_path / "whole", runs, samples=False))
-    hurt = read_material(write_sweep(tmp_path / "hurt", runs, samples=False, diverged=[lost]))
+    whole = read_report_data(write_sweep(tmp_path / "whole", runs, samples=False))
+    hurt = read_report_data(write_sweep(tmp_path / "hurt", runs, samples=False, diverged=[lost]))
     before, after = (
         next(p for p in standings(made.family) if p.first.first.objective == "cpo_smooth") for made in (whole, hurt)
     )
@@ -155,7 +153,7 @@ def test_displacement_is_read_in_words() -> None:
     )
 
 
-def test_rates_of_free_answers_by_question_type_and_off_distribution(m: Material, eight: Path) -> None:
+def test_rates_of_free_answers_by_question_type_and_off_distribution(m: ReportData, eight: Path) -> None:
     rows = table(behaviour(m), "Samples")
     worst_dpo = next(cell for cell in m.sampled if cell.named == "dpo at beta 5")
     drawn = pd.concat([pd.read_parquet(run.folder / "samples.parquet") for run in worst_dpo.runs if run.folder])
@@ -166,7 +164,7 @@ def test_rates_of_free_answers_by_question_type_and_off_distribution(m: Material
     assert "reference" in rows, "the reference's own answers stand beside"
 
 
-def test_worst_pairs_say_why(m: Material) -> None:
+def test_worst_pairs_say_why(m: ReportData) -> None:
     section = worst(m)
     assert section is not None
     held, train = section.blocks
@@ -176,17 +174,17 @@ def test_worst_pairs_say_why(m: Material) -> None:
     assert all(row[4].main.startswith("label made wrong by uniform_flip") for row in train.rows)
 
 
-def test_types_need_holm_over_the_sweep_and_healthy_runs_show_none(m: Material, tmp_path: Path) -> None:
+def test_types_need_holm_over_the_sweep_and_healthy_runs_show_none(m: ReportData, tmp_path: Path) -> None:
     runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.0,), rates=(0.0,), seeds=3)
-    healthy = read_material(write_sweep(tmp_path / "healthy", runs, samples=False))
+    healthy = read_report_data(write_sweep(tmp_path / "healthy", runs, samples=False))
     assert set(healthy.types.values()) == {()}
     facts = {run.key: f for cell in m.cells for run, f in cell.recorded}
-    assert fired(facts) == m.types
+    assert divergence_types(facts) == m.types
     dpo = {run.key for cell in m.headline.by_objective["dpo"] for run in cell.runs if cell.first.beta == 5}
     assert all("D1" in m.types[key] for key in dpo)
 
 
-def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path: Path, m: Material) -> None:
+def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path: Path, m: ReportData) -> None:
     few = survival(m)
     assert few is not None and few.pictures[0].svg.count(b"uniform_flip") == 0
     names = ("dpo", "ipo", "robust_dpo", "simpo", "hypo", "cpo_smooth", "cdpo", "hinge", "kto")
@@ -200,7 +198,7 @@ def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path:
             )
             objective = replace(run.objective, name=name, hyperparameters=tuple(sorted((("beta", 5.0), *eps, *extra))))
             runs.append(replace(run, objective=objective))
-    crowded = survival(read_material(write_sweep(tmp_path / "nine", runs, samples=False)))
+    crowded = survival(read_report_data(write_sweep(tmp_path / "nine", runs, samples=False)))
     assert crowded is not None
     for name in names:
         assert f">{name}<".encode() in crowded.pictures[0].svg

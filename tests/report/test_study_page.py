@@ -13,7 +13,7 @@ import pytest
 from harness.identity import content_hash
 from harness.report.study.findings import rescue_sentence, selections, tuned_differences
 from harness.report.study.page import write_study_report
-from harness.report.study.reading import Study, read_study
+from harness.report.study.study import Study, read_study
 from harness.report.study.tables import edges, paid_table
 from harness.storage import runs as store
 from harness.storage.atomic import write_json
@@ -150,7 +150,9 @@ def test_a_ranking_that_was_bought_is_called_so(tmp_path):
     assert "The ranking was bought" in text and "reference's 0.500" in text and "dpo −0.955 at a KL of 24.500" in text
     table = paid_table(bought)
     assert (
-        table is not None and "kl at most 3" in table.note and [row[0] for row in table.rows] == ["dpo", "cpo_smooth"]
+        table is not None
+        and "kl at most 3" in table.note
+        and [row[0].main for row in table.rows] == ["dpo", "cpo_smooth"]
     )
     fair = read_study(plant(tmp_path / "fair", gold=0.6))
     assert "bought" not in rescue_sentence(fair, tuned_differences(fair))

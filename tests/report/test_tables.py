@@ -13,8 +13,8 @@ from scipy import stats
 
 from harness.metrics.statistics import INCOMPLETE, INTERVAL_ONLY, SHARE_MARGIN
 from harness.report.data.cells import baseline, build_cells, cells_csv
-from harness.report.data.context import PER_EXAMPLE_RUNS
 from harness.report.data.contrasts import baseline_pairs, build_contrasts, contrasts_csv
+from harness.report.data.report_data import PER_EXAMPLE_RUNS
 from harness.report.data.run_facts import read_all, read_facts
 from harness.report.data.sweep import Run, read_sweep
 from harness.report.data.tables import MEASURES, write_results

@@ -17,7 +17,7 @@ from harness.config.load import load_sweep
 from harness.identity import canonical_json, file_sha256, run_key
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.references import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, reference_weights
 from harness.inputs.text import text_inputs
 from harness.models.architecture import path_architecture
 from harness.models.export import export_run

@@ -13,7 +13,7 @@ from harness.identity import run_key
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.mythworld import mythworld_architecture, mythworld_inputs
 from harness.models.architecture import initial_weights
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec, WorldSpec
 from harness.worker.datasets import training_set

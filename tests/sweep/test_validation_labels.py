@@ -13,7 +13,7 @@ from harness.identity import run_key
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.mythworld import mythworld_architecture, mythworld_inputs
 from harness.models.architecture import initial_weights
-from harness.models.reference import score_responses
+from harness.models.reference_logps import score_responses
 from harness.types import CorruptionSpec
 from harness.worker.datasets import training_set, validation_labels
 from harness.worker.lanes import build_lane

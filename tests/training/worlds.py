@@ -16,7 +16,7 @@ from harness.inputs.encoded import EncodedPairs
 from harness.models.architecture import Architecture, initial_weights
 from harness.models.logps import Corpus, build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
-from harness.models.reference import pair_keys, score_responses
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives.registry import resolve
 from harness.types import TrainingSpec
 from harness.worker.datasets import with_mismatches

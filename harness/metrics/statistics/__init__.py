@@ -5,6 +5,12 @@ never a verdict. Results are equal in every bit for every order of the rows. doc
 and simulated coverage.
 """
 
+from harness.metrics.statistics.clustered import (
+    below_rest_p,
+    clustered_interval,
+    clustered_p,
+    independent_difference,
+)
 from harness.metrics.statistics.intervals import MIN_SEEDS, NOTHING, Estimate, cell_estimate, t_interval, wilson
 from harness.metrics.statistics.paired import (
     bonferroni_interval,
@@ -29,8 +35,9 @@ from harness.metrics.statistics.verdict import (
 
 __all__ = [
     "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN", "WAITING",
-    "Estimate", "Treated", "bonferroni_interval", "cell_estimate", "holm", "intention_to_treat",
-    "item_detectable_effect", "lost_rate", "minimum_detectable_effect", "newcombe_paired", "paired_difference",
-    "paired_differences", "paired_share_difference", "practical_margin", "sign_flip_p", "t_interval",
-    "t_test_power", "verdict", "wilson", "wording", "worst_value",
+    "Estimate", "Treated", "below_rest_p", "bonferroni_interval", "cell_estimate", "clustered_interval", "clustered_p",
+    "holm", "independent_difference", "intention_to_treat", "item_detectable_effect", "lost_rate",
+    "minimum_detectable_effect", "newcombe_paired", "paired_difference", "paired_differences",
+    "paired_share_difference", "practical_margin", "sign_flip_p", "t_interval", "t_test_power", "verdict", "wilson",
+    "wording", "worst_value",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,8 +64,10 @@ def t_quantile(level: float, df: float) -> float:
 
 def z_quantile(level: float) -> float:
     """Half-width of a two-sided normal interval at `level`, in standard errors."""
-    from scipy.special import ndtri
-
+    try:
+        from scipy.special import ndtri
+    except ImportError:  # inside another trainer's environment; the two differ in the last digit
+        return -NormalDist().inv_cdf((1.0 - level) / 2.0)
     return -float(ndtri((1.0 - level) / 2.0))
 
 
@@ -88,11 +91,17 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Estimate:
         raise ValueError(f"successes {successes} outside [0, n = {n}]")
     if n == 0:
         return Estimate(0, math.nan, math.nan, math.nan)
-    share, z = successes / n, z_quantile(level)
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    share = successes / n
+    return Estimate(n, share, *wilson_ends(share, n, level))
+
+
+def wilson_ends(share: float, items: float, level: float = 0.95) -> tuple[float, float]:
+    """Ends of Wilson's interval of a share of `items`, which may be an effective number."""
+    z = z_quantile(level)
+    centre = (share + z * z / (2 * items)) / (1 + z * z / items)
+    half = z / (1 + z * z / items) * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
     # Rounding could leave the share itself a hair outside at 0 and 1.
-    return Estimate(n, share, max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share)))
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
 def cell_estimate(

@@ -7,14 +7,26 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.metrics.statistics import LOST, NOTHING, WAITING, Estimate, Treated, cell_estimate, t_interval
-from harness.report.data.outcomes import treated
-from harness.report.data.run_facts import REWARD_MODEL, Facts
+import numpy as np
+
+from harness.metrics.registry import METRICS
+from harness.metrics.statistics import (
+    LOST,
+    WAITING,
+    Estimate,
+    Treated,
+    cell_estimate,
+    intention_to_treat,
+    t_interval,
+    worst_value,
+)
+from harness.report.data.run_facts import DIVERGENCES, REWARD_MODEL, Facts
 from harness.report.data.sweep import Run, Sweep, ordered
 from harness.report.data.tables import MEASURES, csv_bytes, result_row
 from harness.report.render.text import plain, visible
 
 BASELINE = "dpo"
+RANKING = "ranking_accuracy"
 CELL_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned")
 
 
@@ -30,7 +42,7 @@ class Cell:
     facts: Mapping[str, Facts]
     extra: str = ""
     reference: Mapping[int, float] = field(default_factory=dict)
-    _known: dict[str, Estimate] = field(default_factory=dict, repr=False)  # estimates made so far
+    _estimates: dict[str, Estimate] = field(default_factory=dict, repr=False)  # computed so far
     _treated: dict[str, Treated] = field(default_factory=dict, repr=False)
 
     @property
@@ -46,22 +58,53 @@ class Cell:
     @property
     def done(self) -> int:
         """Seeds finished with a result."""
-        return sum(run.status == "done" for run in self.runs)
+        return len(self._seeds("done"))
+
+    @property
+    def waiting(self) -> int:
+        """Seeds without an outcome."""
+        return len(self._seeds(*WAITING))
+
+    @property
+    def lost(self) -> int:
+        """Seeds that diverged or failed."""
+        return len(self._seeds(*LOST))
+
+    def _seeds(self, *statuses: str) -> list[int]:
+        return [run.seed for run in self.runs if run.status in statuses]
+
+    @property
+    def settings(self) -> str:
+        """`beta 2, eps 0.2`: what tells the cells of one objective apart; empty where nothing does."""
+        beta = "" if self.first.beta is None else f"beta {plain(self.first.beta)}"
+        return ", ".join(filter(None, [beta, self.extra]))
 
     @property
     def named(self) -> str:
         """`dpo at beta 5`, `robust_dpo at beta 2, eps 0.2`: unique among the cells of one condition."""
+        return " at ".join(filter(None, [visible(self.first.objective), self.settings]))
+
+    @property
+    def panel_title(self) -> str:
+        """`dpo, beta 5`."""
         beta = self.first.beta
-        parts = [] if beta is None else [f"beta {plain(beta)}"]
-        return " at ".join(
-            filter(None, [visible(self.first.objective), ", ".join([*parts, *filter(None, [self.extra])])])
-        )
+        return self.first.objective if beta is None else f"{self.first.objective}, beta {plain(beta)}"
 
     @property
     def rate(self) -> float | None:
         """The corruption rate; for derived-rate kinds the mean of the realised ones."""
         rates = [run.rate for run in self.runs if run.rate is not None]
         return math.fsum(rates) / len(rates) if rates and len(set(rates)) > 1 else rates[0] if rates else None
+
+    @property
+    def recorded(self) -> list[tuple[Run, Facts]]:
+        """The runs whose per-example records were read, with what they hold."""
+        return [(run, self.facts[run.key]) for run in self.runs if run.key in self.facts]
+
+    @property
+    def has_wrong_labels(self) -> bool:
+        """Whether the training probe of any recorded run holds wrongly labelled pairs."""
+        return any(facts.probe is not None and facts.probe.wrong.any() for _, facts in self.recorded)
 
     def values(self, measure: str) -> Mapping[int, float]:
         """By seed, by intention to treat: diverged and failed runs at the measure's worst, unfinished ones left out."""
@@ -70,33 +113,22 @@ class Cell:
     def treated(self, measure: str) -> Treated:
         """The runs on one column of `results.csv`, with what is lost and what is still awaited."""
         if measure not in self._treated:
-            self._treated[measure] = treated(self.runs, measure)
+            values = {run.seed: value for run in self.runs if (value := run.measured(measure)) is not None}
+            statuses = {run.seed: run.status for run in self.runs}
+            self._treated[measure] = intention_to_treat(statuses, values, worst_of(measure))
         return self._treated[measure]
 
     def finished(self, measure: str) -> dict[int, float]:
         """By seed, of finished runs alone: for what describes a run and has no worst value (losses, displacement)."""
-        found = {run.seed: run.measured(measure) for run in self.runs if run.status == "done"}
-        return {seed: value for seed, value in found.items() if value is not None}
-
-    @property
-    def waiting(self) -> int:
-        """Seeds without an outcome."""
-        return sum(run.status in WAITING for run in self.runs)
-
-    @property
-    def lost(self) -> int:
-        """Seeds that diverged or failed."""
-        return sum(run.status in LOST for run in self.runs)
-
-    @property
-    def recorded(self) -> list[tuple[Run, Facts]]:
-        """The runs whose per-example records were read, with what they hold."""
-        return [(run, self.facts[run.key]) for run in self.runs if run.key in self.facts]
+        done = {run.seed: run.measured(measure) for run in self.runs if run.done}
+        return {seed: value for seed, value in done.items() if value is not None}
 
     def fact_values(self, name: str) -> dict[int, float]:
-        """A number of `Facts` by seed, for the runs that have it."""
-        found = {run.seed: getattr(facts, name) for run, facts in self.recorded}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
+        """A number of `Facts`, or of its `theory` (`theory.achieved`), by seed, for the runs that have it."""
+        part, _, name = name.rpartition(".")
+        facts = {run.seed: getattr(one, part) if part else one for run, one in self.recorded}
+        values = {seed: getattr(one, name, None) for seed, one in facts.items()}
+        return {seed: float(value) for seed, value in values.items() if value is not None}
 
     def items(self, measure: str = "") -> list[int] | None:
         """Pairs behind each seed's value of a share: counted in the records, planned where none were read."""
@@ -108,53 +140,72 @@ class Cell:
 
     def estimate(self, measure: str) -> Estimate:
         """Mean and interval of a column of `results.csv` (shares: never narrower than over one seed's pairs)."""
-        if measure not in self._known:
-            self._known[measure] = self._estimate(measure)
-        return self._known[measure]
+        if measure not in self._estimates:
+            share = MEASURES.get(measure, False)
+            values = list(self.values(measure).values())
+            self._estimates[measure] = cell_estimate(values, self.items(measure) if share else None, share=share)
+        return self._estimates[measure]
 
-    def _estimate(self, measure: str) -> Estimate:
-        values = list(self.values(measure).values())
-        if not values:
-            return NOTHING
-        share = MEASURES.get(measure, False)
-        return cell_estimate(values, self.items(measure) if share else None, share=share)
+    @property
+    def ranking(self) -> Estimate:
+        """Ranking accuracy on clean held-out pairs."""
+        return self.estimate(RANKING)
 
     def described(self, measure: str) -> Estimate:
         """Mean and interval over finished runs alone, with their n."""
-        key = f"finished {measure}"
-        if key not in self._known:
-            values = list(self.finished(measure).values())
-            self._known[key] = t_interval(values) if values else NOTHING
-        return self._known[key]
+        return t_interval(list(self.finished(measure).values()))
+
+    def fact_estimate(self, name: str) -> Estimate:
+        """Mean and interval of a share among `fact_values`."""
+        return cell_estimate(list(self.fact_values(name).values()), self.items())
 
     def reference_accuracy(self) -> Estimate:
         """Ranking accuracy of the untrained reference over the seeds of this cell."""
-        values = [self.reference[run.seed] for run in self.runs if run.seed in self.reference]
-        return cell_estimate(values, self.items(), share=True) if values else NOTHING
-
-    def theory_values(self, name: str) -> dict[int, float]:
-        """A number of `Theory` by seed, for the runs that have it."""
-        found = {run.seed: getattr(facts.theory, name, None) for run, facts in self.recorded}
-        return {seed: float(value) for seed, value in found.items() if value is not None}
-
-    def theory_estimate(self, name: str) -> Estimate:
-        """Mean and interval of a share of `Theory`."""
-        values = list(self.theory_values(name).values())
-        return cell_estimate(values, self.items(), share=True) if values else NOTHING
-
-    def fact_estimate(self, name: str) -> Estimate:
-        """Mean and interval of a share of `Facts`."""
-        key = f"fact {name}"
-        if key not in self._known:
-            values = list(self.fact_values(name).values())
-            self._known[key] = cell_estimate(values, self.items(), share=True) if values else NOTHING
-        return self._known[key]
+        return cell_estimate([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
 
     def memorised(self) -> Estimate:
         """Share of wrongly labelled training probe pairs that the policy ranks as their label says."""
-        values = list(self.fact_values("memorised").values())
         counts = [int(f.probe.wrong.sum()) for _, f in self.recorded if f.probe is not None and f.probe.wrong.any()]
-        return cell_estimate(values, counts, share=True) if values else NOTHING
+        return cell_estimate(list(self.fact_values("memorised").values()), counts)
+
+    def spread(self) -> float:
+        """Standard deviation of ranking accuracy over seeds, NaN below 2."""
+        values = list(self.values(RANKING).values())
+        if len(values) < 2:
+            return math.nan
+        mean = math.fsum(values) / len(values)
+        return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+
+    def over_steps(self, split: str, name: str) -> dict[int, Estimate]:
+        """Mean and t interval over seeds by step, at the steps that every recorded run has; `split`: heldout, train."""
+        tracks = [track for _, facts in self.recorded if name in (track := getattr(facts, split)).means]
+        steps = sorted(set.intersection(*(set(track.steps) for track in tracks))) if tracks else []
+        values = {step: [float(track.means[name][track.steps.index(step)]) for track in tracks] for step in steps}
+        return {step: t_interval(by_run) for step, by_run in values.items() if np.isfinite(by_run).all()}
+
+    def divergences(self, types: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+        """Number of recorded runs that show each divergence type, types without any left out; `types` by run key."""
+        counts = {kind: sum(kind in types[run.key] for run, _ in self.recorded) for kind in DIVERGENCES}
+        return {kind: count for kind, count in counts.items() if count}
+
+
+def worst_of(measure: str) -> float | None:
+    """The worst value of a share among the columns of `results.csv`: 0 of an accuracy, 1 of a zone; None for others."""
+    row = METRICS.get(measure.removeprefix("ood_"))
+    return worst_value(row.direction, row.low, row.high) if row is not None and row.share else None
+
+
+def measured(cells: Iterable[Cell], measure: str = RANKING) -> list[Cell]:
+    """The cells of which at least one run has the measure."""
+    return [cell for cell in cells if cell.estimate(measure).n]
+
+
+def by_condition(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+    """The cells under each condition, in their order."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(cell.first.condition, []).append(cell)
+    return groups
 
 
 def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
@@ -164,32 +215,35 @@ def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
         groups.setdefault(run.cell, []).append(run)
     varied = [axis for axis in sweep.axes if axis.startswith("hp.")]
     references = _references(sweep.runs, facts)
-    cells = []
-    for runs in groups.values():
-        ordered_runs = tuple(sorted(runs, key=lambda run: run.seed))
-        cells.append(Cell(ordered_runs, facts, _extra(runs[0], varied), references[runs[0].setting]))
+    cells = [
+        Cell(tuple(sorted(runs, key=lambda run: run.seed)), facts, _extra(runs[0], varied), references[runs[0].setting])
+        for runs in groups.values()
+    ]
     rank = {name: i for i, name in enumerate(ordered({run.objective for run in sweep.runs}, baseline(sweep)))}
-    return tuple(
-        sorted(cells, key=lambda cell: (*condition_order(cell.first), rank[cell.first.objective], *_own(cell)))
-    )
+
+    def place(cell: Cell) -> tuple[Any, ...]:
+        beta = -math.inf if cell.first.beta is None else cell.first.beta
+        return (*condition_order(cell.first), rank[cell.first.objective], beta, cell.first.cell)
+
+    return tuple(sorted(cells, key=place))
 
 
 def _references(runs: Iterable[Run], facts: Mapping[str, Facts]) -> dict[str, dict[int, float]]:
     """The reference's ranking accuracy by setting and seed, from whichever run of that seed says it."""
-    found: dict[str, dict[int, float]] = {}
+    references: dict[str, dict[int, float]] = {}
     for run in runs:
-        own = found.setdefault(run.setting, {})
+        by_seed = references.setdefault(run.setting, {})
         value = run.measured("ref_accuracy")
         if value is None and run.key in facts:
             value = facts[run.key].reference_accuracy
         if value is not None:
-            own.setdefault(run.seed, value)
-    return found
+            by_seed.setdefault(run.seed, value)
+    return references
 
 
 def _extra(run: Run, axes: Iterable[str]) -> str:
-    own = run.settings()
-    return ", ".join(f"{axis[3:]} {visible(own[axis])}" for axis in axes if own.get(axis) is not None)
+    settings = run.settings()
+    return ", ".join(f"{axis[3:]} {visible(settings[axis])}" for axis in axes if settings.get(axis) is not None)
 
 
 def condition_order(run: Run) -> tuple[Any, ...]:
@@ -198,11 +252,6 @@ def condition_order(run: Run) -> tuple[Any, ...]:
     kind = "" if run.corruption == "none" else run.corruption
     planned = run.config["corruption"].get("rate")
     return labels, run.misaligned or 0.0, kind, planned or 0.0, run.condition
-
-
-def _own(cell: Cell) -> tuple[Any, ...]:
-    beta = cell.first.beta
-    return (-math.inf if beta is None else beta, cell.first.cell)
 
 
 def baseline(sweep: Sweep) -> str:
@@ -217,12 +266,11 @@ def axis_values(cell: Cell, axes: Iterable[str]) -> dict[str, Any]:
     return {name: row.get(name) for name in axes}
 
 
-def identity(cell: Cell) -> dict[str, Any]:
-    """The five columns that every cell has."""
+def cell_columns(cell: Cell, axes: Iterable[str]) -> dict[str, Any]:
+    """What the rows of a cell begin with: the five columns that every cell has, and further axes."""
     first = cell.first
-    return dict(
-        zip(CELL_COLUMNS, (first.objective, first.beta, first.corruption, cell.rate, first.misaligned), strict=True)
-    )
+    values = (first.objective, first.beta, first.corruption, cell.rate, first.misaligned)
+    return dict(zip(CELL_COLUMNS, values, strict=True)) | axis_values(cell, axes)
 
 
 def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
@@ -233,11 +281,11 @@ def cells_csv(cells: Iterable[Cell], axes: tuple[str, ...]) -> bytes:
     """
     rows = []
     for cell in cells:
-        own = identity(cell) | axis_values(cell, axes)
+        columns = cell_columns(cell, axes)
         for measure in MEASURES:
             n = cell.treated(measure).n
-            found = cell.estimate(measure)
-            if n or (measure == "ranking_accuracy" and not cell.done):
-                numbers = {"n": n, "mean": found.mean, "low": found.low, "high": found.high}
-                rows.append(own | {"measure": measure, **numbers, "planned": cell.planned})
+            one = cell.estimate(measure)
+            if n or (measure == RANKING and not cell.done):
+                numbers = {"n": n, "mean": one.mean, "low": one.low, "high": one.high}
+                rows.append(columns | {"measure": measure, **numbers, "planned": cell.planned})
     return csv_bytes((*CELL_COLUMNS, "measure", "n", "mean", "low", "high", *axes, "planned"), rows)

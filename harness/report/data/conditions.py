@@ -1,4 +1,7 @@
-"""A condition is what several objectives and betas are compared under: world or data, corruption, training."""
+"""What runs are compared under: a condition (world or data, corruption, training) and a family of conditions.
+
+A family is one setting (world or data, training) under every corruption of the sweep, by kind and rate.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from harness.report.data.cells import Cell, axis_values
+from harness.identity import canonical_json
+from harness.report.data.cells import Cell, axis_values, by_condition
+from harness.report.data.sweep import Run
 from harness.report.render.text import plain, visible
 
 
@@ -20,29 +25,19 @@ class Condition:
     damage: str = ""  # the corruption alone
 
     @property
-    def clean(self) -> bool:
-        """No corruption."""
-        return self.cells[0].first.corruption == "none"
+    def first(self) -> Run:
+        """Any run: world or data, corruption and training are the condition's."""
+        return self.cells[0].first
 
     @property
-    def corruption(self) -> str:
-        """Kind of the corruption."""
-        return self.cells[0].first.corruption
+    def clean(self) -> bool:
+        """No corruption."""
+        return self.first.corruption == "none"
 
     @property
     def rate(self) -> float:
         """Corruption rate, 0 where clean or unknown."""
         return self.cells[0].rate or 0.0
-
-    @property
-    def misaligned(self) -> float | None:
-        """The world's dial; None for real data."""
-        return self.cells[0].first.misaligned
-
-    @property
-    def labels(self) -> str | None:
-        """`hard`, `bradley_terry`, None for real data."""
-        return self.cells[0].first.labels
 
     @cached_property
     def by_objective(self) -> dict[str, tuple[Cell, ...]]:
@@ -53,33 +48,32 @@ class Condition:
 
 def build_conditions(cells: Sequence[Cell], axes: Sequence[str]) -> tuple[Condition, ...]:
     """Conditions in the canonical order of the cells. Titles that would coincide name the axes that tell them apart."""
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.first.condition, []).append(cell)
+    groups = by_condition(cells)
     first = {key: group[0] for key, group in groups.items()}
-    own = [axis for axis in axes if axis.startswith("corruption.")]
+    parameters = [axis for axis in axes if axis.startswith("corruption.")]
     shared = [axis for axis in axes if not axis.startswith(("corruption.", "hp."))]
-    settings = _told({cell.first.setting: cell for cell in reversed(first.values())}, _setting, shared)
+    settings = _distinct({cell.first.setting: cell for cell in reversed(first.values())}, _setting, shared)
     damage: dict[str, str] = {}
     for setting in settings:
-        damage |= _told({key: cell for key, cell in first.items() if cell.first.setting == setting}, _damage, own)
+        same = {key: cell for key, cell in first.items() if cell.first.setting == setting}
+        damage |= _distinct(same, _damage, parameters)
     parts = {key: (settings[cell.first.setting], damage[key]) for key, cell in first.items()}
     return tuple(
         Condition(", ".join(filter(None, parts[key])), tuple(group), *parts[key]) for key, group in groups.items()
     )
 
 
-def _told(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequence[str]) -> dict[str, str]:
-    """A text for each key; equal ones add the axes, of those given, in which their cells differ."""
+def _distinct(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequence[str]) -> dict[str, str]:
+    """A text for each key; equal ones add the axes, of those passed, in which their cells differ."""
     texts = {key: text(cell) for key, cell in cells.items()}
-    keys_by: dict[str, list[str]] = {}
-    for key, found in texts.items():
-        keys_by.setdefault(found, []).append(key)
-    for same in keys_by.values():
+    keys_by_text: dict[str, list[str]] = {}
+    for key, title in texts.items():
+        keys_by_text.setdefault(title, []).append(key)
+    for same in keys_by_text.values():
         values = {key: axis_values(cells[key], axes) for key in same}
-        telling = [axis for axis in axes if len({repr(values[key].get(axis)) for key in same}) > 1]
+        differing = [axis for axis in axes if len({repr(values[key].get(axis)) for key in same}) > 1]
         for key in same:
-            extra = [f"{axis.split('.')[-1]} {visible(values[key][axis])}" for axis in telling]
+            extra = [f"{axis.split('.')[-1]} {visible(values[key][axis])}" for axis in differing]
             texts[key] = ", ".join(filter(None, [texts[key], *extra]))
     return texts
 
@@ -87,9 +81,7 @@ def _told(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequence
 def _setting(cell: Cell) -> str:
     first = cell.first
     parts = [] if first.misaligned is None else [f"misaligned {plain(first.misaligned)}"]
-    if first.labels == "bradley_terry":
-        parts.append("Bradley-Terry labels")
-    return ", ".join(parts)
+    return ", ".join([*parts, *(["Bradley-Terry labels"] if first.labels == "bradley_terry" else [])])
 
 
 def _damage(cell: Cell) -> str:
@@ -100,10 +92,76 @@ def _damage(cell: Cell) -> str:
     return visible(first.corruption_text if first.corruption == "sequence" else f"{first.corruption}{rate}")
 
 
-def telling(conditions: Sequence[Condition]) -> Condition:
-    """The condition of the headline: hard labels, clean, highest misaligned; the nearest to that the sweep has."""
-    return max(enumerate(conditions), key=lambda pair: (*_rank(pair[1]), -pair[0]))[1]
+@dataclass(frozen=True, eq=False)
+class Family:
+    """`clean` is the condition without corruption (None where the sweep has none); `kinds` the others by the name of
+    their kind, rates ascending. `title` tells it from the sweep's other families, empty where it is the only one."""
+
+    clean: Condition | None
+    kinds: Mapping[str, tuple[Condition, ...]]
+    title: str
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """Clean first, then every kind's."""
+        return (*([self.clean] if self.clean else []), *(c for by_rate in self.kinds.values() for c in by_rate))
+
+    @cached_property
+    def objectives(self) -> tuple[str, ...]:
+        """Names in the order of the cells."""
+        return tuple(dict.fromkeys(name for condition in self.conditions for name in condition.by_objective))
+
+    @cached_property
+    def _arms(self) -> dict[str, dict[str, Cell]]:
+        """Cells by arm (objective with all hyperparameters), then by condition."""
+        arms: dict[str, dict[str, Cell]] = {}
+        for condition in self.conditions:
+            for cell in condition.cells:
+                arms.setdefault(cell.first.arm, {})[condition.title] = cell
+        return arms
+
+    def arms(self, objective: str) -> list[str]:
+        """The arms of one objective, betas ascending."""
+        return list(dict.fromkeys(c.first.arm for k in self.conditions for c in k.by_objective.get(objective, ())))
+
+    def cell(self, arm: str, condition: Condition) -> Cell | None:
+        """The cell of an arm under a condition of this family; None where the sweep has none."""
+        return self._arms.get(arm, {}).get(condition.title)
+
+    def along(self, kind: str) -> tuple[Condition, ...]:
+        """Clean, then one kind by rising rate."""
+        return (*([self.clean] if self.clean else []), *self.kinds[kind])
 
 
-def _rank(condition: Condition) -> tuple[bool, bool, float]:
-    return condition.labels != "bradley_terry", condition.clean, condition.misaligned or 0.0
+def build_families(conditions: Sequence[Condition]) -> tuple[Family, ...]:
+    """Families in the order of the conditions."""
+    groups: dict[str, list[Condition]] = {}
+    for condition in conditions:
+        groups.setdefault(condition.first.setting, []).append(condition)
+    return tuple(_family(group, group[0].setting if len(groups) > 1 else "") for group in groups.values())
+
+
+def _family(group: Sequence[Condition], title: str) -> Family:
+    kinds: dict[str, list[Condition]] = {}
+    for condition in group:
+        if not condition.clean:
+            kinds.setdefault(_kind(condition), []).append(condition)
+    names = [_kind_name(same[0]) for same in kinds.values()]
+    by_name = {
+        name if names.count(name) == 1 else same[0].damage: tuple(sorted(same, key=lambda condition: condition.rate))
+        for same, name in zip(kinds.values(), names, strict=True)
+    }
+    return Family(next((condition for condition in group if condition.clean), None), by_name, title)
+
+
+def _kind(condition: Condition) -> str:
+    """One line per set of parameters where the rate is planned; one line a kind where a parameter sets the rate."""
+    corruption = condition.first.config["corruption"]
+    if corruption["kind"] == "sequence" or corruption.get("rate") is not None:
+        return canonical_json([corruption["kind"], corruption.get("params")])
+    return canonical_json([corruption["kind"]])
+
+
+def _kind_name(condition: Condition) -> str:
+    first = condition.first
+    return visible(first.corruption_text if first.corruption == "sequence" else first.corruption)

@@ -3,7 +3,7 @@
 Which beta of the baseline: where both have equally many betas under that condition, the one of the same rank;
 otherwise the same beta if the baseline has it; otherwise the nearest relative rank (objectives without a beta: the
 middle one). The family of the correction is all contrasts of one measure in the sweep. Runs that diverged or failed
-count as the measure's worst (`harness.report.data.outcomes`); unfinished ones leave the contrast incomplete.
+count as the measure's worst (`Cell.treated`); unfinished ones leave the contrast incomplete.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.margins import TIE_TOL
+from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.statistics import (
     INCOMPLETE,
     INTERVAL_ONLY,
-    LOST,
     MIN_SEEDS,
     Estimate,
     Treated,
@@ -33,9 +32,7 @@ from harness.metrics.statistics import (
     sign_flip_p,
     verdict,
 )
-from harness.report.data.cells import CELL_COLUMNS, Cell, axis_values, identity
-from harness.report.data.outcomes import treated
-from harness.report.data.run_facts import Facts
+from harness.report.data.cells import CELL_COLUMNS, Cell, by_condition, cell_columns
 from harness.report.data.tables import MEASURES, csv_bytes
 
 DIRECTIONS = {
@@ -61,20 +58,17 @@ class Contrast:
 
     `plain` is the paired t interval, `corrected` the simultaneous one of the family, both for shares never narrower
     than over the pairs of one seed; `p` is Holm-corrected, None below 6 seeds; `mde` is the smallest true difference
-    found with power about .8 at this spread of seeds and pairs, None below 2 seeds. `lost` counts the seeds on which
-    either side diverged or failed.
+    found with power about .8 at this spread of seeds and pairs, None below 2 seeds.
     """
 
     cell: Cell
     base: Cell
-    measure: str
     plain: Estimate
     corrected: Estimate
     p: float | None
     word: str
     family: int
     mde: float | None
-    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +80,8 @@ class _Pair:
 
     cell: Cell
     base: Cell
-    own: Treated
-    other: Treated
+    values: Treated
+    base_values: Treated
     n: int
     differences: NDArray[np.float64]
     items: int | None
@@ -99,21 +93,22 @@ class _Pair:
             return Estimate(self.n, math.nan, math.nan, math.nan)
         if self.items is None:
             return bonferroni_interval(self.differences, comparisons)
-        return paired_share_difference(self.own.values, self.other.values, self.items, self.both, comparisons)
+        return paired_share_difference(self.values.values, self.base_values.values, self.items, self.both, comparisons)
 
     def detectable(self, comparisons: int) -> float | None:
         """Minimum detectable effect over seeds and, for shares, over the items of one seed: the larger."""
         if self.differences.size < 2:
             return None
-        found = minimum_detectable_effect(float(np.std(self.differences, ddof=1)), self.n, comparisons)
+        over_seeds = minimum_detectable_effect(float(np.std(self.differences, ddof=1)), self.n, comparisons)
         if self.items is None:
-            return found
-        return max(found, item_detectable_effect(self._discordant(), self.items, comparisons))
+            return over_seeds
+        return max(over_seeds, item_detectable_effect(self._discordant(), self.items, comparisons))
 
     def _discordant(self) -> float:
         """Mean share of items on which the two disagree; at most, where single items are not known."""
-        seeds = sorted(self.own.values.keys() & self.other.values.keys())
-        sums = [self.own.values[seed] + self.other.values[seed] for seed in seeds]
+        first, second = self.values.values, self.base_values.values
+        seeds = sorted(first.keys() & second.keys())
+        sums = [first[seed] + second[seed] for seed in seeds]
         if self.both is None:
             return min(1.0, math.fsum(min(s, 2 - s) for s in sums) / len(seeds))
         return max(0.0, math.fsum(s - 2 * self.both[seed] for s, seed in zip(sums, seeds, strict=True)) / len(seeds))
@@ -124,56 +119,45 @@ def build_contrasts(cells: Sequence[Cell], baseline: str, measure: str) -> list[
     pairs = [pair for cell, base in baseline_pairs(cells, baseline) if (pair := _pair(cell, base, measure)).n]
     tested = [i for i, pair in enumerate(pairs) if pair.differences.size >= MIN_SEEDS]
     corrected_p = dict(zip(tested, holm([sign_flip_p(pairs[i].differences) for i in tested]), strict=True))
-    family, out = len(pairs), []
+    out, family = [], len(pairs)
     for i, pair in enumerate(pairs):
-        corrected, mde = pair.interval(family), pair.detectable(family)
-        lost = len({run.seed for c in (pair.cell, pair.base) for run in c.runs if run.status in LOST})
-        word = _word(pair, measure, corrected)
-        out.append(
-            Contrast(
-                pair.cell, pair.base, measure, pair.interval(1), corrected, corrected_p.get(i), word, family, mde, lost
-            )
-        )
+        corrected = pair.interval(family)
+        word, mde = _word(pair, measure, corrected), pair.detectable(family)
+        out.append(Contrast(pair.cell, pair.base, pair.interval(1), corrected, corrected_p.get(i), word, family, mde))
     return out
 
 
 def _pair(cell: Cell, base: Cell, measure: str) -> _Pair:
-    own, other = treated(cell.runs, measure), treated(base.runs, measure)
+    first, second = cell.treated(measure), base.treated(measure)
     counts = [n for one in (cell, base) for n in (one.items(measure) or ())] if MEASURES.get(measure, False) else []
     items = min(counts) if counts else None
-    seeds = sorted(own.values.keys() & other.values.keys())
-    both = None if items is None else _both(cell, base, measure, seeds, own, other)
-    n = len(set(own.seeds) & set(other.seeds))
-    return _Pair(cell, base, own, other, n, paired_differences(own.values, other.values), items, both)
+    both = None if items is None else _both(cell, base, measure)
+    n = len(set(first.seeds) & set(second.seeds))
+    return _Pair(cell, base, first, second, n, paired_differences(first.values, second.values), items, both)
 
 
-def _both(
-    cell: Cell, base: Cell, measure: str, seeds: Sequence[int], own: Treated, other: Treated
-) -> dict[int, float] | None:
+def _both(cell: Cell, base: Cell, measure: str) -> dict[int, float] | None:
     """By seed, the share of held-out pairs that count under both; None where a finished run's pairs are not known."""
     count = COUNTED.get(measure)
     if count is None:
         return None
-    first, second = _facts(cell), _facts(base)
+    first, second = ({run.seed: facts for run, facts in one.recorded} for one in (cell, base))
+    values, base_values = cell.values(measure), base.values(measure)
     out: dict[int, float] = {}
-    for seed in seeds:
+    for seed in sorted(values.keys() & base_values.keys()):
         a, b = first.get(seed), second.get(seed)
+        both = values[seed], base_values[seed]
         if a is not None and b is not None:
             if a.delta.size != b.delta.size:
                 return None
             shared = float(np.mean(count(a) & count(b)))
-            values = own.values[seed], other.values[seed]
             # Records and results may differ in the last bit of a share, never in what is possible.
-            out[seed] = min(max(shared, values[0] + values[1] - 1, 0.0), *values)
-        elif {own.values[seed], other.values[seed]} & {0.0, 1.0}:
-            out[seed] = own.values[seed] * other.values[seed]  # none or all of one side's: a lost run
+            out[seed] = min(max(shared, sum(both) - 1, 0.0), *both)
+        elif set(both) & {0.0, 1.0}:
+            out[seed] = both[0] * both[1]  # none or all of one side's: a lost run
         else:
             return None
     return out
-
-
-def _facts(cell: Cell) -> dict[int, Facts]:
-    return {run.seed: cell.facts[run.key] for run in cell.runs if run.key in cell.facts}
 
 
 def _word(pair: _Pair, measure: str, corrected: Estimate) -> str:
@@ -188,10 +172,8 @@ def _word(pair: _Pair, measure: str, corrected: Estimate) -> str:
 
 def baseline_pairs(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, Cell]]:
     """Each cell of another objective with its baseline cell under the same condition, by the rule of the module."""
+    groups = by_condition(cells)
     pairs = []
-    groups: dict[str, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(cell.first.condition, []).append(cell)
     for cell in cells:
         peers = groups[cell.first.condition]
         bases = [other for other in peers if other.first.objective == baseline]
@@ -201,19 +183,17 @@ def baseline_pairs(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, Cel
 
 
 def _partner(cell: Cell, peers: Sequence[Cell], bases: Sequence[Cell]) -> Cell:
-    own = sorted(
-        {p.first.beta for p in peers if p.first.objective == cell.first.objective and p.first.beta is not None}
-    )
-    theirs = sorted({base.first.beta for base in bases if base.first.beta is not None})
+    same = [peer for peer in peers if peer.first.objective == cell.first.objective]
+    betas, theirs = (sorted({c.first.beta for c in some if c.first.beta is not None}) for some in (same, bases))
     beta = cell.first.beta
     if not theirs:
         return bases[0]
-    if beta is not None and len(own) == len(theirs):
-        wanted = theirs[own.index(beta)]
+    if beta is not None and len(betas) == len(theirs):
+        wanted = theirs[betas.index(beta)]
     elif beta in theirs:
         wanted = beta
     else:
-        place = own.index(beta) / (len(own) - 1) if beta is not None and len(own) > 1 else 0.5
+        place = betas.index(beta) / (len(betas) - 1) if beta is not None and len(betas) > 1 else 0.5
         wanted = theirs[round(place * (len(theirs) - 1))]
     return next(base for base in bases if base.first.beta == wanted)
 
@@ -224,26 +204,14 @@ def contrasts_csv(cells: Sequence[Cell], baseline: str, axes: tuple[str, ...]) -
     for measure in MEASURES:
         if measure.startswith("train_loss"):  # losses of two objectives are on different scales
             continue
-        for found in build_contrasts(cells, baseline, measure):
-            rows.append(
-                identity(found.cell)
-                | axis_values(found.cell, axes)
-                | {
-                    "baseline": found.base.first.objective,
-                    "baseline_beta": found.base.first.beta,
-                    "measure": measure,
-                    "n": found.plain.n,
-                    "difference": found.plain.mean,
-                    "low": found.corrected.low,
-                    "high": found.corrected.high,
-                    "p_corrected": found.p,
-                    "verdict": found.word,
-                    "low_plain": found.plain.low,
-                    "high_plain": found.plain.high,
-                    "family": found.family,
-                    "mde": found.mde,
-                }
-            )
+        for c in build_contrasts(cells, baseline, measure):
+            columns = {
+                "baseline": c.base.first.objective, "baseline_beta": c.base.first.beta, "measure": measure,
+                "n": c.plain.n, "difference": c.plain.mean, "low": c.corrected.low, "high": c.corrected.high,
+                "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low, "high_plain": c.plain.high,
+                "family": c.family, "mde": c.mde,
+            }  # fmt: skip
+            rows.append(cell_columns(c.cell, axes) | columns)
     objective, beta, *rest = CELL_COLUMNS
-    columns = (objective, beta, "baseline", "baseline_beta", *rest, "measure", "n", "difference", "low", "high")
-    return csv_bytes((*columns, "p_corrected", "verdict", *axes, "low_plain", "high_plain", "family", "mde"), rows)
+    header = (objective, beta, "baseline", "baseline_beta", *rest, "measure", "n", "difference", "low", "high")
+    return csv_bytes((*header, "p_corrected", "verdict", *axes, "low_plain", "high_plain", "family", "mde"), rows)

@@ -5,38 +5,31 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.metrics import records
 from harness.metrics.diagnosis import READ, Diagnosis, diagnose
-from harness.metrics.margins import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
-from harness.metrics.pairs import RATES
+from harness.metrics.divergence import Divergence, confirmed
+from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
+from harness.metrics.pair_measures import RATES
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
-from harness.storage.runs import read_table
 from harness.types import InputError
 
-NEEDED = ("step", "split", "id", "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected")
-# What stands in for a column that records of an earlier format lack; the page says so.
-DEFAULTS: Mapping[str, Any] = {
-    "loss": math.nan,
-    "base_loss": math.nan,
-    "clean_label": 1,
-    "corrupted": False,
-    "gold_margin": math.nan,
-    "group": "",
-    "corruption_kind": "",
-}
-LOSSES = ("loss", "base_loss")  # a policy learnt by reinforcement has no loss of given pairs
-COLUMNS = (*NEEDED, *DEFAULTS, "chosen_len", "rejected_len", "multiplier", "grad_w", "grad_l", "prompt_id")
+NEEDED = (
+    *("step", "split", "id", "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"),
+    *("clean_label", "corrupted", "gold_margin", "group", "corruption_kind"),
+)
+LOSSES = ("loss", "base_loss")  # NaN for a policy trained by reinforcement learning: it has no loss of single pairs
+COLUMNS = (*NEEDED, *LOSSES, "chosen_len", "rejected_len", "multiplier", "grad_w", "grad_l", "prompt_id")
 TRACKED = (
     *("ranking_accuracy", "reward_accuracy", "zone_z1", "zone_z2", "undesirable_zone", "zone_z4"),
     *("disp_rate", "both_down"),
 )
 REWARD_MODEL = "reward_model"
+DIVERGENCES = {"D1": "premature convergence", "D2": "reversal", "D3": "memorised noise"}
 AUDITED = 50  # pairs a person would check by hand
 
 Series = NDArray[np.float64]
@@ -83,8 +76,7 @@ class Facts:
     training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
     to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
     are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
-    unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint. `missing`: columns that the records
-    lack.
+    unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint.
     """
 
     items: int
@@ -104,7 +96,6 @@ class Facts:
     train: Track
     probe: Probe | None
     diagnosis: Diagnosis
-    missing: tuple[str, ...] = ()
 
 
 def read_facts(run: Run) -> Facts | None:
@@ -112,15 +103,12 @@ def read_facts(run: Run) -> Facts | None:
 
     Raises OSError where the file does not match its checksum, InputError where it lacks one of `NEEDED`.
     """
-    path = None if run.folder is None else run.folder / "examples.parquet"
-    if path is None or run.status != "done" or not path.is_file():
+    table = run.table("examples.parquet", COLUMNS) if run.done else None
+    if table is None:
         return None
-    table = read_table(path, COLUMNS)
     for name in NEEDED:
         records.column(table, name)
-    lacking = [name for name in DEFAULTS if name not in table]
-    table |= {name: np.full(records.size(table), DEFAULTS[name]) for name in lacking}
-    missing = tuple(name for name in lacking if name not in LOSSES)
+    table |= {name: np.full(records.size(table), math.nan) for name in LOSSES if name not in table}
     blocks = _blocks(table)
     heldout = {step: rows for (split, step), rows in blocks.items() if split == "eval_clean"}
     train = {step: rows for (split, step), rows in blocks.items() if split == "train_observed"}
@@ -152,7 +140,6 @@ def read_facts(run: Run) -> Facts | None:
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),
         probe=probe,
-        missing=missing,
     )
 
 
@@ -181,17 +168,15 @@ def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_
 
 def _ranks(texts: records.Array) -> NDArray[np.int64]:
     """The rank of each text among the distinct ones: few repeat often, so only those are sorted."""
-    found = dict.fromkeys(texts.tolist(), 0)
-    for rank, text in enumerate(sorted(found)):
-        found[text] = rank
-    return np.fromiter((found[text] for text in texts.tolist()), np.int64, len(texts))
+    ranks = {text: rank for rank, text in enumerate(sorted(set(texts.tolist())))}
+    return np.fromiter((ranks[text] for text in texts.tolist()), np.int64, len(texts))
 
 
 def _track(blocks: Mapping[int, records.Columns], tie_tol: float) -> Track:
     means: dict[str, list[float]] = {}
     for rows in blocks.values():
-        found = margins(rows, tie_tol)
-        values: dict[str, records.Array] = {name: RATES[name].holds(found) for name in TRACKED}
+        parts = margins(rows, tie_tol)
+        values: dict[str, records.Array] = {name: RATES[name].holds(parts) for name in TRACKED}
         values |= {"chosen_displacement": chosen_log_ratio(rows), "rejected_displacement": rejected_log_ratio(rows)}
         values["loss"] = records.numbers(rows, "loss")
         for name, column in values.items():
@@ -224,10 +209,10 @@ def _theory(run: Run, rows: records.Columns) -> Theory | None:
     """Closed forms need known labels: the clean set's, or uniform flips of them at a planned rate."""
     if run.labels is None or run.corruption not in ("none", "uniform_flip"):
         return None
-    own = run.hyperparameters
-    if own.get("reward") == "model" or own.get("reward_scale"):
-        own = own | {"beta": None}  # beta weighs another reward than the true gap
-    return theory(rows, run.objective, own, min(run.rate or 0.0, 0.5), run.labels)
+    hyperparameters = run.hyperparameters
+    if hyperparameters.get("reward") == "model" or hyperparameters.get("reward_scale"):
+        hyperparameters = hyperparameters | {"beta": None}  # beta weighs another reward than the true gap
+    return theory(rows, run.objective, hyperparameters, min(run.rate or 0.0, 0.5), run.labels)
 
 
 def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[str, ...]]:
@@ -236,37 +221,49 @@ def read_all(runs: Sequence[Run], limit: int) -> tuple[dict[str, Facts], tuple[s
     Above `limit` runs no per-example record is read at all.
     """
     # A reward model scores responses and has no policy: its numbers stand in its result.
-    done = [run for run in runs if run.status == "done" and run.objective != REWARD_MODEL]
+    done = [run for run in runs if run.done and run.objective != REWARD_MODEL]
     if len(runs) > limit:
         return {}, (
             f"{len(runs)} runs: above {limit} the report reads no per-example records; what needs them is left out and"
             " intervals of shares rest on the planned number of pairs",
         )
-    found: dict[str, Facts] = {}
+    facts: dict[str, Facts] = {}
     absent: list[str] = []
     damaged: list[str] = []
     for run in done:
         try:
-            facts = read_facts(run)
+            one = read_facts(run)
         except (OSError, InputError, ValueError) as problem:
             damaged.append(f"{run.key[:8]} ({type(problem).__name__})")
             continue
-        if facts is None:
+        if one is None:
             absent.append(run.key[:8])
         else:
-            found[run.key] = facts
-    told = []
+            facts[run.key] = one
+    problems = []
     if absent:
-        told.append(f"no per-example records of {_some(absent, len(done))}: their share of the figures is missing")
+        problems.append(f"no per-example records of {_some(absent, len(done))}: their share of the figures is missing")
     if damaged:
-        told.append(f"per-example records of {_some(damaged, len(done))} cannot be read; `harness verify` names them")
-    lacking = sorted({name for facts in found.values() for name in facts.missing})
-    if lacking:
-        count = sum(bool(facts.missing) for facts in found.values())
-        told.append(f"records of {count} runs are of an earlier format without {', '.join(lacking)}: run them again")
-    return found, tuple(told)
+        problems.append(
+            f"per-example records of {_some(damaged, len(done))} cannot be read; `harness verify` names them"
+        )
+    return facts, tuple(problems)
 
 
 def _some(keys: Sequence[str], of: int) -> str:
     more = ", \u2026" if len(keys) > 3 else ""
     return f"{len(keys)} of {of} finished runs ({', '.join(keys[:3])}{more})"
+
+
+def divergence_types(facts: Mapping[str, Facts]) -> dict[str, tuple[str, ...]]:
+    """The divergence types of each run by its key: D1 by its rule, D2 and D3 where Holm over all runs confirms them."""
+    tests: dict[tuple[str, str, str], Divergence] = {}
+    for key, one in facts.items():
+        for kind, by_split in (("D2", one.diagnosis.reversal), ("D3", one.diagnosis.memorisation)):
+            tests |= {(key, kind, split): divergence for split, divergence in by_split.items()}
+    sure = {(key, kind) for key, kind, _ in confirmed(tests)} if tests else set()
+    types = {}
+    for key, one in facts.items():
+        early = any(premature.last.fires() for premature in one.diagnosis.premature.values())
+        types[key] = (*(["D1"] if early else []), *(kind for kind in ("D2", "D3") if (key, kind) in sure))
+    return types

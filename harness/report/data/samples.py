@@ -12,7 +12,6 @@ from harness.metrics.samples import EVALUATION_SPLITS
 from harness.metrics.sentinel import watch
 from harness.report.data.cells import Cell
 from harness.report.data.sweep import Run
-from harness.storage.runs import read_table
 
 # What goes wrong in an answer, by its column in `samples.parquet`: name, and the question type that invites it.
 FAULTS: Mapping[str, tuple[str, str]] = {
@@ -25,18 +24,18 @@ REFERENCE = "reference_"
 
 def read_samples(cells: Sequence[Cell]) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
     """Samples by run key of the finished runs that drew any, and a sentence about files that cannot be read."""
-    found: dict[str, dict[str, Array]] = {}
+    samples: dict[str, dict[str, Array]] = {}
     damaged: list[str] = []
-    for run in (run for cell in cells for run in cell.runs if run.status == "done" and run.folder is not None):
-        path = None if run.folder is None else run.folder / "samples.parquet"
-        if path is None or not path.is_file():
-            continue
+    for run in (run for cell in cells for run in cell.runs if run.done):
         try:
-            found[run.key] = read_table(path)
+            table = run.table("samples.parquet")
         except (OSError, ValueError):
             damaged.append(run.key[:8])
-    told = (f"samples of {len(damaged)} runs cannot be read ({', '.join(damaged[:3])}); `harness verify` names them",)
-    return found, told if damaged else ()
+            continue
+        if table is not None:
+            samples[run.key] = table
+    text = f"samples of {len(damaged)} runs cannot be read ({', '.join(damaged[:3])}); `harness verify` names them"
+    return samples, (text,) if damaged else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,9 @@ def row_of(table: Columns, place: int) -> int | None:
 
 def read_worst(run: Run) -> list[WorstPair]:
     """The rows of `worst.parquet` in their order; none where the run kept none. OSError where it is damaged."""
-    path = None if run.folder is None else run.folder / "worst.parquet"
-    if path is None or not path.is_file():
+    table = run.table("worst.parquet")
+    if table is None:
         return []
-    table = read_table(path)
     groups = table.get("group", np.full(size(table), ""))
     names = ("split", "id", "prompt", "chosen", "rejected")
     return [
@@ -73,9 +71,9 @@ def read_worst(run: Run) -> list[WorstPair]:
 
 def faults_of(samples: Mapping[str, Columns], cell: Cell) -> list[str]:
     """The sentinel's flags that fire in more than half of a cell's sampled runs: worse than the reference's answers."""
-    found = [watch(samples[run.key]).flags for run in cell.runs if run.key in samples]
-    names = sorted({name for flags_ in found for name in flags_})
-    return [f"{name} in {n}/{len(found)}" for name in names if 2 * (n := sum(name in f for f in found)) > len(found)]
+    by_run = [watch(samples[run.key]).flags for run in cell.runs if run.key in samples]
+    names = sorted({name for fired in by_run for name in fired})
+    return [f"{name} in {n}/{len(by_run)}" for name in names if 2 * (n := sum(name in f for f in by_run)) > len(by_run)]
 
 
 def split_of(samples: Columns, name: str) -> Bools:

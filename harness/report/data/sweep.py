@@ -8,13 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from harness.identity import canonical_json
+from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
 from harness.storage.plan_file import PLAN, read_plan_file
-from harness.storage.runs import load_result, run_folders, run_status
+from harness.storage.runs import load_result, read_table, run_folders, run_status
 from harness.types import InputError, RunStatus
 
 STATUSES = tuple(RunStatus)
+UNFINISHED = STATUSES[1:]
 
 # Leaves of a run's config that have a column of their own, or are no part of what is compared.
 _NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
@@ -33,6 +37,11 @@ class Run:
     def status(self) -> RunStatus:
         """How far the run came."""
         return run_status(self.result)
+
+    @property
+    def done(self) -> bool:
+        """Whether it finished with a result."""
+        return self.status is RunStatus.DONE
 
     @property
     def seed(self) -> int:
@@ -68,9 +77,9 @@ class Run:
     @property
     def corruption_text(self) -> str:
         """The corruption as a reader names it: kind and rate, a sequence step by step."""
-        given = self.config["corruption"]
-        steps = dict(given["params"]).get("steps") if self.corruption == "sequence" else None
-        parts = [(kind, rate) for kind, rate, _ in steps] if steps else [(self.corruption, given.get("rate"))]
+        spec = self.config["corruption"]
+        steps = dict(spec["params"]).get("steps") if self.corruption == "sequence" else None
+        parts = [(kind, rate) for kind, rate, _ in steps] if steps else [(self.corruption, spec.get("rate"))]
         return " + ".join(kind if rate is None else f"{kind} {rate:g}" for kind, rate in parts)
 
     @property
@@ -104,6 +113,11 @@ class Run:
         """Everything but objective, corruption and seed, as one text: what a corruption is swept under."""
         return canonical_json({k: v for k, v in self._shared().items() if k != "corruption"})
 
+    def table(self, file: str, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
+        """A Parquet file of the run's folder as columns; None where it has none. OSError where it is damaged."""
+        path = None if self.folder is None else self.folder / file
+        return None if path is None or not path.is_file() else read_table(path, columns)
+
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """What `provenance.json` says; empty where the run left none."""
@@ -118,8 +132,8 @@ class Run:
     @property
     def planned_steps(self) -> int:
         """Optimizer steps asked for; iterations of an RL objective."""
-        own = self.hyperparameters
-        return int(own.get("iterations") or own.get("steps") or self.config["training"]["steps"])
+        hp = self.hyperparameters
+        return int(hp.get("iterations") or hp.get("steps") or self.config["training"]["steps"])
 
     def measured(self, column: str) -> float | None:
         """A measured column of `results.csv`; None where it was not measured or does not apply."""
@@ -187,6 +201,15 @@ class Sweep:
         """Number of runs with this status."""
         return sum(run.status == status for run in self.runs)
 
+    def counts(self) -> str:
+        """`440 done, 2 diverged`: the runs by status, those without any left out."""
+        return ", ".join(f"{n} {status}" for status in STATUSES if (n := self.count(status)))
+
+    @property
+    def status_line(self) -> str:
+        """`444 runs: 440 done, 2 diverged, 2 pending`."""
+        return f"{quantity(len(self.runs), 'run')}: {'' if self.count('done') else '0 done, '}{self.counts()}"
+
     @cached_property
     def seeds(self) -> tuple[int, ...]:
         """Every planned seed, ascending."""
@@ -199,13 +222,13 @@ class Sweep:
         A hyperparameter is an axis if it takes several values within one objective, a corruption's parameter within
         one kind, everything else within the sweep.
         """
-        found: dict[tuple[str, str], set[str]] = {}
+        values: dict[tuple[str, str], set[str]] = {}
         for run in self.runs:
             shared = {"labels": run.labels, "steps": run.planned_steps}
             for name, value in (run.settings() | shared).items():
                 scope = {"hp": run.objective, "corruption": run.corruption}.get(name.split(".")[0], "")
-                found.setdefault((name, scope), set()).add(canonical_json(value))
-        varying = {name for (name, _), values in found.items() if len(values) > 1}
+                values.setdefault((name, scope), set()).add(canonical_json(value))
+        varying = {name for (name, _), distinct in values.items() if len(distinct) > 1}
         return tuple(sorted(varying, key=lambda name: (name != "labels", name)))
 
 
@@ -223,13 +246,13 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, name, question, notes, runs, texts)
 
 
-def _run(found: Path | None, key: str, config: Mapping[str, Any]) -> Run:
-    result = None if found is None else load_result(found)
+def _run(folder: Path | None, key: str, config: Mapping[str, Any]) -> Run:
+    result = None if folder is None else load_result(folder)
     if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
         raise InputError(
-            f"{found}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
+            f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, config, result, found)
+    return Run(key, config, result, folder)
 
 
 def _note(note: Any) -> str:

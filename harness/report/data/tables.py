@@ -32,13 +32,12 @@ COSTS = (
 )  # fmt: skip
 
 
-def write_results(sweep_folder: Path) -> tuple[Path, Path]:
-    """Writes `results.csv` and `costs.csv` beside the plan and returns their paths. InputError without a plan."""
-    return write_run_tables(read_sweep(sweep_folder))
+def write_results(sweep: Sweep | Path) -> tuple[Path, Path]:
+    """Writes `results.csv` and `costs.csv` beside the plan and returns their paths.
 
-
-def write_run_tables(sweep: Sweep) -> tuple[Path, Path]:
-    """The same for a sweep that is read already."""
+    `sweep`: as it was read, or its folder. InputError without a plan.
+    """
+    sweep = read_sweep(sweep) if isinstance(sweep, Path) else sweep
     results, costs = sweep.folder / "results.csv", sweep.folder / "costs.csv"
     columns = result_columns(sweep)
     write_atomic(results, csv_bytes(columns, [result_row(run) for run in sweep.runs]))

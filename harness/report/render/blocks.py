@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from harness.metrics.statistics import Estimate
 from harness.report.render.figures import Picture
+from harness.report.render.text import DASH, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +56,26 @@ Block = Table | Picture | Lines | Terms
 
 
 @dataclass(frozen=True)
-class Section:
-    """A heading that asks or says something, how to read what follows, blocks, and more blocks behind `more_title`."""
+class Content:
+    """What a section shows: a heading that asks or says something, how to read what follows, blocks, and more blocks
+    behind `more_title`."""
 
     title: str
     lead: str
     blocks: tuple[Block, ...]
     more: tuple[Block, ...] = ()
     more_title: str = "Details"
-    pictures: tuple[Picture, ...] = field(init=False)
+
+    @property
+    def pictures(self) -> tuple[Picture, ...]:
+        """Its figures, in their order."""
+        return tuple(block for block in (*self.blocks, *self.more) if isinstance(block, Picture))
 
     @property
     def quotes(self) -> bool:
         """Whether any field holds a text."""
         tables = (block for block in (*self.blocks, *self.more) if isinstance(block, Table))
-        return any(one.quote for table in tables for row in table.rows for one in row)
-
-    def __post_init__(self) -> None:
-        found = tuple(block for block in (*self.blocks, *self.more) if isinstance(block, Picture))
-        object.__setattr__(self, "pictures", found)
+        return any(field.quote for table in tables for row in table.rows for field in row)
 
 
 def fields(*texts: str) -> tuple[Field, ...]:
@@ -80,12 +83,12 @@ def fields(*texts: str) -> tuple[Field, ...]:
     return tuple(Field(text) for text in texts)
 
 
-def given(*blocks: Block | Sequence[Block] | None) -> tuple[Block, ...]:
+def estimated(value: Estimate, sub: str = "") -> Field:
+    """Mean and interval, or a dash where nothing was measured."""
+    return Field(shown(value) if value.n else DASH, sub)
+
+
+def present(*blocks: Block | Sequence[Block] | None) -> tuple[Block, ...]:
     """The blocks that are there, lists of them unfolded."""
-    found: list[Block] = []
-    for block in blocks:
-        if isinstance(block, Table | Picture | Lines | Terms):
-            found.append(block)
-        elif block is not None:
-            found.extend(block)
-    return tuple(found)
+    lists = ([block] if isinstance(block, Table | Picture | Lines | Terms) else block or () for block in blocks)
+    return tuple(block for several in lists for block in several)

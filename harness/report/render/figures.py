@@ -10,11 +10,14 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from harness.metrics.statistics import Estimate
 from harness.palette import LINES, MARKERS, Look
+from harness.storage.atomic import write_atomic
 
+Item = TypeVar("Item")
 WRONG, RIGHT, SHADE, GRID = "#D55E00", "#0072B2", "#F3D9C8", "#DDDDDD"
 
 _SETTINGS = {
@@ -55,7 +58,17 @@ class Picture:
     height: int
 
 
-def drawn(look: Look) -> dict[str, Any]:
+def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
+    """The figures as SVG files; files of an earlier report that could draw more go."""
+    folder.mkdir(exist_ok=True, parents=True)
+    for old in folder.glob("*.svg"):
+        if old.stem not in {picture.name for picture in pictures}:
+            old.unlink()
+    for picture in pictures:
+        write_atomic(folder / f"{picture.name}.svg", picture.svg)
+
+
+def line_style(look: Look) -> dict[str, Any]:
     """Colour, marker and line style of an objective, as matplotlib's keywords."""
     return {"color": look.colour, "marker": look.marker, "linestyle": look.line}
 
@@ -83,9 +96,58 @@ def picture(
     name: str, title: str, caption: str, alt: str, shape: tuple[int, int], size: tuple[float, float],
     paint: Callable[[Any, Any], None], **axes: Any,
 ) -> Picture:  # fmt: skip
-    """A figure of `shape` panels and `size` inches with its texts."""
+    """A figure of `shape` (rows, columns) panels and `size` inches: `paint(figure, axes)` draws it."""
     svg = draw(*shape, size, paint, **axes)
     return Picture(name, title, caption, alt, svg, round(size[0] * 96), round(size[1] * 96))
+
+
+def small_multiples(
+    name: str, title: str, caption: str, alt: str, items: Sequence[Item], paint: Callable[[Any, Item], None],
+    panel: tuple[float, float], margin: tuple[float, float], columns: int = 4, xlabel: str = "", ylabel: str = "",
+    legend_columns: int = 0, **axes: Any,
+) -> Picture:  # fmt: skip
+    """A figure with one panel of `panel` inches per item, drawn by `paint(panel, item)`; rows share their label on the
+    left, columns theirs below, and with `legend_columns` all panels one legend below them."""
+    rows, wide = shape_of(len(items), columns)
+
+    def paint_all(figure: Any, grid: Any) -> None:
+        for each, item in zip(panels(grid, len(items)), items, strict=True):
+            paint(each, item)
+        for row in grid if ylabel else ():
+            row[0].set_ylabel(ylabel)
+        for each in grid[-1] if xlabel else ():
+            each.set_xlabel(xlabel)
+        if legend_columns:
+            shared_legend(figure, grid, "outside lower center", legend_columns)
+
+    size = panel[0] * wide + margin[0], panel[1] * rows + margin[1]
+    return picture(name, title, caption, alt, (rows, wide), size, paint_all, **axes)
+
+
+def shared_legend(
+    figure: Any, grid: Any, place: str, columns: int = 1, order: Callable[[str], Any] | None = None
+) -> None:
+    """One legend for all panels: each label once, in the order met or by `order`."""
+    handles = {label: h for panel in grid.flat for h, label in zip(*panel.get_legend_handles_labels(), strict=True)}
+    labels = sorted(handles, key=order) if order else list(handles)
+    figure.legend([handles[label] for label in labels], labels, loc=place, ncols=columns, fontsize=8)
+
+
+def error_bars(panel: Any, x: Sequence[float], y: Sequence[Estimate], **style: Any) -> None:
+    """Means with their intervals; no bar where there is no interval."""
+    panel.errorbar(x, [one.mean for one in y], yerr=whiskers(y), **style)
+
+
+def band(panel: Any, x: Sequence[float], y: Sequence[Estimate], colour: str) -> None:
+    """The intervals as a pale band; nothing where there is none."""
+    bounded = [(at, one.low, one.high) for at, one in zip(x, y, strict=True) if math.isfinite(one.low)]
+    if bounded:
+        panel.fill_between(*zip(*bounded, strict=True), color=colour, alpha=0.15, linewidth=0)
+
+
+def small_text(panel: Any, text: str, x: float, y: float) -> None:
+    """A small note beside a mark."""
+    panel.annotate(text, (x, y), xytext=(5, 3), textcoords="offset points", fontsize=7, color="#444444")
 
 
 def legend(panel: Any, **place: Any) -> None:
@@ -113,9 +175,9 @@ def panels(axes: Any, count: int) -> list[Any]:
     return flat[:count]
 
 
-def whiskers(found: Sequence[Estimate]) -> tuple[list[float], list[float]]:
+def whiskers(estimates: Sequence[Estimate]) -> tuple[list[float], list[float]]:
     """How far the intervals reach below and above their means, as error bars take it; 0 where that is unknown."""
-    below, above = [one.mean - one.low for one in found], [one.high - one.mean for one in found]
+    below, above = [one.mean - one.low for one in estimates], [one.high - one.mean for one in estimates]
     return [x if math.isfinite(x) else 0.0 for x in below], [x if math.isfinite(x) else 0.0 for x in above]
 
 

@@ -72,15 +72,10 @@ def interval(low: float, high: float, digits: int = 3) -> str:
     return f"[{number(low, digits)},\u00a0{number(high, digits)}]" if math.isfinite(low) and math.isfinite(high) else ""
 
 
-def estimate(mean: float, low: float, high: float, digits: int = 3) -> str:
-    """`mean [low, high]`, or the mean alone where there is no interval."""
-    bounds = interval(low, high, digits)
-    return f"{number(mean, digits)} {bounds}" if bounds else number(mean, digits)
-
-
 def shown(value: Estimate) -> str:
-    """`mean [low, high]`, with a fourth decimal for what is near 0."""
-    return estimate(value.mean, value.low, value.high, 4 if 0 < abs(value.mean) < 0.01 else 3)
+    """`mean [low, high]`, or the mean alone where there is no interval; with a fourth decimal for what is near 0."""
+    digits = 4 if 0 < abs(value.mean) < 0.01 else 3
+    return " ".join(filter(None, [number(value.mean, digits), interval(value.low, value.high, digits)]))
 
 
 def quantity(count: int, one: str, many: str | None = None) -> str:

@@ -6,80 +6,70 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.metrics.statistics import Estimate
-from harness.report.data.cells import Cell
-from harness.report.data.context import Material
-from harness.report.data.series import band, means, over_seeds, telling_cells
-from harness.report.render.blocks import Field, Section, Table, given
-from harness.report.render.figures import RIGHT, WRONG, Picture, log_steps, panels, picture, shape_of
-from harness.report.render.text import DASH, ascii_visible, plain, shown
+from harness.report.data.cells import RANKING, Cell
+from harness.report.data.headline import figure_cells
+from harness.report.data.report_data import ReportData
+from harness.report.render.blocks import Content, Field, Table, estimated, present
+from harness.report.render.figures import RIGHT, WRONG, Picture, band, log_steps, small_multiples
+from harness.report.render.text import ascii_visible
+from harness.report.sections.row import Section
 
 SIDES = (("chosen_displacement", "chosen", RIGHT, "-", "o"), ("rejected_displacement", "rejected", WRONG, "--", "s"))
+SHOWN = ("chosen_displacement", "rejected_displacement", RANKING, "gold_reward")
 
 
-def displacement(m: Material) -> Section | None:
+def displacement(data: ReportData) -> Content | None:
     """Both sides over steps, and a table that says what to make of it."""
-    cells, note = telling_cells(m.headline, m.baseline)
-    rows = [cell for cell in m.headline.cells if cell.described("chosen_displacement").n]
-    if not rows:
+    cells, note = figure_cells(data.headline, data.baseline)
+    finished = [cell for cell in data.headline.cells if cell.described("chosen_displacement").n]
+    if not finished:
         return None
-    return Section(
+    return Content(
         "Chosen log-probs fall: is it broken?",
         "Not by itself. A falling chosen line is harmless where the rejected one falls faster and samples stay good."
         " It is broken where the ranking stays wrong, or where a third, worse answer gains (gold reward falls).",
-        given(_picture(m, cells, note) if cells else None, _table(m, [c for c in rows if c in cells] or rows[:8])),
+        present(
+            _picture(data, cells, note) if cells else None,
+            _table(data, [c for c in finished if c in cells] or finished[:8]),
+        ),
     )
 
 
-def _picture(m: Material, cells: Sequence[Cell], note: str) -> Picture:
-    rows, columns = shape_of(len(cells))
+def _picture(data: ReportData, cells: Sequence[Cell], note: str) -> Picture:
+    def paint(panel: Any, cell: Cell) -> None:
+        panel.axhline(0, color="#555555", linewidth=0.7)
+        for name, label, colour, line, marker in SIDES:
+            by_step = cell.over_steps("heldout", name)
+            steps, values = list(by_step), list(by_step.values())
+            band(panel, steps, values, colour)
+            panel.plot(steps, [v.mean for v in values], color=colour, linestyle=line, marker=marker, label=label)
+            log_steps(panel, steps)
+        panel.set_title(ascii_visible(cell.panel_title), fontsize=9)
 
-    def paint(figure: Any, axes: Any) -> None:
-        for panel, cell in zip(panels(axes, len(cells)), cells, strict=True):
-            panel.axhline(0, color="#555555", linewidth=0.7)
-            for name, label, colour, line, marker in SIDES:
-                found = over_seeds(cell, "heldout", name)
-                steps, values = means(found)
-                band(panel, found, colour)
-                panel.plot(steps, values, color=colour, linestyle=line, marker=marker, label=label)
-                log_steps(panel, steps)
-            beta = "" if cell.first.beta is None else f", beta {plain(cell.first.beta)}"
-            panel.set_title(ascii_visible(cell.first.objective) + beta, fontsize=9)
-        for row in axes:
-            row[0].set_ylabel("log-prob change (nats)")
-        for panel in axes[-1]:
-            panel.set_xlabel("step")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
-
-    return picture(
+    return small_multiples(
         "displacement",
         "Displacement of chosen and rejected responses",
-        f"Condition: {m.headline.title}. Mean change of each side's summed log-prob since the reference on clean"
+        f"Condition: {data.headline.title}. Mean change of each side's summed log-prob since the reference on clean"
         f" held-out pairs, with 95 % intervals over seeds. The baseline at its betas, the others at their worst.{note}",
         "Small multiples: change of the log-prob of chosen and rejected responses over training steps.",
-        (rows, columns),
-        (2.35 * columns + 0.2, 2.0 * rows + 0.5),
+        cells,
         paint,
+        (2.35, 2.0),
+        (0.2, 0.5),
+        xlabel="step",
+        ylabel="log-prob change (nats)",
+        legend_columns=2,
         sharex=True,
     )
 
 
-def _table(m: Material, cells: Sequence[Cell]) -> Table:
+def _table(data: ReportData, cells: Sequence[Cell]) -> Table:
     rows = []
     for cell in cells:
-        found = {
-            n: cell.described(n)
-            for n in ("chosen_displacement", "rejected_displacement", "ranking_accuracy", "gold_reward")
-        }
-        rows.append(
-            (
-                Field(cell.named, mark=m.looks[cell.first.objective].colour),
-                *(Field(shown(one) if one.n else DASH) for one in found.values()),
-                Field(reading(*(found[n] for n in list(found)[:3]))),
-            )
-        )
+        values = [cell.described(name) for name in SHOWN]
+        rows.append((data.head(cell), *map(estimated, values), Field(reading(*values[:3]))))
     header = ("Objective and beta", "chosen (nats)", "rejected (nats)", "ranked right", "gold reward", "Reading")
-    return Table(f"Displacement at the last step, {m.headline.title}", header, tuple(rows), look="stack")
+    return Table(f"Displacement at the last step, {data.headline.title}", header, tuple(rows), look="stack")
 
 
 def reading(chosen: Estimate, rejected: Estimate, ranking: Estimate) -> str:
@@ -95,3 +85,6 @@ def reading(chosen: Estimate, rejected: Estimate, ranking: Estimate) -> str:
     return (
         f"{side}; most pairs right" if ranking.mean >= 0.9 else f"{side}; {1 - ranking.mean:.0%} of pairs still wrong"
     )
+
+
+ROWS = (Section("displacement", "Displacement", displacement),)

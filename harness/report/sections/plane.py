@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.report.data.cells import Cell
-from harness.report.data.context import Material
-from harness.report.data.series import means, over_seeds, telling_cells
-from harness.report.render.blocks import Section
-from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_steps, picture, shape_of
-from harness.report.render.text import ascii_visible, plain
+from harness.report.data.headline import figure_cells
+from harness.report.data.report_data import ReportData
+from harness.report.render.blocks import Content
+from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_steps, picture, shape_of, shared_legend
+from harness.report.render.text import ascii_visible
+from harness.report.sections.row import Section
 
 POINTS = 100  # per panel of the plane; more overplots without telling more
 # From the bottom of the stack to its top; the undesirable zone in the colour of its crosses.
@@ -25,18 +26,18 @@ ZONES = (
 )
 
 
-def plane(m: Material) -> Section | None:
+def plane(data: ReportData) -> Content | None:
     """Scatter panels with the undesirable zone shaded, each above its zones' occupancy over steps."""
-    cells, note = telling_cells(m.headline, m.baseline)
-    return Section(
+    cells, note = figure_cells(data.headline, data.baseline)
+    return Content(
         "Where do the pairs sit?",
-        "A pair in the shaded undesirable zone has a better margin than under the reference, so the loss is content,"
-        " and is still ranked wrong.",
-        (_picture(m, cells, note),),
+        "A pair in the shaded undesirable zone has a better margin than under the reference, so its loss is lower, and"
+        " is still ranked wrong.",
+        (_picture(data, cells, note),),
     ) if cells else None  # fmt: skip
 
 
-def _picture(m: Material, cells: Sequence[Cell], note: str) -> Picture:
+def _picture(data: ReportData, cells: Sequence[Cell], note: str) -> Picture:
     limit = float(np.ceil(np.quantile(np.abs(np.concatenate([_points(cell) for cell in cells], axis=1)), 0.995)))
     rows, columns = shape_of(len(cells))
 
@@ -49,21 +50,20 @@ def _picture(m: Material, cells: Sequence[Cell], note: str) -> Picture:
             for panel in (top, bottom):
                 panel.set_axis_on()
             _plane_panel(top, cell, limit)
-            top.set_title(_title(cell), fontsize=8.5)
+            top.set_title(ascii_visible(cell.panel_title).replace(", beta", "\nbeta"), fontsize=8.5)
             _occupancy(bottom, cell)
             if column == 0:
                 top.set_ylabel("policy margin (nats)")
                 bottom.set_ylabel("share of pairs")
-        handles, labels = axes[1, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+        shared_legend(figure, axes, "outside lower center", 2)
 
     return picture(
         "plane",
         "Reference margin, policy margin and zones",
-        f"Condition: {m.headline.title}. Upper panels: each dot is a held-out pair at the last step, the reference's"
-        f" margin across (nats), the policy's up (at most {POINTS} pairs); orange crosses sit in the shaded undesirable"
-        " zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each zone over"
-        f" training steps. The baseline at its betas, the others at their worst.{note}",
+        f"Condition: {data.headline.title}. Upper panels: each dot is a held-out pair at the last step, the reference's"
+        f" margin (nats) horizontal, the policy's vertical (at most {POINTS} pairs); orange crosses sit in the shaded"
+        " undesirable zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each"
+        f" zone over training steps. The baseline at its betas, the others at their worst.{note}",
         "Scatter panels of policy margin against reference margin, each above the zones' occupancy over steps.",
         (2 * rows, columns),
         (2.25 * columns + 0.3, 4.0 * rows + 0.6),
@@ -72,14 +72,9 @@ def _picture(m: Material, cells: Sequence[Cell], note: str) -> Picture:
     )
 
 
-def _title(cell: Cell) -> str:
-    beta = "" if cell.first.beta is None else f"\nbeta {plain(cell.first.beta)}"
-    return ascii_visible(cell.first.objective) + beta
-
-
 def _points(cell: Cell) -> NDArray[np.float32]:
     """(2, n) reference and policy margins, spread evenly over seeds and over the order of the ids."""
-    facts = [found for _, found in cell.recorded]
+    facts = [facts for _, facts in cell.recorded]
     share = -(-POINTS // len(facts))
     return np.concatenate([np.stack([f.delta_ref[:share], f.delta[:share]]) for f in facts], axis=1)
 
@@ -101,9 +96,9 @@ def _plane_panel(panel: Any, cell: Cell, limit: float) -> None:
 
 
 def _occupancy(panel: Any, cell: Cell) -> None:
-    found = {name: over_seeds(cell, "heldout", name) for name, _, _ in ZONES}
-    steps = list(found["zone_z1"])
-    shares = [means(found[name])[1] for name, _, _ in ZONES]
+    by_zone = [cell.over_steps("heldout", name) for name, _, _ in ZONES]
+    steps = list(by_zone[0])
+    shares = [[value.mean for value in by_step.values()] for by_step in by_zone]
     if len(steps) > 1:  # best-of-n has no training to follow
         colours, labels = [colour for _, _, colour in ZONES], [label for _, label, _ in ZONES]
         panel.stackplot(steps, *shares, colors=colours, labels=labels, linewidth=0.4, edgecolor="white")
@@ -112,3 +107,6 @@ def _occupancy(panel: Any, cell: Cell) -> None:
     panel.set_ylim(0, 1)
     panel.set_yticks([0, 1])
     panel.tick_params(labelsize=7.5)
+
+
+ROWS = (Section("plane", "Plane and zones", plane),)

@@ -7,32 +7,34 @@ from pathlib import PureWindowsPath  # splits at both kinds of slash
 from typing import Any
 
 from harness.identity import content_hash
-from harness.report.data.context import Material
+from harness.report.data.report_data import ReportData
 from harness.report.data.sweep import Sweep
-from harness.report.render.blocks import Block, Lines, Section
+from harness.report.render.blocks import Block, Content, Lines
 from harness.report.render.text import quantity, visible
-from harness.report.sections.methods import status_line
+from harness.report.sections.row import Section
 
 LONGEST_SPEC = 120  # lines
 
 
-def provenance(m: Material) -> Section:
+def provenance(data: ReportData) -> Content:
     """Run keys, one digest over keys, configs and results, versions and commits met; the spec behind a fold."""
-    notes = (*(visible(note) for note in m.sweep.notes), *run_notes(m.sweep))
+    notes = (*(visible(note) for note in data.sweep.notes), *run_notes(data.sweep))
     more: list[Block] = [Lines(notes, "Notes on data and plan")] if notes else []
-    spec = m.sweep.folder / "sweep.yaml"
+    spec = data.sweep.folder / "sweep.yaml"
     if spec.is_file():
         lines = spec.read_text(encoding="utf-8").splitlines()
         cut = [f"\u2026 {len(lines) - LONGEST_SPEC} more lines in sweep.yaml"] if len(lines) > LONGEST_SPEC else []
         text = [visible_indented(_file_name(line)) for line in lines[:LONGEST_SPEC]] + cut
         more.append(Lines(tuple(text), "sweep.yaml, resolved"))
-    return Section("Provenance", "", (Lines((*_lines(m.sweep), m.texts.said)),), tuple(more), "Notes and spec")
+    return Content(
+        "Provenance", "", (Lines((*_lines(data.sweep), data.texts.sentence)),), tuple(more), "Notes and spec"
+    )
 
 
 def _file_name(line: str) -> str:
     """A `path:` line with the file's name alone: where a file lay is no part of what was asked."""
-    head, found, path = line.partition("path: ")
-    return head + found + PureWindowsPath(path).name if found and not head.strip(" -") else line
+    head, key, path = line.partition("path: ")
+    return head + key + PureWindowsPath(path).name if key and not head.strip(" -") else line
 
 
 def visible_indented(line: str) -> str:
@@ -54,17 +56,16 @@ def _lines(sweep: Sweep) -> tuple[str, ...]:
     finished = sorted((run.key, run.status, dict(run.result["results"])) for run in sweep.runs if run.result)
     keys = sorted(run.key for run in sweep.runs)
     lines = [
-        f"{status_line(sweep)}.",
+        f"{sweep.status_line}.",
         f"{quantity(len(set(keys)), 'run key')}; digest of the keys {content_hash(keys)[:16]}, of keys, states and"
         f" results {content_hash(finished)[:16]}.",
     ]
-    found = [(name, _met(sweep, *path)) for name, path in MET.items()]
-    lines += [f"{name}: {visible(text)}." for name, text in found if text]
+    lines += [f"{name}: {visible(text)}." for name, path in RECORDED.items() if (text := _recorded(sweep, *path))]
     lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
     return tuple(lines)
 
 
-MET: Mapping[str, tuple[str, str]] = {
+RECORDED: Mapping[str, tuple[str, str]] = {
     "Code": ("code", "commit"),
     "Versions": ("code", "versions"),
     "Device": ("machine", "device"),
@@ -75,7 +76,7 @@ MET: Mapping[str, tuple[str, str]] = {
 }
 
 
-def _met(sweep: Sweep, part: str, name: str) -> str:
+def _recorded(sweep: Sweep, part: str, name: str) -> str:
     """Every value met in the runs' provenance, sorted; a commit with local changes says so."""
     values: dict[str, set[str]] = {}
     for run in sweep.runs:
@@ -87,4 +88,7 @@ def _met(sweep: Sweep, part: str, name: str) -> str:
         elif value not in (None, ""):
             text = str(value)[:12] if name == "commit" else str(value)
             values.setdefault("", set()).add(text + (" with local changes" if record.get("dirty") else ""))
-    return "; ".join(f"{key} {', '.join(sorted(found))}".strip() for key, found in sorted(values.items()))
+    return "; ".join(f"{key} {', '.join(sorted(distinct))}".strip() for key, distinct in sorted(values.items()))
+
+
+ROWS = (Section("provenance", "Provenance", provenance),)

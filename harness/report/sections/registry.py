@@ -1,75 +1,33 @@
-"""The sections of the page in reading order: a new one is one function and one row."""
+"""The sections of the page in reading order; each module holds the functions and rows of its sections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from harness.report.data.context import Material
-from harness.report.render.blocks import Section
-from harness.report.sections.behaviour import behaviour
-from harness.report.sections.benchmarks import benchmarks
-from harness.report.sections.betas import betas
-from harness.report.sections.claims import claims
-from harness.report.sections.costs import costs
-from harness.report.sections.damage import damage
-from harness.report.sections.data import data
-from harness.report.sections.densities import densities
-from harness.report.sections.displacement import displacement
-from harness.report.sections.heat import heat
-from harness.report.sections.methods import limits, statistics
-from harness.report.sections.misspecified import misspecified
-from harness.report.sections.pairs import pairs
-from harness.report.sections.plane import plane
-from harness.report.sections.provenance import provenance
-from harness.report.sections.quality import quality
-from harness.report.sections.regret import regret
-from harness.report.sections.replicas import replicas
-from harness.report.sections.survival import survival
-from harness.report.sections.theory import theory
-from harness.report.sections.trajectories import trajectories
-from harness.report.sections.verdicts import verdicts
-from harness.report.sections.worst import worst
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """`name` is the section's anchor, `short` its name in the table of contents; `make` gives None without data."""
-
-    name: str
-    short: str
-    make: Callable[[Material], Section | None]
-
-
-SECTIONS: tuple[Row, ...] = (
-    Row("verdict", "Verdict", verdicts),
-    Row("data", "Data", data),
-    Row("damage", "Damage", damage),
-    Row("survival", "Survival", survival),
-    Row("betas", "Beta", betas),
-    Row("heat", "Beta x rate", heat),
-    Row("misspecified", "Assumed flip rate", misspecified),
-    Row("trajectories", "Loss and ranking", trajectories),
-    Row("plane", "Plane and zones", plane),
-    Row("displacement", "Displacement", displacement),
-    Row("densities", "Memorised noise", densities),
-    Row("pairs", "Pairs", pairs),
-    Row("worst", "Worst pairs", worst),
-    Row("behaviour", "Answers", behaviour),
-    Row("quality", "Quality", quality),
-    Row("benchmarks", "Benchmarks", benchmarks),
-    Row("claims", "Claims", claims),
-    Row("theory", "Theory", theory),
-    Row("regret", "Selection", regret),
-    Row("costs", "Cost", costs),
-    Row("statistics", "Statistics", statistics),
-    Row("replicas", "A/A check", replicas),
-    Row("limits", "Limits", limits),
-    Row("provenance", "Provenance", provenance),
+from harness.report.data.report_data import ReportData
+from harness.report.sections import (
+    behaviour,
+    benchmarks,
+    claims,
+    costs,
+    damage,
+    dataset,
+    densities,
+    displacement,
+    hyperparameters,
+    pairs,
+    plane,
+    provenance,
+    quality,
+    regret,
+    statistics,
+    survival,
+    theory,
+    trajectories,
+    verdict,
 )
+from harness.report.sections.row import Section
 
-
-def sections(m: Material) -> tuple[tuple[Row, Section], ...]:
-    """The sections that the sweep has data for, in the order of the page."""
-    made = [(row, row.make(m)) for row in SECTIONS]
-    return tuple((row, section) for row, section in made if section is not None)
+ORDER = (
+    verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, behaviour,
+    quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+)  # fmt: skip
+SECTIONS: tuple[Section[ReportData], ...] = tuple(row for module in ORDER for row in module.ROWS)

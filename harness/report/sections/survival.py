@@ -5,71 +5,68 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from harness.palette import Look
-from harness.report.data.context import Material
-from harness.report.data.families import Family
-from harness.report.render.blocks import Section
-from harness.report.render.figures import Picture, drawn, panels, picture, shape_of, whiskers
+from harness.report.data.conditions import Family
+from harness.report.data.curves import Curve, best_curve, curves
+from harness.report.data.report_data import ReportData
+from harness.report.render.blocks import Content
+from harness.report.render.figures import Picture, error_bars, line_style, panels, picture, shape_of, shared_legend
 from harness.report.render.text import ascii_visible, plain, visible
-from harness.report.sections.robustness import MEASURE, Path, best_path, paths
+from harness.report.sections.damage import MANY_KINDS
+from harness.report.sections.row import Section
 
 TOGETHER = 8  # lines in one panel; more objectives get a panel each
 
 
-def survival(m: Material) -> Section | None:
+def survival(data: ReportData) -> Content | None:
     """One picture per kind of corruption with several rates."""
-    kinds = dict.fromkeys(kind for family in m.families for kind in family.kinds)
-    drawings = [drawing for kind in kinds if (drawing := _picture(m, kind)) is not None]
-    if not drawings:
+    kinds = dict.fromkeys(kind for family in data.families for kind in family.kinds)
+    pictures = [drawing for kind in kinds if (drawing := _picture(data, kind)) is not None]
+    if not pictures:
         return None
-    return Section(
+    return Content(
         "How much noise does each objective survive?",
-        "Higher and flatter is better. Each objective stands at its best beta: the highest mean over the tested rates,"
-        " chosen on these very numbers. All betas: the heat maps below.",
-        tuple(drawings),
+        "Higher and flatter is better. Each objective is drawn at its best beta, the one with the highest mean over the"
+        " tested rates, chosen on these same numbers. The heat maps below show all betas.",
+        tuple(pictures),
     )
 
 
-def _lines(family: Family, kind: str, least: int) -> dict[str, Path]:
-    """Each objective's best path with at least `least` tested rates."""
-    found = {name: paths(family, kind, name) for name in family.objectives}
-    best = {name: best_path(own) for name, own in found.items() if own}
-    return {name: path for name, path in best.items() if len({c.rate for c, _ in path.points}) >= least}
+def _lines(family: Family, kind: str, least: int) -> dict[str, Curve]:
+    """Each objective's best curve with at least `least` tested rates."""
+    every = {name: curves(family, kind, name) for name in family.objectives}
+    best = {name: best_curve(candidates) for name, candidates in every.items() if candidates}
+    return {name: curve for name, curve in best.items() if len({c.rate for c, _ in curve.points}) >= least}
 
 
-def _picture(m: Material, kind: str) -> Picture | None:
-    many = len(m.family.kinds) >= 4  # a sweep over kinds compares those; a curve is left to those with several rates
-    found = [(f, lines) for f in m.families if kind in f.kinds and (lines := _lines(f, kind, 3 if many else 2))]
-    if not found:
+def _picture(data: ReportData, kind: str) -> Picture | None:
+    # A sweep over kinds compares those; a curve is left to those with several rates.
+    least = 3 if len(data.family.kinds) >= MANY_KINDS else 2
+    by_family = [(f, lines) for f in data.families if kind in f.kinds and (lines := _lines(f, kind, least))]
+    if not by_family:
         return None
-    crowded = max(len(lines) for _, lines in found) > TOGETHER
+    crowded = max(len(lines) for _, lines in by_family) > TOGETHER
+    jobs = [(ascii_visible(family.title), lines, "") for family, lines in by_family]
+    where = ""
     if crowded:
-        family, lines = next(((f, own) for f, own in found if f is m.family), found[0])
+        family, lines = next((pair for pair in by_family if pair[0] is data.family), by_family[0])
         jobs = [(ascii_visible(name), lines, name) for name in lines]
         where = f" Setting: {family.title}." if family.title else ""
-    else:
-        jobs = [(ascii_visible(f.title), lines, "") for f, lines in found]
-        where = ""
     rows, columns = shape_of(len(jobs), 6 if crowded else 3)
-
     width = 1.6 * columns + 0.4 if crowded else max(3.0 * columns + 0.5, 5.0)
     across = int(width / 1.7)  # legend entries side by side
-    height = 1.6 * rows + 0.4 if crowded else 2.7 * rows + 0.3 + 0.2 * -(-len(m.looks) // across)
+    height = 1.6 * rows + 0.4 if crowded else 2.7 * rows + 0.3 + 0.2 * -(-len(data.looks) // across)
 
     def paint(figure: Any, axes: Any) -> None:
         for panel, (title, lines, highlight) in zip(panels(axes, len(jobs)), jobs, strict=True):
-            _panel(panel, lines, m, highlight)
+            _panel(panel, lines, data, highlight)
             panel.set_title(title, fontsize=8.5 if crowded else 10)
         for row in axes:
             row[0].set_ylabel("ranking accuracy")
         for panel in axes[-1]:
             panel.set_xlabel("share corrupted")
         if not crowded:
-            found = {label: h for p in axes.flat for h, label in zip(*p.get_legend_handles_labels(), strict=True)}
-            labels = sorted(found, key=lambda label: list(m.looks).index(label.split(",")[0]))
-            figure.legend(
-                [found[label] for label in labels], labels, loc="outside lower center", ncols=across, fontsize=8
-            )
+            names = list(data.looks)
+            shared_legend(figure, axes, "outside lower center", across, lambda label: names.index(label.split(",")[0]))
 
     return picture(
         "survival-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
@@ -86,38 +83,32 @@ def _picture(m: Material, kind: str) -> Picture | None:
     )
 
 
-def _panel(panel: Any, lines: dict[str, Path], m: Material, highlight: str) -> None:
+def _panel(panel: Any, lines: dict[str, Curve], data: ReportData, highlight: str) -> None:
     panel.axhline(0.5, color="#888888", linewidth=0.8)
     reference = _reference(lines)
     if reference is not None:
         panel.axhline(reference, color="#888888", linewidth=1.0, linestyle="--")
-    rates = [c.rate for path in lines.values() for c, _ in path.points]
-    step = (max(rates) - min(rates)) * 0.012
-    for i, (name, path) in enumerate(lines.items()):
+    every = [c.rate for curve in lines.values() for c, _ in curve.points]
+    step = (max(every) - min(every)) * 0.012
+    for i, (name, curve) in enumerate(lines.items()):
+        rates, values = [c.rate for c, _ in curve.points], [cell.ranking for _, cell in curve.points]
         if highlight and name != highlight:
-            points = [(c.rate, cell.estimate(MEASURE).mean) for c, cell in path.points]
-            panel.plot(*zip(*points, strict=True), color="#CCCCCC", linewidth=0.8, zorder=1)
-        else:
-            shift = 0.0 if highlight else (i - (len(lines) - 1) / 2) * step
-            _line(panel, path, m.looks[name], f"{ascii_visible(name)}, {_beta(path)}", shift)
+            panel.plot(rates, [one.mean for one in values], color="#CCCCCC", linewidth=0.8, zorder=1)
+            continue
+        # A small side step keeps the intervals of neighbouring objectives apart.
+        shift = 0.0 if highlight else (i - (len(lines) - 1) / 2) * step
+        beta = curve.first.first.beta
+        label = f"{ascii_visible(name)}, {'no beta' if beta is None else f'beta {plain(beta)}'}"
+        style = line_style(data.looks[name])
+        error_bars(panel, [rate + shift for rate in rates], values, capsize=2, elinewidth=0.9, label=label, **style)
     panel.set_ylim(-0.03, 1.05)
     panel.set_yticks([0, 0.5, 1])
 
 
-def _line(panel: Any, path: Path, look: Look, label: str, shift: float) -> None:
-    found = [(c.rate, cell.estimate(MEASURE)) for c, cell in path.points]
-    # A small side step keeps the intervals of neighbouring objectives apart.
-    x, y = [rate + shift for rate, _ in found], [one.mean for _, one in found]
-    ends = whiskers([one for _, one in found])
-    panel.errorbar(x, y, yerr=ends, capsize=2, elinewidth=0.9, label=label, **drawn(look))
-
-
-def _beta(path: Path) -> str:
-    beta = path.first.first.beta
-    return "no beta" if beta is None else f"beta {plain(beta)}"
-
-
-def _reference(lines: dict[str, Path]) -> float | None:
-    values = [cell.reference_accuracy().mean for path in lines.values() for _, cell in path.points]
+def _reference(lines: dict[str, Curve]) -> float | None:
+    values = [cell.reference_accuracy().mean for curve in lines.values() for _, cell in curve.points]
     known = [value for value in values if math.isfinite(value)]
     return math.fsum(known) / len(known) if known else None
+
+
+ROWS = (Section("survival", "Survival", survival),)

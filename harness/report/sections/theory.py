@@ -4,68 +4,78 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from harness.report.data.cells import Cell
 from harness.report.data.conditions import Condition
-from harness.report.data.context import Material
-from harness.report.render.blocks import Field, Section, Table, given
-from harness.report.render.figures import Picture, drawn, picture, shape_of, whiskers
-from harness.report.render.text import DASH, ascii_visible, plain, shown
+from harness.report.data.report_data import ReportData
+from harness.report.render.blocks import Content, Table, estimated, present
+from harness.report.render.figures import Picture, error_bars, line_style, picture, shape_of
+from harness.report.render.text import ascii_visible, plain
+from harness.report.sections.row import Section
 
-SHOWN = 4  # conditions
+MAX_CONDITIONS = 4
 DRAWN = ("dpo", "ppo", "rloo")  # whose optimum is the RLHF one that the violated share speaks of
+COLUMNS = {
+    "idealised": "idealised ranking accuracy (RLHF optimum)",
+    "achieved": "achieved",
+    "predicted_right": "right at the objective's own optimum",
+    "agreement": "pairs on whose sign the two agree",
+}
 
 
-def theory(m: Material) -> Section | None:
+def theory(data: ReportData) -> Content | None:
     """Conditions whose labels leave a finite optimum: Bradley-Terry ones, or uniform flips at a known rate."""
-    conditions = [c for c in _ranked(m) if any(cell.theory_values("violated") for cell in c.cells)][:SHOWN]
-    if not conditions:
+    ranked = [c for c in _ranked(data) if any(cell.fact_values("theory.violated") for cell in c.cells)]
+    if not ranked:
         return None
-    return Section(
+    conditions = ranked[:MAX_CONDITIONS]
+    first, *others = (_table(data, condition) for condition in conditions)
+    return Content(
         "Does theory predict it?",
         "One pair alone has its optimum at delta_ref + gap / beta, with the gap that noisy labels leave; pairs below 0"
         " are ranked wrong even there. One minus that share is the idealised ranking accuracy. A shared model after"
         " finite training need not reach it: the distance is what training, not the objective, adds or loses.",
-        given(_picture(m, conditions), _table(m, conditions[0])),
-        tuple(_table(m, condition) for condition in conditions[1:]),
+        present(_picture(data, conditions), first),
+        tuple(others),
         "The other conditions",
     )
 
 
-def _ranked(m: Material) -> list[Condition]:
+def _ranked(data: ReportData) -> list[Condition]:
     """Bradley-Terry labels first, then the headline's setting, then the rest."""
-    finite = [c for c in m.conditions if c.labels == "bradley_terry" or (c.corruption == "uniform_flip" and c.rate > 0)]
-    return sorted(finite, key=lambda c: (c.labels != "bradley_terry", c not in m.family.conditions))
+    finite = [c for c in data.conditions if _soft(c) or (c.first.corruption == "uniform_flip" and c.rate > 0)]
+    return sorted(finite, key=lambda c: (not _soft(c), c not in data.family.conditions))
 
 
-def _picture(m: Material, conditions: list[Condition]) -> Picture | None:
-    shown_cells = {
-        c.title: [cell for n in DRAWN for cell in c.by_objective.get(n, ()) if _known(cell)] for c in conditions
+def _soft(condition: Condition) -> bool:
+    return condition.first.labels == "bradley_terry"
+
+
+def _picture(data: ReportData, conditions: list[Condition]) -> Picture | None:
+    known = {
+        c.title: [cell for n in DRAWN for cell in c.by_objective.get(n, ()) if cell.fact_values("theory.violated")]
+        for c in conditions
     }
-    shown_cells = {title: cells for title, cells in shown_cells.items() if cells}
-    if not shown_cells:
+    known = {title: cells for title, cells in known.items() if cells}
+    if not known:
         return None
-    rows, columns = shape_of(len(shown_cells))
+    rows, columns = shape_of(len(known))
 
     def paint(_: Any, axes: Any) -> None:
-        for panel, (title, cells) in zip(axes.flat, shown_cells.items(), strict=False):
-            places = np.arange(len(cells))
+        for panel, (title, cells) in zip(axes.flat, known.items(), strict=False):
+            places = list(range(len(cells)))
             for name, label, style in (
                 ("violated", "predicted", {"color": "#555555", "marker": "_", "linestyle": "--"}),
-                ("wrong", "measured", drawn(m.looks[cells[0].first.objective]) | {"linestyle": "none"}),
+                ("wrong", "measured", line_style(data.looks[cells[0].first.objective]) | {"linestyle": "none"}),
             ):
-                found = [cell.theory_estimate(name) for cell in cells]
-                ends = whiskers(found)
-                panel.errorbar(places, [e.mean for e in found], yerr=ends, capsize=3, label=label, **style)
-            panel.set_xticks(list(places), [plain(cell.first.beta) for cell in cells])
+                values = [cell.fact_estimate(f"theory.{name}") for cell in cells]
+                error_bars(panel, places, values, capsize=3, label=label, **style)
+            panel.set_xticks(places, [plain(cell.first.beta) for cell in cells])
             panel.set_xlabel("beta")
             panel.set_title("\n".join(map(ascii_visible, title.split(", "))), fontsize=8.5)
             panel.set_ylim(-0.03, 1.03)
         axes[0, 0].set_ylabel("share ranked wrong")
         axes[0, 0].legend(fontsize=8)
 
-    names = ", ".join(dict.fromkeys(cell.first.objective for cells in shown_cells.values() for cell in cells))
+    names = ", ".join(dict.fromkeys(cell.first.objective for cells in known.values() for cell in cells))
     return picture(
         "predicted",
         "Share ranked wrong: predicted and measured",
@@ -79,20 +89,11 @@ def _picture(m: Material, conditions: list[Condition]) -> Picture | None:
     )
 
 
-def _known(cell: Cell) -> bool:
-    return bool(cell.theory_values("violated"))
-
-
-def _table(m: Material, condition: Condition) -> Table:
-    rows = []
-    for cell in condition.cells:
-        if cell.theory_values("achieved"):
-            names = ("idealised", "achieved", "predicted_right", "agreement")
-            found = [cell.theory_estimate(name) for name in names]
-            head = Field(cell.named, mark=m.looks[cell.first.objective].colour)
-            rows.append((head, *(Field(shown(one) if one.n else DASH) for one in found)))
-    header = (
-        *("Objective and beta", "idealised ranking accuracy (RLHF optimum)", "achieved"),
-        *("right at the objective's own optimum", "pairs on whose sign the two agree"),
-    )
+def _table(data: ReportData, condition: Condition) -> Table:
+    cells = [cell for cell in condition.cells if cell.fact_values("theory.achieved")]
+    rows = [(data.head(cell), *(estimated(cell.fact_estimate(f"theory.{name}")) for name in COLUMNS)) for cell in cells]
+    header = ("Objective and beta", *COLUMNS.values())
     return Table(f"Idealised and achieved, {condition.title}", header, tuple(rows), look="stack")
+
+
+ROWS = (Section("theory", "Theory", theory),)

@@ -6,78 +6,75 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.report.data.cells import Cell
-from harness.report.data.context import Material
-from harness.report.data.series import means, over_seeds, spaced, telling_cells
-from harness.report.render.blocks import Section
-from harness.report.render.figures import Picture, legend, log_steps, panels, picture, shades, shape_of
-from harness.report.render.text import ascii_visible, plain
+from harness.report.data.cells import RANKING, Cell
+from harness.report.data.headline import evenly_spaced, figure_cells
+from harness.report.data.report_data import ReportData
+from harness.report.render.blocks import Content
+from harness.report.render.figures import Picture, legend, log_steps, picture, shades, small_multiples
+from harness.report.render.text import ascii_visible
+from harness.report.sections.row import Section
 
-LINES = 4  # betas in a panel, evenly spread over those swept
+MAX_BETAS = 4  # betas in a panel, evenly spread over those swept
 
-Path = tuple[Cell, Mapping[int, float], Mapping[int, float]]
+Series = tuple[Cell, Mapping[int, float], Mapping[int, float]]  # loss and ranking accuracy by step
 
 
-def trajectories(m: Material) -> Section | None:
+def trajectories(data: ReportData) -> Content | None:
     """Phase picture (accuracy against the share of the loss's fall) and the two series over steps."""
-    shown, note = _objectives(m)
+    shown, note = _by_objective(data)
     if not shown:
         return None
-    return Section(
+    return Content(
         "While the loss falls, does the ranking follow?",
-        "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is a loss that"
-        " has converged too early (D1); one that turns down is a reversal (D2) or memorised noise (D3).",
-        (_phase(m, shown, note),),
-        (_curves(m, shown, note),),
+        "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is"
+        " premature convergence (D1): the loss nears its minimum while pairs are still misranked. A line that turns"
+        " down is a reversal (D2) or memorised noise (D3).",
+        (_phase(data, shown, note),),
+        (_curves(data, shown, note),),
         "Loss and ranking accuracy over steps",
     )
 
 
-def _objectives(m: Material) -> tuple[dict[str, list[Path]], str]:
-    cells, note = telling_cells(m.headline, m.baseline)
-    names = dict.fromkeys(cell.first.objective for cell in cells)
-    found: dict[str, list[Path]] = {}
-    for name in names:
-        for cell in spaced(m.headline.by_objective[name], LINES):
-            loss, ranking = over_seeds(cell, "train", "loss"), over_seeds(cell, "heldout", "ranking_accuracy")
-            if loss and ranking:
-                one = {step: value.mean for step, value in loss.items()}
-                found.setdefault(name, []).append((cell, one, {s: value.mean for s, value in ranking.items()}))
-    return found, note
+def _by_objective(data: ReportData) -> tuple[dict[str, list[Series]], str]:
+    cells, note = figure_cells(data.headline, data.baseline)
+    series: dict[str, list[Series]] = {}
+    for name in dict.fromkeys(cell.first.objective for cell in cells):
+        for cell in evenly_spaced(data.headline.by_objective[name], MAX_BETAS):
+            both = cell.over_steps("train", "loss"), cell.over_steps("heldout", RANKING)
+            if all(both):
+                loss, ranking = ({step: value.mean for step, value in one.items()} for one in both)
+                series.setdefault(name, []).append((cell, loss, ranking))
+    return series, note
 
 
-def _phase(m: Material, shown: Mapping[str, Sequence[Path]], note: str) -> Picture:
-    rows, columns = shape_of(len(shown))
+def _phase(data: ReportData, shown: Mapping[str, Sequence[Series]], note: str) -> Picture:
+    def paint(panel: Any, item: tuple[str, Sequence[Series]]) -> None:
+        name, series = item
+        for (cell, loss, ranking), style in zip(series, shades(data.looks[name], len(series)), strict=True):
+            points = progress(loss, ranking)
+            if points:
+                panel.plot(*zip(*points, strict=True), label=_label(cell), **style)
+        panel.set_title(ascii_visible(name))
+        panel.axhline(0.5, color="#888888", linewidth=0.8)
+        panel.set_xlim(-0.04, 1.06)
+        panel.set_xticks([0, 0.5, 1], ["0", "half", "all"])
+        panel.set_ylim(-0.03, 1.03)
+        panel.set_yticks([0, 0.5, 1])
+        legend(panel, loc="lower right")
 
-    def paint(_: Any, axes: Any) -> None:
-        for panel, (name, series) in zip(panels(axes, len(shown)), shown.items(), strict=True):
-            for (cell, loss, ranking), style in zip(series, shades(m.looks[name], len(series)), strict=True):
-                points = progress(loss, ranking)
-                if points:
-                    x, y = zip(*points, strict=True)
-                    panel.plot(x, y, label=_label(cell), **style)
-            panel.set_title(ascii_visible(name))
-            panel.axhline(0.5, color="#888888", linewidth=0.8)
-            panel.set_xlim(-0.04, 1.06)
-            panel.set_xticks([0, 0.5, 1], ["0", "half", "all"])
-            panel.set_ylim(-0.03, 1.03)
-            panel.set_yticks([0, 0.5, 1])
-            legend(panel, loc="lower right")
-        for row in axes:
-            row[0].set_ylabel("ranking accuracy")
-        for panel in axes[-1]:
-            panel.set_xlabel("share of the loss's own fall")
-
-    return picture(
+    return small_multiples(
         "trajectories",
         "Ranking accuracy against the fall of the loss",
-        f"Condition: {m.headline.title}. One mark per checkpoint, means over seeds. Across: how much of its own total"
-        " fall the training loss has made, so that no two losses are compared. Up: clean held-out pairs ranked right"
-        f" (grey: chance).{note}",
+        f"Condition: {data.headline.title}. One mark per evaluated step, means over seeds. Horizontal: the share of"
+        " its own total fall that the training loss has completed, so losses of two objectives are not compared."
+        f" Vertical: clean held-out pairs ranked right (grey: chance).{note}",
         "Small multiples by objective: ranking accuracy against the completed share of the loss's fall.",
-        (rows, columns),
-        (2.35 * columns + 0.2, 2.3 * rows + 0.2),
+        list(shown.items()),
         paint,
+        (2.35, 2.3),
+        (0.2, 0.2),
+        xlabel="share of the loss's own fall",
+        ylabel="ranking accuracy",
         sharex=True,
         sharey=True,
     )
@@ -95,18 +92,16 @@ def progress(loss: Mapping[int, float], ranking: Mapping[int, float]) -> list[tu
 
 
 def _label(cell: Cell) -> str:
-    beta = cell.first.beta
-    parts = [] if beta is None else [f"beta {plain(beta)}"]
-    return ascii_visible(", ".join([*parts, *filter(None, [cell.extra])]) or "no beta")
+    return ascii_visible(cell.settings or "no beta")
 
 
-def _curves(m: Material, shown: Mapping[str, Sequence[Path]], note: str) -> Picture:
+def _curves(data: ReportData, shown: Mapping[str, Sequence[Series]], note: str) -> Picture:
     """Training loss and held-out ranking accuracy over steps: a column per objective, a line per beta."""
 
     def paint(_: Any, axes: Any) -> None:
         for column, (name, series) in enumerate(shown.items()):
             top, bottom = axes[:, column]
-            for (cell, loss, ranking), style in zip(series, shades(m.looks[name], len(series)), strict=True):
+            for (cell, loss, ranking), style in zip(series, shades(data.looks[name], len(series)), strict=True):
                 top.plot(list(loss), list(loss.values()), label=_label(cell), **style)
                 bottom.plot(list(ranking), list(ranking.values()), **style)
             for panel in (top, bottom):
@@ -123,7 +118,7 @@ def _curves(m: Material, shown: Mapping[str, Sequence[Path]], note: str) -> Pict
     return picture(
         "curves",
         "Loss and ranking accuracy over steps",
-        f"Condition: {m.headline.title}. Top: loss on the fixed training probe set; bottom: share of clean held-out"
+        f"Condition: {data.headline.title}. Top: loss on the fixed training probe set; bottom: share of clean held-out"
         f" pairs that the policy ranks right (grey line: chance). Means over seeds.{note}",
         "Small multiples by objective: training loss over steps above, held-out ranking accuracy over steps below.",
         (2, len(shown)),
@@ -133,7 +128,4 @@ def _curves(m: Material, shown: Mapping[str, Sequence[Path]], note: str) -> Pict
     )
 
 
-def final(cell: Cell, name: str) -> float:
-    """The last mean of a held-out series, NaN without one."""
-    _, values = means(over_seeds(cell, "heldout", name))
-    return values[-1] if values else math.nan
+ROWS = (Section("trajectories", "Loss and ranking", trajectories),)

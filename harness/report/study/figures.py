@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from harness.palette import COLOURS, looks
-from harness.report.render.figures import Picture, draw, panels
+from harness.report.render.figures import Picture, panels, picture, shape_of
 from harness.report.study.findings import CLEAN
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.study.study import Study, StudyTrial
 
 BETA, RATE = "beta", "training.learning_rate"
 SHORT = {RATE: "learning rate"}
@@ -20,21 +20,8 @@ MIN_CONTOUR = 6  # points, below which a surface through them is fiction
 
 def pictures(study: Study) -> list[Picture]:
     """Every figure that the study has data for."""
-    drawn = [history(study), contour(study), slices(study), importance(study), front(study)]
-    return [picture for picture in drawn if picture is not None]
-
-
-def _picture(
-    name: str, texts: tuple[str, str, str], shape: tuple[int, int], size: tuple[float, float],
-    paint: Callable[[Any, Any], None], **axes: Any,
-) -> Picture:  # fmt: skip
-    svg = draw(*shape, size, paint, **axes)
-    return Picture(name, *texts, svg, round(size[0] * 96), round(size[1] * 96))
-
-
-def _grid(count: int, wide: int = 3) -> tuple[int, int]:
-    columns = min(count, wide)
-    return -(-count // columns), columns
+    every = (history(study), contour(study), slices(study), importance(study), front(study))
+    return [one for one in every if one is not None]
 
 
 def _complete(study: Study, arm: str) -> list[StudyTrial]:
@@ -65,9 +52,8 @@ def history(study: Study) -> Picture | None:
             if able:
                 best = better.accumulate([t.values[0] for t in able])
                 panel.step([t.number for t in able], best, where="post", color=colour, label="best so far")
-            lost = [t.number for t in study.of(arm) if not t.complete]
-            for number in lost:
-                panel.axvline(number, color="#999999", linewidth=0.7, linestyle=":")
+            for lost in (trial for trial in study.of(arm) if not trial.complete):
+                panel.axvline(lost.number, color="#999999", linewidth=0.7, linestyle=":")
             winner = study.winner(arm)
             fresh = None if winner is None else study.estimate(winner.fresh, study.measure, study.report_split)
             if fresh is not None and fresh.n > 1:
@@ -78,16 +64,14 @@ def history(study: Study) -> Picture | None:
         axes.flat[0].set_ylabel(_label(study))
         axes.flat[0].legend(fontsize=7, loc="lower right")
 
-    rows, columns = _grid(len(arms))
-    return _picture(
+    rows, columns = shape_of(len(arms), 3)
+    return picture(
         "history",
-        (
-            "The search, trial by trial",
-            "Means over the search seeds. The band is the winner's interval on fresh seeds and pairs that steered "
-            "nothing: how far it lies below the best so far is the winner's curse. Hollow: trials beyond a bound, "
-            "which cannot win. Dotted: failed or pruned ones.",
-            "Small multiples by objective: score of each trial in order, with the best so far as a step line.",
-        ),
+        "The search, trial by trial",
+        "Means over the search seeds. The band is the winner's interval on fresh seeds and pairs that steered "
+        "nothing: how far it lies below the best so far is the winner's curse. Hollow: trials beyond a bound, "
+        "which cannot win. Dotted: failed or pruned ones.",
+        "Small multiples by objective: score of each trial in order, with the best so far as a step line.",
         (rows, columns), (3.4 * columns, 2.6 * rows), paint, sharey=True,
     )  # fmt: skip
 
@@ -122,13 +106,11 @@ def slices(study: Study) -> Picture | None:
                 panel.set_xlabel(SHORT.get(name, name))
             axes[place][0].set_ylabel(arm)
 
-    return _picture(
+    return picture(
         "slices",
-        (
-            "Score against each setting",
-            f"A dot is a trial, ringed the winner. Vertical: {_label(study)}, mean over the search seeds.",
-            "Scatter plots of trial score against every searched setting, one row per objective.",
-        ),
+        "Score against each setting",
+        f"A dot is a trial, ringed the winner. Vertical: {_label(study)}, mean over the search seeds.",
+        "Scatter plots of trial score against every searched setting, one row per objective.",
         (len(arms), width), (3.2 * width, 2.1 * len(arms)), paint, sharey=True,
     )  # fmt: skip
 
@@ -146,22 +128,22 @@ def _log_scale(panel: Any, axis: Mapping[str, Any]) -> None:
 
 def contour(study: Study) -> Picture | None:
     """Score over beta x learning rate, a panel an objective that searched both."""
-    found: dict[str, tuple[Any, Any, Any]] = {}
+    by_arm: dict[str, tuple[Any, Any, Any]] = {}
     for arm in study.arms:
         space, done = _numeric(study, arm), _complete(study, arm)
         if BETA in space and RATE in space and len(done) >= MIN_CONTOUR:
             x, y = (_scaled([t.params[n] for t in done], space[n]) for n in (BETA, RATE))
             if np.linalg.matrix_rank(np.stack([x - x.mean(), y - y.mean()]), tol=1e-6) == 2:
-                found[arm] = x, y, np.array([t.values[0] for t in done])
-    if not found:
+                by_arm[arm] = x, y, np.array([t.values[0] for t in done])
+    if not by_arm:
         return None
-    low = min(float(z.min()) for _, _, z in found.values())
-    high = max(float(z.max()) for _, _, z in found.values())
+    low = min(float(z.min()) for _, _, z in by_arm.values())
+    high = max(float(z.max()) for _, _, z in by_arm.values())
     levels = np.linspace(low, high if high > low else low + 1e-9, 11)
 
     def paint(figure: Any, axes: Any) -> None:
-        used = panels(axes, len(found))
-        for panel, (arm, (x, y, z)) in zip(used, found.items(), strict=True):
+        used = panels(axes, len(by_arm))
+        for panel, (arm, (x, y, z)) in zip(used, by_arm.items(), strict=True):
             shades = panel.tricontourf(x, y, z, levels=levels, cmap="viridis")
             panel.plot(x, y, ".", color="#ffffff", markeredgecolor="#333333", markersize=6)
             winner, space = study.winner(arm), _numeric(study, arm)
@@ -174,14 +156,12 @@ def contour(study: Study) -> Picture | None:
             panel.grid(False)
         figure.colorbar(shades, ax=used, label=_label(study), format="%.3f")
 
-    rows, columns = _grid(len(found))
-    return _picture(
+    rows, columns = shape_of(len(by_arm), 3)
+    return picture(
         "contour",
-        (
-            "Beta and learning rate together",
-            "Interpolated between trials (dots); the star is the winner. Where the colour is flat, neither matters.",
-            "Contour plots of score over log beta and log learning rate, a panel per objective.",
-        ),
+        "Beta and learning rate together",
+        "Interpolated between trials (dots); the star is the winner. Where the colour is flat, neither matters.",
+        "Contour plots of score over log beta and log learning rate, a panel per objective.",
         (rows, columns), (3.4 * columns + 0.8, 2.8 * rows), paint,
     )  # fmt: skip
 
@@ -193,31 +173,29 @@ def _scaled(values: Sequence[float], axis: Mapping[str, Any]) -> Any:
 
 def importance(study: Study) -> Picture | None:
     """Which setting the score depends on, per objective."""
-    found = {arm: values for arm in study.arms if (values := study.about["importance"].get(arm))}
-    names = list(dict.fromkeys(name for values in found.values() for name in values))
-    if not found or len(names) < 2:
+    by_arm = {arm: values for arm in study.arms if (values := study.about["importance"].get(arm))}
+    names = list(dict.fromkeys(name for values in by_arm.values() for name in values))
+    if not by_arm or len(names) < 2:
         return None
 
     def paint(_: Any, axes: Any) -> None:
         panel, height = axes[0][0], 0.8 / len(names)
         for index, name in enumerate(names):
-            place = np.arange(len(found)) + (index - (len(names) - 1) / 2) * height
-            shares = [values.get(name, 0.0) for values in found.values()]
+            place = np.arange(len(by_arm)) + (index - (len(names) - 1) / 2) * height
+            shares = [values.get(name, 0.0) for values in by_arm.values()]
             panel.barh(place, shares, height, color=COLOURS[index % 8], label=SHORT.get(name, name))
-        panel.set_yticks(range(len(found)), list(found))
+        panel.set_yticks(range(len(by_arm)), list(by_arm))
         panel.invert_yaxis()
         panel.set_xlabel("share of the explained variation")
         panel.grid(axis="x")
         panel.legend(fontsize=8)
 
-    return _picture(
+    return picture(
         "importance",
-        (
-            "Which setting matters",
-            "Share of the variation between good trials and all trials that each setting explains (PED-ANOVA).",
-            "Bars of the importance of every searched setting, grouped by objective.",
-        ),
-        (1, 1), (7.0, 0.8 + 0.55 * len(found)), paint,
+        "Which setting matters",
+        "Share of the variation between good trials and all trials that each setting explains (PED-ANOVA).",
+        "Bars of the importance of every searched setting, grouped by objective.",
+        (1, 1), (7.0, 0.8 + 0.55 * len(by_arm)), paint,
     )  # fmt: skip
 
 
@@ -242,13 +220,11 @@ def front(study: Study) -> Picture | None:
         panel.set_ylabel(str(targets[1]["measure"]).replace("_", " "))
         panel.legend(fontsize=8)
 
-    return _picture(
+    return picture(
         "front",
-        (
-            "What one target costs in the other",
-            "Joined: trials that no other trial of their objective beats in one target without losing in another.",
-            "Scatter plot of trials by their first two targets, the Pareto front of each objective joined.",
-        ),
+        "What one target costs in the other",
+        "Joined: trials that no other trial of their objective beats in one target without losing in another.",
+        "Scatter plot of trials by their first two targets, the Pareto front of each objective joined.",
         (1, 1), (7.0, 4.2), paint,
     )  # fmt: skip
 

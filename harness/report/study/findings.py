@@ -20,8 +20,8 @@ from harness.metrics.statistics import (
     t_interval,
     verdict,
 )
-from harness.report.render.text import estimate, number, quantity
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.render.text import number, quantity, shown
+from harness.report.study.study import Study, StudyTrial
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 
@@ -48,21 +48,19 @@ def tuned_differences(study: Study) -> list[TunedDifference]:
     base = study.winner(study.baseline)
     if base is None:
         return []
-    own = {seed: s.value for seed, s in study.last(base.fresh, study.measure, study.report_split).items()}
-    found = []
+    baseline = study.fresh_scores(base)
+    by_arm = {}
     for arm in study.arms:
         winner = study.winner(arm)
-        if arm == study.baseline or winner is None:
-            continue
-        theirs = {seed: s.value for seed, s in study.last(winner.fresh, study.measure, study.report_split).items()}
-        differences = paired_differences(own, theirs)
-        if differences.size:
-            found.append((arm, differences))
-    tested = [differences for _, differences in found if differences.size >= MIN_SEEDS]
+        if arm != study.baseline and winner is not None:
+            differences = paired_differences(baseline, study.fresh_scores(winner))
+            if differences.size:
+                by_arm[arm] = differences
+    tested = [differences for differences in by_arm.values() if differences.size >= MIN_SEEDS]
     corrected = iter(holm([sign_flip_p(differences) for differences in tested]) if tested else [])
     direction = "up" if study.maximize else "down"
     out = []
-    for arm, differences in found:
+    for arm, differences in by_arm.items():
         n, family = differences.size, max(len(tested), 1)
         wide = bonferroni_interval(differences, family)
         word = verdict(wide, n, direction=direction, expected=len(study.about["fresh_seeds"]))
@@ -139,14 +137,14 @@ def fresh_results(study: Study, arm: str, names: Sequence[str]) -> dict[str, Est
     for name in names:
         values = [float(r[name]) for r in results if isinstance(r.get(name), int | float) and math.isfinite(r[name])]
         share = name in METRICS and METRICS[name].share
-        out[name] = cell_estimate(values, None, share=share) if values else Estimate(0, math.nan, math.nan, math.nan)
+        out[name] = cell_estimate(values, share=share)
     return out
 
 
 def reference_gold(study: Study) -> float | None:
     """Mean gold reward of the reference's own answers over the winners' fresh seeds; None where there is none."""
-    found = [fresh_results(study, arm, ("reference_gold_reward",))["reference_gold_reward"] for arm in study.arms]
-    known = [e.mean for e in found if e.n]
+    name = "reference_gold_reward"
+    known = [e.mean for arm in study.arms if (e := fresh_results(study, arm, (name,))[name]).n]
     return math.fsum(known) / len(known) if known else None
 
 
@@ -155,8 +153,8 @@ def price_sentence(study: Study, arms: Sequence[str]) -> str:
     level = reference_gold(study)
     if level is None:
         return ""
-    found = {arm: fresh_results(study, arm, ("gold_reward", "kl")) for arm in arms}
-    worse = {arm: e for arm, e in found.items() if e["gold_reward"].n > 1 and e["gold_reward"].high < level}
+    results = {arm: fresh_results(study, arm, ("gold_reward", "kl")) for arm in arms}
+    worse = {arm: e for arm, e in results.items() if e["gold_reward"].n > 1 and e["gold_reward"].high < level}
     if not worse:
         return ""
     paid = "; ".join(
@@ -172,13 +170,13 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
     sign = 1.0 if study.maximize else -1.0
     named = next((d for d in differences if d.other == "cpo_smooth"), None)
     chosen = named or min(differences, key=lambda d: sign * d.plain.mean)
-    shown = f"{_difference(chosen)} in {study.measure.replace('_', ' ')}"
-    given = sorted({len(study.of(arm)) for arm in (chosen.one, chosen.other)})
+    difference = f"{shown(chosen.corrected)} in {study.measure.replace('_', ' ')}"
+    trials = sorted({len(study.of(arm)) for arm in (chosen.one, chosen.other)})
     seeds = len(study.about["seeds"])
-    equal = "equal budgets" if len(given) == 1 else "unequal budgets"
-    budget = f"{' and '.join(map(str, given))} trials of {quantity(seeds, 'seed')} each"
+    equal = "equal budgets" if len(trials) == 1 else "unequal budgets"
+    budget = f"{' and '.join(map(str, trials))} trials of {quantity(seeds, 'seed')} each"
     head = (
-        f"Tuned {chosen.one} minus tuned {chosen.other}: {shown} on {chosen.plain.n} fresh seeds, "
+        f"Tuned {chosen.one} minus tuned {chosen.other}: {difference} on {chosen.plain.n} fresh seeds, "
         f"after {equal} of {budget}."
     )
     tails = {
@@ -189,7 +187,3 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
     }
     price = price_sentence(study, (chosen.one, chosen.other))
     return head + tails.get(chosen.word, f" Verdict: {chosen.word}.") + price
-
-
-def _difference(found: TunedDifference) -> str:
-    return estimate(found.corrected.mean, found.corrected.low, found.corrected.high)

@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.identity import content_hash
-from harness.report.data.tables import write_run_tables
-from harness.report.render.jinja import render
+from harness.report.data.tables import write_results
+from harness.report.render.blocks import Content, Lines, present
 from harness.report.render.text import plain, quantity, visible
-from harness.report.study.csv import selection_csv, trials_csv, tuned_csv
+from harness.report.sections.row import Page, Section, make_sections, write_page
 from harness.report.study.figures import pictures
 from harness.report.study.findings import rescue_sentence, tuned_differences
-from harness.report.study.reading import Study, read_study
+from harness.report.study.study import Study, read_study
 from harness.report.study.tables import (
     best_table,
     cost_table,
     difference_table,
     paid_table,
     regret_table,
+    selection_csv,
+    trials_csv,
+    tuned_csv,
     winners_table,
 )
 from harness.storage.atomic import write_atomic
@@ -29,57 +32,69 @@ def write_study_report(folder: Path) -> Path:
     The bytes depend on the folder's files only. Raises InputError where it holds no study.
     """
     study = read_study(Path(folder))
-    write_run_tables(study.sweep)
+    write_results(study.sweep)
     differences = tuned_differences(study)
     place = study.folder / "report"
-    (place / "figures").mkdir(parents=True, exist_ok=True)
+    place.mkdir(exist_ok=True)
     write_atomic(study.folder / "trials.csv", trials_csv(study))
     write_atomic(place / "tuned.csv", tuned_csv(study, differences))
     write_atomic(place / "selection.csv", selection_csv(study))
-    drawn = pictures(study)
-    for old in (place / "figures").glob("*.svg"):
-        if old.stem not in {picture.name for picture in drawn}:
-            old.unlink()
-    for picture in drawn:
-        write_atomic(place / "figures" / f"{picture.name}.svg", picture.svg)
-    page = {
-        "name": visible(study.about["name"]),
-        "question": visible(study.about["question"]) or "Which settings are best?",
-        "answer": rescue_sentence(study, differences),
-        "status": status(study),
-        "winners": winners_table(study),
-        "paid": paid_table(study),
-        "differences": difference_table(study, differences),
-        "regret": regret_table(study),
-        "costs": cost_table(study),
-        "best": best_table(study),
-        "pictures": drawn,
-        "methods": methods(study),
-        "provenance": provenance(study),
-    }
-    write_atomic(place / "index.html", render("study.html", page))
-    write_atomic(place / "report.md", render("study.md", page))
-    return place / "index.html"
+    page = Page(
+        kind="study report",
+        name=visible(study.about["name"]),
+        question=visible(study.about["question"]) or "Which settings are best?",
+        answer=(rescue_sentence(study, differences),),
+        status=status(study),
+        sections=make_sections(SECTIONS, study),
+        texts="none",
+    )
+    return write_page(place, page)
 
 
 def status(study: Study) -> str:
     """Trials by outcome, runs, seeds."""
     states = [trial.state for trial in study.trials]
     named = (("COMPLETE", "complete"), ("PRUNED", "pruned"), ("FAIL", "failed"), ("RUNNING", "not finished"))
-    told = ", ".join(f"{states.count(state)} {word}" for state, word in named if states.count(state))
+    counts = ", ".join(f"{states.count(state)} {word}" for state, word in named if states.count(state))
     seeds, fresh = len(study.about["seeds"]), len(study.about["fresh_seeds"])
     beyond = sum(trial.complete and not trial.feasible for trial in study.trials)
-    told += f", {beyond} of them beyond a bound" if beyond else ""
-    return f"{quantity(len(states), 'trial')} ({told}) of {seeds} seeds each; winners on {fresh} fresh seeds."
+    counts += f", {beyond} of them beyond a bound" if beyond else ""
+    return f"{quantity(len(states), 'trial')} ({counts}) of {seeds} seeds each; winners on {fresh} fresh seeds."
 
 
-def methods(study: Study) -> tuple[str, ...]:
+def winners(study: Study) -> Content:
+    """The winners, compared on fresh seeds, and what they paid."""
+    compared = difference_table(study, tuned_differences(study))
+    return Content("Tuned objectives on fresh seeds", "", present(winners_table(study), compared, paid_table(study)))
+
+
+def search(study: Study) -> Content:
+    """The figures of the search and its best trials."""
+    return Content("How the search went", "", present(pictures(study), best_table(study)))
+
+
+def selection(study: Study) -> Content | None:
+    """What each rule of selection would have cost."""
+    table = regret_table(study)
+    return None if table is None else Content("What selecting by noisy labels costs", "", (table,))
+
+
+def costs(study: Study) -> Content:
+    """Budgets."""
+    return Content("What it cost", "", (cost_table(study),))
+
+
+def methods(study: Study) -> Content:
     """How to read the numbers."""
     about = study.about
     targets = "; ".join(f"{t['direction']} {t['measure']} on {t['split']}" for t in about["targets"])
     bounds = "; ".join(bound["name"] for bound in about["constraints"])
     sampler, pruner = about["sampler"], about["pruner"]
-    lines = [
+    world = study.sweep.runs[0]
+    setting = [f"corruption {world.corruption_text}"]
+    setting += [] if world.misaligned is None else [f"misaligned {plain(world.misaligned)}"]
+    setting.append(f"{world.planned_steps} steps")
+    lines = (
         f"Target: {targets}{f', under {bounds}' if bounds else ''}. A trial's score is the mean over its "
         f"{len(about['seeds'])} seeds; without a finite value on every seed it fails, and nothing takes its place.",
         f"Search: {sampler['kind']}, seed {sampler['seed']}, {about['round']} trials of each objective asked at once; "
@@ -88,23 +103,30 @@ def methods(study: Study) -> tuple[str, ...]:
         "prompt is in both. Fresh seeds draw another world, other pairs, labels and order.",
         "Intervals over fresh seeds are Student's t, for shares never narrower than the pairs of one seed allow; "
         "differences are paired by seed, and corrected over all comparisons with the baseline.",
-    ]
-    fixed = {run.condition for run in study.sweep.runs}
-    world = study.sweep.runs[0]
-    setting = [f"corruption {world.corruption_text}"]
-    setting += [] if world.misaligned is None else [f"misaligned {plain(world.misaligned)}"]
-    setting += [f"{world.planned_steps} steps"] if len(fixed) else []
-    return (*lines, f"Fixed in every run: {visible(', '.join(setting))}.")
+        f"Fixed in every run: {visible(', '.join(setting))}.",
+    )
+    return Content("How to read the numbers", "", (Lines(lines),))
 
 
-def provenance(study: Study) -> tuple[str, ...]:
+def provenance(study: Study) -> Content:
     """What the page was drawn from."""
     keys = sorted(run.key for run in study.sweep.runs)
     outcomes = [[t.arm, t.number, t.state, list(t.values)] for t in study.trials]
-    return (
+    lines = (
         f"Study {str(study.about['key'])[:16]}; {quantity(len(keys), 'run key')}, digest {content_hash(keys)[:16]}; "
         f"trials and outcomes {content_hash(outcomes)[:16]}.",
         "Texts of pairs and answers: none (not shown here).",
         "Beside this page: trials.csv, results.csv, costs.csv, tuned.csv, selection.csv; optuna.db holds the same "
         "trials for Optuna's own tools. Every run's folder holds its journal, records, provenance and result.",
     )
+    return Content("Provenance", "", (Lines(lines),))
+
+
+SECTIONS: tuple[Section[Study], ...] = (
+    Section("winners", "Winners", winners),
+    Section("search", "Search", search),
+    Section("selection", "Selection", selection),
+    Section("costs", "Cost", costs),
+    Section("methods", "Methods", methods),
+    Section("provenance", "Provenance", provenance),
+)

@@ -1,32 +1,23 @@
-"""The tables of a study's page: winners and what they paid, tuned against tuned, selection, budgets, best trials."""
+"""The tables of a study: on its page (winners, tuned against tuned, selection, budgets, best trials) and as CSV."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from harness.report.render.text import DASH, estimate, number, plain, visible
+from harness.report.data.tables import csv_bytes
+from harness.report.render.blocks import Table, fields
+from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.study.figures import SHORT
 from harness.report.study.findings import TunedDifference, fresh_results, reference_gold, selections
-from harness.report.study.reading import Study, StudyTrial
+from harness.report.study.study import Study, StudyTrial
 
 TOP = 3  # trials shown per objective beside the winner
 EDGE = 0.05  # share of a searched range, within which a winner lies at its edge
 # What a ranking may have been bought with, beside the target: names of results.csv.
 LABELS = {"kl": "KL (nats)", "ood_ranking_accuracy": "ranking accuracy, OOD"}
 PAID = ("ranking_accuracy", "undesirable_zone", "gold_reward", "kl", "ood_ranking_accuracy")
-
-
-@dataclass(frozen=True, slots=True)
-class StudyTable:
-    """A table of texts; the first column heads its rows."""
-
-    caption: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def shown_params(trial: StudyTrial) -> str:
@@ -40,7 +31,7 @@ def shown_params(trial: StudyTrial) -> str:
 
 def edges(study: Study, trial: StudyTrial) -> tuple[str, ...]:
     """Settings of a trial within `EDGE` of the end of the range that was searched, on the scale it was searched on."""
-    found = []
+    out = []
     for name, axis in study.space(trial.arm).items():
         if "low" not in axis or name not in trial.params:
             continue
@@ -48,17 +39,17 @@ def edges(study: Study, trial: StudyTrial) -> tuple[str, ...]:
         low, high, value = (scale(v) for v in (axis["low"], axis["high"], trial.params[name]))
         place = (value - low) / (high - low) if high > low else 0.5
         if min(place, 1 - place) < EDGE:
-            found.append(f"{SHORT.get(name, name)} at the {'lower' if place < 0.5 else 'upper'} end of its range")
-    return tuple(found)
+            out.append(f"{SHORT.get(name, name)} at the {'lower' if place < 0.5 else 'upper'} end of its range")
+    return tuple(out)
 
 
-def paid_table(study: Study) -> StudyTable | None:
+def paid_table(study: Study) -> Table | None:
     """What the winners are beside the target, on their fresh seeds: the target alone can be bought dearly."""
     rows = []
     for arm in study.arms:
-        found = fresh_results(study, arm, PAID)
-        if any(e.n for e in found.values()):
-            rows.append((arm, *(estimate(e.mean, e.low, e.high) if e.n else DASH for e in found.values())))
+        results = fresh_results(study, arm, PAID)
+        if any(e.n for e in results.values()):
+            rows.append(fields(arm, *(shown(e) if e.n else DASH for e in results.values())))
     if not rows:
         return None
     note = "All held-out pairs and free answers of the fresh seeds. "
@@ -68,27 +59,26 @@ def paid_table(study: Study) -> StudyTable | None:
     if not study.about["constraints"]:
         note += "Nothing bounded these in the search; a constraint, such as kl at most 3, does."
     header = ("objective", *(LABELS.get(name, name.replace("_", " ")) for name in PAID))
-    return StudyTable("What the winners paid", header, tuple(rows), note.strip())
+    return Table("What the winners paid", header, tuple(rows), note.strip())
 
 
-def winners_table(study: Study) -> StudyTable:
+def winners_table(study: Study) -> Table:
     """Search score and re-run score side by side: the difference is the winner's curse."""
     rows = []
-    for arm in study.arms:
-        for trial in (t for t in study.of(arm) if t.winner):
-            same = study.estimate(trial.fresh, study.measure, study.split)
-            held = study.estimate(trial.fresh, study.measure, study.report_split)
-            fall = trial.values[0] - same.mean
-            rows.append(
-                (
-                    arm, f"{shown_params(trial)} (trial {trial.number})", "; ".join(edges(study, trial)) or "inside",
-                    number(trial.values[0]),
-                    estimate(same.mean, same.low, same.high), number(fall),
-                    estimate(held.mean, held.low, held.high), str(held.n),
-                )
-            )  # fmt: skip
+    for trial in (t for arm in study.arms for t in study.of(arm) if t.winner):
+        same = study.estimate(trial.fresh, study.measure, study.split)
+        held = study.estimate(trial.fresh, study.measure, study.report_split)
+        settings = f"{shown_params(trial)} (trial {trial.number})"
+        place = "; ".join(edges(study, trial)) or "inside"
+        score = trial.values[0]
+        rows.append(
+            fields(
+                trial.arm, settings, place, number(score), shown(same), number(score - same.mean), shown(held),
+                str(held.n),
+            )
+        )  # fmt: skip
     split, test = _words(study.split), _words(study.report_split)
-    return StudyTable(
+    return Table(
         f"The winners: {study.measure}",
         ("objective", "settings", "range", f"search score ({split})", f"fresh seeds ({split})", "fall",
          f"fresh seeds ({test})", "fresh seeds"),
@@ -103,18 +93,18 @@ def _words(split: str) -> str:
     return split.replace("validation_", "").replace("clean", "validation").replace("observed", "noisy validation")
 
 
-def difference_table(study: Study, differences: Sequence[TunedDifference]) -> StudyTable | None:
+def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Table | None:
     """The tuned baseline against every tuned rival."""
     if not differences:
         return None
     rows = tuple(
-        (
-            f"{d.one} \u2212 {d.other}", str(d.plain.n), estimate(d.plain.mean, d.plain.low, d.plain.high),
-            estimate(d.corrected.mean, d.corrected.low, d.corrected.high), number(d.p), number(d.mde), d.word,
+        fields(
+            f"{d.one} \u2212 {d.other}", str(d.plain.n), shown(d.plain), shown(d.corrected), number(d.p), number(d.mde),
+            d.word,
         )
         for d in differences
     )  # fmt: skip
-    return StudyTable(
+    return Table(
         f"Tuned {study.baseline} minus each tuned rival, {study.measure} on {_words(study.report_split)} pairs",
         (
             "difference",
@@ -131,10 +121,10 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> St
     )
 
 
-def regret_table(study: Study) -> StudyTable | None:
+def regret_table(study: Study) -> Table | None:
     """What each selection rule picks and what it costs on test pairs."""
     rows = tuple(
-        (s.arm, s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test), number(s.regret))
+        fields(s.arm, s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test), number(s.regret))
         for arm in study.arms
         for s in selections(study, arm)
     )
@@ -147,15 +137,11 @@ def regret_table(study: Study) -> StudyTable | None:
     )
     if study.about["observed"]:
         note += f" Without noisy validation here: {visible(study.about['observed'])}."
-    return StudyTable(
-        f"Selection regret, {study.measure}",
-        ("objective", "selected by", "picks", "score seen", "score on test", "regret"),
-        rows,
-        note,
-    )
+    header = ("objective", "selected by", "picks", "score seen", "score on test", "regret")
+    return Table(f"Selection regret, {study.measure}", header, rows, note)
 
 
-def cost_table(study: Study) -> StudyTable:
+def cost_table(study: Study) -> Table:
     """What each objective's search was given and used."""
     rows = []
     for arm in study.arms:
@@ -163,15 +149,11 @@ def cost_table(study: Study) -> StudyTable:
         runs, tokens, seconds = study.cost([key for trial in trials for key in trial.runs])
         again = study.cost([key for trial in trials for key in trial.fresh])
         states = [trial.state for trial in trials]
-        rows.append(
-            (
-                arm, str(len(trials)), str(states.count("COMPLETE")), str(states.count("PRUNED")),
-                str(states.count("FAIL")), str(runs), f"{tokens / 1e6:.2f} M", f"{seconds:.0f} s",
-                f"{again[0]} runs, {again[2]:.0f} s",
-            )
-        )  # fmt: skip
-    equal = len({row[1] for row in rows}) == 1
-    return StudyTable(
+        counts = (len(trials), *(states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")), runs)
+        used = f"{tokens / 1e6:.2f} M", f"{seconds:.0f} s", f"{again[0]} runs, {again[2]:.0f} s"
+        rows.append(fields(arm, *map(str, counts), *used))
+    equal = len({len(study.of(arm)) for arm in study.arms}) == 1
+    return Table(
         "Budgets",
         ("objective", "trials", "complete", "pruned", "failed", "runs", "tokens", "core time", "fresh seeds"),
         tuple(rows),
@@ -179,20 +161,63 @@ def cost_table(study: Study) -> StudyTable:
     )
 
 
-def best_table(study: Study) -> StudyTable:
+def best_table(study: Study) -> Table:
     """The best few trials of every objective, and those that failed."""
     rows = []
     sign = 1.0 if study.maximize else -1.0
     for arm in study.arms:
         able = sorted((t for t in study.of(arm) if t.feasible), key=lambda t: (-sign * t.values[0], t.number))
         for trial in able[:TOP]:
-            found = study.estimate(trial.runs, study.measure, study.split)
-            rows.append((arm, str(trial.number), shown_params(trial), estimate(found.mean, found.low, found.high), ""))
-        rows += [(arm, str(t.number), shown_params(t), "\u2013", visible(t.reason)) for t in study.of(arm)
-                 if t.state == "FAIL"]  # fmt: skip
-    return StudyTable(
+            score = study.estimate(trial.runs, study.measure, study.split)
+            rows.append(fields(arm, str(trial.number), shown_params(trial), shown(score), ""))
+        failed = [trial for trial in study.of(arm) if trial.state == "FAIL"]
+        rows += [fields(arm, str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed]
+    return Table(
         f"The best trials of the search, {study.measure} on {_words(study.split)} pairs",
         ("objective", "trial", "settings", "mean over search seeds", "why it failed"),
         tuple(rows),
         "Intervals over so few seeds are wide, and the top of a list is there by luck as well.",
     )
+
+
+def trials_csv(study: Study) -> bytes:
+    """`trials.csv`: a row per trial, in arm and number order."""
+    names = sorted({name for trial in study.trials for name in trial.params})
+    targets = [f"{t['measure']}.{t['split']}" for t in study.about["targets"]]
+    bounds = [f"excess.{bound['measure']}.{bound['split']}" for bound in study.about["constraints"]]
+    columns = ("study", "trial", "state", *targets, *bounds, *names, "winner", "runs", "tokens", "seconds", "reason")
+    rows = []
+    for trial in study.trials:
+        runs, tokens, seconds = study.cost(trial.runs)
+        row: dict[str, Any] = {name: trial.params.get(name) for name in names}
+        row |= {"study": trial.arm, "trial": trial.number, "state": trial.state, "winner": trial.winner}
+        row |= dict(zip(targets, trial.values, strict=False)) | dict(zip(bounds, trial.excess, strict=False))
+        rows.append(row | {"runs": runs, "tokens": tokens, "seconds": seconds, "reason": trial.reason})
+    return csv_bytes(columns, rows)
+
+
+def tuned_csv(study: Study, differences: Sequence[TunedDifference]) -> bytes:
+    """`tuned.csv`: the tuned baseline minus each rival."""
+    rows: list[dict[str, Any]] = [
+        {
+            "objective": d.one, "against": d.other, "measure": study.measure, "split": study.report_split,
+            "n": d.plain.n, "difference": d.plain.mean, "low": d.plain.low, "high": d.plain.high,
+            "corrected_low": d.corrected.low, "corrected_high": d.corrected.high, "p_corrected": d.p,
+            "verdict": d.word,
+        }
+        for d in differences
+    ]  # fmt: skip
+    columns = ("objective", "against", "measure", "split", "n", "difference", "low", "high", "corrected_low",
+               "corrected_high", "p_corrected", "verdict")  # fmt: skip
+    return csv_bytes(columns, rows)
+
+
+def selection_csv(study: Study) -> bytes:
+    """`selection.csv`: what each selection rule picks and costs."""
+    columns = ("rule", "trial", "step", "seen", "test", "regret")
+    rows = [
+        {"objective": s.arm} | {name: getattr(s, name) for name in columns}
+        for arm in study.arms
+        for s in selections(study, arm)
+    ]
+    return csv_bytes(("objective", *columns), rows)

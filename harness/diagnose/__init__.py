@@ -1,0 +1,1 @@
+"""Where a finished policy stands on preference pairs, whoever trained it: log-probs, measures, verdict, page."""

@@ -1,0 +1,120 @@
+"""How far each arm (objective with all hyperparameters) holds out under one kind of corruption."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from harness.metrics.robustness import Breakdown, area_under_curve, breakdown_point
+from harness.metrics.statistics import Estimate, cell_estimate, paired_share_difference
+from harness.report.data.cells import RANKING, Cell
+from harness.report.data.conditions import Condition, Family
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One arm along one kind of corruption, clean first, rates ascending (or under every condition of its family);
+    only conditions with an outcome."""
+
+    arm: str
+    points: tuple[tuple[Condition, Cell], ...]
+
+    @property
+    def first(self) -> Cell:
+        """The cell at the lowest rate."""
+        return self.points[0][1]
+
+    @property
+    def lowest(self) -> tuple[Condition, Cell]:
+        """The point with the lowest mean ranking accuracy."""
+        return min(self.points, key=lambda point: point[1].ranking.mean)
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds with an outcome at every point."""
+        return tuple(sorted(set.intersection(*(set(cell.values(RANKING)) for _, cell in self.points))))
+
+    @cached_property
+    def rates(self) -> list[float] | None:
+        """The corruption rates, where the points are one curve of several rates."""
+        rates = [condition.rate for condition, _ in self.points]
+        return rates if len(rates) > 1 and sorted(set(rates)) == rates else None
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """By seed with an outcome at every point: mean ranking accuracy over the tested rates, by trapezoids (the plain
+        mean over conditions, where those are no rates)."""
+        means = {}
+        for seed in self.seeds:
+            values = [cell.values(RANKING)[seed] for _, cell in self.points]
+            area = area_under_curve(self.rates, [[v] for v in values]).mean if self.rates else None
+            means[seed] = math.fsum(values) / len(values) if area is None else area
+        return means
+
+    @cached_property
+    def area(self) -> Estimate:
+        """Mean of `by_seed` with its interval."""
+        items = [n for _, cell in self.points for n in cell.items() or ()]
+        return cell_estimate(list(self.by_seed.values()), items or None)
+
+    @property
+    def height(self) -> float:
+        """A sort key: the area, or the mean over the points where no seed has them all."""
+        if self.area.n:
+            return self.area.mean
+        return math.fsum(cell.ranking.mean for _, cell in self.points) / len(self.points)
+
+    def breakdown(self, bar: str) -> Breakdown | None:
+        """The rate at which the arm falls to the untrained `reference` or to `chance`; None below two rates."""
+        seeds = [seed for seed in self.seeds if bar == "chance" or all(seed in c.reference for _, c in self.points)]
+        if self.rates is None or not seeds:
+            return None
+        table = [[c.values(RANKING)[s] - (0.5 if bar == "chance" else c.reference[s]) for s in seeds]
+                 for _, c in self.points]  # fmt: skip
+        return breakdown_point(self.rates, table, floor=[_half_width(cell, bar) for _, cell in self.points])
+
+
+def _half_width(cell: Cell, bar: str) -> float:
+    """Half the width of the interval of a cell's difference to the bar, item level included; 0 where there is none."""
+    difference = cell.ranking if bar == "chance" else against_reference(cell)
+    return (difference.high - difference.low) / 2 if math.isfinite(difference.low) else 0.0
+
+
+def curves(family: Family, kind: str | None, objective: str) -> list[Curve]:
+    """The curves of an objective's arms along one kind (None: under every condition), betas ascending.
+
+    Arms without any outcome are left out.
+    """
+    conditions = family.conditions if kind is None else family.along(kind)
+    out = []
+    for arm in family.arms(objective):
+        cells = [(condition, family.cell(arm, condition)) for condition in conditions]
+        points = tuple((c, cell) for c, cell in cells if cell is not None and cell.ranking.n)
+        if points:
+            out.append(Curve(arm, points))
+    return out
+
+
+def best_curve(candidates: Sequence[Curve]) -> Curve:
+    """The arm with the highest mean ranking accuracy over the tested rates, the lower beta among equals."""
+    tested = max(len(curve.points) for curve in candidates)
+    return max(candidates, key=lambda curve: (len(curve.points) == tested, curve.height))
+
+
+def standings(family: Family) -> list[Curve]:
+    """Every arm with a seed that ended under every condition of the family, the best first.
+
+    Where one kind of corruption was swept, an arm's height is the area under its survival curve.
+    """
+    kind = next(iter(family.kinds)) if len(family.kinds) == 1 else None
+    every = [curve for name in family.objectives for curve in curves(family, kind, name)]
+    whole = [curve for curve in every if curve.by_seed and len(curve.points) == len(family.conditions)]
+    return sorted(whole, key=lambda curve: -curve.height)
+
+
+def against_reference(cell: Cell) -> Estimate:
+    """Ranking accuracy minus the untrained reference's, paired by seed and by pair."""
+    both = {run.seed: facts.kept_right for run, facts in cell.recorded}
+    return paired_share_difference(cell.values(RANKING), cell.reference, cell.items(), both)

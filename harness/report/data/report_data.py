@@ -1,0 +1,110 @@
+"""What every section is made from: the sweep, its cells, conditions and families, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from harness.metrics.records import Columns
+from harness.palette import Look, looks
+from harness.report.data.cells import RANKING, Cell, baseline, build_cells
+from harness.report.data.conditions import Condition, Family, build_conditions, build_families
+from harness.report.data.contrasts import Contrast, build_contrasts
+from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
+from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
+from harness.report.data.samples import read_samples
+from harness.report.data.sweep import Sweep, read_sweep
+from harness.report.render.blocks import Field
+from harness.report.texts import Texts
+from harness.types import default_texts
+
+PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
+
+
+@dataclass(frozen=True, eq=False)
+class ReportData:
+    """Everything that a page is made from, as it was read from the folder of a sweep."""
+
+    sweep: Sweep
+    cells: tuple[Cell, ...]
+    conditions: tuple[Condition, ...]
+    families: tuple[Family, ...]
+    headline: Condition  # what the answer and the figures speak of
+    baseline: str  # the objective that others are compared with
+    problems: tuple[str, ...]  # sentences about records that could not be read
+    looks: Mapping[str, Look]  # colour, marker and line by objective
+    types: Mapping[str, tuple[str, ...]]  # divergence types by run key
+    sampled: tuple[Cell, ...]  # the cells whose answers were read
+    samples: Mapping[str, Columns]  # free-running samples by run key
+    texts: Texts  # what the page shows of texts
+
+    @cached_property
+    def family(self) -> Family:
+        """The family of the headline."""
+        return next(family for family in self.families if self.headline in family.conditions)
+
+    @cached_property
+    def contrasts(self) -> list[Contrast]:
+        """Every objective against the baseline in ranking accuracy."""
+        return build_contrasts(self.cells, self.baseline, RANKING)
+
+    @cached_property
+    def noisiest(self) -> Condition | None:
+        """The headline where its labels are corrupted, else the condition of its setting with the most wrong labels.
+
+        None where no such condition left records.
+        """
+        noisy = [c for c in self.family.conditions if not c.clean and any(cell.has_wrong_labels for cell in c.cells)]
+        return self.headline if self.headline in noisy else max(noisy, key=_wrong_share, default=None)
+
+    @property
+    def recorded(self) -> bool:
+        """Whether any per-example record was read."""
+        return any(cell.recorded for cell in self.cells)
+
+    def head(self, cell: Cell, sub: str = "") -> Field:
+        """The field that heads a cell's row: its name and the colour of its objective."""
+        return Field(cell.named, sub, mark=self.looks[cell.first.objective].colour)
+
+
+def _wrong_share(condition: Condition) -> float:
+    """Mean share of wrong labels in the training probes."""
+    probes = [facts.probe for cell in condition.cells for _, facts in cell.recorded if facts.probe is not None]
+    return float(np.mean([probe.wrong.mean() for probe in probes])) if probes else 0.0
+
+
+def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> ReportData:
+    """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan.
+
+    `texts`, one of `TEXTS`, stands for what the sweep's spec says of them.
+    """
+    sweep = read_sweep(folder)
+    facts, problems = read_all(sweep.runs, limit)
+    cells = build_cells(sweep, facts)
+    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
+    conditions = build_conditions(policies or cells, sweep.axes)
+    # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
+    first = [c for c in conditions if c.first.replica == conditions[0].first.replica]
+    base = baseline(sweep)
+    failure = largest_failure(first, base)
+    headline = clearest_condition(first) if failure is None else failure.condition
+    sampled = sampled_cells(headline, base)
+    samples, more = read_samples(sampled)
+    return ReportData(
+        sweep=sweep,
+        cells=cells,
+        conditions=conditions,
+        families=build_families(first),
+        headline=headline,
+        baseline=base,
+        problems=(*problems, *more),
+        looks=looks(run.objective for run in sweep.runs),
+        types=divergence_types(facts),
+        sampled=sampled,
+        samples=samples,
+        texts=Texts(texts or sweep.texts or default_texts(sweep.private), sweep.private),
+    )
