@@ -20,10 +20,10 @@ from harness.metrics.records import Array
 from harness.report.data.sweep import Run, Sweep, read_sweep
 from harness.report.data.tables import COSTS, cost_row, result_columns, result_row
 from harness.text import look_up, suggestion
-from harness.types import InputError
+from harness.types import InputError, Split
 
 # Splits of the per-example records by the letter under which a measure's row lists them; S are the samples.
-LETTERS = {"train_observed": "O", "train_clean": "C", "eval_clean": "E", "ood": "D"}
+LETTERS = {Split.TRAIN_OBSERVED: "O", Split.TRAIN_CLEAN: "C", Split.HELDOUT: "E", Split.OOD: "D"}
 IDENTITY = ("run_key", "objective", "beta", "corruption", "rate", "misaligned", "seed")
 TEXT = ("run_key", "id", "prompt", "response")  # one value a row, nearly: no categories
 

@@ -249,6 +249,16 @@ class PlannedRun:
     run: RunSpec
 
 
+class Split(StrEnum):
+    """A set of pairs that a run is measured on; records and files hold the plain word."""
+
+    HELDOUT = "eval_clean"  # held-out pairs with their true labels
+    TRAIN_OBSERVED = "train_observed"  # training pairs as labelled in training, corruption included
+    TRAIN_CLEAN = "train_clean"  # the same pairs with their true labels
+    OOD = "ood"  # pairs of another distribution
+    TEST = "test"  # pairs on which no setting and no checkpoint is chosen
+
+
 class RunStatus(StrEnum):
     """How far a run came; files hold the plain word."""
 
@@ -286,6 +296,7 @@ __all__ = [
     "ReportSpec",
     "RunSpec",
     "RunStatus",
+    "Split",
     "TrainingSpec",
     "WorldSpec",
     "default_texts",

@@ -13,7 +13,7 @@ from harness.data.mythworld import world as mythworld
 from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.models.architecture import Architecture
-from harness.types import EvaluationSpec, PreferencePair, RunSpec, WorldSpec
+from harness.types import EvaluationSpec, PreferencePair, RunSpec, Split, WorldSpec
 
 
 def mythworld_architecture(spec: WorldSpec) -> Architecture:
@@ -39,7 +39,7 @@ def mythworld_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
     if spec.labels == "bradley_terry":
         draw = stream_seed(run.seed, "labels")
         flips = mythpairs.bradley_terry_flips(train, draw)
-        validation_flips = mythpairs.bradley_terry_flips(evals["eval_clean"], draw)
+        validation_flips = mythpairs.bradley_terry_flips(evals[Split.HELDOUT], draw)
     return RunInputs(
         name=f"world seed {run.seed}, misaligned {spec.misaligned:g}, {spec.labels} labels",
         architecture=mythworld_architecture(spec),
@@ -62,8 +62,8 @@ def _mythworld_evals(world: mythworld.MythWorld, evaluation: EvaluationSpec) -> 
     """Held-out pairs of the trained distribution, and as many of unseen topics as of unseen tones."""
     half = evaluation.ood // 2
     return {
-        "eval_clean": tuple(mythpairs.preference_pairs(world, "test", evaluation.heldout)),
-        "ood": (
+        Split.HELDOUT: tuple(mythpairs.preference_pairs(world, "test", evaluation.heldout)),
+        Split.OOD: (
             *mythpairs.preference_pairs(world, "ood_topic", evaluation.ood - half),
             *mythpairs.preference_pairs(world, "ood_tone", half),
         ),

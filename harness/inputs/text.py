@@ -19,7 +19,7 @@ from harness.model_files.location import model_folder
 from harness.models.architecture import Architecture, initial_weights, path_architecture
 from harness.models.folder import open_tokenizer, source_of
 from harness.training.sft import fit, likelihood_settings
-from harness.types import DataSpec, ModelSpec, PathModelSpec, PreferencePair, RunSpec
+from harness.types import DataSpec, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
 
 # Enters the recipe of every text reference: bump when reading, splitting, tokens or SFT change.
 CODE_VERSION = 1
@@ -134,7 +134,7 @@ def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         weights=weights,
         train=text.train,
         label_flips=np.zeros(len(text.train), dtype=bool),
-        evals={"eval_clean": heldout} | ({"test": text.test[: run.evaluation.heldout]} if text.test else {}),
+        evals={Split.HELDOUT: heldout} | ({"test": text.test[: run.evaluation.heldout]} if text.test else {}),
         encode=encode,
         judge=judge,
         eos=text.words.eos,

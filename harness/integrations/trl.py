@@ -33,7 +33,7 @@ from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, per_token
 from harness.metrics.records import Array, Columns, select
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.objectives.pair_losses import pair_losses
-from harness.types import InputError
+from harness.types import InputError, Split
 
 __all__ = ["GeometryCallback"]
 
@@ -46,7 +46,7 @@ MEASURES = (
 VERDICTS = ("premature_convergence", "reversal", "memorised_noise", "collapse")
 COLLAPSED = -1.0  # nats a token that the chosen responses lost on average
 BFLOAT16_TIE_TOL = 0.05
-HELD_OUT, TRAINING = "eval_clean", "train_observed"
+HELD_OUT, TRAINING = Split.HELDOUT, Split.TRAIN_OBSERVED
 REFERENCE = ("reference_chosen", "reference_rejected", *LENGTHS)
 NO_SLICE = {"prompt", "chosen", "rejected", "tools", "chat_template_kwargs", "id", "prompt_id", "gold_margin"}
 
@@ -110,7 +110,9 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         # What the file holds of an interrupted run stays; what is trained again is measured again.
         self.tables = _earlier(self.out, state.global_step)
         probes = {HELD_OUT: held_out} | ({TRAINING: training} if training else {})
-        self.probes = {split: self._with_reference(split, probe, state) for split, probe in probes.items()}
+        self.probes: dict[str, Probe] = {
+            split: self._with_reference(split, probe, state) for split, probe in probes.items()
+        }
         self._evaluate(state, control, self.probes)
 
     def on_step_end(self, _args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

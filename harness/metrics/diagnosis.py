@@ -18,6 +18,7 @@ from harness.metrics.divergence import Convergence, Divergence
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, column, flags, numbers, rows, size, steps
 from harness.metrics.row import LENGTHS, LOGPS
+from harness.types import Split
 
 PROMPT = "prompt_id"
 # What a diagnosis reads of the example table: cutting rows is most of its work.
@@ -74,7 +75,7 @@ def diagnose(
     examples = {name: examples[name] for name in READ if name in examples}
     every = steps(examples)
     first, last = every[0], every[-1]
-    splits = ("train_observed", "eval_clean")
+    splits: tuple[str, ...] = (Split.TRAIN_OBSERVED, Split.HELDOUT)
     ends = {split: (rows(examples, split, first), rows(examples, split, last)) for split in splits}
     finite = all(_finite(columns) for pair in ends.values() for columns in pair)
     if not finite or "base_loss" not in examples:
@@ -105,13 +106,13 @@ def _memorisation(
     examples: Columns, usable: Mapping[str, tuple[Columns, Columns]], first: int, last: int
 ) -> dict[str, Divergence]:
     """D3 against each clean set there is, where some training pair is wrongly labelled or damaged."""
-    if "train_observed" not in usable:
+    if Split.TRAIN_OBSERVED not in usable:
         return {}
-    observed = usable["train_observed"]
+    observed = usable[Split.TRAIN_OBSERVED]
     if not (flags(observed[0], "corrupted").any() or (column(observed[0], "clean_label") < 0).any()):
         return {}
-    by_split = {}
-    for split in ("train_clean", "eval_clean"):
+    by_split: dict[str, Divergence] = {}
+    for split in (Split.TRAIN_CLEAN, Split.HELDOUT):
         clean = rows(examples, split, first), rows(examples, split, last)
         if size(clean[0]) and size(clean[1]):
             by_split[split] = divergence.noise_memorisation(*observed, *clean, _cluster(*observed, *clean))

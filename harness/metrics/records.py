@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.types import InputError
+from harness.types import InputError, Split
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -31,7 +31,7 @@ SIDES = (
 SIGNED = ("observed_label", "clean_label", "validation_label", "gold_margin")
 # What a loss computed, in the orientation that it read: meaningless once the pair is turned.
 LOSS_COLUMNS = ("loss", "base_loss", "grad_w", "grad_l")
-SPLITS = ("train_observed", "train_clean", "eval_clean", "ood")
+SPLITS = (Split.TRAIN_OBSERVED, Split.TRAIN_CLEAN, Split.HELDOUT, Split.OOD)
 
 
 def size(columns: Columns) -> int:
@@ -110,8 +110,8 @@ def rows(examples: Columns, split: str, step: int | None = None, corrupted: bool
     if split not in SPLITS:
         raise InputError(f"unknown split '{split}' (known: {', '.join(SPLITS)})")
     selected = where(examples, step, split)
-    if split == "train_clean" and not size(where(examples, split=split)):
-        selected = cleaned(where(examples, step, "train_observed"))
+    if split == Split.TRAIN_CLEAN and not size(where(examples, split=split)):
+        selected = cleaned(where(examples, step, Split.TRAIN_OBSERVED))
     return selected if corrupted is None else select(selected, flags(selected, "corrupted") == corrupted)
 
 

@@ -8,7 +8,7 @@ from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, rows, size, steps, where
 from harness.metrics.registry import METRICS
 from harness.metrics.samples import of_evaluation
-from harness.types import InputError
+from harness.types import InputError, Split
 
 # Further measures of samples; those whose columns a source does not have (flags of real data) are left out.
 SAMPLED = (
@@ -31,13 +31,13 @@ def results_row(
         raise InputError("examples: no rows; a run without records has no results")
     every = steps(examples)
     first, last = every[0], every[-1]
-    held_out, other = where(examples, last, "eval_clean"), where(examples, last, "ood")
+    held_out, other = where(examples, last, Split.HELDOUT), where(examples, last, Split.OOD)
 
     def compute(name: str, columns: Columns) -> float:
         return METRICS[name].compute(columns, beta=beta, tie_tol=tie_tol)
 
     def loss(step: int) -> float:
-        return compute("loss", where(examples, step, "train_observed")) if "loss" in examples else math.nan
+        return compute("loss", where(examples, step, Split.TRAIN_OBSERVED)) if "loss" in examples else math.nan
 
     names = ("reward_accuracy", "ranking_accuracy", "undesirable_zone", "chosen_displacement", "rejected_displacement")
     row = {
@@ -48,11 +48,11 @@ def results_row(
         "kl": math.nan,
         "ood_ranking_accuracy": compute("ranking_accuracy", other),
         "ref_accuracy": compute("ref_accuracy", held_out),
-        "train_ranking_accuracy": compute("ranking_accuracy", rows(examples, "train_observed", last)),
-        "train_clean_ranking_accuracy": compute("ranking_accuracy", rows(examples, "train_clean", last)),
+        "train_ranking_accuracy": compute("ranking_accuracy", rows(examples, Split.TRAIN_OBSERVED, last)),
+        "train_clean_ranking_accuracy": compute("ranking_accuracy", rows(examples, Split.TRAIN_CLEAN, last)),
     }
     if samples is not None:
-        drawn, elsewhere = of_evaluation(samples), where(samples, split="ood")
+        drawn, elsewhere = of_evaluation(samples), where(samples, split=Split.OOD)
         row |= {name: compute(name, drawn) for name in ("gold_reward", "kl")}
         row |= {name: compute(name, drawn) for name in SAMPLED if METRICS[name].known(drawn)}
         row["ood_gold_reward"] = compute("gold_reward", elsewhere)

@@ -12,6 +12,7 @@ import numpy as np
 from harness.metrics.distributions import mean
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, numbers, size, steps, where
+from harness.types import Split
 
 
 def accuracy(columns: Columns, tie_tol: float = TIE_TOL) -> float:
@@ -47,8 +48,8 @@ def reward_row(examples: Columns) -> dict[str, float | None]:
     `observed_reward_accuracy` against the labels it was given and `train_reward_accuracy` against the true ones.
     """
     every = steps(examples)
-    held_out, other = where(examples, every[-1], "eval_clean"), where(examples, every[-1], "ood")
-    first, last = (where(examples, step, "train_observed") for step in (every[0], every[-1]))
+    held_out, other = where(examples, every[-1], Split.HELDOUT), where(examples, every[-1], Split.OOD)
+    first, last = (where(examples, step, Split.TRAIN_OBSERVED) for step in (every[0], every[-1]))
     row = {
         "train_loss_first": mean(numbers(first, "loss")),
         "train_loss_last": mean(numbers(last, "loss")),

@@ -9,9 +9,9 @@ import numpy as np
 from harness.metrics.distributions import mean
 from harness.metrics.records import Array, Bools, Columns, Floats, column, flags, numbers, select
 from harness.metrics.row import INF, Metric
-from harness.types import InputError
+from harness.types import InputError, Split
 
-EVALUATION_SPLITS = ("eval", "eval_clean")
+EVALUATION_SPLITS = ("eval", Split.HELDOUT)
 REPETITIVE = 0.5
 
 

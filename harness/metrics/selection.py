@@ -18,7 +18,7 @@ from harness.identity import uniform
 from harness.metrics.margin_columns import delta
 from harness.metrics.records import Bools, Columns, column, numbers, select, size, steps, where
 from harness.metrics.statistics import Estimate, cell_estimate, paired_difference
-from harness.types import InputError
+from harness.types import InputError, Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ def candidates_of(columns: Columns, label: str) -> list[Candidate]:
     """
     own_test = bool(size(where(columns, split="test")))
     out = []
-    for step in steps(where(columns, split="eval_clean")):
-        held = where(columns, step, "eval_clean")
+    for step in steps(where(columns, split=Split.HELDOUT)):
+        held = where(columns, step, Split.HELDOUT)
         chosen_on = np.ones(size(held), dtype=bool) if own_test else validation_half(_prompts(held))
         validation = select(held, chosen_on)
         test = where(columns, step, "test") if own_test else select(held, ~chosen_on)

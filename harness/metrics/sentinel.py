@@ -16,7 +16,7 @@ import numpy as np
 from harness.metrics import samples as drawn
 from harness.metrics.records import Array, Bools, Columns, Floats, numbers, select, size
 from harness.metrics.statistics import t_interval
-from harness.types import InputError
+from harness.types import InputError, Split
 
 MIN_PROMPTS = 12  # below that a paired interval says nothing
 
@@ -97,7 +97,7 @@ class Sentinel:
     @property
     def flags(self) -> tuple[str, ...]:
         """Names of the rules that fire on all evaluation prompts: the run's flags. Groups and OOD add detail."""
-        return tuple(r.rule for r in self.fired if r.split == "eval_clean" and not r.group)
+        return tuple(r.rule for r in self.fired if r.split == Split.HELDOUT and not r.group)
 
 
 def watch(samples: Columns) -> Sentinel:
@@ -109,7 +109,7 @@ def watch(samples: Columns) -> Sentinel:
         raise InputError("samples: no column 'split'; give the table of samples.parquet")
     splits = np.asarray(samples["split"]).astype(str)
     readings: list[Reading] = []
-    for split in ("eval_clean", "ood"):
+    for split in (Split.HELDOUT, Split.OOD):
         part = select(samples, splits == split)
         groups = np.asarray(part["group"]).astype(str) if "group" in part else np.full(size(part), "")
         names = [str(name) for name in np.unique(groups) if name]

@@ -17,7 +17,7 @@ from harness.models.logps import pair_scores
 from harness.rlhf.lanes import RlTraining
 from harness.rlhf.rollouts import Responses, roll_out
 from harness.rlhf.scoring import score
-from harness.types import InputError, Record
+from harness.types import InputError, Record, Split
 
 
 def best_of_n_distribution(reference: Tensor, rewards: Tensor, n: int) -> Tensor:
@@ -131,7 +131,7 @@ class BestOfN:
         parts = [next(part.rows for part in lane.evals if part.split == split) for lane in self.run.pack.lanes]
         rows = torch.stack([part[torch.tensor(places)] for part in parts]).to(self.run.model.flat.device)
         found: list[list[tuple[np.ndarray, bool, float]]] = [[] for _ in self.run.rl_lanes]
-        for responses, rewards, width in self._draw(rows, self.n, 3 if split == "eval_clean" else 4):
+        for responses, rewards, width in self._draw(rows, self.n, 3 if split == Split.HELDOUT else 4):
             best = select(rewards.flatten(1), self.n).view(rewards.shape[:2]) % self.n
             for lane, own in enumerate(found):
                 own += _picked(responses, rewards, best, lane, width)

@@ -17,7 +17,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.rlhf.rollouts import Responses, read, roll_out
 from harness.rlhf.scoring import gold, score
 from harness.rlhf.tally import Tally
-from harness.types import Record
+from harness.types import Record, Split
 
 CURVE_PROMPTS = 128  # held-out prompts a checkpoint answers once each
 
@@ -77,7 +77,7 @@ def curve(run: RlTraining) -> list[dict[str, float]]:
 
 def _heldout(run: RlTraining, lane: int) -> Tensor:
     """The corpus rows of the first held-out pairs of a lane."""
-    found = [part.rows for part in run.pack.lanes[lane].evals if part.split == "eval_clean"]
+    found = [part.rows for part in run.pack.lanes[lane].evals if part.split == Split.HELDOUT]
     return found[0][:CURVE_PROMPTS] if found else torch.zeros(0, dtype=torch.int64)
 
 

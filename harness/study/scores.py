@@ -18,9 +18,9 @@ from harness.metrics.registry import METRICS
 from harness.metrics.selection import validation_half
 from harness.storage.evaluations import points, read_evaluations
 from harness.storage.runs import find_run, load_result, read_table, run_status
-from harness.types import RunStatus
+from harness.types import RunStatus, Split
 
-HELD_OUT = "eval_clean"
+HELD_OUT = Split.HELDOUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Score:
 def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, records.Array]:
     """The records of one split at one step, in the orientation of its labels; pairs without a noisy label left out."""
     if split == OOD:
-        return records.where(examples, step, "ood")
+        return records.where(examples, step, Split.OOD)
     held = records.where(examples, step, HELD_OUT)
     if not records.size(held):
         return held
@@ -55,7 +55,7 @@ def rows_of(split: str, examples: records.Columns, step: int) -> dict[str, recor
 def samples_of(split: str, samples: records.Columns, examples: records.Columns) -> dict[str, records.Array]:
     """The free-running samples on a split's prompts; those of held-out prompts follow the order of the pairs."""
     if split == OOD:
-        return records.where(samples, split="ood")
+        return records.where(samples, split=Split.OOD)
     drawn = records.where(samples, split=HELD_OUT)
     first = records.where(examples, records.steps(examples)[0], HELD_OUT)
     validation = validation_half(records.column(first, "prompt_id")[: records.size(drawn)])

@@ -30,7 +30,7 @@ from harness.storage.evaluations import (
 )
 from harness.storage.lock import sweep_lock
 from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
-from harness.types import InputError, LmEvalSpec, ModelSpec, PlannedRun, RunSpec, RunStatus
+from harness.types import InputError, LmEvalSpec, ModelSpec, PlannedRun, RunSpec, RunStatus, Split
 
 Say = Callable[[str], None]
 
@@ -190,7 +190,7 @@ def _evaluate_group(
         wrapped = lm_eval.wrap(model, tokenizer, asked.batch_size)
         include = None
         if NAME in wanted:
-            pairs = [inputs.encode(pair) for pair in inputs.evals["eval_clean"]]
+            pairs = [inputs.encode(pair) for pair in inputs.evals[Split.HELDOUT]]
             docs = preference_docs(pairs, lambda ids: str(tokenizer.decode(ids, skip_special_tokens=False)))
             include = write_task(cache / "lm_eval", docs)
             apart = lm_eval.tokenised_otherwise(wrapped, docs)

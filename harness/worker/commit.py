@@ -32,12 +32,12 @@ from harness.storage.atomic import write_json
 from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
 from harness.training.loop import Training
-from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, TrainingSpec
+from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, Split, TrainingSpec
 from harness.worker.datasets import TrainingSet
 from harness.worker.protocol import PackTask
 
 # Splits whose metrics go to the journal, with the prefix that their names have.
-PREFIXES = {"train_observed": "", "eval_clean": "eval_", "ood": "ood_"}
+PREFIXES: dict[str, str] = {Split.TRAIN_OBSERVED: "", Split.HELDOUT: "eval_", Split.OOD: "ood_"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +91,7 @@ class PackRun:
             return
         columns = self.all_columns(record)
         points = {**self._metrics(columns, PREFIXES[record.split]), **record.scalars}
-        if record.split == "train_observed" and "multiplier" in columns:
+        if record.split == Split.TRAIN_OBSERVED and "multiplier" in columns:
             points |= constraint_metrics(columns, float(self.hyperparameters["margin"]))
         self.journal.append({"kind": "metrics", "step": record.step, **points})
 
@@ -247,9 +247,9 @@ def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePa
     """
     last = steps(examples)[-1]
     worst: list[tuple[str, PreferencePair]] = []
-    for split, sign in (("eval_clean", 1.0), ("train_observed", -1.0)):
+    for split, sign in ((Split.HELDOUT, 1.0), (Split.TRAIN_OBSERVED, -1.0)):
         rows = where(examples, last, split)
-        if split == "train_observed":
+        if split == Split.TRAIN_OBSERVED:
             rows = select(rows, np.asarray(rows["clean_label"]) < 0)
         margin = sign * delta(rows) if size(rows) else np.zeros(0)
         ids = np.asarray(rows["id"]).astype(str)
@@ -293,8 +293,10 @@ def commit_run(
         examples[name] = examples[name].astype(np.int32)
     write_table(run.folder / "examples.parquet", examples)
     if not run.is_reward_model:  # it ranks by scores, and has no margin of a policy to be wrong by
-        texts = {"eval_clean": run.encoded.inputs.evals["eval_clean"], "train_observed": run.data.pairs}
-        by_id = {split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()}
+        texts = {Split.HELDOUT: run.encoded.inputs.evals[Split.HELDOUT], Split.TRAIN_OBSERVED: run.data.pairs}
+        by_id: dict[str, dict[str, PreferencePair]] = {
+            split: {pair.id: pair for pair in pairs} for split, pairs in texts.items()
+        }
         write_table(run.folder / "worst.parquet", worst_pairs(examples, by_id))
     if samples is not None:
         write_table(run.folder / "samples.parquet", samples)

@@ -15,12 +15,12 @@ from harness.data.rows import CHOSEN, PROMPT, TokenisedPair, pack_rows
 from harness.identity import stream_seed
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_pairs
 from harness.inputs.reference_cache import Scorer
-from harness.types import CorruptionSpec, InputError, PreferencePair
+from harness.types import CorruptionSpec, InputError, PreferencePair, Split
 
 if TYPE_CHECKING:
     import pandas
 
-VALIDATION = "eval_clean"
+VALIDATION = Split.HELDOUT
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,10 +13,10 @@ from harness.metrics.targets import uses_token_means
 from harness.models.pack import Lane
 from harness.rlhf.lanes import RlTraining
 from harness.training.loop import Training
-from harness.types import Record
+from harness.types import Record, Split
 
 # The split whose first pairs are probed: the training probe set as observed, in the order of its hash.
-SPLIT = "train_observed"
+SPLIT = Split.TRAIN_OBSERVED
 
 
 def gradient_probe(

@@ -14,7 +14,7 @@ from harness.identity import content_hash, run_stream
 from harness.inputs.encoded import EncodedInputs, EncodedPairs
 from harness.metrics.hidden_similarity import ches_columns
 from harness.models.pack import EvalSet, Lane
-from harness.types import PreferencePair, RunSpec
+from harness.types import PreferencePair, RunSpec, Split
 from harness.worker.datasets import VALIDATION, TrainingSet, gold_margins
 
 
@@ -78,7 +78,7 @@ def _splits(run: RunSpec, encoded: EncodedInputs, data: TrainingSet) -> list[_Sp
     parts = [data.extra if data.changed[i] and data.extra is not None else encoded.pairs for i in probe]
     splits = [
         _Split(
-            "train_observed",
+            Split.TRAIN_OBSERVED,
             [data.pairs[i] for i in probe],
             [(part, int(data.rows[i])) for part, i in zip(parts, probe, strict=True)],
             data.flipped[probe],
@@ -93,7 +93,7 @@ def _splits(run: RunSpec, encoded: EncodedInputs, data: TrainingSet) -> list[_Sp
         known = [i for i in probe if data.ids[i] == train[data.origin[i]].id]
         rows = [int(data.origin[i]) for i in known]
         kinds = [data.kinds[i] for i in known]
-        splits.append(_untouched("train_clean", [train[row] for row in rows], encoded.pairs, rows, kinds))
+        splits.append(_untouched(Split.TRAIN_CLEAN, [train[row] for row in rows], encoded.pairs, rows, kinds))
     for name, span in encoded.evals.items():
         pairs = encoded.inputs.evals[name]
         labels = data.validation_label if name == VALIDATION else None

@@ -15,7 +15,7 @@ from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes, sa
 from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.models.lane_model import LaneModel
-from harness.types import PreferencePair, RunSpec
+from harness.types import PreferencePair, RunSpec, Split
 from harness.worker.commit import PackRun, meta_columns
 
 OOD_SHARE = 4  # one prompt of another distribution for every so many of `evaluation.samples`
@@ -30,7 +30,7 @@ def sample_runs(
     """The rows of `samples.parquet` for every run of a pack; empty where the spec asks for no samples."""
     evaluation, first = runs[0].run.evaluation, runs[0].encoded.inputs
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in runs]
-    for split, count in (("eval_clean", evaluation.samples), ("ood", evaluation.samples // OOD_SHARE)):
+    for split, count in ((Split.HELDOUT, evaluation.samples), (Split.OOD, evaluation.samples // OOD_SHARE)):
         if not count or not first.evals.get(split):
             continue
         places = _places(len(first.evals[split]), split, count)
@@ -59,13 +59,13 @@ def sample_runs(
 
 def _places(pairs: int, split: str, count: int) -> list[int]:
     """Positions of the sampled prompts: the first `count`; of `ood`, whose kinds are in blocks, evenly spaced."""
-    if split == "eval_clean" or count >= pairs:
+    if split == Split.HELDOUT or count >= pairs:
         return list(range(min(count, pairs)))
     return [i * pairs // count for i in range(count)]
 
 
 def _plan(run: RunSpec, inputs: RunInputs, split: str, pairs: Sequence[PreferencePair]) -> SamplePlan:
-    names = () if split == "eval_clean" else (split,)
+    names = () if split == Split.HELDOUT else (split,)
     rng = np.random.Generator(np.random.Philox(stream_seed(run.seed, "samples", *names)))
     return SamplePlan([inputs.encode(p).prompt for p in pairs], rng.random((len(pairs), inputs.max_new_tokens)))
 

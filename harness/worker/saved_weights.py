@@ -18,11 +18,11 @@ from harness.models.lane_model import LaneModel
 from harness.models.pack import Pack
 from harness.models.weights import FILE, WeightsNote, save_weights
 from harness.objectives.budget import family
-from harness.types import Record, RunSpec
+from harness.types import Record, RunSpec, Split
 from harness.worker.commit import PackRun
 
 FULL_BYTES = 2**31  # larger whole models are saved only where the spec asks by name; adapters are always small
-CHOOSING = "eval_clean"
+CHOOSING = Split.HELDOUT
 
 
 def rule(run: RunSpec, architecture: Architecture) -> str:

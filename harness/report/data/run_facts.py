@@ -16,7 +16,7 @@ from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, delta, del
 from harness.metrics.pair_measures import RATES
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
-from harness.types import InputError
+from harness.types import InputError, Split
 
 NEEDED = (
     *("step", "split", "id", "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"),
@@ -110,9 +110,9 @@ def read_facts(run: Run) -> Facts | None:
         records.column(table, name)
     table |= {name: np.full(records.size(table), math.nan) for name in LOSSES if name not in table}
     blocks = _blocks(table)
-    heldout = {step: rows for (split, step), rows in blocks.items() if split == "eval_clean"}
-    train = {step: rows for (split, step), rows in blocks.items() if split == "train_observed"}
-    ood = [rows for (split, _), rows in blocks.items() if split == "ood"]
+    heldout = {step: rows for (split, step), rows in blocks.items() if split == Split.HELDOUT}
+    train = {step: rows for (split, step), rows in blocks.items() if split == Split.TRAIN_OBSERVED}
+    ood = [rows for (split, _), rows in blocks.items() if split == Split.OOD]
     if not heldout:
         return None
     tie_tol = float((run.provenance.get("machine") or {}).get("tie_tol") or TIE_TOL)
@@ -161,7 +161,7 @@ def _blocks(table: records.Columns) -> dict[tuple[str, int], dict[str, records.A
 def _diagnosis(run: Run, blocks: Mapping[tuple[str, int], records.Columns], tie_tol: float) -> Diagnosis:
     """Of the first and last checkpoint alone: what happened between them is drawn, not tested."""
     ends = {min(step for _, step in blocks), max(step for _, step in blocks)}
-    parts = [rows for (split, step), rows in blocks.items() if step in ends and split != "ood"]
+    parts = [rows for (split, step), rows in blocks.items() if step in ends and split != Split.OOD]
     columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name in READ}
     return diagnose(columns, run.objective, run.hyperparameters, tie_tol)
 

@@ -16,6 +16,7 @@ from harness.report.data.sweep import Run
 from harness.report.render.blocks import Content, Field, Table, present
 from harness.report.render.text import DASH, number, quantity, shorten, visible
 from harness.report.sections.row import Section
+from harness.types import Split
 
 SHOWN = 5  # single pairs in a table
 
@@ -50,7 +51,7 @@ def worst(data: ReportData) -> Content | None:
         return None
     cells = [
         (split, lowest_ranking(condition.by_objective.get(data.baseline, condition.cells)))
-        for split, condition in (("eval_clean", data.headline), ("train_observed", data.noisiest))
+        for split, condition in ((Split.HELDOUT, data.headline), (Split.TRAIN_OBSERVED, data.noisiest))
         if condition is not None
     ]
     tables = present(*(_table(data, cell, split) for split, cell in cells if cell is not None))
@@ -61,7 +62,7 @@ def worst(data: ReportData) -> Content | None:
 
 def _table(data: ReportData, cell: Cell, split: str) -> Table | None:
     """The pairs of the first seed that kept any."""
-    held = split == "eval_clean"
+    held = split == Split.HELDOUT
     for run, facts in cell.recorded:
         kept = [row for row in read_worst(run) if row.split == split][:SHOWN]
         if not kept:

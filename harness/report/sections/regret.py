@@ -11,7 +11,7 @@ from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content, Field, Table, fields
 from harness.report.render.text import DASH, quantity, shown, visible
 from harness.report.sections.row import Section
-from harness.types import InputError
+from harness.types import InputError, Split
 
 LACKING = "These records lack noisy validation labels, so only the oracle can choose. "
 COLUMNS = ("step", "split", "id", "prompt_id", "policy_chosen", "policy_rejected", "validation_label")
@@ -48,7 +48,7 @@ def _candidates(condition: Condition) -> dict[str, list[Candidate]]:
         for run, _ in cell.recorded:
             table = run.table("examples.parquet", COLUMNS)
             assert table is not None, "a recorded run has its records"
-            held = (table["split"] == "eval_clean") | (table["split"] == "test")
+            held = (table["split"] == Split.HELDOUT) | (table["split"] == "test")
             candidates[run.key] = candidates_of({name: values[held] for name, values in table.items()}, cell.named)
     return candidates
 
