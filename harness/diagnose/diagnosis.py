@@ -39,6 +39,21 @@ LOW_PRECISION_TIE = 0.05  # nats
 
 
 @dataclass(frozen=True, slots=True)
+class Labels:
+    """What a ledger says of the pairs that a corruption touched: -1 for a wrong label, 0 for other damage.
+
+    By the row of the corrupted file where ledger and pairs know it, else by id.
+    """
+
+    by_id: Mapping[str, int]
+    by_row: Mapping[int, int]
+
+    def of(self, name: str, row: int) -> int | None:
+        """The label of one pair of the corrupted set; None where it was not touched."""
+        return self.by_row.get(row) if self.by_row and row > 0 else self.by_id.get(name)
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
     """One checkpoint of a trajectory."""
 
@@ -82,26 +97,22 @@ def diagnose(
     table: LogpsTable,
     beta: float | None = None,
     slice_names: Sequence[str] | None = None,
-    ledger: Mapping[str, int] | None = None,
+    ledger: Labels | None = None,
 ) -> Diagnosis:
     """The diagnosis of every policy of a table.
 
     `beta` stands for what the table says of it. `slice_names` are columns of it, or `length`; None: those it has,
-    length, and the splits where several are held out. `ledger`: -1 (wrong label) or 0 (other damage) by id of the pairs
-    that a corruption touched, which held-out measures leave out. Raises InputError for slices that no column has and
-    where no pair is held out.
+    length, and the splits where several are held out. `ledger` is that of the training pairs, or where there are none
+    of the pairs themselves: held-out measures then leave out what it touched. Raises InputError for slices that no
+    column has and where no pair is held out.
     """
     beta = table.meta.get("beta") if beta is None else beta
     tie_tol = LOW_PRECISION_TIE if table.meta.get("dtype") in ("bfloat16", "float16") else TIE_TOL
     columns = dict(table.columns)
     if not table.referenced:
         columns |= {name: np.zeros(len(table)) for name in REFERENCE}
-    said = [_label(ledger or {}, name) for name in columns["id"]]
-    touched = np.array([label is not None for label in said], dtype=bool)
-    wrong_label = np.array([label is not None and label < 0 for label in said], dtype=bool)
-    if ledger is not None and not touched.any():
-        raise InputError("--ledger: names none of these pairs; expected the ledger of the set that they come from")
     trained = np.array([split.startswith(TRAIN) for split in columns["split"]], dtype=bool)
+    touched, wrong_label = _labelled(ledger, columns, trained if trained.any() else ~trained)
     if not (~trained & ~touched).any():
         raise InputError("no held-out pair: every row's split is train, or the ledger touched it; add pairs to measure")
     columns[LENGTH] = columns[LENGTH] if LENGTH in columns else length_terciles(columns)
@@ -130,9 +141,17 @@ def diagnose(
     )
 
 
-def _label(ledger: Mapping[str, int], name: str) -> int | None:
-    """What the ledger says of an id; a pair that stands again in its file has `-2`, `-3`, ... behind it."""
-    return ledger.get(name, ledger.get(name.rpartition("-")[0]))
+def _labelled(ledger: Labels | None, columns: Columns, corrupted: Bools) -> tuple[Bools, Bools]:
+    """Which pairs the ledger touched and which of them have a wrong label, among those of the `corrupted` set (n,)."""
+    touched, wrong = np.zeros(corrupted.size, dtype=bool), np.zeros(corrupted.size, dtype=bool)
+    if ledger is None:
+        return touched, wrong
+    for at in np.flatnonzero(corrupted):
+        label = ledger.of(columns["id"][at], int(columns["row"][at]))
+        touched[at], wrong[at] = label is not None, label is not None and label < 0
+    if not touched.any():
+        raise InputError("--ledger: names none of these pairs; expected the ledger of the set that they come from")
+    return touched, wrong
 
 
 def _slice_names(table: LogpsTable, columns: Columns, asked: Sequence[str] | None) -> list[str]:

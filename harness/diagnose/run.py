@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from harness.diagnose.asked import Asked
-from harness.diagnose.diagnosis import Diagnosis, Point, PolicyDiagnosis, diagnose, plain
+from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose, plain
 from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
 from harness.storage.atomic import write_json
@@ -66,22 +69,24 @@ def _write(table: LogpsTable, path: Path, beta: float | None) -> None:
     write_logps(path, table.columns, meta | ({} if beta is None else {"beta": beta}))
 
 
-def _ledger(path: Path | None) -> Mapping[str, int] | None:
-    """-1 for a wrong label, 0 for other damage, by the id of a pair and by the hash of its changed texts, which is the
-    id of the row as a trainer read it."""
+def _ledger(path: Path | None) -> Labels | None:
+    """The labels that a ledger of a sweep or of `harness corrupt` tells of."""
     if path is None:
         return None
     from harness.corruptions.ledger import read_ledger
 
     try:
         ledger = read_ledger(path)
+        places = pq.read_table(path, columns=["out_row"]).column(0).to_pylist()
     except OSError as error:
         raise InputError(f"--ledger {path}: cannot be read ({error})") from None
-    columns = (ledger[name] for name in ("id", "new_id", "after_hash", "action", "observed_label"))
-    found: dict[str, int] = {}
-    for name, new, after, action, label in zip(*columns, strict=True):  # a later step of a sequence speaks last
+    except pa.ArrowInvalid:  # a sweep's, whose pairs have the ids of its records
+        places = [None] * len(ledger)
+    by_id: dict[str, int] = {}
+    by_row: dict[int, int] = {}
+    columns = (ledger[name] for name in ("id", "new_id", "action", "observed_label"))
+    for name, new, action, label, place in zip(*columns, places, strict=True):  # a later step speaks last
         if action != "relabel_same":
-            for known in (new if action == "append" else name, after):
-                if isinstance(known, str):
-                    found[known] = -1 if label < 0 else 0
-    return found
+            by_id[new if action == "append" else name] = by_row[place or 0] = -1 if label < 0 else 0
+    by_row.pop(0, None)
+    return Labels(by_id, by_row)

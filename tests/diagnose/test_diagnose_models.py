@@ -153,6 +153,25 @@ def test_a_tracked_diagnosis_is_a_run_with_a_point_per_checkpoint(models: Path, 
     assert {file.path for file in client.list_artifacts(found.info.run_id, "diagnosis")} >= {"diagnosis/index.html"}
 
 
+@pytest.mark.parametrize("as_training", [True, False])
+def test_the_ledger_of_corrupt_finds_the_flipped_pairs(
+    as_training: bool, models: Path, data: Path, tmp_path: Path
+) -> None:
+    noisy = tmp_path / "noisy.jsonl"
+    words = ["corrupt", "--data", str(data), "--kind", "uniform_flip", "--rate", "0.5", "--out", str(noisy)]
+    assert command(words) == 0
+    texts = {line["chosen"][0]["content"] for line in map(json.loads, data.read_text().splitlines())}
+    rows = [json.loads(line) for line in noisy.read_text().splitlines()]
+    flipped = [row for row in rows if row["chosen"][0]["content"] not in texts]
+    assert 6 < len(flipped) < 18
+    given = {"ledger": tmp_path / "noisy.ledger.parquet", "train_data": str(noisy) if as_training else ""}
+    found = run(asked(tmp_path / "out", data if as_training else noisy, models, **given), quiet)
+    assert found.policies[0].memorised is not None
+    assert found.policies[0].memorised.wrong == len(flipped)
+    assert found.policies[0].memorised.n == (24 if as_training else len(flipped))
+    assert found.pairs == (24 if as_training else 24 - len(flipped))
+
+
 def test_an_interrupted_scoring_goes_on_where_it_stopped(
     models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.diagnose.diagnosis import Diagnosis
+from harness.diagnose.diagnosis import Diagnosis, Labels
 from harness.diagnose.verdict import KINDS
 from tests.diagnose.planted_logps import PAIRS, columns, diagnosed, joined, margins
 
@@ -93,7 +93,7 @@ def test_memorised_noise(followed: float, expected: str, by_ledger: bool) -> Non
     ledger = None
     if by_ledger:
         rows["gold_margin"] = [None] * len(rows["id"])
-        ledger = {f"t{i}": -1 for i in range(90)}
+        ledger = Labels({f"t{i}": -1 for i in range(90)}, {})
     found = diagnosed(rows, ledger=ledger)
     assert kind(found) == expected
     memory = found.policies[0].memorised
@@ -107,7 +107,7 @@ def test_a_ledger_of_the_measured_set_itself_splits_it() -> None:
     reference = margins(0.4)
     gain = rescued(reference, 1.0)
     reference[:60], gain[:60] = -3.0, 6.0
-    found = diagnosed(columns(reference, gain), ledger={f"p{i}": -1 for i in range(60)})
+    found = diagnosed(columns(reference, gain), ledger=Labels({f"p{i}": -1 for i in range(60)}, {}))
     assert kind(found) == "memorised_noise"
     assert found.pairs == PAIRS - 60
 
