@@ -31,6 +31,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
         diagnose.diagnose,
         "harness diagnose --policy out/checkpoint-500 --reference base --data prefs.jsonl --beta 0.1",
     ),
+    ("export-logps", diagnose.export_logps, "harness export-logps runs/quick/1a2b3c4d-dpo --out logps.parquet"),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
@@ -39,6 +40,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("list", setup.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
     ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
+    ("check-plugin", setup.check_plugin, "harness check-plugin my-objectives --sweep runs/quick"),
     ("doctor", setup.doctor, "harness doctor --json"),
     ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )

@@ -26,7 +26,9 @@ def plain(value: Any) -> Any:
     if type(value) in _SCALARS:  # most of what a plan of thousands of runs asks about
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        # Built-in rows come from no plug-in, and their configs do not mention any.
+        named = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {name: plain(field) for name, field in named if field or name != "plugin"}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveSpec:
-    """An objective with its resolved hyperparameters (beta among them, where it has one), sorted by name."""
+    """An objective with its resolved hyperparameters (beta among them, where it has one), sorted by name.
+
+    `plugin` is the distribution, version and source hash that the row comes from, empty for a built-in one.
+    """
 
     name: str
     hyperparameters: tuple[tuple[str, Any], ...] = ()
+    plugin: str = ""
 
     @property
     def beta(self) -> float | None:
@@ -34,11 +38,15 @@ class ObjectiveSpec:
 
 @dataclass(frozen=True, slots=True)
 class CorruptionSpec:
-    """A corruption with its rate (None for derived-rate kinds and the clean set) and its parameters, sorted by name."""
+    """A corruption with its rate (None for derived-rate kinds and the clean set) and its parameters, sorted by name.
+
+    `plugin` as in an `ObjectiveSpec`; of a sequence those of all its steps.
+    """
 
     kind: str = "none"
     rate: float | None = None
     params: tuple[tuple[str, Any], ...] = ()
+    plugin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,7 @@ class DataSpec:
     pairs: str = "best_worst"  # pairs made of several answers to a prompt: best_worst | all | adjacent
     pairs_per_prompt: int = 0  # keep at most the first N pairs of a prompt; 0: all
     slices: str = ""  # columns by which results are broken down, a list [category, source]
+    plugin: str = ""  # of a plug-in's format: distribution, version and source hash, filled in
 
     def __post_init__(self) -> None:
         if not self.max_prompt_length:

@@ -1,4 +1,4 @@
-"""What looks at policies that were trained anywhere: diagnose."""
+"""What looks at policies that were trained anywhere: diagnose, export-logps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import Json, writable
+from harness.commands.options import Json, existing, writable
 from harness.commands.printing import as_text, say
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
@@ -43,6 +43,7 @@ def diagnose(
     dtype: Annotated[Dtype, typer.Option("--dtype", help="of the forward pass")] = Dtype.float32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
+    track: Annotated[bool, typer.Option("--track", help="also as runs in MLflow")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
@@ -55,7 +56,18 @@ def diagnose(
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
     asked = Asked(
         out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, limit, max_length,
-        tokens.value, dtype.value, device,
+        tokens.value, dtype.value, device, track,
     )  # fmt: skip
     found = run(asked, lambda line: typer.echo(line, err=True))
     say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))
+
+
+def export_logps(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the log-prob file to write, e.g. logps.parquet")],
+) -> None:
+    """Write the log-probs of finished runs as a log-prob file. Holds held-out pairs and the training probe."""
+    existing(folder)
+    from harness.diagnose.export import export_logps as write
+
+    say(f"{write(folder, out)} rows in {out}")

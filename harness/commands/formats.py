@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.commands.listing import BUILT_IN
 from harness.commands.options import Json
 from harness.commands.printing import as_text, say
+from harness.plugins import short
 
 
 def formats(as_json: Json = False) -> None:
@@ -14,7 +16,8 @@ def formats(as_json: Json = False) -> None:
 
     if not as_json:
         width = max(map(len, FORMATS)) + 2
-        say("\n".join(f"{name:<{width}}{form.doc}" for name, form in FORMATS.items()))
+        origin = {name: f"  ({short(FORMATS.plugin(name))})" if FORMATS.plugin(name) else "" for name in FORMATS}
+        say("\n".join(f"{name:<{width}}{form.doc}{origin[name]}" for name, form in FORMATS.items()))
         return
     rows: list[dict[str, Any]] = [
         {
@@ -25,6 +28,7 @@ def formats(as_json: Json = False) -> None:
             "slices": list(form.slices),
             "note": form.note,
             "example": list(form.example),
+            "origin": short(FORMATS.plugin(form.name)) or BUILT_IN,
         }
         for form in FORMATS.values()
     ]

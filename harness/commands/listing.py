@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.plugins import Registry, short
 from harness.types import Parameter
+
+BUILT_IN = "built in"
 
 
 def listing(what: str) -> list[dict[str, Any]]:
-    """Rows of one registry (objectives, corruptions or metrics) as plain data, internal rows left out."""
+    """Rows of one registry as plain data, each with its origin; internal rows left out."""
+    registry, rows = _registry(what)
+    return [{**row, "origin": short(registry.plugin(row["name"])) or BUILT_IN} for row in rows]
+
+
+def problems(what: str) -> tuple[str, ...]:
+    """What plug-ins offer and the listing leaves out, a line each."""
+    return _registry(what)[0].problems
+
+
+def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
     if what == "objectives":
         from harness.objectives.registry import OBJECTIVES
 
-        return [
+        return OBJECTIVES, [
             {
                 "name": row.name,
                 "family": row.family,
@@ -31,7 +44,7 @@ def listing(what: str) -> list[dict[str, Any]]:
     if what == "corruptions":
         from harness.corruptions.registry import CORRUPTIONS
 
-        return [
+        return CORRUPTIONS, [
             {
                 "name": row.name,
                 "rate": row.rate,
@@ -43,20 +56,30 @@ def listing(what: str) -> list[dict[str, Any]]:
             }
             for row in CORRUPTIONS.values()
         ]
-    from harness.metrics import METRICS
+    if what == "metrics":
+        from harness.metrics import METRICS
 
-    return [{"name": name, "direction": row.direction, "summary": row.summary} for name, row in METRICS.items()]
+        rows = [{"name": name, "direction": row.direction, "summary": row.summary} for name, row in METRICS.items()]
+        return METRICS, rows
+    if what == "formats":
+        from harness.data.formats import FORMATS
+
+        return FORMATS, [{"name": name, "summary": form.doc} for name, form in FORMATS.items()]
+    from harness.report.sections.registry import SECTIONS
+
+    return SECTIONS, [{"name": name, "summary": row.short} for name, row in SECTIONS.items()]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text: name, what kind of row it is, what it does, parameters with their defaults, source."""
+    """Rows as text: name, what kind of row it is, what it does, parameters with their defaults, source, plug-in."""
     width = max((len(row["name"]) for row in rows), default=0) + 2
     lines = []
     for row in rows:
         knobs = ", ".join(f"{name}={written(p['default'])}" for name, p in row.get("parameters", {}).items())
         kind = f"{row['kind']}  " if "kind" in row else ""
         source = f"  {row['citation']}" if row.get("citation") else ""
-        lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}")
+        origin = f"  ({row['origin']})" if row["origin"] != BUILT_IN else ""
+        lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}{origin}")
     return "\n".join(lines)
 
 

@@ -38,6 +38,8 @@ class Table(StrEnum):
     objectives = "objectives"
     corruptions = "corruptions"
     metrics = "metrics"
+    formats = "formats"
+    sections = "sections"
 
 
 class Texts(StrEnum):

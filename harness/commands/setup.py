@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.commands.options import RUNS, Json, Out, Table
-from harness.commands.printing import as_text, say
+from harness.commands.options import RUNS, Json, Out, Table, existing
+from harness.commands.printing import as_text, escaped, say
 
 
 def list_(
-    what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics")], as_json: Json = False
+    what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics|formats|sections")],
+    as_json: Json = False,
 ) -> None:
-    """List objectives, corruptions or metrics. Shows their parameters and defaults."""
-    from harness.commands.listing import listing, table
+    """List objectives, corruptions, metrics, data formats or report sections. Shows parameters, defaults and origin."""
+    from harness.commands.listing import listing, problems, table
 
     rows = listing(what.value)
     say(as_text(rows) if as_json else table(rows))
+    for line in problems(what.value):
+        print(escaped(line), file=sys.stderr)
+
+
+def check_plugin(
+    distribution: Annotated[str, typer.Argument(metavar="DISTRIBUTION", help="the installed package, as pip names it")],
+    sweep: Annotated[Path | None, typer.Option("--sweep", metavar="FOLDER", help="draw its sections of it")] = None,
+) -> None:
+    """Check the objectives, corruptions, metrics, formats and sections of a plug-in. Prints each law that fails."""
+    if sweep is not None:
+        existing(sweep)
+    from harness.commands.check_plugin import check_distribution
+
+    checked, broken = check_distribution(distribution, sweep)
+    say("\n".join([*checked, *broken, f"{len(checked)} rows checked, {len(broken)} problems"]))
+    raise typer.Exit(1 if broken else 0)
 
 
 def doctor(out: Out = RUNS, as_json: Json = False) -> None:

@@ -15,7 +15,8 @@ from harness.config.schema import shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
 from harness.objectives import registry as objectives
-from harness.types import CorruptionSpec, InputError, ObjectiveSpec, Parameter
+from harness.plugins import check_same
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, Parameter, RunSpec
 
 MAX_SEQUENCES = 10_000  # cells of one `sequence:` entry; beyond, the entry itself is the mistake
 MAX_BETA = 1e6  # beta x |delta_ref| of 1e6 is a slip of the keyboard in any world
@@ -97,6 +98,13 @@ def resolve_corruption(cell: Mapping[str, Any]) -> CorruptionSpec:
     if "sequence" not in cell and not isinstance(cell.get("kind"), str):
         raise InputError(f"{shown(cell.get('kind'))} is not a corruption; expected `kind: none` or a kind of the list")
     return corruptions.resolve(cell)
+
+
+def check_plugins(run: RunSpec) -> None:
+    """Raise InputError where the objective or the corruption of a run is not installed as it was planned."""
+    name, kinds = run.objective.name, [kind for kind, _, _ in corruptions.steps(run.corruption)]
+    check_same(f"objective '{name}'", run.objective.plugin, objectives.OBJECTIVES.plugin(name))
+    check_same(f"corruption '{run.corruption.kind}'", run.corruption.plugin, corruptions.plugins_of(kinds))
 
 
 def objective_entry(node: Node, path: str, problems: list[str]) -> Entry | None:

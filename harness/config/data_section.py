@@ -61,8 +61,11 @@ def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str,
     out = dict(given)
     form = given.get("format")
     if form is not None and isinstance(form.value, str) and form.value and form.value not in FORMATS:
-        known = f"expected a form that `harness formats` lists{suggestion(form.value, FORMATS)}"
+        near = "".join((suggestion(form.value, FORMATS), *(f"; {line}" for line in FORMATS.found.broken)))
+        known = f"expected a form that `harness formats` lists{near}"
         problems.append(f"{form.where} {key}.format: {shown(form.value)}; {known}")
+    if form is not None or "plugin" in given:
+        out["plugin"] = _plugin(form, given.get("plugin"), key, problems)
     if "slices" in given and isinstance(given["slices"].value, tuple):
         out["slices"] = Node(_slices(given["slices"], f"{key}.slices", problems), given["slices"].where)
     if "columns" in given and isinstance(given["columns"].value, dict):
@@ -74,6 +77,24 @@ def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str,
             _columns(Node(table, given["columns"].where), f"{key}.columns", problems), given["columns"].where
         )
     return out
+
+
+def _plugin(form: Node | None, given: Node | None, key: str, problems: list[str]) -> Node:
+    """The plug-in of the format, empty for a built-in one; a spec that names another one is refused."""
+    from harness.data.formats import FORMATS
+
+    nodes = () if form is None else form.value if isinstance(form.value, tuple) else (form,)
+    names = [node.value for node in nodes if isinstance(node.value, str) and node.value]
+    plugins = {FORMATS.plugin(name) for name in names}
+    place = form or given
+    assert place is not None
+    if len(plugins) > 1:
+        problems.append(f"{place.where} {key}.format: a plug-in's format is no axis; expected one value")
+    problems += [f"{place.where} {key}.format: {FORMATS.found.clashes[n]}" for n in names if n in FORMATS.found.clashes]
+    plugin = max(plugins, default="")
+    if given is not None and given.value != plugin:
+        problems.append(f"{given.where} {key}.plugin: {shown(plain(given))}; found '{plugin}'; remove this line")
+    return Node(plugin, place.where)
 
 
 def _slices(node: Node, key: str, problems: list[str]) -> str:

@@ -72,7 +72,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "test": P(None, "float", 0, 1, high_open=True),
         "pairs": P(None, "choice", choices=("best_worst", "all", "adjacent")),
         "pairs_per_prompt": _int(0, 1_000_000),
-        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns", "slices"), P(None, "text")),
+        **dict.fromkeys(("hub", "revision", "split", "heldout_split", "columns", "slices", "plugin"), P(None, "text")),
     },
     "model": {
         "kind": P(None, "choice", choices=("tiny",)),

@@ -35,6 +35,8 @@ from harness.config.study_settings import (
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
 from harness.identity import RECIPE_VERSION, content_hash, plain
+from harness.metrics.registry import METRICS
+from harness.objectives.registry import OBJECTIVES
 from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
 
 TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS, REPORT)
@@ -89,7 +91,14 @@ class StudySpec:
         arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]
                 for arm in self.arms]  # fmt: skip
         steering = [plain(self.targets), plain(self.constraints), plain(self.sampler), plain(self.pruner)]
-        return content_hash([RECIPE_VERSION, asked, arms, steering])
+        # What plug-ins bring enters by source; the template's data and corruption do so as part of the runs' keys.
+        used = [
+            *(OBJECTIVES.plugin(str(arm.fixed.get("name", ""))) for arm in self.arms),
+            self.template.corruption.plugin,
+        ]
+        used += [METRICS.plugin(one.measure) for one in self.wanted]
+        plugins = sorted({*used} - {""})
+        return content_hash([RECIPE_VERSION, asked, arms, steering, *([plugins] if plugins else [])])
 
 
 def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:

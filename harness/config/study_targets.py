@@ -52,7 +52,10 @@ def refusal(measure: str, split: str, context: Context) -> str:
     row = METRICS.get(measure)
     if row is None:
         near = suggestion(measure, METRICS)
-        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`"
+        broken = "".join(f"; {line}" for line in METRICS.found.broken)
+        return f"unknown measure '{measure}'{near}; expected one of `harness list metrics`{broken}"
+    if measure in METRICS.found.clashes:
+        return METRICS.found.clashes[measure]
     if not row.beta_neutral and name not in LOSSES:
         return f"'{measure}' is scaled by beta, so trials of different beta cannot be compared by it"
     if CONSTANT.fullmatch(measure):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.corruptions import annotators, curation, flips, rows, text
 from harness.corruptions.row import PLUMBING, Corruption, problem_of, written
+from harness.plugins import Registry
 from harness.text import look_up, suggestion
 from harness.types import CorruptionSpec, InputError, Parameter
 
 _FAMILIES = (flips, annotators, rows, text, curation)
-CORRUPTIONS: Mapping[str, Corruption] = MappingProxyType({row.name: row for file in _FAMILIES for row in file.ROWS})
+CORRUPTIONS: Registry[Corruption] = Registry(
+    "corruptions", Corruption, (row for file in _FAMILIES for row in file.ROWS)
+)
 
 __all__ = ["CORRUPTIONS", "SEQUENCE", "Corruption", "needs", "resolve", "settle", "steps"]
 
@@ -45,7 +47,7 @@ def resolve(given: Mapping[str, Any]) -> CorruptionSpec:
     if row.rate == "none" or rate == 0 or _is_neutral(row, params):
         return CorruptionSpec()
     kept = {k: v for k, v in params.items() if k not in PLUMBING or v != row.parameters[k].default}
-    return CorruptionSpec(kind, rate, tuple((k, _freeze(kept[k])) for k in sorted(kept)))
+    return CorruptionSpec(kind, rate, tuple((k, _freeze(kept[k])) for k in sorted(kept)), CORRUPTIONS.plugin(kind))
 
 
 def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption, float | None, Mapping[str, Any]]:
@@ -55,7 +57,7 @@ def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption,
     """
     if not isinstance(kind, str):
         raise InputError(f"corruption: kind must be a name such as uniform_flip, got {kind!r}")
-    row = look_up(CORRUPTIONS, kind, "corruption")
+    row = CORRUPTIONS.row(kind, "corruption")
     params = {name: value for name, value in params.items() if value is not None}
     problems = [
         f"corruption '{kind}' has no parameter '{name}'{suggestion(str(name), row.parameters)} (it has: "
@@ -80,6 +82,11 @@ def settle(kind: str, rate: Any, params: Mapping[str, Any]) -> tuple[Corruption,
     if problems:
         raise InputError(*problems)
     return row, float(rate) if rate is not None and row.takes_rate(full) else None, full
+
+
+def plugins_of(kinds: Iterable[str]) -> str:
+    """The plug-ins of some kinds, each once, as `CorruptionSpec.plugin` holds them."""
+    return "; ".join(sorted({CORRUPTIONS.plugin(kind) for kind in kinds} - {""}))
 
 
 def needs(spec: CorruptionSpec) -> frozenset[str]:
@@ -113,14 +120,15 @@ def _resolve_sequence(given: Mapping[str, Any]) -> CorruptionSpec:
     acting = [spec for spec in resolved if spec != CorruptionSpec()]
     if len(acting) < 2:
         return acting[0] if acting else CorruptionSpec()
-    return CorruptionSpec(SEQUENCE, None, (("steps", tuple((s.kind, s.rate, s.params) for s in acting)),))
+    params = (("steps", tuple((s.kind, s.rate, s.params) for s in acting)),)
+    return CorruptionSpec(SEQUENCE, None, params, plugins_of(s.kind for s in acting))
 
 
 def _with_severity(given: Mapping[str, Any]) -> Mapping[str, Any]:
     word = given.get("severity")
     if word is None:
         return given
-    row = look_up(CORRUPTIONS, str(given.get("kind")), "corruption")
+    row = CORRUPTIONS.row(str(given.get("kind")), "corruption")
     if not row.severities:
         raise InputError(f"corruption '{row.name}' has no severities")
     values = look_up(row.severities, str(word), f"severity of corruption '{row.name}'")

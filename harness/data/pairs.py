@@ -32,6 +32,7 @@ from harness.data.notes import (
 )
 from harness.data.reading import Reader
 from harness.identity import uniform
+from harness.plugins import check_same
 from harness.text import suggestion
 from harness.types import DataSpec, InputError, PreferencePair
 
@@ -108,7 +109,8 @@ def _raw_rows(spec: DataSpec, split: str) -> Iterator[RawRow]:
     """The rows of the source under our field names, the first `limit` of them."""
     mapping = parse_columns(spec.columns)
     slices = dict.fromkeys(spec.slices.split(", "), "text") if spec.slices else {}
-    wanted = slices | COLUMNS | {theirs: COLUMNS.get(ours, "text") for ours, theirs in mapping.items()}
+    columns = COLUMNS | (FORMATS[spec.format].columns if spec.format else {})
+    wanted = slices | columns | {theirs: columns.get(ours, "text") for ours, theirs in mapping.items()}
     if spec.path:
         rows: Iterable[RawRow] = read_rows(spec.path, wanted, split)
     else:
@@ -125,7 +127,7 @@ def _form(spec: DataSpec, head: Sequence[RawRow]) -> Format:
         return FORMATS[spec.format or "pairs"]
     if not spec.format:
         try:
-            return recognise(head, FORMATS, source(spec))
+            return recognise(head, FORMATS.built_in, source(spec))  # a plug-in's form is named
         except InputError:
             _check_mapping(spec, {name for row in rows for name in row})  # the likelier mistake
             raise
@@ -150,13 +152,15 @@ def read_pairs(spec: DataSpec, render: Render | None = None, split: str | None =
     errors under either policy, and so is a source without a usable pair.
     """
     for name, value, allowed in (
-        ("format", spec.format or "pairs", tuple(FORMATS)),
+        ("format", spec.format or "pairs", FORMATS),
         ("on_bad_row", spec.on_bad_row, ("drop", "error")),
         ("pairs", spec.pairs, tuple(RULES)),
     ):
         if value not in allowed:
             known = " or ".join(allowed) if name != "format" else "a form that harness formats lists"
             raise InputError(f"data.{name}: '{value}' is not {known}{suggestion(value, allowed)}")
+    if spec.plugin:
+        check_same(f"data.format '{spec.format}'", spec.plugin, FORMATS.plugin(spec.format))
     asked = spec.split if split is None else split
     reader = _read(spec, render, asked, has_prompt=False)
     if reader is None:  # a later row has a prompt, so all should

@@ -27,3 +27,4 @@ class Asked:
     tokens: str = "dpo"  # as TRL's DPO trainer has them, as its CPO trainer (cpo), or as a sweep (harness)
     dtype: str = "float32"
     device: str = "auto"
+    track: bool = False  # a run per policy in MLflow

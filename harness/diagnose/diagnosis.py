@@ -86,9 +86,10 @@ def diagnose(
 ) -> Diagnosis:
     """The diagnosis of every policy of a table.
 
-    `beta` stands for what the table says of it. `slice_names` are columns of it, or `length`; None: those it has, and
-    length. `ledger`: -1 (wrong label) or 0 (other damage) by id of the pairs that a corruption touched, which held-out
-    measures leave out. Raises InputError for slices that no column has and where no pair is held out.
+    `beta` stands for what the table says of it. `slice_names` are columns of it, or `length`; None: those it has,
+    length, and the splits where several are held out. `ledger`: -1 (wrong label) or 0 (other damage) by id of the pairs
+    that a corruption touched, which held-out measures leave out. Raises InputError for slices that no column has and
+    where no pair is held out.
     """
     beta = table.meta.get("beta") if beta is None else beta
     tie_tol = LOW_PRECISION_TIE if table.meta.get("dtype") in ("bfloat16", "float16") else TIE_TOL
@@ -136,9 +137,10 @@ def _label(ledger: Mapping[str, int], name: str) -> int | None:
 
 def _slice_names(table: LogpsTable, columns: Columns, asked: Sequence[str] | None) -> list[str]:
     if asked is None:
+        held_out = {split for split in columns["split"] if not split.startswith(TRAIN)}
         few = [name for name in table.slices if 1 < len(set(columns[name].tolist())) <= MAX_VALUES]
-        return [*dict.fromkeys([*few, LENGTH])]
-    known = [*table.slices, LENGTH]
+        return [*dict.fromkeys([*few, LENGTH]), *(["split"] if len(held_out) > 1 else [])]
+    known = [*table.slices, LENGTH, "split"]
     if lost := [name for name in asked if name not in known]:
         near = suggestion(lost[0], known)
         raise InputError(f"--slices: no column {', '.join(lost)}{near}; expected some of {', '.join(known)}")

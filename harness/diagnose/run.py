@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from harness.diagnose.asked import Asked
-from harness.diagnose.diagnosis import Diagnosis, diagnose, plain
+from harness.diagnose.diagnosis import Diagnosis, Point, PolicyDiagnosis, diagnose, plain
 from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
 from harness.storage.atomic import write_json
+from harness.tracking.diagnoses import DiagnosedRun, send_diagnosis
 from harness.types import InputError
 
 PAIRS, JSON = "pairs.parquet", "diagnosis.json"
+EXPERIMENT = "diagnosis"  # in MLflow
 
 
 def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
@@ -35,7 +37,28 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
     _write(table, asked.out / PAIRS, found.beta)
     write_json(asked.out / JSON, plain(found))
     write_page(found, asked.out, name)
+    if asked.track:
+        files = [asked.out / file for file in (JSON, "index.html", "report.md")]
+        runs = [_tracked(one, found) for one in found.policies]
+        say(f"tracked in {send_diagnosis(asked.out, EXPERIMENT, runs, files)}")
     return found
+
+
+def _tracked(one: PolicyDiagnosis, found: Diagnosis) -> DiagnosedRun:
+    """A policy as an MLflow run: our measures under `geometry/`, the trainer's charts as of an evaluation set."""
+    last = Point(one.step or 0, one.estimates, one.charts)
+    points = {
+        point.step: {f"geometry/{name}": value.mean for name, value in point.estimates.items()}
+        | {f"eval_{name}": value for name, value in point.charts.items()}
+        for point in one.trajectory or (last,)
+    }
+    tags = {
+        "harness.kind": "diagnosis",
+        "harness.verdict": one.verdict.kind,
+        "mlflow.note.content": one.verdict.text,
+    }
+    params = {} if found.beta is None else {"objective.beta": f"{found.beta:g}"}
+    return DiagnosedRun(one.name, tags, params, points)
 
 
 def _write(table: LogpsTable, path: Path, beta: float | None) -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Say = Callable[[str], None]
-BLOCK = 32  # pairs a forward: their responses fill what is scored at once
+BLOCK = 64  # pairs between two looks at the clock
 SAVED = 5.0  # seconds of scoring that an interruption may lose
 SCORES = "scores"  # folder of scores by model, under --out
 TRAIN, HELDOUT = "train", "heldout"
@@ -272,15 +272,16 @@ def _stored_reference(path: Path, tokens: Sequence[TokenisedPair]) -> dict[str, 
     table = read_logps(path)
     if not table.referenced:
         raise InputError(f"--reference {path}: has no reference log-probs")
-    if (table.columns["tokens"] == "").any():
+    told = table.columns["tokens"] != ""
+    if not told.any():
         raise InputError(
             f"--reference {path}: rows without `tokens`, so whether they were scored on these token ids cannot be "
             "told; write the column as docs/diagnose.md says, or give a model"
         )
     found: dict[str, float] = {}
     for at, side in enumerate(("chosen", "rejected")):
-        keys = [key[32 * at : 32 * at + 32] for key in table.columns["tokens"]]
-        found |= dict(zip(keys, table.columns[f"reference_{side}"].tolist(), strict=True))
+        keys = [key[32 * at : 32 * at + 32] for key in table.columns["tokens"][told]]
+        found |= dict(zip(keys, table.columns[f"reference_{side}"][told].tolist(), strict=True))
     wanted = {response_key(one.prompt, side) for one in tokens for side in (one.chosen, one.rejected)}
     if lost := wanted - found.keys():
         raise InputError(
@@ -298,7 +299,8 @@ def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: S
     wanted = [one for one in tokens if not set(_keys(one)) <= done.keys()]
     if not wanted:
         return done
-    wanted.sort(key=lambda one: (len(one.prompt) + len(one.chosen) + len(one.rejected), one.id))
+    # Pairs of one prompt side by side: it is read once for all its responses.
+    wanted.sort(key=lambda one: (len(one.prompt), one.prompt.tobytes(), len(one.chosen) + len(one.rejected), one.id))
     what = f"scoring {model.name}" + (f" step {model.step}" if model.step >= 0 else "")
     say(f"{what}: {len(wanted)} pairs")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -309,7 +311,7 @@ def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: S
     read = 0
     for start in range(0, len(wanted), BLOCK):
         part = wanted[start : start + BLOCK]
-        table = score_responses(architecture, weights, part, device)
+        table = score_responses(architecture, weights, part, device, ladder=True)
         done |= dict(zip(table.keys, table.sums(table.keys).astype(float).tolist(), strict=True))
         read += sum(_size(one) for one in part)
         now = time.monotonic()

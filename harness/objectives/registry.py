@@ -17,13 +17,14 @@ from harness.objectives import (
     tokenwise,
 )
 from harness.objectives.row import Objective
+from harness.plugins import Registry
 from harness.text import suggestion
 from harness.types import InputError, ObjectiveSpec, Parameter
 
 FAMILIES = (
     pairwise, sidewise, constrained, reference_free, batchwise, tokenwise, mixture, reward_model, rl,
 )  # fmt: skip
-OBJECTIVES: dict[str, Objective] = {row.name: row for family in FAMILIES for row in family.ROWS}
+OBJECTIVES: Registry[Objective] = Registry("objectives", Objective, (row for family in FAMILIES for row in family.ROWS))
 
 ALIASES = {"constrained_cpo": "cpo_smooth"}
 
@@ -76,7 +77,7 @@ def resolve(name: str, given: Mapping[str, Any]) -> ObjectiveSpec:
     values, problems = _values(row, given)
     if problems:
         raise InputError(*problems)
-    return ObjectiveSpec(row.name, tuple(sorted(values.items())))
+    return ObjectiveSpec(row.name, tuple(sorted(values.items())), OBJECTIVES.plugin(row.name))
 
 
 def _row(name: str) -> Objective:
@@ -88,7 +89,9 @@ def _row(name: str) -> Objective:
     name = ALIASES.get(name, name)
     if name not in OBJECTIVES:
         visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal")
-        raise InputError(f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})")
+        unknown = f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})"
+        raise InputError(unknown, *OBJECTIVES.found.broken)
+    OBJECTIVES.check(name)
     return OBJECTIVES[name]
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.metrics.statistics import MIN_SEEDS
+from harness.plugins import installed, short
 from harness.report.answer import answer
 from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
@@ -18,7 +19,7 @@ from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
-from harness.report.sections.registry import SECTIONS
+from harness.report.sections.registry import page_sections
 from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
 from harness.storage.atomic import write_atomic
@@ -69,7 +70,7 @@ def build_page(data: ReportData) -> Page[ReportData]:
         status=data.sweep.status_line,
         flags=flags(data.sweep, data.cells),
         axes=axes(data.sweep, data.cells),
-        sections=make_sections(SECTIONS, data),
+        sections=make_sections(page_sections(), data),
         texts=data.texts.shown,
     )
 
@@ -106,6 +107,11 @@ def warnings(data: ReportData) -> tuple[str, ...]:
     if not done:
         out.append(f"0 of {quantity(total, 'run')} finished ({data.sweep.counts()}): there is nothing to compare yet")
     out += data.problems
+    out += [
+        f"{what} came from plug-in {short(plugin)}, which is not installed here: shown from its stored results"
+        for what, plugin in data.sweep.plugins
+        if not installed(plugin)
+    ]
     if done and not any(cell.estimate("gold_reward").n for cell in data.cells):
         real = all(cell.first.misaligned is None for cell in data.cells)
         why = "real data have no known true reward" if real else "no run measured it"
@@ -116,11 +122,11 @@ def warnings(data: ReportData) -> tuple[str, ...]:
 def flags(sweep: Sweep, cells: Sequence[Cell]) -> tuple[str, ...]:
     """What a reader must know before any number: missing seeds, too few seeds."""
     out = []
-    short = [cell for cell in cells if cell.waiting]
-    if short:
-        least = min(short, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
+    waiting = [cell for cell in cells if cell.waiting]
+    if waiting:
+        least = min(waiting, key=lambda cell: (cell.planned - cell.waiting) / cell.planned)
         out.append(
-            f"incomplete: {quantity(len(short), 'cell')} of {len(cells)}; the least has"
+            f"incomplete: {quantity(len(waiting), 'cell')} of {len(cells)}; the least has"
             f" {least.planned - least.waiting} of {quantity(least.planned, 'seed')}"
         )
     lost = sweep.count(RunStatus.DIVERGED) + sweep.count(RunStatus.FAILED)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from harness.config.cells import check_plugins
 from harness.config.load import reward_run
 from harness.identity import run_key
 from harness.storage.atomic import read_json
@@ -56,6 +57,7 @@ def rerun(folder: Path) -> Comparison:
     if damaged:
         raise InputError(*damaged)
     run = run_of(result["config"])
+    check_plugins(run)
     if run_key(run) != result["run_key"]:
         raise InputError(
             f"{folder}: this version of the code gives its config another key ({run_key(run)[:8]}, stored "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from harness.config.cells import check_plugins
 from harness.identity import plain
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
@@ -67,6 +68,7 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     places = []
     for planned in task.runs:
         run = planned.run
+        check_plugins(run)
         encoded = _encoded(run, worker)
         source = (id(encoded), run.corruption)
         if source not in sets:

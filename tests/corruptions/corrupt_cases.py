@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from harness.corruptions import CORRUPTIONS, corrupt
+from harness.corruptions import CORRUPTIONS
 from harness.corruptions.ledger import perform
-from harness.identity import content_hash
+from harness.laws.corruptions import RATES, WORDS, by_id, half_up, run
+from harness.laws.corruptions import planted as made
 from harness.types import PreferencePair
 
-WORDS = [f"word{i}" for i in range(40)] + ["für", "naïve", "日本", "🙂"]
-RATES = (0.0, 0.1, 0.3, 0.5, 1.0)
+__all__ = ["CASES", "NAMES", "RATES", "WORDS", "by_id", "half_up", "made", "masked_ids", "replay", "run", "takes_rate"]
 
 # (kind, parameters): every row of the table under its defaults, and every further form.
 CASES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -46,44 +44,6 @@ def takes_rate(kind: str, params: dict[str, Any]) -> bool:
     return CORRUPTIONS[kind].takes_rate(params)
 
 
-def made(n: int, seed: int = 0, prompts: int | None = None) -> tuple[list[PreferencePair], pd.DataFrame]:
-    """`n` pairs with positive gold margins, texts of 3 to 12 words, and a full table of facts."""
-    rng = random.Random(seed)
-    pairs, facts = [], []
-    for i in range(n):
-        prompt = f"prompt {i % (prompts or max(4, n // 3))}"
-        chosen = " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 12)))
-        rejected = " ".join(rng.choice(WORDS) for _ in range(rng.randint(3, 12)))
-        margin = abs(rng.gauss(1, 1)) + 1e-3
-        identity = content_hash([prompt, chosen, rejected, i])
-        pairs.append(PreferencePair(identity, prompt, chosen, rejected, "made", margin, {"row": i}))
-        facts.append(
-            {
-                "id": identity,
-                "prompt_id": prompt,
-                "score_chosen": margin,
-                "score_rejected": 0.0,
-                "chosen_len": len(chosen.split()) + 1,
-                "rejected_len": len(rejected.split()) + 1,
-                "delta_ref": rng.gauss(0, 3),
-                "gold_margin": margin,
-                "marker_chosen": float(rng.random() < 0.3),
-                "marker_rejected": float(rng.random() < 0.3),
-                "generator_chosen": f"other good {i}",
-                "generator_rejected": f"other bad {i}",
-            }
-        )
-    return pairs, pd.DataFrame(facts)
-
-
-def run(
-    kind: str, params: dict[str, Any], pairs: list[PreferencePair], facts: Any, rate: float = 0.3, seed: int = 0
-) -> tuple[list[PreferencePair], pd.DataFrame]:
-    """`corrupt` with the rate where the case takes one."""
-    share = rate if takes_rate(kind, params) else None
-    return corrupt(pairs, kind=kind, rate=share, seed=seed, facts=facts, **params)
-
-
 def masked_ids(ledger: pd.DataFrame) -> set[str]:
     """Ids that count as corrupted: those acted on, an appended row under its own id."""
     hit = ledger[ledger["action"] != "relabel_same"]
@@ -101,13 +61,3 @@ def replay(pairs: Sequence[PreferencePair], ledger: pd.DataFrame) -> list[Prefer
         acts = zip(rows["action"], rows["new_chosen"], rows["new_rejected"], extra, strict=True)
         out, _ = perform(out, dict(zip(rows["id"], acts, strict=True)))
     return out
-
-
-def half_up(share: float, n: int) -> int:
-    return math.floor(share * n + 0.5)
-
-
-def by_id(pairs: list[PreferencePair]) -> dict[str, PreferencePair]:
-    found = {pair.id: pair for pair in pairs}
-    assert len(found) == len(pairs), "ids are unique"
-    return found

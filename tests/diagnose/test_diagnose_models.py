@@ -139,6 +139,20 @@ def test_a_pattern_is_one_policy_over_its_steps(models: Path, data: Path, tmp_pa
     assert "Over the checkpoints" in (tmp_path / "index.html").read_text()
 
 
+def test_a_tracked_diagnosis_is_a_run_with_a_point_per_checkpoint(models: Path, data: Path, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    run(asked(tmp_path, data, models, policies=[str(models / "checkpoint-*")], track=True), quiet)
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("diagnosis")
+    [found] = client.search_runs([experiment.experiment_id])
+    points = client.get_metric_history(found.info.run_id, "geometry/ranking_accuracy")
+    assert [point.step for point in points] == [10, 200]
+    assert found.data.tags["harness.verdict"] == json.loads((tmp_path / "diagnosis.json").read_text())["policies"][0][
+        "verdict"]["kind"]  # fmt: skip
+    assert {file.path for file in client.list_artifacts(found.info.run_id, "diagnosis")} >= {"diagnosis/index.html"}
+
+
 def test_an_interrupted_scoring_goes_on_where_it_stopped(
     models: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,17 +160,19 @@ def test_an_interrupted_scoring_goes_on_where_it_stopped(
     monkeypatch.setattr(scoring, "SAVED", 0.0)
     whole, scored = scoring.score_responses, []
 
-    def counted(architecture: Any, weights: Any, pairs: Any, device: Any) -> Any:
+    def counted(architecture: Any, weights: Any, pairs: Any, device: Any, ladder: bool) -> Any:
         if len(scored) == 4:
             raise KeyboardInterrupt
         scored.append(len(pairs))
-        return whole(architecture, weights, pairs, device)
+        return whole(architecture, weights, pairs, device, ladder)
 
     monkeypatch.setattr(scoring, "score_responses", counted)
     with pytest.raises(KeyboardInterrupt):
         run(asked(tmp_path, data, models), quiet)
     assert scored == [4] * 4
-    monkeypatch.setattr(scoring, "score_responses", lambda *given: scored.append(len(given[2])) or whole(*given))
+    monkeypatch.setattr(
+        scoring, "score_responses", lambda *given, **more: scored.append(len(given[2])) or whole(*given, **more)
+    )
     first = run(asked(tmp_path, data, models), quiet)
     assert scored == [4] * 12  # 24 pairs under two models, none of them twice
     again = run(asked(tmp_path, data, models), quiet)

@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import ArrayLike
 
+from harness.laws.metrics import records
 from harness.metrics.margin_columns import log_ratio_margin
 from harness.metrics.records import Columns
 
-
-def records(delta: ArrayLike, delta_ref: ArrayLike, base: float = -20.0, **extra: Any) -> dict[str, np.ndarray]:
-    """Pairs with the given margins: half of the movement on each side, rejected reference log-prob `base`."""
-    now, before = np.asarray(delta, dtype=np.float64), np.asarray(delta_ref, dtype=np.float64)
-    n = now.size
-    columns: dict[str, np.ndarray] = {
-        "id": np.array([f"p{i:04d}" for i in range(n)]),
-        "reference_rejected": np.full(n, base),
-        "reference_chosen": base + before,
-        "policy_rejected": base - (now - before) / 2,
-    }
-    columns["policy_chosen"] = columns["policy_rejected"] + now
-    columns |= {
-        "chosen_len": np.full(n, 4, dtype=np.int32),
-        "rejected_len": np.full(n, 5, dtype=np.int32),
-        "observed_label": np.ones(n, dtype=np.int8),
-        "clean_label": np.ones(n, dtype=np.int8),
-        "corrupted": np.zeros(n, dtype=bool),
-        "gold_margin": np.full(n, np.nan),
-        "group": np.array(["what"] * n),
-    }
-    return columns | {name: np.asarray(value) for name, value in extra.items()}
+__all__ = ["dpo_pull", "full", "pairs", "records", "stack"]
 
 
 def full(split: str, step: int, columns: Columns, beta: float = 0.5) -> dict[str, np.ndarray]:

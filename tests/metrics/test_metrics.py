@@ -10,80 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import pairs, records
 
+from harness.laws import metrics as laws
 from harness.metrics import METRICS, distributions
 from harness.metrics.margin_columns import log_ratio_margin
-from harness.metrics.row import LOGPS
-from harness.types import InputError
 
-PAIR_ROWS = [row for row in METRICS.values() if set(LOGPS) <= set(row.needs)]
+every_row = pytest.mark.parametrize("row", METRICS.values(), ids=METRICS.keys())
 
 
-def everything(columns):
-    """The columns of every measure of pairs."""
-    n = len(columns["policy_chosen"])
-    numbers = {name: np.linspace(-1, 2, n) for name in ("loss", "grad_w", "ches", "ln_ches")}
-    numbers |= {name: np.linspace(0, 2, n) for name in ("base_loss", "grad_l")}
-    return columns | numbers | {"vacuous": np.arange(n) % 2 == 0}
-
-
-def probed(n=5):
-    """The columns of every measure of gradients; the second pair has no chosen gradient."""
-    norms = {"grad_norm_w": np.linspace(0, 1, n), "grad_norm_l": np.ones(n), "gain_rate": np.linspace(-1, 1, n)}
-    flags = {name: np.arange(n) % 2 == 0 for name in ("chosen_rises", "rejected_falls")}
-    return norms | flags | {"grad_cos": np.array([math.nan, *np.linspace(-1, 1, n - 1)])}
-
-
-def sampled(n=6, **extra):
-    """The columns of every measure of samples."""
-    names = ("correct", "malformed", "sycophantic", "over_refusal", "harmful", "hedged", "thanked", "sure", "ended")
-    flags = {name: np.arange(n) % 3 == 0 for name in names}
-    rest = {
-        "gold_reward": np.linspace(-1, 1, n),
-        "reference_gold_reward": np.linspace(-2, 1, n),
-        "k1": np.linspace(-1, 2, n),
-        "k3": np.linspace(0, 2, n),
-        "length": np.arange(n),
-        "reference_length": np.arange(n)[::-1] + 2,
-        "fillers": np.arange(n) % 4,
-        "entropy": np.linspace(0, 1, n),
-        "response": np.array(["a b c"] * n),
-        "split": np.array(["eval"] * n),
-        "group": np.array(["what"] * n),
-    }
-    return flags | rest | extra
-
-
-def columns_of(row, columns):
-    return sampled() if row.splits == "S" else probed() if row.splits == "P" else everything(columns)
-
-
-SETTINGS = {"beta": 0.7, "gamma": 0.4, "objective": "dpo", "hyperparameters": {"beta": 0.7}}
-
-
-def settings_of(row):
-    return SETTINGS | ({"objective": "chi_po"} if row.name == "clamp_rate" else {})
+@every_row
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+def test_every_row_keeps_every_law(law, row):
+    law(row)
 
 
 @settings(deadline=None)  # over two hundred measures an example
 @given(pairs())
 def test_every_value_lies_in_its_range(columns):
     for row in METRICS.values():
-        value = row.compute(columns_of(row, columns), **settings_of(row))
-        # A correlation, a calibration or a spread may be unknown; what is known keeps its range.
-        assert math.isnan(value) or row.low - 1e-9 <= value <= row.high + 1e-9, row.name
+        laws.stays_in_range(row, columns)
 
 
 @settings(deadline=None)
 @given(pairs(), st.floats(1e-3, 1e3))
 def test_rescaling_beta_leaves_neutral_measures_unchanged(columns, beta):
     for row in METRICS.values():
-        if row.beta_neutral:
-            given_columns = columns_of(row, columns)
-            first, second = (
-                row.compute(given_columns, beta=b, gamma=0.4, objective="dpo", hyperparameters={"beta": b})
-                for b in (0.5, beta)
-            )
-            np.testing.assert_equal(first, second)
+        laws.neutral_of_beta(row, columns, beta)
 
 
 def test_measures_that_are_not_neutral_do_change():
@@ -94,29 +45,10 @@ def test_measures_that_are_not_neutral_do_change():
         assert row.compute(columns, beta=0.3) != row.compute(columns, beta=3.0), row.name
 
 
-@pytest.mark.parametrize("row", METRICS.values(), ids=METRICS.keys())
-def test_a_row_reads_what_it_declares_and_nothing_else(row):
-    columns = columns_of(row, records([1.0, -0.4, 2.0, -3.0], [-1.0, -2.0, 0.5, 1.0], gold_margin=[1.0] * 4,
-                                      clean_label=[1, -1, 1, -1]))  # fmt: skip
-    only = {name: columns[name] for name in row.needs}
-    np.testing.assert_equal(row.compute(only, **settings_of(row)), row.compute(columns, **settings_of(row)))
-    assert math.isfinite(row.compute(columns, **settings_of(row)))
-    for name in row.needs:
-        with pytest.raises(InputError, match=f"'{name}' is missing"):
-            row.compute({key: value for key, value in columns.items() if key != name}, **settings_of(row))
-    for name in row.settings:
-        with pytest.raises(InputError, match=f"needs {name}"):
-            row.compute(columns, **{key: value for key, value in settings_of(row).items() if key != name})
-    assert math.isnan(row.compute({name: values[:0] for name, values in columns.items()}, **settings_of(row)))
-    assert row.direction in ("up", "down", "none") and row.summary and row.unit and set(row.splits) <= set("OCEDSP")
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("row", PAIR_ROWS, ids=[row.name for row in PAIR_ROWS])
-def test_a_non_finite_log_prob_makes_no_number(row, bad):
-    columns = everything(records([1.0, 2.0], [0.5, 0.5], gold_margin=[1.0, 1.0], clean_label=[1, -1]))
-    columns["policy_chosen"] = np.array([-20.0, bad])
-    assert math.isnan(row.compute(columns, **settings_of(row)))
+@pytest.mark.parametrize("bad", [math.inf, -math.inf])
+@every_row
+def test_an_infinite_log_prob_makes_no_number(row, bad):
+    laws.no_number_of_a_diverged_policy(row, bad)
 
 
 def test_a_row_and_a_table_of_rows_stay_as_they_are():

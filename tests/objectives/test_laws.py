@@ -9,92 +9,38 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness.laws import Broken
+from harness.laws import objectives as laws
+from harness.laws.objectives import run, uneven_state
 from harness.objectives import OBJECTIVES
+from harness.objectives.terms import per_pair
 from harness.types import InputError, PairLogps
-from tests.objectives.cases import EXTRA, NAMES, at, batch, needed, with_extras
+from tests.objectives.cases import NAMES, batch
 
 COARSE = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-FIELDS = ("loss", "base_loss", "chosen_reward", "rejected_reward")
 # Losses whose formula takes a token mean of a response, or its length.
 LENGTHS = {"simpo", "alphapo", "orpo", "ln_dpo", "cpo_clip", "cpo_smooth", "ecpo_released", "cpo_eq17", "rdpo_length",
            "nll", "contrastive_cpo"}  # fmt: skip
 
 
-def fresh(row, policy):
-    """State with different values for different pairs and lanes."""
-    state = row.initial_state(policy.chosen)
-    return {key: value + 0.1 * torch.arange(value.numel()).reshape(value.shape) for key, value in state.items()}
-
-
-def run(row, policy, reference, state=None, **given):
-    return row.loss(policy, reference, state=state if row.state else None, **given)
-
-
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("shape", [(7,), (1, 1), (3, 5)])
-def test_shape_and_state(name, shape):
-    row = OBJECTIVES[name]
-    policy, reference = batch(shape)
-    out = run(row, policy, reference, fresh(row, policy))
-    for field in FIELDS:
-        assert getattr(out, field).shape == shape, field
-    assert set(out.state or {}) == set(row.state)
-    for key, kind in row.state.items():
-        assert out.state[key].shape == (shape if kind.scope == "pair" else (*shape[:-1], 1))
-        assert not out.state[key].requires_grad
-    if row.family != "batch":
-        assert torch.equal(out.loss, out.base_loss)
+@pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
+def test_every_row_keeps_every_law(law, name):
+    if law is laws.reads_every_hyperparameter and name == "reward_model":
+        law(OBJECTIVES[name], ("steps", "batch_size", "learning_rate", "weight_decay"))  # read by the trainer
     else:
-        assert torch.equal(out.loss, out.loss[..., :1].expand(shape))
-    assert row.bounded_below is False or bool((out.loss >= 0).all())
+        law(OBJECTIVES[name])
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_permuting_the_batch_permutes_the_output(name):
-    row = OBJECTIVES[name]
-    policy, reference = batch((2, 11), seed=1)
-    order = torch.randperm(11, generator=torch.Generator().manual_seed(0))
-    state = fresh(row, policy)
-    moved = {key: v[..., order] if row.state[key].scope == "pair" else v for key, v in state.items()}
-    before = run(row, policy, reference, state)
-    after = run(row, at(policy, (..., order)), at(reference, (..., order)), moved)
-    for field in FIELDS:
-        torch.testing.assert_close(getattr(after, field), getattr(before, field)[..., order], rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_lane_does_not_see_its_neighbours(name, dtype):
-    """loss(stack)[k] == loss(lane k), hyperparameters as (K, 1) columns: equal but for last bits of vectorised exp."""
-    row = OBJECTIVES[name]
-    policy, reference = batch((3, 8), seed=2, dtype=dtype)
-    columns = {
-        key: torch.tensor([[knob.default * f] for f in (1.0, 0.5, 0.9)], dtype=dtype)
-        for key, knob in row.hyperparameters.items()
-        if knob.kind == "float" and knob.default is not None
-    }
-    state = {key: value.to(dtype) for key, value in fresh(row, policy).items()}
-    stacked = run(row, policy, reference, state, **columns)
-    for k in range(3):
-        lane = slice(k, k + 1)
-        own = {key: value[lane] for key, value in columns.items()}
-        single = run(row, at(policy, lane), at(reference, lane), {key: v[lane] for key, v in state.items()}, **own)
-        ulps = 64 * torch.finfo(dtype).eps
-        for field in FIELDS:
-            torch.testing.assert_close(getattr(stacked, field)[lane], getattr(single, field), rtol=ulps, atol=ulps)
-        for key in row.state:
-            torch.testing.assert_close(stacked.state[key][lane], single.state[key], rtol=ulps, atol=ulps)
+@pytest.mark.parametrize("shape", [(7,), (1, 1)])
+def test_shapes_of_a_batch_and_of_one_pair(name, shape):
+    laws.shapes(OBJECTIVES[name], shape)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_diverged_lane_leaves_the_others_alone(name):
-    row = OBJECTIVES[name]
-    policy, reference = batch((2, 8), seed=4)
-    state = fresh(row, policy)
-    clean = run(row, policy, reference, state).loss[1]
-    broken = dataclasses.replace(policy, chosen=policy.chosen.clone())
-    broken.chosen[0] = torch.nan
-    assert torch.equal(run(row, broken, reference, state).loss[1], clean)
+def test_lanes_are_apart_in_single_precision(name):
+    laws.lanes_are_apart(OBJECTIVES[name], torch.float32)
 
 
 logp = st.floats(-1e4, 0, width=32) | st.sampled_from([-1e4, -1.0, 0.0])
@@ -109,15 +55,7 @@ def test_finite_loss_and_gradient_for_any_log_probs(name):
         st.lists(st.tuples(logp, logp, logp, logp, st.integers(1, 500), st.integers(1, 500)), min_size=1, max_size=6)
     )
     def check(rows):
-        a, b, a0, b0, n, m = (torch.tensor(column, dtype=torch.float32) for column in zip(*rows, strict=True))
-        policy, reference = with_extras(
-            PairLogps(a.requires_grad_(), b.requires_grad_(), n, m), PairLogps(a0, b0, n, m)
-        )
-        out = row.loss(policy, reference)
-        for field in FIELDS:
-            assert bool(torch.isfinite(getattr(out, field)).all()), field
-        grads = torch.autograd.grad(out.loss.sum(), [a, b], allow_unused=True)
-        assert all(bool(torch.isfinite(g).all()) for g in grads if g is not None)
+        laws.finite_at(row, zip(*rows, strict=True))
 
     check()
 
@@ -130,7 +68,7 @@ CONSTANTS = {"kto_pair", "beta_dpo", "tdpo2"}
 def test_gradient_is_that_of_the_loss(name):
     row = OBJECTIVES[name]
     policy, reference = batch((2, 4), seed=6)
-    state = fresh(row, policy)
+    state = uneven_state(row, policy)
     leaves = [policy.chosen.clone().requires_grad_(), policy.rejected.clone().requires_grad_()]
     kl = [policy.extra[key].clone().requires_grad_() for key in ("chosen_kl", "rejected_kl")]
 
@@ -183,26 +121,6 @@ def test_what_a_row_holds_constant_has_no_gradient():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_needs_exactly_what_it_declares(name):
-    row = OBJECTIVES[name]
-    policy, reference = batch((4,), seed=7)
-    full = row.loss(policy, reference).loss
-    enough = row.loss(needed(policy, row.needs), needed(reference, row.needs)).loss
-    assert torch.equal(full, enough)
-    for key in row.needs:
-        rest = [other for other in EXTRA if other != key]
-        with pytest.raises(InputError, match=rf"'{name}' needs extra\['{key}'\]"):
-            row.loss(needed(policy, rest), needed(reference, rest))
-    if row.needs_reference:
-        with pytest.raises(InputError, match="needs the reference"):
-            row.loss(policy, None)
-        moved = dataclasses.replace(reference, chosen=reference.chosen - 1.3, rejected=reference.rejected - 9.0)
-        assert not torch.equal(full, row.loss(policy, moved).loss)
-    else:
-        assert torch.equal(full, row.loss(policy, None).loss)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_lengths_matter_exactly_where_they_should(name):
     row = OBJECTIVES[name]
     policy, reference = batch((4,), seed=8)
@@ -214,27 +132,34 @@ def test_lengths_matter_exactly_where_they_should(name):
     assert same == (name not in LENGTHS)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_hyperparameter_is_read(name):
-    """A knob that changes nothing would be a silent no-op."""
-    row = OBJECTIVES[name]
+def test_the_components_of_a_mixture_are_read():
     policy, reference = batch((12,), seed=9)
-    state = fresh(row, policy)
-    defaults = {key: knob.default for key, knob in row.hyperparameters.items()}
-    plain = run(row, policy, reference, state, **defaults)
-    recipe = ("steps", "batch_size", "learning_rate", "weight_decay") if name == "reward_model" else ()
-    for key, knob in row.hyperparameters.items():
-        if key in recipe:  # read by the trainer, not by the loss
-            continue
-        if knob.kind == "float":
-            changed = 0.01 if knob.default is None else knob.default * 0.02 if knob.default else 0.25
-        elif knob.kind == "choice":
-            changed = knob.choices[-1]
-        else:
-            changed = (not knob.default) if knob.kind == "bool" else (("hinge", 2.0, ()),)
-        out = run(row, policy, reference, state, **defaults | {key: changed})
-        same = torch.equal(out.loss, plain.loss) and all(torch.equal(out.state[k], plain.state[k]) for k in row.state)
-        assert not same, key
+    row = OBJECTIVES["mixture"]
+    first, second = (row.loss(policy, reference, mixture=((name, 2.0, ()),)).loss for name in ("dpo", "hinge"))
+    assert not torch.equal(first, second)
+
+
+def test_the_laws_find_what_they_are_for():
+    """Rows that break one law each, and what is said of them."""
+
+    def blind(policy, reference, beta, eps):
+        return per_pair((policy.chosen - reference.chosen).relu(), (policy.chosen, policy.rejected))
+
+    def leaky(policy, reference, beta, eps):
+        mean = (policy.chosen - reference.chosen).mean()
+        return per_pair((mean * beta) ** 2 + 0 * policy.chosen, (policy.chosen, policy.rejected))
+
+    dpo = OBJECTIVES["robust_dpo"]
+    for law, row, text in (
+        (laws.reads_every_hyperparameter, dataclasses.replace(dpo, function=blind), "'beta' changes nothing"),
+        (laws.lanes_are_apart, dataclasses.replace(dpo, function=leaky), "depends on other lanes"),
+        (laws.divergence_stays_in_its_lane, dataclasses.replace(dpo, function=leaky), "changes its neighbour"),
+        (laws.needs_what_it_declares, dataclasses.replace(dpo, needs_reference=False), None),
+        (laws.starts_at_step_zero, dataclasses.replace(dpo, step0=lambda given, pair: 1.0), "step0 says 1"),
+        (laws.states_itself, dataclasses.replace(dpo, breaks=""), "must not be empty"),
+    ):
+        with pytest.raises(Exception if text is None else Broken, match=text):
+            law(row)
 
 
 def test_an_unknown_hyperparameter_names_the_objective():

@@ -298,7 +298,7 @@ def test_every_closed_form_of_the_table_holds_and_a_wrong_loss_is_named(
     names = [ObjectiveSpec(name, (("beta", 0.3),)) for name, row in OBJECTIVES.items() if "beta" in row.hyperparameters]
     assert len(names) > 10 and closed_forms(at, names, "x") == []
     wrong = replace(OBJECTIVES["dpo"], step0=lambda _hp, _pair: 0.5)
-    monkeypatch.setitem(OBJECTIVES, "dpo", wrong)  # type: ignore[arg-type]
+    monkeypatch.setitem(OBJECTIVES.built_in, "dpo", wrong)  # type: ignore[arg-type]
     finding = only(closed_forms(at, names, "x"))
     assert finding.severity == "error" and "objective 'dpo' has the loss 0.693147" in finding.text
 

@@ -197,6 +197,17 @@ class Sweep:
         """Whether any run is on pairs of a user's, whose texts are not ours to show."""
         return any(run.config.get("data") is not None for run in self.runs)
 
+    @cached_property
+    def plugins(self) -> tuple[tuple[str, str], ...]:
+        """What of plug-ins the runs use, such as `objective squared_hinge`, and the plug-in that it came from."""
+        found = {(f"objective {run.objective}", str(run.config["objective"].get("plugin", ""))) for run in self.runs}
+        found |= {
+            (f"corruption {run.corruption}", str(run.config["corruption"].get("plugin", ""))) for run in self.runs
+        }
+        data = [run.config["data"] for run in self.runs if run.config.get("data")]
+        found |= {(f"format {source['format']}", str(source.get("plugin", ""))) for source in data}
+        return tuple(sorted((what, plugin) for what, plugin in found if plugin))
+
     def count(self, status: str) -> int:
         """Number of runs with this status."""
         return sum(run.status == status for run in self.runs)

@@ -7,6 +7,7 @@ from pathlib import PureWindowsPath  # splits at both kinds of slash
 from typing import Any
 
 from harness.identity import content_hash
+from harness.plugins import short
 from harness.report.data.report_data import ReportData
 from harness.report.data.sweep import Sweep
 from harness.report.render.blocks import Block, Content, Lines
@@ -61,6 +62,7 @@ def _lines(sweep: Sweep) -> tuple[str, ...]:
         f" results {content_hash(finished)[:16]}.",
     ]
     lines += [f"{name}: {visible(text)}." for name, path in RECORDED.items() if (text := _recorded(sweep, *path))]
+    lines += [f"Plug-in: {visible(what)} is {visible(short(plugin))}." for what, plugin in sweep.plugins]
     lines.append("Every run's folder holds its journal, per-example records, provenance and result.")
     return tuple(lines)
 
