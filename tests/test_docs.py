@@ -69,7 +69,6 @@ def test_every_top_level_key_is_explained() -> None:
     assert [key for key in TOP_KEYS if not re.search(rf"\b{key}\b", text)] == []
 
 
-@pytest.mark.xfail(reason="the table shows the folders after the move", strict=True)
 def test_contributing_names_every_folder() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How the code is laid out")[2]
     folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}

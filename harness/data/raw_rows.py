@@ -50,7 +50,7 @@ def _json_row(line: bytes) -> Mapping[str, Any]:
     except (ValueError, RecursionError) as error:
         raise RowError("bad_json", "", f"not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise RowError("bad_json", "", f"expected one JSON object a line, got {type(row).__name__}")
+        raise RowError("bad_json", "", f"expected one JSON object per line, got {type(row).__name__}")
     return row
 
 

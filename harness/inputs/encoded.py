@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,20 +15,34 @@ from harness.inputs.reference_cache import Scorer
 from harness.inputs.reference_models import reference_weights
 from harness.inputs.run_inputs import RunInputs
 from harness.inputs.text import text_inputs
-from harness.models.reference_logps import pair_keys
+from harness.models.reference_logps import ReferenceTable, pair_keys
 from harness.types import RunSpec
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedPairs:
-    """Pairs as rows with their reference log-probs `(n,)`, chosen and rejected.
+    """Pairs as rows with their reference log-probs `(n,)`, chosen and rejected; NaN where they are not scored yet.
 
     `products` `(n, 3)`: <H_w, H_l>, |H_w|^2, |H_l|^2 of the reference's summed hidden states; empty where unknown.
+    `score` gives the reference's table for rows of `tokenised`.
     """
 
     rows: PairRows
     reference: tuple[np.ndarray, np.ndarray]
     products: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    tokenised: Sequence[TokenisedPair] = ()
+    score: Callable[[Sequence[TokenisedPair]], ReferenceTable] | None = None
+
+    def score_rows(self, rows: Iterable[int]) -> None:
+        """Have the reference score those of `rows` that it has not scored."""
+        missing = [row for row in sorted(set(rows)) if np.isnan(self.reference[0][row])]
+        if not missing or self.score is None:
+            return
+        pairs = [self.tokenised[row] for row in missing]
+        table, keys = self.score(pairs), pair_keys(pairs)
+        for side, own in zip(self.reference, keys, strict=True):
+            side[missing] = table.sums(own)
+        self.products[missing] = table.hidden_products(*keys)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +65,7 @@ def open_inputs(run: RunSpec, cache: Path) -> RunInputs:
 
 
 def encode_inputs(inputs: RunInputs, score: Scorer) -> EncodedInputs:
-    """Every clean pair of the inputs, tokenised and scored by the reference."""
+    """Every clean pair of the inputs, tokenised."""
     evals, start = {}, len(inputs.train)
     for split, pairs in inputs.evals.items():
         evals[split] = range(start, start + len(pairs))
@@ -60,8 +75,13 @@ def encode_inputs(inputs: RunInputs, score: Scorer) -> EncodedInputs:
 
 
 def encode_pairs(inputs: RunInputs, pairs: Sequence[TokenisedPair], score: Scorer) -> EncodedPairs:
-    """Tokenised pairs as rows, with the log-probs of their responses under the reference of the inputs."""
-    table = score(inputs, pairs)
-    chosen, rejected = pair_keys(pairs)
+    """Tokenised pairs as rows, to be scored by the reference of the inputs.
+
+    Where a score depends on its own row alone, that is done as rows are needed; else all are scored now, in one width.
+    """
     rows = pack_rows(pairs, tokens=inputs.tokens, responses=inputs.responses)
-    return EncodedPairs(rows, (table.sums(chosen), table.sums(rejected)), table.hidden_products(chosen, rejected))
+    chosen, rejected, *products = (np.full(len(pairs), np.nan, np.float32) for _ in range(5))
+    encoded = EncodedPairs(rows, (chosen, rejected), np.stack(products, -1), pairs, partial(score, inputs))
+    if not inputs.ladder:
+        encoded.score_rows(range(len(pairs)))
+    return encoded

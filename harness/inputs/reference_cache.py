@@ -1,8 +1,8 @@
-"""The cache of reference log-probs: one safetensors file per set of responses under one reference model."""
+"""The cache of reference log-probs: safetensors files, by reference model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash
 from harness.inputs.run_inputs import RunInputs
-from harness.models.reference_logps import ReferenceTable, pair_keys, score_responses
+from harness.models.reference_logps import ReferenceTable, merged, pair_keys, score_responses
 from harness.storage.arrays import load_arrays, once, save_arrays
 
 # Scores the distinct responses of pairs under the reference of the inputs.
@@ -21,25 +21,41 @@ NUMBERS = ("offsets", "values", "pairs", "products")  # the arrays of a table, i
 
 
 def scorer(cache: Path, device: torch.device) -> Scorer:
-    """A scorer that looks in the cache first, by model, pairs of responses and dtype."""
+    """A scorer that looks in the cache first, by model and dtype.
+
+    Pairs scored in one width are stored by their set, as that is as wide as their longest. With a ladder there is one
+    table a model, and what is not in it yet is added.
+    """
 
     def score(inputs: RunInputs, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
         chosen, rejected = pair_keys(pairs)
         model = inputs.reference_sha256
-        wanted = sorted({*zip(chosen, rejected, strict=True)})
-        how = ["ladder 1"] if inputs.ladder else []  # the number goes up when widths change: values move by rounding
-        key = content_hash(["reference", model, wanted, "float32", torch.__version__, *how])
+        wanted = {*zip(chosen, rejected, strict=True)}
+        # The ladder's number goes up when widths change: values move by rounding.
+        what = "ladder 1" if inputs.ladder else sorted(wanted)
+        key = content_hash(["reference", model, what, "float32", torch.__version__])
         path = cache / "reference" / f"{key[:32]}.safetensors"
 
-        def build() -> dict[str, np.ndarray]:
-            table = score_responses(inputs.architecture, inputs.weights, pairs, device, inputs.ladder)
-            names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
-            numbers = {name: getattr(table, name) for name in NUMBERS}
-            return {"keys": names, **numbers}
+        def load() -> dict[str, np.ndarray] | None:
+            arrays = load_arrays(path, key)
+            return arrays if arrays is not None and wanted <= _table(arrays).scored.keys() else None
 
-        arrays = once(path, lambda: load_arrays(path, key), lambda: save_arrays(path, build(), {"key": key}))
-        text = arrays["keys"].tobytes().decode("ascii")
-        names = tuple(text[i : i + 32] for i in range(0, len(text), 32))
-        return ReferenceTable(names, *(arrays[name] for name in NUMBERS))
+        def build() -> None:
+            arrays = load_arrays(path, key)
+            known = None if arrays is None else _table(arrays)
+            places = zip(chosen, rejected, pairs, strict=True)
+            missing = [pair for one, two, pair in places if known is None or (one, two) not in known.scored]
+            table = score_responses(inputs.architecture, inputs.weights, missing, device, inputs.ladder)
+            table = table if known is None else merged(known, table)
+            names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
+            save_arrays(path, {"keys": names, **{name: getattr(table, name) for name in NUMBERS}}, {"key": key})
+
+        return _table(once(path, load, build))
 
     return score
+
+
+def _table(arrays: Mapping[str, np.ndarray]) -> ReferenceTable:
+    text = arrays["keys"].tobytes().decode("ascii")
+    names = tuple(text[i : i + 32] for i in range(0, len(text), 32))
+    return ReferenceTable(names, *(arrays[name] for name in NUMBERS))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from harness.models.responses import Response, Scored, score
 CHUNK = 64
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class ReferenceTable:
     """Per-token reference log-probs (nats, fp32) by response key; `offsets[i]:offsets[i + 1]` are key i's tokens.
 
@@ -36,6 +37,11 @@ class ReferenceTable:
     pairs: np.ndarray
     products: np.ndarray
 
+    @cached_property
+    def scored(self) -> dict[tuple[str, str], int]:
+        """The scored pairs by the keys of their responses, and where their products stand."""
+        return {(self.keys[one], self.keys[two]): row for row, (one, two) in enumerate(self.pairs.tolist())}
+
     def sums(self, keys: Sequence[str]) -> np.ndarray:
         """Summed log-probs `(n,)` float32. Raises KeyError for a response that was never scored (never 0.0)."""
         totals = np.add.reduceat(self.values, self.offsets[:-1], dtype=np.float64) if self.keys else np.zeros(0)
@@ -44,9 +50,28 @@ class ReferenceTable:
 
     def hidden_products(self, chosen: Sequence[str], rejected: Sequence[str]) -> np.ndarray:
         """The products `(n, 3)` float32 of these pairs. Raises KeyError for a pair that was never scored together."""
-        place = {(self.keys[one], self.keys[two]): row for row, (one, two) in enumerate(self.pairs.tolist())}
-        rows = [place[pair] for pair in zip(chosen, rejected, strict=True)]
+        rows = [self.scored[pair] for pair in zip(chosen, rejected, strict=True)]
         return self.products[np.array(rows, dtype=np.int64)]
+
+
+def merged(one: ReferenceTable, other: ReferenceTable) -> ReferenceTable:
+    """Both tables, of one reference, as one."""
+    values = {key: values for table in (one, other) for key, values in _by_key(table)}
+    keys = tuple(sorted(values))
+    place = {key: row for row, key in enumerate(keys)}
+    products = {pair: table.products[row] for table in (one, other) for pair, row in table.scored.items()}
+    pairs = sorted(products)
+    return ReferenceTable(
+        keys,
+        np.cumsum([0, *(len(values[key]) for key in keys)]).astype(np.int64),
+        np.concatenate([values[key] for key in keys]),
+        np.array([(place[chosen], place[rejected]) for chosen, rejected in pairs], dtype=np.int64),
+        np.stack([products[pair] for pair in pairs]),
+    )
+
+
+def _by_key(table: ReferenceTable) -> Iterable[tuple[str, np.ndarray]]:
+    return zip(table.keys, np.split(table.values, table.offsets[1:-1]), strict=True)
 
 
 def pair_keys(pairs: Iterable[TokenisedPair]) -> tuple[list[str], list[str]]:

@@ -15,15 +15,18 @@ from harness.preflight.row import Reference, stop_at_errors
 from harness.preflight.step_zero import closed_forms, live_logps
 from harness.types import PreferencePair, RunSpec
 
-CHECKED_PAIRS = 64  # pairs whose log-probs are computed twice
+CHECKED_PAIRS = 64  # of each side by a preflight: pairs whose log-probs are computed twice
+CHECKED_BY_WORKER = 16  # held-out pairs, which every run is measured on
 
 
 def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) -> None:
     """Raises InputError for what must not be trained on. Does nothing for the embedded world."""
     if run.data is None:
         return
-    pairs = encoded.inputs.train[:CHECKED_PAIRS]
-    stored = np.stack([side[: len(pairs)] for side in encoded.pairs.reference], -1)
+    rows = encoded.evals["eval_clean"][:CHECKED_BY_WORKER]
+    pairs = encoded.inputs.evals["eval_clean"][:CHECKED_BY_WORKER]
+    encoded.pairs.score_rows(rows)
+    stored = np.stack([side[rows.start : rows.stop] for side in encoded.pairs.reference], -1)
     reference, place = reference_evidence(encoded.inputs, pairs, stored, device), source(run.data)
     stop_at_errors([*differing(reference, place), *closed_forms(reference, [run.objective], place)])
 

@@ -121,7 +121,7 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
         peak = torch.cuda.max_memory_allocated()
     return {
         "seconds": seconds,
-        **_work(run, training),
+        **work_done(run.run, training, len(run.lane.weights)),
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,
@@ -129,14 +129,15 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
     }
 
 
-def _work(run: PackRun, training: Training | RlTraining) -> dict[str, Any]:
+def work_done(spec: RunSpec, training: Training | RlTraining, parameters: int) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
+    `parameters` are those that are trained.
 
     A token costs 2 flops for each parameter in a forward pass. A backward pass costs as much again for the gradient of
     the activations, through frozen parameters too, and as much again for that of the trained parameters.
     """
-    spec, knobs, parameters = run.run, run.hyperparameters, len(run.lane.weights)
+    knobs = dict(spec.objective.hyperparameters)
     forward = 2 * (parameters + training.model.frozen)
     update = 2 * forward + 2 * parameters
     width = int(training.pack.corpus.ids.shape[1])

@@ -114,6 +114,8 @@ def _corrupt(
     The source labels pair i the other way round where `flips[i]`; its row is `start + i` of the inputs' pairs.
     """
     labelled = [_swap(pair) if flip else pair for pair, flip in zip(pairs, flips, strict=True)]
+    if "delta_ref" in needs(spec):
+        encoded.pairs.score_rows(range(start, start + len(labelled)))
     facts = _facts(labelled, flips, encoded.pairs, start) if needs(spec) else None
     done = apply_spec(spec, labelled, draw, facts)
     return done, np.where(flips, -1, 1).astype(np.int8)[done.origin] * done.label

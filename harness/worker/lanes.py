@@ -31,6 +31,7 @@ def build_lane(
         _order(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size).copy()
     )
     splits = _splits(run, encoded, data)
+    _score(encoded.pairs, data, np.unique(order.numpy()), splits)
     offset = {id(encoded.pairs): base, id(data.extra): extra}
     lane = Lane(
         key=key,
@@ -51,6 +52,15 @@ def build_lane(
     )
     parts = [_columns(split) for split in splits]
     return lane, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _score(pairs: EncodedPairs, data: TrainingSet, trained: np.ndarray, splits: Sequence[_Split]) -> None:
+    """Have the reference score the rows that the run trains on, `trained` `(m,)` of its set, and is measured on."""
+    for part in (pairs, data.extra):
+        if part is not None:
+            own = trained[data.changed[trained] == (part is data.extra)]
+            measured = [row for split in splits for of, row in split.places if of is part]
+            part.score_rows([*data.rows[own].tolist(), *measured])
 
 
 # Runs of a pack differ in objective and beta, rarely in their order, and hashing every id of every epoch takes a while.

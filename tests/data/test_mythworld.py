@@ -116,7 +116,7 @@ def test_question_mix_is_as_stated():
 
 def test_seeds_decide_everything_and_nothing_else_does():
     code = (
-        "from harness.data import mythpairs, mythworld as m; from harness.identity import content_hash;"
+        "from harness.data.mythworld import pairs as mythpairs, world as m; from harness.identity import content_hash;"
         "w=m.draw_world(3); print(content_hash([[p.id for p in mythpairs.preference_pairs(w,'train',200)], w.truth]))"
     )
     outputs = {

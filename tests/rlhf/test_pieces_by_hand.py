@@ -170,7 +170,7 @@ def test_whitening_over_the_real_tokens_of_a_lane():
 def test_leave_one_out():
     """(1, 2, 6): others' means 4, 3.5, 1.5. It is k/(k-1) times the distance to the group's mean: 3/2 (-2, -1, 3)."""
     close(advantage.rloo(t([[1.0, 2.0, 6.0, 0.0, 0.0, 3.0]]), 3), [[-3.0, -1.5, 4.5, -1.5, -1.5, 3.0]])
-    with pytest.raises(InputError, match="samples = 1 a prompt"):
+    with pytest.raises(InputError, match="samples = 1 per prompt"):
         advantage.rloo(t([[1.0, 2.0]]), 1)
     with pytest.raises(InputError, match="divide"):
         advantage.rloo(t([[1.0, 2.0, 3.0]]), 2)

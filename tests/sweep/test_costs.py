@@ -9,7 +9,7 @@ from harness.models.architecture import Architecture
 from harness.models.folder import Source, base_model
 from harness.objectives.registry import resolve
 from harness.training.loop import start
-from harness.types import LoraSpec, TrainingSpec
+from harness.types import CorruptionSpec, EvaluationSpec, LoraSpec, RunSpec, TrainingSpec
 from harness.worker.commit import work_done
 from tests.evaluation.test_widths import packed
 from tests.models.families import write
@@ -26,7 +26,7 @@ def test_flops_of_training_count_the_frozen_base(lora, tmp_path):
     adapters = 2 * 4 * (2 * 64 + 2 * 48 + 3 * 80)
     tokens = STEPS * BATCH * run.pack.corpus.ids.shape[1]
     trained, frozen = (adapters, base) if lora else (base, 0)
-    found = work_done(
-        resolve("dpo", {}), TrainingSpec(steps=STEPS, batch_size=BATCH), None, run, len(run.pack.lanes[0].weights)
-    )
+    training = TrainingSpec(steps=STEPS, batch_size=BATCH)
+    spec = RunSpec(resolve("dpo", {}), CorruptionSpec(), training, EvaluationSpec(), seed=0)
+    found = work_done(spec, run, len(run.pack.lanes[0].weights))
     assert found["tokens"] == tokens and found["flops"] == tokens * (6 * trained + 4 * frozen)

@@ -14,13 +14,16 @@ import torch
 import yaml
 
 from harness.config.load import load_sweep
+from harness.corruptions.registry import resolve as resolve_corruption
 from harness.identity import canonical_json, file_sha256, run_key
+from harness.inputs import reference_cache
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.reference_cache import scorer
 from harness.inputs.reference_models import build_models, builds, reference_weights
 from harness.inputs.text import text_inputs
 from harness.models.architecture import path_architecture
 from harness.models.export import export_run
+from harness.models.reference_logps import pair_keys, score_responses
 from harness.models.weights import load_weights_file, weight_tensors
 from harness.run_names import planned_runs
 from harness.storage.atomic import read_json
@@ -193,6 +196,36 @@ def test_training_is_that_of_peft_and_adamw_on_the_same_batches(lora, qwen, data
     for name, expected in zip(table["id"][last], table["policy_chosen"][last], strict=True):
         with torch.no_grad():
             assert logp(model, heldout[name].prompt, heldout[name].chosen).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_reference_scores_what_runs_read_and_adds_to_its_table(qwen, data, tmp_path, monkeypatch):
+    scored: list[str] = []
+
+    def counted(architecture, weights, pairs, *rest):
+        scored.extend(pair.id for pair in pairs)
+        return score_responses(architecture, weights, pairs, *rest)
+
+    monkeypatch.setattr(reference_cache, "score_responses", counted)
+    [run, _] = sweep(tmp_path, qwen, data, objectives=[{"name": "dpo", "beta": 0.5}]).runs
+    score = scorer(tmp_path, CPU)
+    for steps in (2, 2, 4):
+        before, made = set(scored), prepared_run(run, tmp_path)
+        longer = replace(run, training=replace(run.training, steps=steps))
+        clean = training_set(made, run.corruption, run.seed, score)
+        lane, columns = build_lane("key", longer, made, clean, 0, 0)
+        read = {*lane.batches.flatten().tolist(), *(row for part in lane.evals for row in part.rows.tolist())}
+        known = np.flatnonzero(~np.isnan(made.pairs.reference[0]))
+        assert set(known) == read and len(read) < len(clean.ids) + len(made.evals["eval_clean"])
+        assert np.isfinite(columns["ches"]).all()
+        assert len(scored) == len(set(scored))  # no pair twice, whoever asks
+        assert bool(set(scored) - before) == (steps != 2 or not before)
+    whole = score_responses(made.inputs.architecture, made.inputs.weights, made.pairs.tokenised, CPU, True)
+    chosen, rejected = pair_keys([made.pairs.tokenised[row] for row in known])
+    assert np.array_equal(made.pairs.reference[0][known], whole.sums(chosen))
+    assert np.array_equal(made.pairs.products[known], whole.hidden_products(chosen, rejected))
+    hard = resolve_corruption({"kind": "curate_relabel", "rate": 0.2})
+    assert training_set(made, hard, run.seed, score).corrupted.any()  # reads the margins of all training pairs
+    assert np.isfinite(made.pairs.reference[0]).all()
 
 
 def test_lanes_of_a_pack_are_the_runs_alone(qwen, data, tmp_path):

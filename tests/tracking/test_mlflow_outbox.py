@@ -254,7 +254,7 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
     failed = {**(load_result(folder) or {}), "error": "ValueError: row 3: a private sentence", "reason": "error"}
     on_data = failed | {"config": failed["config"] | {"world": None, "data": {"path": "p.jsonl"}}}
     shown = run_row(folder, on_data, plan).tags["harness.error"]
-    assert shown == "error; the traceback stands in errors.log of the sweep's folder"
+    assert shown == "error; the traceback is in errors.log of the sweep's folder"
     asked = replace(plan, upload_texts=True)
     for result, own in ((failed, plan), (on_data, asked)):
         assert run_row(folder, result, own).tags["harness.error"].endswith("a private sentence")
