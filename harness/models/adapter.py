@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,9 @@ def merged_weights(source: Source, folder: Path) -> torch.Tensor:
     base = copy.deepcopy(base_model(source))
     names = [name for name, _ in base.named_parameters()]
     try:
-        merged: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=False).merge_and_unload()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses names that transformers is giving up
+            merged: Any = PeftModel.from_pretrained(base, str(folder), is_trainable=False).merge_and_unload()
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         why = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{folder}: the adapter does not fit its base {source.folder} ({why})") from None
