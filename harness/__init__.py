@@ -7,33 +7,58 @@ first use, so importing `harness` loads neither torch nor pandas.
   `OBJECTIVES["dpo"].loss(policy, reference, beta=0.1)`; hyperparameters left out take the row's defaults.
 - `corrupt(pairs, kind=..., rate=..., seed=...)`: corrupted copies of preference pairs, and a ledger of every change.
 - `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
+- `plan(spec)`, `sweep(spec)`, `study(spec)`, `status(folder)`, `report(folder)`: the verbs of the command line.
 - `load(folder)`: the tables of a sweep's folder for pandas.
+- `InputError`: what every one of them raises for a mistake, a line per problem in `problems`.
 """
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harness.api import plan, report, status, study, sweep
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
     from harness.objectives.registry import OBJECTIVES
-    from harness.types import LossOutput, PairLogps, PreferencePair
+    from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
-__all__ = ["CORRUPTIONS", "METRICS", "OBJECTIVES", "LossOutput", "PairLogps", "PreferencePair", "corrupt", "load"]
+__all__ = [
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "corrupt",
+    "load", "plan", "report", "status", "study", "sweep",
+]  # fmt: skip
 
 _HOMES = {
     "CORRUPTIONS": "harness.corruptions",
     "METRICS": "harness.metrics",
     "OBJECTIVES": "harness.objectives.registry",
+    "InputError": "harness.types",
     "LossOutput": "harness.types",
     "PairLogps": "harness.types",
     "PreferencePair": "harness.types",
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
+    **dict.fromkeys(("plan", "report", "status", "study", "sweep"), "harness.api"),
 }
+
+
+class _Package(ModuleType):
+    """`harness` itself, whose `sweep`, `study` and `report` are functions although packages have the same names.
+
+    Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
+    harness.sweep.run import ...` works as ever.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str) -> Any:

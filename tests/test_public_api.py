@@ -14,7 +14,8 @@ from harness import CORRUPTIONS, METRICS, OBJECTIVES, LossOutput, PairLogps, Pre
 LIGHT = """
 import sys
 import harness
-from harness import CORRUPTIONS, METRICS, OBJECTIVES, LossOutput, PairLogps, PreferencePair, corrupt, load
+from harness import CORRUPTIONS, METRICS, OBJECTIVES, InputError, LossOutput, PairLogps, PreferencePair, corrupt
+from harness import load, plan, report, status, study, sweep
 heavy = {"torch", "pandas", "transformers", "mlflow", "pydantic"} & set(sys.modules)
 assert not heavy - {"pandas"}, heavy  # `load` returns pandas tables
 """

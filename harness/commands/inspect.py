@@ -8,16 +8,15 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import RUNS, Folder, Json, Out, Texts, existing
+from harness import api
+from harness.api import existing
+from harness.commands.options import RUNS, Folder, Json, Out, Texts
 from harness.commands.printing import as_text, flat, say
 
 
 def status(folder: Folder, as_json: Json = False) -> None:
     """Count the runs of a sweep by outcome."""
-    existing(folder)
-    from harness.sweep.status import read_status
-
-    found = read_status(folder)
+    found = api.status(folder).facts
     say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in found.items()))
 
 
@@ -32,15 +31,7 @@ def report(
 
     Quotes of your own data go to report/private.html only. A study's report quotes nothing.
     """
-    existing(folder)
-    if (folder / "study.json").is_file():
-        from harness.report.study.page import write_study_report
-
-        say(str(write_study_report(folder)))
-        return
-    from harness.report.page import write_report
-
-    say(str(write_report(folder, texts="" if texts is None else texts.value)))
+    say(str(api.report(folder, texts=None if texts is None else texts.value)))
 
 
 def dashboard(

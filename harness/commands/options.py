@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.types import InputError
+from harness.api import check_writable
 
 Spec = Annotated[Path, typer.Argument(metavar="SPEC", help="the sweep as YAML, e.g. experiments/quick.yaml")]
 Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="a sweep's folder, e.g. runs/quick")]
@@ -59,17 +59,7 @@ class Runs(StrEnum):
     flagged = "flagged"
 
 
-def existing(path: Path) -> None:
-    """Raises InputError where `path` is no folder."""
-    if not path.is_dir():
-        raise InputError(f"{path}: no such folder; expected a folder that `harness sweep` has written")
-
-
 def writable(out: Path) -> None:
-    """The nearest existing folder of `out` must take new files; said before anything is built."""
-    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise InputError(f"--out {out}: {existing} is a file; expected a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise InputError(f"--out {out}: no permission to write in {existing}; choose another --out")
-    os.umask(0o077)  # what is written from here on is for its owner only, on shared machines, too
+    """Raises InputError where `out` takes no files; what the command writes from here on is for its owner only."""
+    check_writable(out)
+    os.umask(0o077)

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import RUNS, Json, Out, Table, existing
+from harness.api import existing
+from harness.commands.options import RUNS, Json, Out, Table
 from harness.commands.printing import as_text, escaped, say
 
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
-from harness.commands.options import RUNS, Engines, Every, Json, MaxRuns, Out, Quiet, Set, Spec, Workers, writable
+from harness import api
+from harness.commands.options import RUNS, Engines, Every, Json, MaxRuns, Out, Quiet, Set, Spec, Workers
 from harness.commands.printing import as_text, say
-from harness.types import InputError, PathModelSpec
-
-if TYPE_CHECKING:
-    from harness.data.splits import Reading
+from harness.types import InputError
 
 
 def plan(
@@ -30,31 +26,14 @@ def plan(
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="packs at a time; needs --engine")] = None,
 ) -> None:
     """Show what a sweep would run and cost. Trains nothing; counts what is already done."""
-    from harness.config.load import load_sweep
-    from harness.sweep.estimates import Machines
-    from harness.sweep.plan import describe, render
-
     if engine is None and (gpus or workers):
         raise InputError("--gpus and --workers need --engine")
-    machines = Machines(engine.value, workers or gpus or os.cpu_count() or 1) if engine is not None else None
-    loaded = load_sweep(spec, set_ or (), max_runs)
-    described = describe(loaded, out, machines, _model_reading() if preflight else None)
-    if preflight:
-        from harness.sweep.preflight import preflight as look
-        from harness.sweep.preflight import report_lines
-
-        described["preflight"] = look(loaded, sum(described["seconds"].values()), out)
-    say(as_text(described) if as_json else render(described))
-    if preflight:
-        if not as_json:
-            say("\n".join(report_lines(described["preflight"])))
-        raise typer.Exit(2 if any(one["severity"] == "error" for one in described["preflight"]["findings"]) else 0)
-
-
-def _model_reading() -> Callable[[PathModelSpec], Reading]:
-    from harness.inputs.text import model_reading  # imports torch
-
-    return model_reading
+    wanted = workers or gpus
+    found = api.plan(
+        spec, out=out, overrides=set_ or (), max_runs=max_runs, preflight=preflight, engine=engine, workers=wanted
+    )
+    say(as_text(found.facts) if as_json else found.text)
+    raise typer.Exit(0 if found.fit else 2)
 
 
 def sweep(
@@ -79,29 +58,33 @@ def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="slurm: print the array script, submit nothing")] = False,
 ) -> None:
     """Run a sweep and write its report. The same command resumes: it runs only what is missing."""
-    from harness.config.load import load_sweep
-
-    loaded = load_sweep(spec, set_ or (), max_runs)
     from harness.sweep.engines import Cluster
 
     cluster = Cluster(address, gpus_per_pack, 1, partition, account, minutes)
     if dry_run:
+        if engine is not Engines.slurm:
+            raise InputError("--dry-run: needs --engine slurm; to see what a sweep would run, use harness plan")
+        from harness.config.load import load_sweep
         from harness.run_names import planned_runs
         from harness.sweep.engines.slurm import array_script
 
-        if engine is not Engines.slurm:
-            raise InputError("--dry-run: needs --engine slurm; to see what a sweep would run, use harness plan")
+        loaded = load_sweep(spec, set_ or (), max_runs)
         say(array_script(planned_runs(loaded.runs), out / loaded.name, workers, cluster))
         return
-    writable(out)
-    cores = os.cpu_count() or 1
-    if workers is not None and workers > cores and engine is Engines.process:
-        print(f"warning: {workers} workers on {cores} cores; more than one worker per core is slower", file=sys.stderr)
-    from harness.signals import stoppable
-    from harness.sweep.run import SweepOptions, run_sweep
-
-    options = SweepOptions(engine.value, checkpoint_every, cluster=cluster, profile=profile)
-    raise typer.Exit(stoppable(lambda: run_sweep(loaded, out, workers, options=options, quiet=quiet)))
+    _exit(
+        lambda: api.sweep(
+            spec,
+            out=out,
+            overrides=set_ or (),
+            workers=workers,
+            max_runs=max_runs,
+            engine=engine,
+            checkpoint_every=checkpoint_every,
+            profile=profile,
+            cluster=cluster,
+            quiet=quiet,
+        )
+    )
 
 
 def study(
@@ -112,11 +95,11 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Tune every objective under the same budget. Runs the winners on fresh seeds; the same command resumes."""
-    from harness.config.study import load_study
+    _exit(lambda: api.study(spec, out=out, overrides=set_ or (), workers=workers, quiet=quiet))
 
-    loaded = load_study(spec, set_ or ())
-    writable(out)
+
+def _exit(command: Callable[[], api.Outcome]) -> NoReturn:
+    """Exit with 0, with 1 where a run failed, or with 130 or 143 where a signal stopped the command."""
     from harness.signals import stoppable
-    from harness.study.run import run_study
 
-    raise typer.Exit(stoppable(lambda: run_study(loaded, out, workers, quiet=quiet)))
+    raise typer.Exit(stoppable(lambda: 0 if command().ok else 1))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import Json, Quiet, Runs, existing
+from harness.api import existing
+from harness.commands.options import Json, Quiet, Runs
 from harness.commands.printing import as_text, escaped, say
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
@@ -39,7 +40,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._started = time.monotonic()
-        if self.console.is_terminal:
+        # In a notebook rich redraws with ipywidgets alone; without them lines are printed.
+        if self.console.is_terminal and (not self.console.is_jupyter or find_spec("ipywidgets")):
             from rich.live import Live
 
             self._live = Live(self._table(), console=self.console, refresh_per_second=4, transient=True)
