@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import Json, existing, writable
+from harness.api import existing
+from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
