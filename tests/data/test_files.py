@@ -133,7 +133,7 @@ def test_faults_of_elements_are_those_of_lines(tmp_path: Path) -> None:
 
 def test_lines_whose_first_is_a_list_are_no_array(tmp_path: Path) -> None:
     path = put(tmp_path / "p.jsonl", b"[1]\n" + lines())
-    assert values(path) == ["expected one JSON object a line, got list", *ROWS]
+    assert values(path) == ["expected one JSON object per line, got list", *ROWS]
 
 
 def test_an_array_is_not_held_in_memory(tmp_path: Path) -> None:
