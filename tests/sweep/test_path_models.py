@@ -275,6 +275,7 @@ def test_sft_comes_first_and_is_the_reference(qwen, data, tmp_path):
     assert np.abs(table["policy_chosen"] - table["reference_chosen"])[first].max() <= 1e-4
     plain = prepared_run(replace(loaded.runs[0], model=replace(loaded.runs[0].model, sft_steps=0)), tmp_path)
     rows = plain.evals["eval_clean"]
+    plain.pairs.score_rows(rows)
     assert table["reference_chosen"][first].mean() > plain.pairs.reference[0][rows.start : rows.stop].mean() + 1
 
 
