@@ -26,7 +26,10 @@ PYTHON = VENV / ("Scripts/python.exe" if sys.platform == "win32" else "bin/pytho
 STAMP = VENV / "harness-stamp.json"
 
 DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow and not cluster"]
-DOCS_TESTS = ["tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"]
+DOCS_TESTS = [
+    *("tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"),
+    *("tests/test_api.py", "tests/test_plugins.py"),
+]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
 MINIMUM_TESTS = [
     *("tests/test_spec.py", "tests/data", "tests/corruptions", "tests/models", "tests/training"),
