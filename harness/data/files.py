@@ -93,6 +93,13 @@ def content_sha256(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+def _name_part(file: Path, part: str) -> str:
+    """`split` or `kind` of the name of a file that `_data_files` found."""
+    match = _DATA_FILE.fullmatch(file.name)
+    assert match is not None
+    return match[part]
+
+
 def _data_files(folder: Path) -> list[Path]:
     """The data files below a folder in order of their names; what else lies there is no data.
 
@@ -114,7 +121,7 @@ def _data_files(folder: Path) -> list[Path]:
 
 def _split_of(file: Path, folder: Path) -> str:
     """The split that a data file belongs to: named by the file, by a folder above it, or `train` where none is."""
-    stem = str(_DATA_FILE.fullmatch(file.name)["split"])  # type: ignore[index]
+    stem = _name_part(file, "split")
     if _SPLIT_WORD.search(stem):
         return stem
     above = reversed(file.relative_to(folder).parts[:-1])
@@ -149,7 +156,7 @@ def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Pa
     files = by_split.get(split) if split else next(iter(by_split.values()))
     if files is None:
         raise InputError(f"{key}: {path} has no split '{split}'{suggestion(split, by_split)}; found {names}")
-    kinds = {_DATA_FILE.fullmatch(file.name)["kind"] == "parquet" for file in files}  # type: ignore[index]
+    kinds = {_name_part(file, "kind") == "parquet" for file in files}
     if len(kinds) > 1:
         raise InputError(f"data.path: {path} holds Parquet and JSON files of one split; keep one form")
     unpacked = [file.with_name(file.name.removesuffix(".gz").removesuffix(".zst")) for file in files]

@@ -124,7 +124,7 @@ def array_rows(handle: Bytes, path: Path) -> Iterator[RawRow]:
     """A row an element of a JSON array. `number` counts the elements.
 
     Own code, not a streaming parser: the standard library's decoder reads an element as it reads a line of JSONL, lone
-    surrogates included, and several times as fast. A byte that is not UTF-8 becomes a lone surrogate, a fault of its
+    surrogates included. A byte that is not UTF-8 becomes a lone surrogate, a fault of its
     row. Raises InputError where the array is cut or broken, as no later row can then be trusted.
     """
     elements, number = _Elements(handle), 0
