@@ -1,5 +1,6 @@
-"""The verbs as functions: `plan`, `sweep`, `study`, `status`, `report`; `harness` exports them, the command line calls
-them. They return what they found, raise InputError for a user's mistake, and import what they need when called.
+"""The verbs as functions: `plan`, `sweep`, `study`, `status`, `report`, `publish`; `harness` exports them, the command
+line calls them. They return what they found, raise InputError for a user's mistake, and import what they need when
+called.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Figure:
         return self.path.read_text("utf-8")
 
 
+def _figures(folder: Path) -> dict[str, Figure]:
+    return {path.stem: Figure(path) for path in sorted((folder / "figures").glob("*.svg"))}
+
+
 @dataclass(frozen=True)
 class Report:
     """A report on disk: the page, and its figures by name."""
@@ -43,7 +48,7 @@ class Report:
     @property
     def figures(self) -> dict[str, Figure]:
         """The figures that the page shows, by name."""
-        return {path.stem: Figure(path) for path in sorted((self.page.parent / "figures").glob("*.svg"))}
+        return _figures(self.page.parent)
 
     def __str__(self) -> str:
         return str(self.page)
@@ -51,6 +56,18 @@ class Report:
     def _repr_html_(self) -> str:
         link = f'<a href="{html.escape(self.page.as_posix(), quote=True)}">{html.escape(str(self.page))}</a>'
         return f"<p>{link}</p><p>figures: {html.escape(', '.join(self.figures))}</p>"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A sweep's published form: its folder, and the figures in it by name."""
+
+    folder: Path
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures, by name."""
+        return _figures(self.folder)
 
 
 @dataclass(frozen=True, repr=False)
@@ -248,6 +265,18 @@ def report(folder: Path | str, *, texts: str | None = None) -> Report:
     from harness.report.page import write_report
 
     return Report(write_report(Path(folder), texts=texts or ""))
+
+
+def publish(folder: Path | str, to: Path | str) -> Published:
+    """Write what of a sweep may leave the machine into the folder `to`: results, cells, provenance, figures.
+
+    No prompt or answer is in it, no path, and no name of a machine or user. Raises InputError for a study, and where
+    `to` holds anything but an earlier published form.
+    """
+    existing(Path(folder))
+    from harness.report.publish import publish_sweep
+
+    return Published(publish_sweep(Path(folder), Path(to)))
 
 
 def existing(path: Path) -> None:

@@ -122,6 +122,7 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
     return {
         "seconds": seconds,
         **work_done(run.run, training, len(run.lane.weights)),
+        "parameters": len(run.lane.weights) + training.model.frozen,
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,
