@@ -67,10 +67,11 @@ def judge(
         if items is not None and items.floor is not None:
             floor = items.floor
             mde = max(mde, item_detectable_effect(floor.discordant, floor.items, family, alpha=alpha))
-    return Verdict(plain, corrected, _word(corrected, planned or values.size, margin, direction), family, mde)
+    return Verdict(plain, corrected, word_of(corrected, planned or values.size, margin, direction), family, mde)
 
 
-def _word(corrected: Estimate, planned: int, margin: float, direction: str) -> str:
+def word_of(corrected: Estimate, planned: int, margin: float, direction: str) -> str:
+    """The word for a corrected interval over its `n` of `planned` units, as `judge` gives it."""
     if planned < MIN_SEEDS:
         return INTERVAL_ONLY
     if corrected.n < planned:

@@ -90,14 +90,18 @@ def read_published(folder: Path) -> Sweep:
         raise InputError(f"{path}: not a published sweep; expected what `harness publish` writes")
     if record.get("version") != VERSION:
         raise InputError(f"{path}: version {record.get('version')} of the format; this harness reads {VERSION}")
-    stated = record.pop("sha256", "")
-    if content_hash(record) != stated:
+    if content_hash({name: value for name, value in record.items() if name != "sha256"}) != record.get("sha256"):
         raise InputError(f"{path}: does not match its checksum; publish the sweep again")
     try:
-        runs = tuple(_run(one) for one in record["runs"])
-        return Sweep(folder, str(record["name"]), str(record["question"]), (), runs)
+        return sweep_of(record, folder)
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{path}: not a published sweep ({problem!r})") from problem
+
+
+def sweep_of(record: Mapping[str, Any], folder: Path) -> Sweep:
+    """The sweep that a published record describes."""
+    runs = tuple(_run(one) for one in record["runs"])
+    return Sweep(folder, str(record["name"]), str(record["question"]), (), runs)
 
 
 def _run(one: Mapping[str, Any]) -> Run:
