@@ -96,7 +96,7 @@ def _row(name: str) -> Objective:
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    """The nearest name, else all of them: one wrong letter or two swapped ones before anything longer or shorter (`dpp` is `dpo`)."""
+    """The nearest name, else all: one wrong letter or two swapped before anything longer or shorter (`dpp`: `dpo`)."""
     for key in known:
         wrong = [pair for pair in zip(name, key, strict=False) if pair[0] != pair[1]]
         if len(key) == len(name) and (len(wrong) == 1 or (len(wrong) == 2 and sorted(name) == sorted(key))):
