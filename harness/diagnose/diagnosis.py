@@ -11,7 +11,6 @@ import numpy as np
 
 from harness.diagnose.logps_file import REFERENCE, LogpsTable
 from harness.diagnose.measures import (
-    MAX_VALUES,
     PROMPT,
     Comparison,
     Fall,
@@ -30,6 +29,7 @@ from harness.diagnose.verdict import Verdict, evidence, verdict
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Bools, Columns, select, size
 from harness.metrics.rewardbench import BenchScore, bench_scores
+from harness.metrics.slices import MAX_VALUES
 from harness.metrics.statistics import Estimate
 from harness.text import suggestion
 from harness.types import InputError

@@ -17,6 +17,7 @@ from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
 from harness.metrics.margin_columns import delta, delta_ref, log_ratio_margin, margins
 from harness.metrics.pair_measures import RATES
 from harness.metrics.records import Columns, size
+from harness.metrics.slices import fall_p
 from harness.metrics.statistics import Estimate
 
 # Kind -> the word for it on a page.
