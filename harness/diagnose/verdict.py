@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.diagnose.measures import PROMPT, Fall, Memorisation, fall_p
+from harness.diagnose.measures import PROMPT, Fall, Memorisation
 from harness.metrics.distributions import mean, sigmoid
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
 from harness.metrics.margin_columns import delta, delta_ref, log_ratio_margin, margins
