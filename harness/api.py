@@ -415,6 +415,7 @@ def diagnose(
     train_data: str = "",
     ledger: Path | str | None = None,
     format: str = "",  # noqa: A002 - the option's name
+    rewardbench: int = 0,
     limit: int = 0,
     max_length: int = 1024,
     tokens: str = "dpo",
@@ -438,7 +439,8 @@ def diagnose(
         policies = (policies,)
     asked = Asked(
         Path(out), policies, reference, data, None if logps is None else Path(logps), train_data,
-        None if ledger is None else Path(ledger), beta, slices, format, limit, max_length, tokens, dtype, device, track,
+        None if ledger is None else Path(ledger), beta, slices, format, rewardbench, limit,
+        max_length, tokens, dtype, device, track,
     )  # fmt: skip
     return Diagnosed(Path(out), run(asked, _silent if quiet else _progress))
 

@@ -39,6 +39,9 @@ def diagnose(
     train_data: Annotated[str, typer.Option("--train-data", metavar="FILE", help="the pairs it was trained on")] = "",
     ledger: Annotated[Path | None, typer.Option("--ledger", metavar="FILE", help="what `corrupt` did to them")] = None,
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="form of the rows, see `formats`")] = "",
+    rewardbench: Annotated[
+        int | None, typer.Option("--rewardbench", metavar="1|2", min=1, max=2, help="the pairs are RewardBench's file")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="first N rows of each file; 0: all")] = 0,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="tokens of prompt and response")] = 1024,
     tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
@@ -53,8 +56,8 @@ def diagnose(
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
     found = api.diagnose(
         policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
-        ledger=ledger, format=form, limit=limit, max_length=max_length, tokens=tokens.value, dtype=dtype.value,
-        device=device, out=out, track=track,
+        ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
+        tokens=tokens.value, dtype=dtype.value, device=device, out=out, track=track,
     )  # fmt: skip
     say(as_text(found.facts) if as_json else repr(found))
 

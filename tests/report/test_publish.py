@@ -45,6 +45,7 @@ def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
         value = json.loads(path.read_text("utf-8"))
         del value["sha256"]
         value["costs"]["host"] = HOST
+        value["results"][f"slice/category/{GROUP}"] = 0.5
         value |= {"error": f"Traceback in {home}: {PROMPT}", "name": f"{USER} run"}
         value["sha256"] = hashlib.sha256(canonical_json(value).encode()).hexdigest()
         path.write_text(json.dumps(value), encoding="utf-8")

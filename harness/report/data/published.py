@@ -51,7 +51,7 @@ def _run_record(run: Run, facts: Facts | None) -> dict[str, Any]:
         "status": run.status.value,
         "steps": int(result.get("steps") or 0),
         "config": public_config(run.config),
-        "results": {k: v for k, v in (result.get("results") or {}).items() if v is None or isinstance(v, int | float)},
+        "results": {k: v for k, v in (result.get("results") or {}).items() if _is_measure(k, v)},
         "costs": {name: run.costs.get(name) for name in COSTS},
         "provenance": {
             part: {name: value for name, value in (run.provenance.get(part) or {}).items() if name in names}
@@ -59,6 +59,11 @@ def _run_record(run: Run, facts: Facts | None) -> dict[str, Any]:
         },
         "pairs": run.pairs if facts is None else {"heldout": facts.items, "ood": facts.ood_items},
     }
+
+
+def _is_measure(name: str, value: Any) -> bool:
+    """Whether a result is a number under a name of ours: one with a slash could hold a value of the data."""
+    return "/" not in name and (value is None or isinstance(value, int | float))
 
 
 def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
