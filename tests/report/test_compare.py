@@ -24,7 +24,7 @@ from harness.report.compare.page import build_page
 from harness.report.compare.page import plain as as_json
 from harness.report.compare.sentences import answer
 from harness.report.data.sweep import Run, Sweep
-from harness.types import RunSpec
+from harness.types import LoraSpec, PathModelSpec, RunSpec
 from tests.commands import harness
 from tests.report.fixture import grid, write_sweep
 
@@ -233,3 +233,20 @@ def test_a_sweep_over_models_is_compared_with_itself(folders: tuple[Path, Path],
     found = compare(both, out=tmp_path / "out")
     assert [one["name"] for one in found.facts["sweeps"]] == ["both at 57.7k", "both at 201k"]
     assert len(found.slopes)
+
+
+def test_sweeps_on_real_pairs_are_compared_without_their_paths(tmp_path: Path) -> None:
+    """Two models from paths; seeds may share held-out pairs there, so intervals are at least those of one seed's."""
+    folders = []
+    for name in ("base", "tuned"):
+        specs = grid(("dpo", "ipo"), betas=1, dials=None, seeds=6, items=32)
+        model = PathModelSpec(path=f"/home/jqplanted/{name}", sha256=name[0] * 64, lora=LoraSpec())
+        folders.append(write_sweep(tmp_path / name, [replace(run, model=model) for run in specs]))
+    found = compare(*folders, out=tmp_path / "out")
+    facts = found.facts
+    assert facts["matching_cells"] == 4 and facts["differing"] == {"model.sha256": ["b" * 64, "t" * 64]}
+    assert [one["parameters"] for one in facts["sweeps"]] == [None, None] and facts["slopes"] == []
+    ranked = [one for one in facts["differences"] if one["measure"] == "ranking_accuracy"]
+    assert all(one["verdict"] == "no difference shown" and one["high"] - one["low"] > 0.1 for one in ranked)
+    written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert written and not any("jqplanted" in path.read_text("utf-8") for path in written)

@@ -17,7 +17,15 @@ from harness.report.compare.sentences import MEASURE, answer, titles
 from harness.report.data.cells import CELL_COLUMNS, RANKING, baseline, cell_columns
 from harness.report.data.tables import csv_bytes
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
-from harness.report.render.figures import error_bars, legend, line_style, picture, shared_legend, small_multiples
+from harness.report.render.figures import (
+    error_bars,
+    legend,
+    line_style,
+    picture,
+    shades,
+    shared_legend,
+    small_multiples,
+)
 from harness.report.render.text import ascii_visible, quantity, shown, visible
 from harness.report.sections.row import Page, Section, make_sections, write_page
 from harness.storage.atomic import write_atomic, write_json
@@ -218,15 +226,19 @@ def _size_picture(found: Differences) -> Any:
         return None
     styles = looks(match.first.first.objective for match in ranked)
     items = list(conditions.items())[:MOST_PANELS]
+    ticks = sorted({level.parameters for level in levels if level.parameters})
 
     def paint(panel: Any, item: tuple[str, list[Match]]) -> None:
-        for match in item[1]:
-            at = sorted(match.cells, key=lambda i: levels[i].parameters or 0)
-            values = [match.cells[i].estimate(RANKING) for i in at]
-            look = line_style(styles[match.first.first.objective])
-            sizes_at = [float(levels[i].parameters or 0) for i in at]
-            error_bars(panel, sizes_at, values, label=ascii_visible(match.first.named), capsize=2, **look)
+        for name in dict.fromkeys(match.first.first.objective for match in item[1]):
+            own = [match for match in item[1] if match.first.first.objective == name]
+            for match, look in zip(own, shades(styles[name], len(own)), strict=True):
+                at = sorted(match.cells, key=lambda i: levels[i].parameters or 0)
+                values = [match.cells[i].estimate(RANKING) for i in at]
+                sizes_at = [float(levels[i].parameters or 0) for i in at]
+                error_bars(panel, sizes_at, values, label=ascii_visible(match.first.named), capsize=2, **look)
         panel.set_xscale("log")
+        panel.set_xticks(ticks, [size_text(tick) for tick in ticks])
+        panel.set_xticks([], minor=True)
         panel.set_title(ascii_visible(called[item[0]]), fontsize=8.5)
         legend(panel)
 

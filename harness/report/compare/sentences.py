@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from harness.metrics.statistics import MIN_SEEDS, wording
 from harness.report.compare.differences import Difference, Differences
@@ -36,7 +37,7 @@ def order_sentence(found: Differences) -> str | None:
     if not found.orders:
         return None
     first, *others = (level.name for level in found.alignment.levels)
-    there, base = " and ".join(others), visible(found.baseline)
+    there, base = _listed(others), visible(found.baseline)
     words = Counter(order.word for order in found.orders)
     total = len(found.orders)
     decided = total - words["none"]
@@ -67,7 +68,7 @@ def movement_sentence(found: Differences) -> str:
         counts = Counter(one.verdict.word for one in found.shown)
         told = " and ".join(f"{counts[word]} {word}" for word in ("better", "worse") if counts[word])
         return f"{_moved(found, most)}: the largest of {len(found.shown)} shown differences in {tested} ({told})."
-    names = " and ".join(level.name for level in levels)
+    names = _listed([level.name for level in levels])
     if not found.cells:
         return f"No measure of a matching cell is finished in both {names}."
     ranked = [one for one in found.cells if one.measure == RANKING] or list(found.cells)
@@ -80,6 +81,11 @@ def movement_sentence(found: Differences) -> str:
         f"No difference between {names} is shown in {tested}; the largest in {MEASURE[most.measure]}:"
         f" {_moved(found, most)}; {why}."
     )
+
+
+def _listed(names: Sequence[str]) -> str:
+    *head, last = names
+    return f"{', '.join(head)} and {last}" if head else last
 
 
 def _moved(found: Differences, one: Difference) -> str:
