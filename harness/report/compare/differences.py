@@ -16,6 +16,7 @@ from harness.metrics.statistics import (
     MIN_SEEDS,
     Estimate,
     ItemLevel,
+    Pairs,
     Verdict,
     independent_contrast,
     judge,
@@ -170,14 +171,14 @@ def _items(weighted: Sequence[tuple[Cell, float]], measure: str) -> ItemLevel | 
         return second.item_level(measure, first)
     if not MEASURES[measure] or not weighted[0][0].shares_pairs:
         return None
-    added, least = 0.0, math.inf
+    added, least, mean = 0.0, math.inf, 0.0
     for cell, weight in weighted:
         values, pairs = cell.values(measure), min(cell.items(measure) or [0])
         if not pairs:
             return None
         mean = math.fsum(values.values()) / len(values)
         added, least = added + weight**2 * mean * (1 - mean) / pairs, min(least, pairs)
-    return ItemLevel(added, int(least))
+    return ItemLevel(Pairs(mean, None, None, least), added=added, prompts=int(least))
 
 
 def _order_pairs(alignment: Alignment, baseline: str) -> list[tuple[Match, Match]]:
