@@ -49,6 +49,7 @@ class Contrast:
     `on`: `kl` or `best`; `at` the KL in nats. `cell` and `base` are the best cells of both (`best` alone). `n` counts
     the seeds with an outcome on both sides, also where lost runs leave no estimate. `verdict` holds the intervals, the
     word and the minimum detectable effect. `p` is Holm-corrected, None where no data could have made it significant.
+    `among`: settings (or lines) that were not shown worse than those chosen, which the correction counts as well.
     `elsewhere`: the mean difference with settings chosen on the other seeds. `note`: what a reader must know of it.
     """
 
@@ -62,8 +63,14 @@ class Contrast:
     n: int
     verdict: Verdict
     p: float | None
+    among: int
     elsewhere: float | None
     note: str
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a difference at all: a best on both sides, or a KL that both reach."""
+        return self.word not in (NO_BEST, NO_SHARED_KL)
 
     @property
     def plain(self) -> Estimate:
@@ -82,7 +89,7 @@ class Contrast:
 
     @property
     def family(self) -> int:
-        """Comparisons in the family."""
+        """What the interval is corrected for: comparisons of the measure times `among`."""
         return self.verdict.family
 
     @property
@@ -149,7 +156,7 @@ def _contrast(pair: _Pair, baseline: str, measure: str, family: int, p: float | 
         )
     return Contrast(
         pair.arena, pair.objective, baseline, pair.on, pair.at, pair.cell, pair.base, pair.n, verdict,
-        None if p is None else min(1.0, p * pair.among), pair.elsewhere, pair.note,
+        None if p is None else min(1.0, p * pair.among), pair.among, pair.elsewhere, pair.note,
     )  # fmt: skip
 
 
@@ -222,7 +229,7 @@ def contrasts_csv(arenas: Sequence[Arena], baseline: str, axes: tuple[str, ...])
                 "baseline": c.baseline, "baseline_beta": None if c.base is None else c.base.first.beta,
                 "measure": measure, "n": c.n, "difference": c.plain.mean, "low": c.corrected.low,
                 "high": c.corrected.high, "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low,
-                "high_plain": c.plain.high, "family": c.family, "mde": c.mde, "matched_on": c.on, "matched_at": c.at,
+                "high_plain": c.plain.high, "family": c.family if c.made else None, "mde": c.mde, "matched_on": c.on, "matched_at": c.at,
                 "difference_elsewhere": c.elsewhere, "note": c.note,
             }  # fmt: skip
             rows.append(_columns(c, axes) | columns)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.identity import canonical_json
-from harness.metrics.frontier import Edge, Frontier, Point, Setting, beta_of
+from harness.metrics.frontier import Edge, Frontier, Point, Setting
 from harness.metrics.statistics import practical_margin
 from harness.report.data.cells import RANKING, Cell, axis_values
 from harness.report.data.conditions import Condition
@@ -67,6 +67,18 @@ class Arena:
     def cell(self, objective: str, setting: Setting | None) -> Cell | None:
         """The cell of a setting."""
         return next((cell for cell in self.of(objective) if self.setting(cell) == setting), None)
+
+    def setting_text(self, objective: str) -> str:
+        """Its best setting as `beta 2, learning rate 0.001`: the axes that vary within the objective."""
+        frontier = self.frontier(objective)
+        parts = []
+        for place, (name, value) in enumerate(frontier.best_setting or ()):
+            if value is not None and (name == "beta" or len({setting[place] for setting in frontier.settings}) > 1):
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                parts.append(
+                    f"{name.rpartition('.')[2].replace('_', ' ')} {plain(value) if number else visible(value)}"
+                )
+        return ", ".join(parts)
 
     def frontier(self, objective: str, measure: str = RANKING) -> Frontier:
         """Points by seed; lost runs count at the measure's worst and have no KL."""
@@ -124,20 +136,6 @@ def edge_text(name: str, edge: Edge) -> str:
     if edge.side == "only":
         return f"{visible(name)}: only beta {plain(edge.beta)} tried"
     return f"extend {visible(name)} {edge.side} beta {plain(edge.beta)}"
-
-
-def setting_text(setting: Setting | None, varied: Iterable[str]) -> str:
-    """`beta 2, learning rate 0.001`: the values of the axes that vary."""
-    if setting is None:
-        return ""
-    beta = beta_of(setting)
-    names = set(varied)
-    parts = [] if beta is None else [f"beta {plain(beta)}"]
-    for name, value in setting:
-        if name in names and value is not None:
-            text = plain(value) if isinstance(value, int | float) and not isinstance(value, bool) else visible(value)
-            parts.append(f"{name.rpartition('.')[2].replace('_', ' ')} {text}")
-    return ", ".join(parts)
 
 
 def points_csv(arenas: Iterable[Arena], axes: Sequence[str]) -> bytes:

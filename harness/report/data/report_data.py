@@ -14,6 +14,7 @@ from harness.palette import Look, looks
 from harness.report.data.cells import RANKING, Cell, baseline, build_cells
 from harness.report.data.conditions import Condition, Family, build_conditions, build_families
 from harness.report.data.contrasts import Contrast, build_contrasts
+from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
@@ -62,6 +63,11 @@ class ReportData:
     def contrasts(self) -> list[Contrast]:
         """Every objective against the baseline in ranking accuracy, at matched KL and at the best of each."""
         return build_contrasts(self.arenas, self.baseline, RANKING)
+
+    @cached_property
+    def dominances(self) -> list[Dominance]:
+        """Where each objective ranks better or worse than the baseline at every matched KL."""
+        return dominances(self.arenas, self.baseline)
 
     @cached_property
     def noisiest(self) -> Condition | None:
