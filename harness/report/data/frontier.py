@@ -74,10 +74,8 @@ class Arena:
         parts = []
         for place, (name, value) in enumerate(frontier.best_setting or ()):
             if value is not None and (name == "beta" or len({setting[place] for setting in frontier.settings}) > 1):
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                parts.append(
-                    f"{name.rpartition('.')[2].replace('_', ' ')} {plain(value) if number else visible(value)}"
-                )
+                text = plain(float(value)) if isinstance(value, int | float) else visible(value)
+                parts.append(f"{name.rpartition('.')[2].replace('_', ' ')} {text}")
         return ", ".join(parts)
 
     def frontier(self, objective: str, measure: str = RANKING) -> Frontier:
