@@ -35,6 +35,7 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
                 "kind": f"{row.family:<6}{_reference(row):<5}beta {_beta(row.hyperparameters):<13}",
                 "beta": _beta(row.hyperparameters),
                 "parameters": _parameters(row.hyperparameters),
+                "presets": {name: {**preset.values, "source": preset.source} for name, preset in row.presets.items()},
                 "summary": row.summary,
                 "citation": row.citation,
             }
@@ -71,13 +72,14 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text: name, what kind of row it is, what it does, parameters with their defaults, source, plug-in."""
+    """Rows as text: name, kind of row, what it does, parameters with their defaults, presets, source, plug-in."""
     width = max((len(row["name"]) for row in rows), default=0) + 2
     lines = []
     for row in rows:
         knobs = ", ".join(f"{name}={written(p['default'])}" for name, p in row.get("parameters", {}).items())
         kind = f"{row['kind']}  " if "kind" in row else ""
-        source = f"  {row['citation']}" if row.get("citation") else ""
+        presets = f"  presets: {', '.join(row['presets'])}" if row.get("presets") else ""
+        source = f"{presets}  {row['citation']}" if row.get("citation") else presets
         origin = f"  ({row['origin']})" if row["origin"] != BUILT_IN else ""
         lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}{origin}")
     return "\n".join(lines)
@@ -158,6 +160,7 @@ def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]
             "kind": p.kind,
             "allowed": list(p.choices) if p.kind == "choice" else p.interval() if p.kind in ("float", "int") else "",
             "doc": p.doc,
+            "source": p.source,
         }
         for name, p in parameters.items()
     }

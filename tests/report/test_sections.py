@@ -192,7 +192,7 @@ def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path:
     for name in names:
         for run in grid(("dpo",), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=2):
             eps = (("eps", 0.1),) if name in ("cdpo", "robust_dpo") else ()
-            extra = (("gamma", 1.0),) if name == "simpo" else ()
+            extra = (("gamma_ratio", 0.5),) if name == "simpo" else ()
             extra += (
                 (("alpha", 1.0), ("gamma", 1.0), ("reduction", "sum"), ("tau", 2.0)) if name == "cpo_smooth" else ()
             )
