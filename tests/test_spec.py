@@ -473,3 +473,20 @@ def test_a_replica_changes_the_order_stream_and_nothing_else(tmp_path):
     assert run_stream(first, "order") == stream_seed(first.seed, "order") != run_stream(second, "order")
     assert reference_key(first.world, first.seed) == reference_key(second.world, second.seed)
     assert pack_key(first) == pack_key(second)
+
+
+def test_presets_stand_in_the_resolved_spec_as_values(tmp_path):
+    entries = [
+        {"name": "cpo_smooth", "beta": [1, 2], "preset": ["paper", "released"]},
+        {"name": "cpo_smooth", "beta": 2, "gamma": 0.5, "tau": 2, "alpha": 1, "reduction": "mean"},  # `released`
+        {"name": "simpo", "beta": [2, 10], "gamma": 1},
+    ]
+    spec = load(tmp_path, yaml.safe_dump({"name": "t", "world": {"kind": "mythworld"}, "objectives": entries}))
+    assert len(spec.runs) == 6 and "1 of 7 runs equal" in spec.notes[0]
+    found = [dict(run.objective.hyperparameters) for run in spec.runs]
+    assert [(hp["beta"], hp["alpha"]) for hp in found[:4]] == [(1, 0.25), (2, 0.25), (1, 1), (2, 1)]
+    assert {hp["reduction"] for hp in found[:4]} == {"mean"}  # not the world's sums
+    assert [hp["gamma_ratio"] for hp in found[4:]] == [0.5, 0.1]
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(dict(spec.resolved)), encoding="utf-8")
+    assert load_sweep(again).runs == spec.runs and "preset" not in again.read_text(encoding="utf-8")
