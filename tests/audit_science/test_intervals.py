@@ -52,4 +52,4 @@ def test_bent_curves(curve):
         for n in BREAKDOWN_N:
             of_page = next(page)
             assert of_page >= 0.93
-            assert abs(breakdown_coverage(curve, rates, n, REPEATS) - of_page) <= chance(of_page, REPEATS, 3000)
+            assert abs(breakdown_coverage(curve, rates, n, REPEATS) - of_page) <= chance(of_page, REPEATS, 2000)

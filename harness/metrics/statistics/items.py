@@ -110,27 +110,26 @@ def item_level(by_seed: Mapping[int, SeedItems], shared: bool) -> ItemLevel | No
         return ItemLevel(pairs)
     values = counts if base is None else counts - base
     of_seed = np.repeat(np.arange(len(seeds)), sizes)
-    centred = values - (np.bincount(of_seed, weights=values) / sizes)[of_seed]
-    weighted = centred / (len(seeds) * np.array(sizes, dtype=np.float64)[of_seed])
-    _, of_prompt = np.unique(np.concatenate([by_seed[seed].prompts for seed in seeds]).astype(str), return_inverse=True)
-    of_both = of_prompt * len(seeds) + of_seed
-    by_cluster, prompts = _variance(weighted, of_prompt if shared else of_both)
-    added = 0.0
-    if shared and len(seeds) > 1:
-        added = max(0.0, by_cluster - _variance(weighted, of_both)[0]) * len(seeds) / (len(seeds) - 1)
+    means = np.bincount(of_seed, weights=values) / sizes
+    codes: dict[str, int] = {}
+    of_prompt = [
+        codes.setdefault(str(prompt), len(codes)) for seed in seeds for prompt in by_seed[seed].prompts.tolist()
+    ]
+    # Of each prompt in each seed: the sum of its residuals, weighted as in the mean over seeds.
+    both_of, index = np.unique(np.array(of_prompt) * len(seeds) + of_seed, return_inverse=True)
+    place, of = np.divmod(both_of, len(seeds))
+    residuals = np.bincount(index, weights=values) - np.bincount(index) * means[of]
+    totals = residuals / (len(seeds) * np.array(sizes)[of])
+    degrees = both_of.size / max(both_of.size - len(seeds), 1)
+    by_both = math.fsum(totals**2) * degrees
+    by_prompt = math.fsum(np.bincount(place, weights=totals) ** 2) * degrees
+    prompts = len(codes) if shared else both_of.size
+    added = max(0.0, by_prompt - by_both) * len(seeds) / (len(seeds) - 1) if shared and len(seeds) > 1 else 0.0
     if few:
-        spread = math.fsum(centred**2) / values.size
+        by_cluster, spread = by_prompt if shared else by_both, math.fsum((values - means[of_seed]) ** 2) / values.size
         items = float(prompts) if by_cluster == 0 else min(float(values.size), max(1.0, spread / by_cluster))
         pairs = replace(pairs, items=items)
     return ItemLevel(pairs, few, added, prompts)
-
-
-def _variance(weighted: Floats, clusters: NDArray[np.int64]) -> tuple[float, int]:
-    """Cluster-robust variance of a sum of weighted residuals, with G / (G - 1), and G, the number of clusters."""
-    order = np.lexsort((weighted, clusters))  # sums that do not depend on the order of rows
-    _, index = np.unique(clusters[order], return_inverse=True)
-    totals = np.bincount(index, weights=weighted[order])
-    return math.fsum(totals**2) * totals.size / max(totals.size - 1, 1), totals.size
 
 
 def assumed_level(

@@ -18,7 +18,6 @@ INCOMPLETE = "incomplete"
 # One point of an accuracy, or of any share of pairs: fewer than 3 of 256 held-out pairs. Measures without a natural
 # unit (rewards, nats) have no margin that is right for every model: there the interval alone decides.
 SHARE_MARGIN = 0.01
-ROUNDS, TOLERANCE = 20, 1e-3  # of the fixed point of a detectable difference and the variance that it brings
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +67,11 @@ def judge(
 def _detectable(values: Floats, items: ItemLevel | None, family: int, margin: float, alpha: float) -> float:
     """The smallest true difference that this test finds with power .8; a share's brings variance of its own."""
     _, error, df = standard_error(values, items)
-    error = unbiased_error(error, df)
-    effect = detectable_effect(error, df, family, margin=margin, alpha=alpha)
-    if items is None:
+    added = None if items is None else items.pairs.added_by
+    effect = detectable_effect(unbiased_error(error, df), df, family, margin=margin, alpha=alpha, added=added)
+    if items is None or not items.floor:
         return effect
-    for _ in range(ROUNDS):
-        before, grown = effect, math.hypot(error, math.sqrt(items.pairs.added_by(effect)))
-        effect = detectable_effect(grown, df, family, margin=margin, alpha=alpha) if grown > error else effect
-        if effect <= before * (1 + TOLERANCE):
-            break
-    least = item_detectable_effect(items.pairs.discordant, items.pairs.items, family, alpha=alpha)
-    return max(effect, least) if items.floor else min(effect, 1.0)
+    return max(effect, item_detectable_effect(items.pairs.discordant, items.pairs.items, family, alpha=alpha))
 
 
 def _word(corrected: Estimate, planned: int, margin: float, direction: str) -> str:

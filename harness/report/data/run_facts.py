@@ -72,26 +72,23 @@ class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
-    ranks them wrong (None where pairs have no loss). `kept_right`: share that both reference and policy rank right.
-    `theory`: closed forms beside what was measured (None without gold margins). `memorised`: share of wrongly labelled
-    training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
-    to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
-    are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
-    unknown), the `prompts` and by column the values of `slices` are `(n,)`. `diagnosis` compares the first and the
-    last checkpoint.
+    ranks them wrong (None where pairs have no loss). `theory`: closed forms beside what was measured (None without gold
+    margins). `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says
+    (None without any). `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the
+    first 50 training probe pairs, and how many those are (None where the true labels are not known). `ids` and, beside
+    them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown), the `prompts` and by column the values of `slices` are
+    `(n,)`. `diagnosis` compares the first and the last checkpoint.
     """
 
     items: int
     ood_items: int
     reference_accuracy: float
-    kept_right: float
     fell_while_wrong: float | None
     theory: Theory | None
     memorised: float | None
     groups: Mapping[str, tuple[int, float]]
     audited: tuple[int, int] | None
     ids: NDArray[np.object_]
-    prompts: NDArray[np.object_]
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
     gap: NDArray[np.float32]
@@ -140,7 +137,6 @@ def read_facts(run: Run) -> Facts | None:
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
-        kept_right=float(np.mean((reference > 0) & (moved > 0))),
         fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))) if np.isfinite(loss_after).all() else None,
         theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
