@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.report.answer import answer
-from harness.report.data.cells import build_cells, cells_csv
+from harness.report.data.cells import Cell, build_cells, cells_csv
+from harness.report.data.conditions import build_conditions, build_families
 from harness.report.data.contrasts import contrasts_csv
+from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.published import PUBLISHED, published_record, read_published
 from harness.report.data.report_data import read_report_data
+from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.data.tables import csv_bytes, result_columns, result_row
 from harness.report.page import axes, flags
 from harness.report.render.figures import Picture, write_pictures
@@ -51,7 +55,7 @@ def publish_sweep(folder: Path, to: Path) -> Path:
     cells = build_cells(sweep, facts)
     write_atomic(to / "results.csv", csv_bytes(result_columns(sweep), [result_row(run) for run in sweep.runs]))
     write_atomic(to / "cells.csv", cells_csv(cells, sweep.axes))
-    write_atomic(to / "contrasts.csv", contrasts_csv(cells, data.baseline, sweep.axes))
+    write_atomic(to / "contrasts.csv", contrasts_csv(_arenas(cells, sweep.axes), data.baseline, sweep.axes))
     made = [row.make(data) for row in SECTIONS.built_in.values()]
     pictures = tuple(picture for content in made if content is not None for picture in content.pictures)
     write_pictures(to / "figures", pictures)
@@ -61,3 +65,11 @@ def publish_sweep(folder: Path, to: Path) -> Path:
     )  # fmt: skip
     write_atomic(to / "README.md", render("published.md", card))
     return to
+
+
+def _arenas(cells: Sequence[Cell], axes: Sequence[str]) -> tuple[Arena, ...]:
+    """What objectives are compared in, as in the report: policies, and of replicas one."""
+    policies = [cell for cell in cells if cell.first.objective != REWARD_MODEL]
+    conditions = build_conditions(policies or cells, axes)
+    first = [one for one in conditions if one.first.replica == conditions[0].first.replica]
+    return build_arenas((one for family in build_families(first) for one in family.conditions), axes)

@@ -12,17 +12,17 @@ SWEEPS = 150
 
 def stated_family(kind, n):
     """Coverage, family error, minimum detectable effect and power, as the page has them."""
-    return [float(cell) for cell in stated("families")[kind]][4 * FAMILY_N.index(n) :][:4]
+    return [float(cell) for cell in stated("families")[f"{kind}; {n} seeds"]]
 
 
 @pytest.mark.parametrize("n", FAMILY_N)
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_page_states_error_and_power_within_the_goals(kind, n):
     covered, error, _, power = stated_family(kind, n)
-    # Symmetric noise with heavier tails than the normal's makes t careful, never careless.
-    assert (0.005 if "skewed" in kind else 0.02) <= error <= 0.065
-    assert 0.75 - 0.02 <= power <= 0.87 + 0.02
-    assert 0.93 <= covered <= 0.985
+    # Differences with heavier tails than the normal's make t careful, never careless. Shared pairs at 4 seeds: .064.
+    assert (0.005 if kind.startswith(("skewed", "bounded")) else 0.02) <= error <= (0.07 if n < 6 else 0.06)
+    assert 0.75 <= power <= 0.87
+    assert 0.94 <= covered <= 0.98
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def level(
         results = {name: float(np.clip(value, 0, 1)) for name, value in drawn.items()}
         stated = {"reference": {"parameters": parameters, "sha256": name}, "data": {"sha256": f"{name}{run.seed}"}}
         result = {"status": "done", "steps": 200, "results": results, "costs": {}}
-        made.append(Run(run_key(run), plain(run), result, None, stated))
+        made.append(Run(run_key(run), plain(run), result, None, stated=stated))
     return Level(name, Sweep(Path(), name, "?", (), tuple(made)), parameters)
 
 

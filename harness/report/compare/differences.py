@@ -25,7 +25,7 @@ from harness.metrics.statistics import (
 )
 from harness.report.compare.levels import Alignment, Match
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.contrasts import DIRECTIONS, baseline_pairs
+from harness.report.data.contrasts import DIRECTIONS
 from harness.report.data.tables import MEASURES
 
 BETTER, WORSE = "better", "worse"
@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """An objective's cell against the baseline's under one condition, in every level that has both.
+    """An objective's best cell against the baseline's under one condition, in every level that has both.
 
     `by_level`: the verdict in each level; `changes`: that of each other level's difference minus the first's.
     """
@@ -182,11 +182,26 @@ def _items(weighted: Sequence[tuple[Cell, float]], measure: str) -> ItemLevel | 
 
 
 def _order_pairs(alignment: Alignment, baseline: str) -> list[tuple[Match, Match]]:
-    """Matching cells of other objectives with the baseline's under the same condition of the first level."""
-    by_cell = {id(match.first): match for match in alignment.matches}
-    pairs = baseline_pairs([match.first for match in alignment.matches], baseline)
-    found = [(by_cell[id(cell)], by_cell[id(base)]) for cell, base in pairs]
-    return [pair for pair in found if len(_common(*pair)) > 1]
+    """Under each condition of the first level, the best cell of every other objective with the baseline's best.
+
+    Equal betas are points on different scales. The best is chosen by the mean over all levels, so that the choice
+    favours none of them.
+    """
+    groups: dict[str, dict[str, list[Match]]] = {}
+    for match in alignment.matches:
+        first = match.first.first
+        groups.setdefault(first.condition, {}).setdefault(first.objective, []).append(match)
+    pairs = []
+    for by_objective in groups.values():
+        best = {name: max(matches, key=_ranked) for name, matches in by_objective.items()}
+        pairs += [(cell, best[baseline]) for name, cell in best.items() if name != baseline and baseline in best]
+    return [pair for pair in pairs if len(_common(*pair)) > 1]
+
+
+def _ranked(match: Match) -> tuple[int, float]:
+    """Levels with a ranking accuracy, then its mean over them."""
+    means = [one.mean for cell in match.cells.values() if (one := cell.estimate(RANKING)).n and math.isfinite(one.mean)]
+    return len(means), math.fsum(means) / len(means) if means else 0.0
 
 
 def _common(cell: Match, base: Match) -> list[int]:

@@ -100,8 +100,9 @@ def order(found: Differences) -> Content | None:
     changes = (f"{name} minus {names[0]}" for name in names[1:])
     return Content(
         f"Does the order against {base} hold?",
-        f"Ranking accuracy minus that of {base} under the same condition. It holds where every sweep shows the same"
-        " side, and is reversed where two show opposite sides.",
+        f"Ranking accuracy minus that of {base} under the same condition, each at the setting that ranks most pairs"
+        " right over all sweeps together. It holds where every sweep shows the same side, and is reversed where"
+        " two show opposite sides.",
         (Table("Differences in each sweep", ("Cell", "minus", *names, *changes, "order"), rows, look="stack"),),
     )
 

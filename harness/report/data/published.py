@@ -112,4 +112,4 @@ def sweep_of(record: Mapping[str, Any], folder: Path) -> Sweep:
 def _run(one: Mapping[str, Any]) -> Run:
     ended = one["status"] in STATUSES[:-1]
     result = {name: one[name] for name in ("run_key", "status", "steps", "results", "costs")} if ended else None
-    return Run(one["run_key"], one["config"], result, None, {**one["provenance"], "pairs": one["pairs"]})
+    return Run(one["run_key"], one["config"], result, None, stated={**one["provenance"], "pairs": one["pairs"]})

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from harness.metrics.aa import AACounts, aa_check, spread_of_replicas
 from harness.metrics.statistics import FEW, MIN_SEEDS, practical_margin, wording
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import Condition
-from harness.report.data.contrasts import DIRECTIONS, Contrast
+from harness.report.data.contrasts import AT_BEST, DIRECTIONS, Contrast
+from harness.report.data.frontier import Arena
 from harness.report.data.report_data import ReportData
 from harness.report.data.sweep import UNFINISHED, Run, Sweep
 from harness.report.data.tables import MEASURES
@@ -37,7 +37,7 @@ def statistics(data: ReportData) -> Content:
         "Statistics",
         "",
         present(
-            _contrast_table(data.contrasts, data.headline),
+            _contrast_table(data.contrasts, data.arena),
             Lines(_methods(data.sweep, data.cells, data.contrasts, data.baseline)),
         ),
         (Terms(DEFINITIONS),),
@@ -45,34 +45,35 @@ def statistics(data: ReportData) -> Content:
     )
 
 
-def _contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Table | None:
-    """Ranking accuracy against the baseline in the headline condition; p-values only where they could be small."""
-    here = [c for c in contrasts if c.cell in condition.cells]
+def _contrast_table(contrasts: Sequence[Contrast], arena: Arena) -> Table | None:
+    """Ranking accuracy against the baseline in the headline's arena; p-values only where they could be small."""
+    here = [c for c in contrasts if c.arena is arena]
     if not here:
         return None
     tested = any(c.p is not None for c in contrasts)
     rows = tuple(
-        fields(
-            f"{c.cell.named} \u2212 {c.base.named}",
-            str(c.n),
-            shown(c.plain),
-            interval(c.corrected.low, c.corrected.high) or DASH,
-            *([DASH if c.p is None else number(c.p)] if tested else []),
-            wording(c.word, c.mde),
+        (
+            Field(c.named, "each at its best setting" if c.on == AT_BEST else "at the same KL"),
+            *fields(str(c.n), shown(c.plain) if c.made else DASH, interval(c.corrected.low, c.corrected.high) or DASH),
+            *(fields(DASH if c.p is None else number(c.p)) if tested else ()),
+            Field(wording(c.word, c.mde), c.note),
         )
         for c in here
     )
-    family = contrasts[0].family
-    header = ("Difference", "seeds", "ranking accuracy, 95 %", f"corrected for {family}",
-              *(["p (Holm)"] if tested else []), "verdict")  # fmt: skip
-    note = f"Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no verdict is given."
-    most = max(c.plain.n for c in contrasts)
+    family = len([c for c in contrasts if c.made])
+    header = ("Difference", "seeds", "ranking accuracy, 95 %", "corrected", *(["p (Holm)"] if tested else []),
+              "verdict")  # fmt: skip
+    note = (
+        f"Corrected for {quantity(family, 'comparison')} and for the settings that each objective was chosen among."
+        f" Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no verdict is given."
+    )
+    most = max(c.n for c in contrasts)
     if not tested and most >= MIN_SEEDS:
         note += (
             f" No p-values: with {most} seeds the smallest possible sign-flip p, corrected for {family} comparisons,"
             f" is {number(min(1.0, family * 2 / 2**most))}, so none could fall below .05."
         )
-    return Table(f"Against the baseline, paired by seed, under {condition.title}", header, rows, note)
+    return Table(f"Against the baseline, paired by seed, under {arena.title}", header, rows, note)
 
 
 def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
@@ -100,10 +101,12 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
     ]
     if contrasts:
         lines.append(
-            f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
-            f" rank, {quantity(contrasts[0].family, 'comparison')} in the family; intervals by Bonferroni at"
-            f" alpha .05; verdicts from {MIN_SEEDS} seeds on; \u201cbetter\u201d also needs a difference of at least"
-            f" {margin:g} in a share. Losses are never compared across objectives."
+            f"Contrasts: every objective against {visible(baseline)} in the same world under the same corruption, at"
+            " the same KL (straight in log KL between the settings of one seed, never beyond) and each at the setting"
+            f" with the highest mean ranking accuracy, {quantity(len([c for c in contrasts if c.made]), 'comparison')}"
+            " in the family; intervals by Bonferroni at alpha .05, over the settings not shown worse than the chosen"
+            f" one as well; verdicts from {MIN_SEEDS} seeds on; \u201cbetter\u201d also needs a difference of at least"
+            f" {margin:g} in a share. Losses and equal betas are never compared across objectives."
         )
     if detectable:
         lines.append(
@@ -214,8 +217,9 @@ def limits(data: ReportData) -> Content:
     ]
     if world:
         lines.append(
-            "The embedded world is tiny. What carries over is the geometry, beta x |delta_ref|, not the betas, nor a"
-            " ranking of objectives on a large model."
+            "The embedded world is tiny. Neither its betas nor a ranking of objectives carry over to a large model;"
+            " the product beta x |delta_ref| does with Bradley-Terry labels alone. With hard labels learning rate and"
+            " number of steps matter as much."
         )
     if hard:
         lines.append(
