@@ -29,19 +29,21 @@ CONDITION = ("corruption", "rate", "misaligned", "labels", "steps", "replica")
 def detectable(runs: Sequence[RunSpec], out: Path, name: str) -> dict[str, Any]:
     """The plan's entry: `comparisons` in the family, `rows` of {seeds, contrasts, sd_units, points} by number of seeds.
 
-    `sd_units`: smallest true difference found with `power` at `alpha` by a paired t test, Bonferroni over the family,
-    in sd of the paired difference. `points`: the same in points of ranking accuracy at `sd` (a share; from earlier
-    results under `out`, this sweep's where it has any), None without. `item_points`: what the held-out pairs of one
-    seed alone need. `margin`: the practical margin, in points. `basis`: where the sd comes from.
+    `sd_units`: smallest true difference found with `power` at `alpha` by the report's test, a paired t interval
+    corrected for the family, in sd of the paired difference. `points`: the same in points of ranking accuracy at `sd`
+    (a share; from earlier results under `out`, this sweep's where it has any), with the report's practical margin;
+    None without. `item_points`: what held-out pairs that seeds may share need by themselves, None where every seed has
+    a world of its own. `margin`: the practical margin, in points. `basis`: where the sd comes from.
     """
     seeds = contrast_seeds(runs)
     comparisons = len(seeds)
     sd, basis = earlier_spread(out, name)
-    items = min((run.evaluation.heldout for run in runs), default=0)
+    items = min((run.evaluation.heldout for run in runs if run.world is None), default=0)
     rows = []
     for n, count in sorted(Counter(seeds).items()):
         units = minimum_detectable_effect(1.0, n, comparisons, POWER, ALPHA) if n > 1 else None
-        points = None if units is None or sd is None else round(100 * units * sd, 2)
+        effect = minimum_detectable_effect(sd or 0.0, n, comparisons, POWER, ALPHA, practical_margin(True))
+        points = None if units is None or sd is None else round(100 * effect, 2)
         rows.append({"seeds": n, "contrasts": count, "sd_units": units and round(units, 3), "points": points})
     least = item_detectable_effect(0.0, items, comparisons, POWER, ALPHA) if comparisons and items else None
     return {
@@ -71,10 +73,14 @@ def detectable_lines(effect: Mapping[str, Any]) -> list[str]:
         text = f"{seeds}: {row['sd_units']:.2f} sd of the paired difference"
         text += "" if row["points"] is None else f", {row['points']:.1f} points of ranking accuracy"
         lines.append(text + ("" if row["seeds"] >= MIN_SEEDS else f" (below {MIN_SEEDS} seeds: intervals, no verdict)"))
+    least = (
+        f"; shared held-out pairs ({effect['items']}) need {effect['item_points']:.1f} points"
+        if effect["items"]
+        else ""
+    )
     lines.append(
         f"power {effect['power']:g}, alpha {effect['alpha']:g} over {effect['comparisons']} comparisons with "
-        f"{effect['baseline']}; "
-        f"one seed's {effect['items']} held-out pairs need {effect['item_points'] or 0:.1f} points"
+        f"{effect['baseline']}{least}"
     )
     return [*lines, effect["basis"]]
 

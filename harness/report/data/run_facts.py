@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,8 +75,8 @@ class Facts:
     `theory`: closed forms beside what was measured (None without gold margins). `memorised`: share of wrongly labelled
     training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
     to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
-    are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
-    unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint.
+    are (None where the true labels are not known). `ids` and, beside them, `prompts`, `delta_ref`, `delta`, `gap`
+    (gold, NaN if unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint.
     """
 
     items: int
@@ -89,6 +89,7 @@ class Facts:
     groups: Mapping[str, tuple[int, float]]
     audited: tuple[int, int] | None
     ids: NDArray[np.object_]
+    prompts: NDArray[np.object_]
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
     gap: NDArray[np.float32]
@@ -96,6 +97,15 @@ class Facts:
     train: Track
     probe: Probe | None
     diagnosis: Diagnosis
+
+
+# Which held-out pairs count, of the shares whose records are kept: what pairs two methods item by item.
+COUNTED: Mapping[str, Callable[[Facts], NDArray[np.bool_]]] = {
+    "ranking_accuracy": lambda facts: facts.delta > 0,
+    "ref_accuracy": lambda facts: facts.delta_ref > 0,
+    "reward_accuracy": lambda facts: facts.delta - facts.delta_ref > TIE_TOL,
+    "undesirable_zone": lambda facts: (facts.delta < 0) & (facts.delta - facts.delta_ref > TIE_TOL),
+}
 
 
 def read_facts(run: Run) -> Facts | None:
@@ -133,6 +143,7 @@ def read_facts(run: Run) -> Facts | None:
         groups=_by_group(last, moved),
         audited=_audited(train[max(train)]) if train else None,
         ids=last["id"].copy(),  # not a view: it would keep the whole table alive
+        prompts=last.get("prompt_id", last["id"]).copy(),
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
         gap=records.numbers(last, "gold_margin").astype(np.float32),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.metrics.robustness import Breakdown
+from harness.metrics.robustness import Breakdown, breakdown_text
 from harness.metrics.statistics import lost_rate
 from harness.report.data.cells import Cell, measured
 from harness.report.data.conditions import Family
@@ -28,7 +28,12 @@ MAX_ROWS = 12  # a sweep of more objectives has the rest behind the fold
 BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
 KL_FAR = 2.0  # nats per response
 HEADER = (
-    *("Objective", "Breakdown: beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
+    *(
+        "Objective",
+        "Breakdown: falls to the reference",
+        "Best beta",
+        "Alignment fidelity: ranked right",
+    ),
     *("Loss behaviour at its worst beta", "Stability", "Cost per run", "Flags"),
 )
 
@@ -45,8 +50,8 @@ def verdict(data: ReportData) -> Content:
     return Content(
         "Verdict",
         "Best first. Best beta: the one with the largest area under its survival curve, chosen on clean held-out pairs"
-        " that no user has. Breakdown: the corruption rate at which ranking accuracy falls to the untrained"
-        " reference's, with a simultaneous confidence set. Worst beta: the one that ranks worst after training on"
+        " that no user has. Breakdown: the tested rates between which ranking accuracy falls to the untrained"
+        " reference's, as far as that is shown at 95 %. Worst beta: the one that ranks worst after training on"
         " clean labels. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks them"
         " wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
         " reversal; D3: memorised noise.",
@@ -108,23 +113,12 @@ def _breakdown(best: Curve, kind: str | None) -> Field:
         beaten = len(best.points) - len(lost)
         named = f"not {', '.join(lost[:MAX_NAMED])}{cut}" if lost else ""
         return Field(f"{beaten} of {len(best.points)} conditions", named)
-    reference, chance = (_rate(best.breakdown(bar), best.points[-1][0].rate) for bar in ("reference", "chance"))
-    return Field(reference, f"above chance: {chance}; area {number(best.area.mean)}")
+    reference, chance = (_rate(best.breakdown(bar)) for bar in ("reference", "chance"))
+    return Field(reference, f"chance: {chance}; area {number(best.area.mean)}")
 
 
-def _rate(point: Breakdown | None, last: float) -> str:
-    """`0.31 [0.22, 0.4]`: the breakdown point with its confidence set; `beyond 0.4` where nothing breaks it."""
-    if point is None:
-        return DASH
-    low = "none" if math.isnan(point.low) else f"{point.low:.2g}"
-    if point.beats_all:
-        shown_to = "not shown" if math.isnan(point.low) else f"shown up to {low}"
-        sure = "" if point.low >= last else f" ({shown_to})" if point.n > 1 else " (one seed)"
-        return f"beyond {last:.2g}{sure}"
-    if point.beats_none:
-        return "never"
-    high = f"beyond {last:.2g}" if math.isnan(point.high) else f"{point.high:.2g}"
-    return f"{point.rate:.2g}" + (f" [{low}, {high}]" if point.n > 1 else "")
+def _rate(point: Breakdown | None) -> str:
+    return DASH if point is None else breakdown_text(point)
 
 
 def _fidelity(best: Curve, worst: Cell) -> Field:
