@@ -25,7 +25,7 @@ from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
+from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
 
 MAX_RUNS = 10_000
 
@@ -55,6 +55,7 @@ class SweepSpec:
     path: Path
     lm_eval: LmEvalSpec | None = None
     report: ReportSpec = field(default_factory=ReportSpec)
+    rounds: SeedRounds | None = None  # where seeds come in rounds; `runs` has those of all rounds
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | None = None) -> SweepSpec:
@@ -73,11 +74,13 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
     main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", problems)
-    blocks = []
+    blocks: list[Block] = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
         own = take_lm_eval(own, prefix, problems)[0] if prefix else own
         merged = _override(main, own) if prefix else main
+        if prefix and "seeds" in own and (blocks[0].rounds or isinstance(own["seeds"].value, dict)):
+            problems.append(f"{own['seeds'].where} {prefix}seeds: seeds in rounds are the whole sweep's; leave it out")
         prefixes = dict.fromkeys(own, prefix)
         block, found = read_block(merged, prefixes, where, path.parent, hashes)
         blocks.append(block)
@@ -92,7 +95,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": as_data(lm_eval)}
     resolved[REPORT] = as_data(report)
-    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report)
+    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report, blocks[0].rounds)
 
 
 def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:

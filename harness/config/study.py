@@ -120,6 +120,8 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     block, found = read_block(fixed, {}, str(path), path.parent, {})
     problems += found
     problems += _one_condition(block, fixed, axes)
+    if block.rounds is not None:
+        problems.append(f"{keys['seeds'].where} seeds: rounds belong to a sweep; expected a count or a list of seeds")
     if problems:  # targets are judged against the evaluation and the corruption: those must stand first
         _try_targets(keys, path, block, problems)
         raise InputError(*dict.fromkeys(problems))
