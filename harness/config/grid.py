@@ -161,7 +161,9 @@ def read_rounds(node: Node | None, path: str, problems: list[str]) -> SeedRounds
         return None
     example = "seeds: {min: 4, max: 12, stop: settled}"
     before, given = len(problems), read_mapping(ROUNDS, node, path, example, problems) or {}
-    problems += [f"{node.where} {path}.{key}: missing; expected e.g. `{example}`" for key in ROUNDS if key not in given]
+    problems += [
+        f"{node.where} {path}.{key}: missing; expected e.g. `{example}`" for key in ROUNDS if key not in node.value
+    ]
     if len(problems) > before:
         return SeedRounds(1, 1)
     if given["max"] <= given["min"]:

@@ -26,8 +26,7 @@ def look_alpha(rounds: SeedRounds, seeds: int, alpha: float = 0.05) -> float:
     """
     past = [look for look in rounds.looks if look <= seeds] or [rounds.least]
     before = past[-2] if len(past) > 1 else 0
-    spent = ((look / rounds.most) ** LATE for look in (past[-1], before))
-    return alpha * (next(spent) - next(spent))
+    return alpha * (math.pow(past[-1] / rounds.most, LATE) - math.pow(before / rounds.most, LATE))
 
 
 def is_settled(verdict: Verdict, rounds: SeedRounds, seeds: int, margin: float = 0.0) -> bool:
