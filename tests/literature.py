@@ -25,7 +25,7 @@ def verdicts() -> dict[str, dict[str, tuple[str, str, str]]]:
         text = (REPORTS / name / "report.md").read_text(encoding="utf-8").replace("\\[", "[").replace("\\]", "]")
         lines = text.partition("## Claims tested")[2].partition("\n## ")[0].splitlines()
         for title, verdict, measured, _ in (line.strip("| ").split(" | ") for line in lines if line[:1] == "|"):
-            claim = next((claim for claim in CLAIMS if title == f"{claim.name} ({claim.source})"), None)
+            claim = next((claim for claim in CLAIMS if title.startswith(f"{claim.name} (")), None)
             if claim is not None and verdict != UNDECIDED:
                 interval, _, what = measured.partition(" (")
                 found[claim.name][name] = verdict.removesuffix(" here"), interval, what.rpartition(";")[0]

@@ -1,6 +1,7 @@
-"""Seeds in rounds, simulated with the functions that sweeps and reports call: `python -m tests.metrics.rounds_simulated`.
+"""Seeds in rounds, simulated with the functions that sweeps and reports call.
 
-One sweep: `arms` objectives against one baseline on seeds 0 to 11, four kinds of noise. An arm stops when it is settled.
+`python -m tests.metrics.rounds_simulated` prints the table of docs/statistics.md. One sweep: objectives (arms) against one baseline on seeds 0 to 11, four kinds
+of noise. An arm stops when settled.
 """
 
 from __future__ import annotations
@@ -83,5 +84,8 @@ if __name__ == "__main__":
                                 ((0.0,) * 5 + (3.0,) * 5, 1000)):  # fmt: skip
             if noise == "normal" or effects[0] == 0:
                 f = simulate(effects, noise, sweeps)
-                print(f"{noise:15} {effects[0]:g} .. {effects[-1]:g} x {len(effects)}   {f.power:.3f} ({f.fixed_power:.3f})"
-                      f"   {f.family_error:.4f}   {f.covered:.4f}   {f.seeds:.2f}", flush=True)  # fmt: skip
+                print(
+                    f"{noise:15} {effects[0]:g} .. {effects[-1]:g} x {len(effects)}   {f.power:.3f} "
+                    f"({f.fixed_power:.3f})   {f.family_error:.4f}   {f.covered:.4f}   {f.seeds:.2f}",
+                    flush=True,
+                )

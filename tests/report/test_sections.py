@@ -12,13 +12,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.metrics.statistics import Estimate
+from harness.metrics.statistics import INCOMPLETE, Estimate
+from harness.report.data.cells import Cell
 from harness.report.data.curves import curves, standings
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.data.run_facts import divergence_types
 from harness.report.render.blocks import Content, Table
 from harness.report.sections.behaviour import behaviour
-from harness.report.sections.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, Evidence, claims, judged
+from harness.report.sections.claims import (
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    OPEN,
+    SENSITIVE,
+    UNPUBLISHED,
+    End,
+    Evidence,
+    claims,
+    judged,
+)
 from harness.report.sections.displacement import reading
 from harness.report.sections.hyperparameters import crossing
 from harness.report.sections.pairs import worst
@@ -54,35 +66,69 @@ def table(section: Content | None, caption: str) -> dict[str, list[tuple[str, st
     return {row[0].main: [(field.main, field.sub) for field in row[1:]] for row in found[0].rows}
 
 
-def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval() -> None:
-    rng = np.random.default_rng(0)
-    for shift, want in ((1.0, HOLDS), (-1.0, FAILS), (0.0, OPEN)):
-        values = {seed: float(v) for seed, v in enumerate(shift + 0.1 * rng.standard_normal(8))}
-        interval, word = judged(Evidence("", "", values), family=5)
+def evidence(cell: Cell, *ends: dict[int, float], margin: float = 0.0) -> Evidence:
+    return Evidence([cell], "", [End(f"beta {i}", values) for i, values in enumerate(ends)], margin)
+
+
+def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval(m: ReportData) -> None:
+    rng, cell = np.random.default_rng(0), m.headline.cells[0]
+    holds, fails, unclear = (
+        {seed: float(v) for seed, v in enumerate(shift + 0.1 * rng.standard_normal(8))} for shift in (1.0, -1.0, 0.0)
+    )
+    for values, want in ((holds, HOLDS), (fails, FAILS), (unclear, OPEN)):
+        (interval,), word = judged(evidence(cell, values), family=5)
         half = stats.t.ppf(1 - 0.05 / 5 / 2, 7) * stats.sem(list(values.values()))
         assert word == want and interval.high - interval.low == pytest.approx(2 * half)
-    assert judged(Evidence("", "", dict.fromkeys(range(5), 1.0)), 1)[1] == INTERVAL
-    assert judged(Evidence("", "", {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
+    assert judged(evidence(cell, {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
+    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(5)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
 
 
-def test_claims_rest_on_the_cells_they_name(m: ReportData, results: pd.DataFrame) -> None:
+def test_a_claim_whose_ends_disagree_is_sensitive_to_beta(m: ReportData) -> None:
+    cell = m.headline.cells[0]
+    holds, fails, unclear = ({s: mean + 0.01 * (-1) ** s for s in range(8)} for mean in (1.0, -1.0, 0.0))
+    assert judged(evidence(cell, holds, holds), 2)[1] == HOLDS
+    assert judged(evidence(cell, fails, fails), 2)[1] == FAILS
+    for low, high in ((holds, fails), (holds, unclear), (unclear, fails)):
+        assert judged(evidence(cell, low, high), 2)[1] == SENSITIVE
+
+
+def test_claims_rest_on_the_lowest_and_the_highest_beta(m: ReportData, results: pd.DataFrame) -> None:
     section = claims(m)
     rows = table(section, "Claims of the literature")
-    cell = results.query("objective == 'dpo' and beta == 5 and rate == 0")
-    value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
-    word, (measured, _), (cells, _) = (rows["Reward accuracy hides wrong rankings"][i] for i in range(3))
-    assert word[0] == HOLDS and cells == "dpo at beta 5, misaligned 0.75, clean"
-    assert float(measured.split(" ")[0]) == pytest.approx(value, abs=5e-4)
-    noisy = results.query("beta == 5 and rate == 0.4").pivot(
-        index="seed", columns="objective", values="ranking_accuracy"
-    )
-    robust = rows["robust_dpo ranks better than DPO under flips"]
-    assert float(robust[1][0].split(" ")[0].replace("\u2212", "-")) == pytest.approx(
-        (noisy["robust_dpo"] - noisy["dpo"]).mean(), abs=5e-4
-    )
+    clean = results.query("objective == 'dpo' and rate == 0")
+    (word, _), (measured, _), (place, _) = rows["Reward accuracy hides wrong rankings"]
+    assert place == "dpo; misaligned 0.75, clean"
+    shown = [end.split(": ") for end in measured.split("; ")]
+    assert [where for where, _ in shown] == ["beta 2", "beta 5"]
+    for where, numbers in shown:
+        cell = clean[clean["beta"] == float(where.removeprefix("beta "))]
+        value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
+        assert float(numbers.split(" ")[0].replace("\u2212", "-")) == pytest.approx(value, abs=5e-4)
+    assert word == SENSITIVE, "shown at beta 5, where dpo stalls, and not at beta 2"
     (untested,) = section.more
     assert len(rows) + len(untested.lines) == len(CLAIMS), "a claim that is not tested says what it needs"  # type: ignore[union-attr]
     assert any("RLHF keeps its fidelity" in line and "needs ppo or rloo" in line for line in untested.lines)  # type: ignore[union-attr]
+
+
+def test_a_paper_is_cited_only_where_its_configuration_was_run(m: ReportData) -> None:
+    """The fixture's plan says of no run that it is published; told so of dpo, the claim about dpo cites its paper."""
+    name = "Reward accuracy hides wrong rankings"
+
+    def source(data: ReportData) -> str:
+        (block,) = (b for b in claims(data).blocks if isinstance(b, Table))
+        return next(row[0].sub for row in block.rows if row[0].main == name)
+
+    assert source(m) == UNPUBLISHED
+    (claim,) = (claim for claim in CLAIMS if claim.name == name)
+    for cell in m.cells:
+        for run in cell.runs:
+            object.__setattr__(run, "published", "paper" if cell.first.objective == "dpo" else None)
+    try:
+        assert source(m) == claim.source
+    finally:
+        for cell in m.cells:
+            for run in cell.runs:
+                object.__setattr__(run, "published", None)
 
 
 def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, results: pd.DataFrame) -> None:

@@ -232,8 +232,8 @@ def contrasts_csv(arenas: Sequence[Arena], baseline: str, axes: tuple[str, ...])
                 "baseline": c.baseline, "baseline_beta": None if c.base is None else c.base.first.beta,
                 "measure": measure, "n": c.n, "difference": c.plain.mean, "low": c.corrected.low,
                 "high": c.corrected.high, "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low,
-                "high_plain": c.plain.high, "family": c.family if c.made else None, "mde": c.mde, "matched_on": c.on, "matched_at": c.at,
-                "difference_elsewhere": c.elsewhere, "note": c.note,
+                "high_plain": c.plain.high, "family": c.family if c.made else None, "mde": c.mde,
+                "matched_on": c.on, "matched_at": c.at, "difference_elsewhere": c.elsewhere, "note": c.note,
             }  # fmt: skip
             rows.append(_columns(c, axes) | columns)
     objective, beta, *rest = CELL_COLUMNS

@@ -81,23 +81,24 @@ class Arena:
         parts = []
         for place, (name, value) in enumerate(frontier.best_setting or ()):
             if value is not None and (name == "beta" or len({setting[place] for setting in frontier.settings}) > 1):
-                number = isinstance(value, int | float) and not isinstance(value, bool)
-                parts.append(
-                    f"{name.rpartition('.')[2].replace('_', ' ')} {plain(value) if number else visible(value)}"
-                )
+                text = plain(float(value)) if isinstance(value, int | float) else visible(value)
+                parts.append(f"{name.rpartition('.')[2].replace('_', ' ')} {text}")
         return ", ".join(parts)
 
     def frontier(self, objective: str, measure: str = RANKING) -> Frontier:
-        """Points by seed; lost runs count at the measure's worst and have no KL."""
+        """The frontier of one objective."""
         if (objective, measure) not in self._frontiers:
-            points: dict[int, dict[Setting, Point]] = {}
-            for cell in self.of(objective):
-                setting = self.setting(cell)
-                kl = cell.finished("kl")
-                for seed, quality in cell.values(measure).items():
-                    points.setdefault(seed, {})[setting] = Point(quality, kl.get(seed, math.nan))
-            self._frontiers[objective, measure] = Frontier(points)
+            self._frontiers[objective, measure] = self.frontier_of(self.of(objective), measure)
         return self._frontiers[objective, measure]
+
+    def frontier_of(self, cells: Iterable[Cell], measure: str = RANKING) -> Frontier:
+        """Points by seed of some cells of one objective; lost runs count at the measure's worst and have no KL."""
+        points: dict[int, dict[Setting, Point]] = {}
+        for cell in cells:
+            setting, kl = self.setting(cell), cell.finished("kl")
+            for seed, quality in cell.values(measure).items():
+                points.setdefault(seed, {})[setting] = Point(quality, kl.get(seed, math.nan))
+        return Frontier(points)
 
     def edge(self, objective: str, measure: str = RANKING) -> Edge | None:
         """Where its best beta lies at the end of its grid; None where inside."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from harness.metrics.frontier import Setting
+from harness.metrics.frontier import KLS, Setting
 from harness.metrics.statistics import Estimate, t_interval
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.contrasts import AT_BEST, Contrast
@@ -80,9 +80,9 @@ def _picture(data: ReportData, arena: Arena) -> Picture | None:
     return picture(
         f"frontier-{data.arenas.index(arena) + 1}",
         _finding(data, arena),
-        f"{arena.title}. One mark per setting (its beta), mean over seeds with 95 % intervals of both; lines join the"
-        f" betas of one objective at the same other settings. Dashed: the untrained reference, at KL 0.{ceiling} Higher"
-        " and further left is better.",
+        f"{arena.title}. One mark per setting (a beta at the ends of each line), means over seeds with 95 % intervals"
+        " of both; lines join the betas of one objective at the same other settings. Dashed: the untrained reference,"
+        f" at KL 0.{ceiling} Higher and further left is better.",
         f"{_finding(data, arena)}. Quality against KL to the reference on a log axis, a curve per objective.",
         (1, len(shown_here)),
         (4.6 * len(shown_here) + 1.4, 3.7),
@@ -103,7 +103,7 @@ def _panel(panel: Any, data: ReportData, arena: Arena, measure: str) -> None:
                 [one.mean for one in x], [one.mean for one in y], xerr=_within(x), yerr=whiskers(y),
                 elinewidth=0.7, label=ascii_visible(name), **style,
             )  # fmt: skip
-            for _, cell, kl, quality in line:
+            for _, cell, kl, quality in {line[0][0]: line[0], line[-1][0]: line[-1]}.values():  # its ends
                 small_text(panel, plain(cell.first.beta), kl.mean, quality.mean)
     if measure == RANKING:
         for values, dashes in ((arena.reference, "--"), (arena.ceiling, ":")):
@@ -112,6 +112,10 @@ def _panel(panel: Any, data: ReportData, arena: Arena, measure: str) -> None:
                     math.fsum(values.values()) / len(values), color="#888888", linewidth=1.0, linestyle=dashes
                 )
     panel.set_xscale("log")
+    low, high = panel.get_xlim()
+    ticks = [kl for kl in KLS if low <= kl <= high and f"{kl:e}"[0] in "125" and f"{kl:e}"[2] == "0"]
+    panel.set_xticks(ticks, [plain(tick) for tick in ticks])
+    panel.set_xticks([], minor=True)
     panel.set_xlabel("KL to the reference, nats (log)")
     panel.set_ylabel(LABELS[measure])
 

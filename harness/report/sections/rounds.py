@@ -26,8 +26,8 @@ def rounds(data: ReportData) -> Content | None:
     levels = ", ".join(number(look_alpha(planned, look)) for look in planned.looks)
     note = (
         f"Looks after {', '.join(map(str, planned.looks))} seeds test at {levels}, together .05, before the correction"
-        " for the family: corrected intervals and verdicts hold whenever a sweep stops. Plain intervals, those of single"
-        " cells and those of claims are for a fixed number of seeds. An objective stops where ranking accuracy shows a"
+        " for the family: corrected intervals and verdicts hold whenever a sweep stops. Plain intervals and those of"
+        " single cells and claims are for a fixed number of seeds. An objective stops where ranking accuracy shows a"
         " difference, where all seeds would hardly show one, or where a comparison cannot be made."
     )
     return Content(
@@ -39,8 +39,8 @@ _HEADER = ("World and corruption", "Objective", "seeds", "Ranking accuracy again
 
 
 def _spared(sweep: Sweep, planned: SeedRounds) -> str:
-    cells = len({run.cell for run in sweep.runs})
-    return f"{len(sweep.runs)} runs in rounds, where every cell with all {planned.most} seeds would be {cells * planned.most}."
+    most = len({run.cell for run in sweep.runs}) * planned.most
+    return f"{len(sweep.runs)} runs in rounds; with all {planned.most} seeds everywhere there would be {most}."
 
 
 ROWS = (Section("rounds", "Rounds of seeds", rounds),)

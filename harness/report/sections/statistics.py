@@ -102,7 +102,7 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
     if contrasts:
         lines.append(
             f"Contrasts: every objective against {visible(baseline)} in the same world under the same corruption, at"
-            " the same KL (straight in log KL between the settings of one seed, never beyond them) and each at the setting"
+            " the same KL (straight in log KL between the settings of one seed, never beyond) and each at the setting"
             f" with the highest mean ranking accuracy, {quantity(len([c for c in contrasts if c.made]), 'comparison')}"
             " in the family; intervals by Bonferroni at alpha .05, over the settings not shown worse than the chosen"
             f" one as well; verdicts from {MIN_SEEDS} seeds on; \u201cbetter\u201d also needs a difference of at least"
