@@ -1,7 +1,7 @@
 """Seeds in rounds, simulated with the functions that sweeps and reports call.
 
-`python -m tests.metrics.rounds_simulated` prints the table of docs/statistics.md. One sweep: objectives (arms) against one baseline on seeds 0 to 11, four kinds
-of noise. An arm stops when settled.
+`python -m tests.metrics.rounds_simulated` prints the table of docs/statistics.md. One sweep: objectives (arms) against
+one baseline on seeds 0 to 11, with four kinds of noise. An arm stops when it is settled.
 """
 
 from __future__ import annotations
