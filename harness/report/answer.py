@@ -160,8 +160,8 @@ def _difference(c: Contrast, count: int) -> str:
     corrected = f"{shown(c.corrected)} ({n}, paired, corrected for {c.family}{of})"
     if c.word in ("better", "worse"):
         return f"{name} ranks {'more' if c.plain.mean > 0 else 'fewer'} held-out pairs right than {base}: {corrected}"
-    few = f": an interval and no verdict below {MIN_SEEDS} seeds" if c.word == INTERVAL_ONLY else ""
-    hidden = "" if c.mde is None or few else f"; a true difference up to {number(c.mde)} could stay hidden"
-    if few and c.corrected.excludes(0.0):
-        return f"{name} less {base} is {corrected} in ranking accuracy{few}"
-    return f"no difference of {name} to {base} in ranking accuracy is shown: {corrected}{few}{hidden}"
+    hidden = "" if c.mde is None else f"; a true difference up to {number(c.mde)} could stay hidden"
+    if c.word == INTERVAL_ONLY and c.corrected.excludes(0.0):
+        few = f"with fewer than {MIN_SEEDS} seeds that is an interval and no verdict"
+        return f"{name} less {base} is {corrected} in ranking accuracy: {few}"
+    return f"no difference of {name} to {base} in ranking accuracy is shown: {corrected}{hidden}"

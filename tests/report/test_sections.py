@@ -131,7 +131,7 @@ def test_a_paper_is_cited_only_where_its_configuration_was_run(m: ReportData) ->
                 object.__setattr__(run, "published", None)
 
 
-def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, results: pd.DataFrame) -> None:
+def test_a_verdict_row_is_at_one_beta_and_says_where_its_grid_ends(m: ReportData, results: pd.DataFrame) -> None:
     rows = table(verdict(m), "Under uniform_flip")
     assert list(rows)[-1] == "RLHF" and rows["RLHF"][0][0] == "not in this sweep"
     curve = results.groupby(["objective", "beta", "rate"])["ranking_accuracy"].mean().unstack()
@@ -139,8 +139,14 @@ def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, r
     order = [area[name].max() for name in ("dpo", "robust_dpo", "cpo_smooth")]
     shown = [float(fields[0][1].rsplit("area ", 1)[1]) for head, fields in rows.items() if head != "RLHF"]
     assert shown == pytest.approx(sorted(order, reverse=True), abs=5e-4), "best first"
-    assert float(rows["DPO"][1][0]) == area["dpo"].idxmax()
-    assert "D1 in" in rows["DPO"][3][0] and "fell while wrong" in rows["DPO"][3][0]
+    beta = area["dpo"].idxmax()
+    assert (
+        float(rows["DPO"][1][0]) == beta
+        and rows["DPO"][1][1] == "the lowest tried"
+        and "fell while" in rows["DPO"][3][0]
+    )
+    loss = results.query("objective == 'dpo' and rate == 0").groupby("beta")["train_loss_last"].mean()[beta]
+    assert float(rows["DPO"][3][1].rsplit(" ", 1)[1]) == pytest.approx(loss, abs=5e-4), "the same beta in every field"
 
 
 def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -> None:

@@ -19,13 +19,15 @@ from harness.report.render.figures import Picture, line_style, picture, shared_l
 from harness.report.render.text import DASH, ascii_visible, plain, quantity, shown, visible
 from harness.report.sections.row import Section
 
+DRAWN = 4  # arenas of the headline's setting that get a picture; all have a table
 LABELS = {RANKING: "held-out pairs ranked right", "gold_reward": "gold reward of samples"}
 
 
 def frontier(data: ReportData) -> Content | None:
     """The headline's arena first, the others behind a fold; None where no objective but one was swept."""
     arenas = [data.arena, *(arena for arena in data.arenas if arena is not data.arena)]
-    blocks = [present(_picture(data, arena), _table(data, arena)) for arena in arenas]
+    drawn = [arena for arena in arenas if arena.conditions[0].first.setting == data.headline.first.setting][:DRAWN]
+    blocks = [present(_picture(data, arena) if arena in drawn else None, _table(data, arena)) for arena in arenas]
     if not any(blocks):
         return None
     edges = _edges(data)
