@@ -68,6 +68,7 @@ TOP: dict[str, tuple[str, str, str]] = {
     "constraints": ("[]", "a list of mappings", "study: bounds that a winner must not violate"),
     "search": ("{}", "{parameter: range}", "study: ranges for objectives that set none"),
     "sampler": ("tpe", "a name or a mapping", "study: how trials are chosen"),
+    "sampler_seeds": ("1", "an integer in [1, 10000]", "study: searches per objective; intervals hold their variation"),
     "pruner": ("none", "a name or a mapping", "study: when a trial loses its remaining seeds"),
     "budget": ("{}", "a mapping", "study: further limits on the search of one objective"),
     "round": ("5", "an integer in [1, 10000]", "study: trials drawn together; smaller: learns more per trial, slower"),

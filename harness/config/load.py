@@ -33,7 +33,8 @@ CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "re
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
 TOP_KEYS = ("name", "question", *GRID_KEYS, REPORT, "also")
 STUDY_KEYS = (
-    *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),
+    *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "sampler_seeds", "pruner", "budget"),
+    *("round", "storage"),
 )
 RESERVED = ("cache", "mlartifacts", "mlflow.db")  # what else stands under --out
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

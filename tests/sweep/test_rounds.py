@@ -142,6 +142,8 @@ def test_stopped_in_every_round_and_resumed_it_is_the_undisturbed_sweep(tmp_path
     assert run_sweep(spec, tmp_path / "calm", 1, QUIET, options) == 0
     calm = files(tmp_path / "calm" / "rounds")
     assert verify(tmp_path / "calm" / "rounds") == []
+    page = (tmp_path / "calm" / "rounds" / "report" / "report.md").read_text(encoding="utf-8")
+    assert "Who stopped early?" in page and "of 8" in page
 
     whole, stops = sweep_run.run_packs, []
 
