@@ -18,6 +18,7 @@ from harness.data.mythworld.world import reference_key
 from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
 from harness.identity import plain as plain_data
 from harness.run_names import readable_name, readable_names
+from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.packing import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
@@ -426,7 +427,10 @@ def test_plan_says_what_the_sweep_could_find(tmp_path):
     found = plan["detectable"]
     assert (found["comparisons"], found["baseline"], found["sd"]) == (10, "dpo", None)
     assert found["rows"] == [{"seeds": 10, "contrasts": 10, "sd_units": pytest.approx(1.48, abs=0.005), "points": None}]
-    assert found["item_points"] == pytest.approx(100 * (2.807034 + 0.841621) ** 2 / 256, abs=0.01)
+    assert found["item_points"] is None, "every seed of the embedded world has pairs of its own"
+    shared = detectable([dataclasses.replace(run, world=None) for run in sweep.runs], tmp_path, "t")
+    assert shared["item_points"] == pytest.approx(100 * (2.807034 + 0.841621) ** 2 / 256, abs=0.01)
+    assert "shared held-out pairs (256) need 5.2 points" in detectable_lines(shared)[1]
     assert "1.48 sd of the paired difference" in render(plan) and json.loads(json.dumps(plan)) == plan
     folder = tmp_path / "runs" / "t"
     folder.mkdir(parents=True)

@@ -74,11 +74,11 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     keys = root.value
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
-    main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", problems)
+    main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", path.parent, problems)
     blocks: list[Block] = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
-        own = take_lm_eval(own, prefix, problems)[0] if prefix else own
+        own = take_lm_eval(own, prefix, path.parent, problems)[0] if prefix else own
         merged = _override(main, own) if prefix else main
         if prefix and "seeds" in own and (blocks[0].rounds or isinstance(own["seeds"].value, dict)):
             problems.append(f"{own['seeds'].where} {prefix}seeds: seeds in rounds are the whole sweep's; leave it out")

@@ -117,7 +117,7 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     problems += unknown_keys(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
     fixed, axes = replace_axes(keys, problems)
-    fixed, lm_eval = take_lm_eval(dict(fixed), "", problems)
+    fixed, lm_eval = take_lm_eval(dict(fixed), "", path.parent, problems)
     block, found = read_block(fixed, {}, str(path), path.parent, {})
     problems += found
     problems += _one_condition(block, fixed, axes)
@@ -206,8 +206,8 @@ def _assemble(
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": plain(lm_eval)}
     searched = tuple(one for arm in arms for one in arm.searches(searches))
     return StudySpec(
-        name, question, searched, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
-        storage, resolved, path, lm_eval, report,
+        name, question, searched, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner,
+        budget, storage, resolved, path, lm_eval, report,
     )  # fmt: skip
 
 

@@ -284,7 +284,8 @@ def test_above_the_limit_the_page_says_that_it_reads_no_records(tmp_path: Path) 
     assert "16 runs: above 15 the report reads no per-example records" in first_lines(page)
     assert "plane" not in anchors(page) and {"verdict", "survival", "heat", "claims"} <= set(anchors(page))
     cells = pd.read_csv(folder / "report" / "cells.csv").query("measure == 'ranking_accuracy'")
-    assert (cells["high"] - cells["low"]).min() > 0.05, "floors rest on the planned 64 pairs"
+    whole = cells["mean"] == 1.0  # floors rest on the planned 64 pairs of each of 2 seeds
+    assert whole.any() and (cells["low"][whole] < 1 / (1 + 3.84 / 128) + 1e-3).all()
 
 
 def first_lines(page: str) -> str:

@@ -159,12 +159,10 @@ def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -
     for _, cell in path.points:
         own = cell.values("ranking_accuracy")
         gaps.append(np.mean([own[s] - cell.reference[s] for s in own]))
-    below = [i for i, gap in enumerate(gaps) if gap <= 0]
-    if below and below[0] > 0:
-        i = below[0]
-        assert found.rate == pytest.approx(0.2 * (i - 1) + 0.2 * gaps[i - 1] / (gaps[i - 1] - gaps[i]))
-    else:
-        assert math.isnan(found.rate) and (found.beats_none if below else found.beats_all)
+    first = next((i for i, gap in enumerate(gaps) if gap <= 0), 3)
+    assert math.isnan(found.rate), "three rates give a bracket and no point"
+    rates = (math.nan, 0.0, 0.2, 0.4, math.nan)
+    assert (found.last_above, found.first_below) == pytest.approx(rates[first : first + 2], nan_ok=True)
 
 
 def test_a_diverged_seed_counts_as_worst_in_pick_and_breakdown(tmp_path: Path) -> None:

@@ -70,7 +70,8 @@ def plant(
     value = {
         "name": "planted", "question": "Does <tuning> rescue DPO?", "key": "k" * 64, "seeds": list(SEEDS),
         "fresh_seeds": list(FRESH), "round": 3, "sampler": {"kind": "tpe", "seed": 0}, "sampler_seeds": 1,
-        "pruner": {"kind": "none"}, "budget": {}, "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
+        "pruner": {"kind": "none"}, "budget": {},
+        "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
         "constraints": [], "report_split": "test", "observed": "",
         "arms": [{"label": a, "objective": a, "fixed": {"name": a}, "space": SPACE} for a in ("dpo", "cpo_smooth")],
         "importance": {"dpo": {"beta": 0.9, "training.learning_rate": 0.1}}, "trials": trials, **about,

@@ -14,8 +14,8 @@ from harness.metrics.statistics.clustered import (
 from harness.metrics.statistics.intervals import MIN_SEEDS, NOTHING, Estimate, t_interval, wilson
 from harness.metrics.statistics.items import (
     FEW,
-    Floor,
     ItemLevel,
+    Pairs,
     SeedItems,
     assumed_level,
     cell_estimate,
@@ -52,8 +52,8 @@ from harness.metrics.statistics.verdict import (
 )
 
 __all__ = [
-    "FEW", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN", "WAITING",
-    "Estimate", "Floor", "ItemLevel", "SeedItems", "Treated", "Verdict", "assumed_level", "below_rest_p",
+    "FEW", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN",
+    "WAITING", "Estimate", "ItemLevel", "Pairs", "SeedItems", "Treated", "Verdict", "assumed_level", "below_rest_p",
     "bonferroni_interval", "cell_estimate", "clustered_interval", "clustered_p", "corrected_p", "detectable_effect",
     "holm", "independent_difference", "intention_to_treat", "is_settled", "item_detectable_effect", "item_level",
     "joint_interval", "judge", "look_alpha", "lost_rate", "minimum_detectable_effect", "newcombe_paired",

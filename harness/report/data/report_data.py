@@ -19,6 +19,7 @@ from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
+from harness.report.data.slices import CellSlice, cell_slices
 from harness.report.data.sweep import Sweep, read_sweep
 from harness.report.render.blocks import Field
 from harness.report.texts import Texts
@@ -69,6 +70,11 @@ class ReportData:
     def dominances(self) -> list[Dominance]:
         """Where each objective ranks better or worse than the baseline at every matched KL."""
         return dominances(self.arenas, self.baseline)
+
+    @cached_property
+    def slices(self) -> tuple[CellSlice, ...]:
+        """Every slice of every cell; empty where the data has no slice columns."""
+        return cell_slices(self.conditions)
 
     @cached_property
     def noisiest(self) -> Condition | None:

@@ -26,6 +26,7 @@ from harness.report.sections import (
     quality,
     regret,
     rounds,
+    slices,
     statistics,
     survival,
     theory,
@@ -36,7 +37,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
+    slices, behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

@@ -15,6 +15,7 @@ from harness.metrics.statistics import (
     NO_DIFFERENCE,
     Estimate,
     ItemLevel,
+    Pairs,
     cell_estimate,
     corrected_p,
     judge,
@@ -87,7 +88,8 @@ def _between_searches(*sides: Mapping[str, Mapping[int, float]]) -> ItemLevel | 
         if len(means) > 1:
             variance += stdev(means) ** 2 / len(means)
             df += len(means) - 1
-    return ItemLevel(added=variance, prompts=df + 1) if df else None
+    # Searches stand where prompts stand elsewhere: a second component of variance, without pairs of its own.
+    return ItemLevel(Pairs(0.0, None, None, math.inf), added=variance, prompts=df + 1) if df else None
 
 
 @dataclass(frozen=True, slots=True)
