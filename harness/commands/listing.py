@@ -99,8 +99,9 @@ def details(row: Mapping[str, Any], width: int) -> str:
         text = parameter["doc"] + (f" ({parameter['source']})" if parameter["source"] else "")
         lines += [head, *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     for name, preset in row.get("presets", {}).items():
-        values = ", ".join(f"{key}: {written(value)}" for key, value in preset.items() if key != "source")
-        lines += textwrap.wrap(f"preset {name}: {values or 'the defaults'} ({preset['source']})", width)
+        values = ", ".join(f"{key} {written(value)}" for key, value in preset.items() if key != "source")
+        text = f"preset {name}: {values or 'the defaults'} ({preset['source']})"
+        lines += textwrap.wrap(text, width, subsequent_indent=" " * 6, initial_indent="  ")
     return "\n".join(lines)
 
 

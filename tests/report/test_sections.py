@@ -80,7 +80,7 @@ def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval(m: ReportDa
         half = stats.t.ppf(1 - 0.05 / 5 / 2, 7) * stats.sem(list(values.values()))
         assert word == want and interval.high - interval.low == pytest.approx(2 * half)
     assert judged(evidence(cell, {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
-    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(5)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
+    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(7)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
 
 
 def test_a_claim_whose_ends_disagree_is_sensitive_to_beta(m: ReportData) -> None:
