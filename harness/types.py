@@ -252,6 +252,19 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedRounds:
+    """Seeds 0 to `most` - 1 in rounds: `least` of them, then two at a time until what a sweep asks is settled."""
+
+    least: int
+    most: int
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds at the end of each round: `least` 4 and `most` 12 give 4, 6, 8, 10, 12."""
+        return (*range(self.least, self.most, 2), self.most)
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRun:
     """A run with its run key and its readable name, computed once when the sweep is planned."""
 

@@ -153,7 +153,10 @@ def _contrast(pair: _Pair, baseline: str, measure: str, family: int, p: float | 
             margin=practical_margin(MEASURES.get(measure, False)),
             direction=DIRECTIONS.get(measure, "none"),
             items=pair.items,
+            alpha=pair.arena.alpha(pair.planned),
         )
+    if pair.arena.rounds is not None:
+        p = None  # no sign flip is valid after looks at the data
     return Contrast(
         pair.arena, pair.objective, baseline, pair.on, pair.at, pair.cell, pair.base, pair.n, verdict,
         None if p is None else min(1.0, p * pair.among), pair.among, pair.elsewhere, pair.note,
@@ -189,7 +192,7 @@ def _at_best(arena: Arena, name: str, baseline: str, measure: str) -> _Pair | No
         return None
     edges = [(o, edge) for o in (name, baseline) if (edge := arena.edge(o)) is not None]
     note = "; ".join(edge_text(objective, edge) for objective, edge in edges)
-    planned = max(cell.planned, base.planned)
+    planned = min(cell.planned, base.planned)
     first, second = cell.treated(measure), base.treated(measure)
     seeds = sorted(set(first.seeds) & set(second.seeds))
     if not seeds:
