@@ -92,6 +92,7 @@ class Facts:
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
     gap: NDArray[np.float32]
+    prompts: NDArray[np.object_]
     slices: Mapping[str, NDArray[np.object_]]
     heldout: Track
     train: Track
