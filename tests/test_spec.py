@@ -417,11 +417,11 @@ def test_loading_and_planning_import_no_heavy_library():
 
 
 def test_plan_says_what_the_sweep_could_find(tmp_path):
-    """10 comparisons over 10 seeds: 1.48 sd of the paired difference; in points where earlier runs tell the sd."""
-    objectives = "objectives:\n  - {name: dpo, beta: 1}\n  - {name: ipo, beta: [0.1, 0.2, 0.3, 0.4, 0.5]}\n"
-    text = (
-        BASE.partition("objectives")[0] + objectives + "corruptions: [{kind: none}, {kind: uniform_flip, rate: 0.2}]\n"
-    )
+    """5 rivals at the same KL and at their best over 10 seeds: 10 comparisons, 1.48 sd of the paired difference; in
+    points where earlier runs tell the sd. The number of betas and of learning rates makes no more comparisons."""
+    objectives = "objectives:\n  - {name: dpo, beta: [1, 2]}\n  - {name: [ipo, hinge, cdpo, exo, ln_dpo], beta: 0.1}\n"
+    text = BASE.partition("objectives")[0] + objectives + "corruptions: [{kind: none}]\n"
+    text += "training: {steps: 20, learning_rate: [1e-4, 2e-4]}\n"
     sweep = load(tmp_path, text + "seeds: 10\n")
     plan = describe(sweep, tmp_path / "runs")
     found = plan["detectable"]
@@ -450,7 +450,7 @@ def test_plan_of_one_objective_or_one_seed_finds_nothing(tmp_path):
     assert alone["detectable"]["comparisons"] == 0 and "no two objectives share a condition" in render(alone)
     text = BASE.replace("name: dpo, beta: 1", "name: [dpo, hinge], beta: 1")
     one = describe(load(tmp_path, text), tmp_path / "runs")
-    assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 1, "sd_units": None, "points": None}]
+    assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 2, "sd_units": None, "points": None}]
     assert "one seed gives no interval" in render(one)
 
 
