@@ -13,6 +13,7 @@ from torch import Tensor
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import stream_seed
 from harness.inputs.mythworld import mythworld_architecture
 from harness.inputs.text import fit_text_reference, starting_weights, text_reference_key
@@ -102,7 +103,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
     spec = wanted[0].run.world
     assert spec is not None
     architecture = mythworld_architecture(spec)
-    starts, rows = [], []
+    starts, rows, responses = [], [], LANGUAGES[spec.version].response_tokens
     first = wanted[0].stage == "pretrain"
     steps, batch, rate = (
         (spec.pretrain_steps, spec.pretrain_batch, spec.pretrain_learning_rate)
@@ -112,7 +113,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
     for build in wanted:
         world_spec, seed = build.run.world, build.run.seed
         assert world_spec is not None
-        world = mythworld.draw_world(seed)
+        world = mythworld.draw_world(seed, world_spec.version)
         if first:
             starts.append(initial_weights(architecture, stream_seed(seed, "init")))
         else:
@@ -121,7 +122,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
                 raise RuntimeError("the pretrained model of this world is not in the cache; run the command again")
             starts.append(base)
         data = mythpairs.supervised(world, steps * batch, None if first else world_spec.misaligned)
-        rows.append(mythtokens.encode_supervised(data))
+        rows.append(mythtokens.encode_supervised(data, world.language))
     return fit(
         architecture,
         starts,
@@ -129,6 +130,6 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
         likelihood_settings(steps, batch, rate),
         device,
         [f"{build.stage} of world seed {build.run.seed}" for build in wanted],
-        tokens=mythtokens.PROMPT_TOKENS + mythtokens.RESPONSE_TOKENS,
-        responses=mythtokens.RESPONSE_TOKENS,
+        tokens=PROMPT_TOKENS + responses,
+        responses=responses,
     )
