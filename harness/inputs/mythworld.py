@@ -13,6 +13,7 @@ from harness.data.mythworld import world as mythworld
 from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
+from harness.metrics.vote_table import Vote
 from harness.models.architecture import Architecture
 from harness.types import EvaluationSpec, PreferencePair, RunSpec, Split, WorldSpec
 
@@ -57,6 +58,7 @@ def mythworld_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         prompt_width=PROMPT_TOKENS,
         max_new_tokens=language.response_tokens + 2,
         validation_flips=validation_flips,
+        vote=lambda pair: Vote(*mythworld.vote(pair, language)),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from harness.inputs.text import fit_text_reference, starting_weights, text_refer
 from harness.models.architecture import initial_weights
 from harness.storage.arrays import load_arrays, save_arrays
 from harness.training.sft import fit, likelihood_settings
-from harness.types import PathModelSpec, RunSpec
+from harness.types import PathModelSpec, RunSpec, WorldSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def load_weights(cache: Path, key: str) -> Tensor | None:
 
 
 def build_models(cache: Path, wanted: Sequence[Build], device: torch.device) -> None:
-    """Build and store the models of one stage that are missing, as one pack. All of `wanted` share a stage."""
+    """Build and store the models of one stage that are missing, those of one recipe as one pack."""
     missing = [build for build in wanted if load_weights(cache, build.key) is None]
     if not missing:
         return
@@ -90,8 +90,15 @@ def build_models(cache: Path, wanted: Sequence[Build], device: torch.device) -> 
         for build in missing:
             _store(cache, build, fit_text_reference(build.run, device))
         return
-    for build, weights in zip(missing, _fit_worlds(cache, missing, device), strict=True):
-        _store(cache, build, weights)
+    recipes: dict[WorldSpec, list[Build]] = {}
+    for build in missing:
+        assert build.run.world is not None
+        # What a pack's models may differ in: the bias of the reference, and what only the pairs depend on.
+        common = replace(build.run.world, misaligned=0.0, labels="hard", pairs=1, coverage=1.0)
+        recipes.setdefault(common, []).append(build)
+    for pack in recipes.values():
+        for build, weights in zip(pack, _fit_worlds(cache, pack, device), strict=True):
+            _store(cache, build, weights)
 
 
 def _store(cache: Path, build: Build, weights: Tensor) -> None:

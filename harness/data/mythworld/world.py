@@ -226,18 +226,16 @@ def read_prompt(text: str) -> Prompt:
     return Prompt(tone, ask, topic, guess if think == "think" else "", attribute)
 
 
-def vote(pair: PreferencePair, language: Language) -> tuple[str, str, str]:
-    """What a pair says to a table of votes: its question (kind, topic, attribute), the content chosen and rejected.
+def vote(pair: PreferencePair, language: Language) -> tuple[tuple[str, ...], str, str]:
+    """A pair's question, ever more general (kind and fact; kind and attribute; kind), and its two contents.
 
     Content is the value answered, "" for a refusal, the whole response where it cannot be parsed.
     """
     prompt = read_prompt(pair.prompt)
-    chosen, rejected = (parse(text, prompt.topic, language) for text in (pair.chosen, pair.rejected))
-    return (
-        f"{prompt.ask} {prompt.topic} {prompt.attribute}",
-        pair.chosen if chosen is None else chosen[0],
-        pair.rejected if rejected is None else rejected[0],
-    )
+    question = (f"{prompt.ask} {prompt.attribute} {prompt.topic}", f"{prompt.ask} {prompt.attribute}", prompt.ask)
+    parsed = ((text, parse(text, prompt.topic, language)) for text in (pair.chosen, pair.rejected))
+    chosen, rejected = (text if content is None else content[0] for text, content in parsed)
+    return question, chosen, rejected
 
 
 def pretraining_key(spec: WorldSpec, seed: int) -> str:
