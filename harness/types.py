@@ -223,6 +223,8 @@ class LmEvalSpec:
     # all | best: of each objective, corruption and seed | flagged: by the sentinel of free-running samples
     runs: str = "all"
     batch_size: int = 16  # requests scored at once; larger: faster, more memory
+    include_path: str = ""  # a folder with lm-eval tasks of your own, as YAML files
+    trust_task_code: bool = False  # run your own tasks' Python (`!function`, `class`) as well
 
 
 TEXTS = ("none", "ids", "short", "full")
@@ -351,6 +353,7 @@ class Parameter:
 
     `kind` is float, int, bool, choice, text or table (a structure the row's own function checks). Bounds are inclusive
     unless the matching `*_open` is set. `search` is the range a study draws from, under `prior` (log or linear).
+    `source` says where default and search range come from.
     """
 
     default: Any
@@ -363,6 +366,7 @@ class Parameter:
     search: tuple[float, float] | None = None
     prior: str = "linear"
     doc: str = ""
+    source: str = ""
 
     def problem(self, value: Any) -> str | None:
         """Why `value` cannot be used, with the allowed range; None where it can."""

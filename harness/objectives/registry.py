@@ -18,7 +18,7 @@ from harness.objectives import (
 )
 from harness.objectives.row import Objective
 from harness.plugins import Registry
-from harness.text import suggestion
+from harness.text import nearest_or_all, suggestion
 from harness.types import InputError, ObjectiveSpec, Parameter
 
 FAMILIES = (
@@ -89,25 +89,26 @@ def _row(name: str) -> Objective:
     name = ALIASES.get(name, name)
     if name not in OBJECTIVES:
         visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal")
-        unknown = f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})"
+        unknown = f"unknown objective '{name}'{_hint(name, visible)}"
         raise InputError(unknown, *OBJECTIVES.found.broken)
     OBJECTIVES.check(name)
     return OBJECTIVES[name]
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    """The nearest name: one wrong letter or two swapped ones before anything longer or shorter (`dpp` is `dpo`)."""
+    """The nearest name, else all: one wrong letter or two swapped before anything longer or shorter (`dpp`: `dpo`)."""
     for key in known:
         wrong = [pair for pair in zip(name, key, strict=False) if pair[0] != pair[1]]
         if len(key) == len(name) and (len(wrong) == 1 or (len(wrong) == 2 and sorted(name) == sorted(key))):
             return f"; did you mean '{key}'?"
-    return suggestion(name, known)
+    return nearest_or_all(name, known)
 
 
 def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Hyperparameters with the defaults filled in, and what is wrong with them."""
     head, problems = f"objective '{row.name}'", []
     values = {key: parameter.default for key, parameter in row.hyperparameters.items()}
+    given = own_terms(row, given)
     for key, value in given.items():
         parameter = row.hyperparameters.get(key)
         if parameter is None:
@@ -123,6 +124,15 @@ def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
     if not problems and row.check is not None and (why := row.check(values)) is not None:
         problems.append(f"{head}: {why}")
     return values, problems
+
+
+def own_terms(row: Objective, given: Mapping[str, Any]) -> dict[str, Any]:
+    """As `row.in_own_terms`. Raises InputError where an absolute value, or the beta it is divided by, is no number."""
+    for absolute, ratio in row.ratios.items():
+        for key, parameter in ((absolute, row.hyperparameters[ratio]), ("beta", row.hyperparameters["beta"])):
+            if absolute in given and key in given and (why := _problem(parameter, given[key])) is not None:
+                raise InputError(f"objective '{row.name}': {key}: {why}")
+    return row.in_own_terms(given)
 
 
 def _problem(parameter: Parameter, value: Any) -> str | None:
@@ -169,6 +179,10 @@ def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float,
         problems.append(f"{where}.weight: {why}")
     try:
         row = _row(entry["name"])
+        if "beta" not in given and (absolute := sorted(set(given) & set(row.ratios))):
+            ratio = row.ratios[absolute[0]]
+            raise InputError(f"'{row.name}': {absolute[0]} is {ratio} x beta, which is the mixture's; give {ratio}")
+        given = own_terms(row, given)
     except InputError as error:
         problems += [f"{where}: {line}" for line in error.problems]
         return None
