@@ -19,6 +19,7 @@ from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
+from harness.report.sections.prediction import prediction_csv
 from harness.report.sections.registry import page_sections
 from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
@@ -28,7 +29,8 @@ from harness.types import RunStatus
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
-    """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, `cells.csv`, `contrasts.csv`, figures).
+    """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, `cells.csv`, `contrasts.csv`, `prediction.csv`
+    where something was predicted, figures).
 
     Returns the path of `report/index.html`. Works while runs or their records are missing (the page says which); above
     `limit` runs no per-example record is read. `texts`, one of `TEXTS`, stands for what the spec says of texts; quotes
@@ -40,6 +42,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "cells.csv", cells_csv(data.cells, data.sweep.axes))
     write_atomic(folder / "contrasts.csv", contrasts_csv(data.cells, data.baseline, data.sweep.axes))
+    if data.prediction is not None:
+        write_atomic(folder / "prediction.csv", prediction_csv(data, data.prediction))
     page = build_page(data)
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)

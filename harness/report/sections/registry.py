@@ -21,6 +21,7 @@ from harness.report.sections import (
     hyperparameters,
     pairs,
     plane,
+    prediction,
     provenance,
     quality,
     regret,
@@ -34,7 +35,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, behaviour,
-    quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+    quality, benchmarks, claims, theory, prediction, regret, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

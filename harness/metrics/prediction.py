@@ -1,0 +1,159 @@
+"""Ranking accuracy predicted before training, from the first steps of one pilot run and the slope of the loss.
+
+The policy is taken to move every pair in the direction in which the pilot moved it. Pair i stands at
+delta_i = delta_ref_i + s_i g_i, with s_i the pilot's own move of that pair (mean 1), and what pulls at g_i is the slope
+of the loss there, averaged over right and flipped labels. A share `COMMON` of the pull is the mean of all pairs, as one
+model's pairs move together; the rest is the pair's own. Adam turns the pull into a step of kappa times the learning
+rate, damped by the noise of a batch's gradient. kappa is read off the pilot.
+
+The three constants were chosen on one sweep of the embedded world (`docs/prediction.md`) and are not fitted again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.metrics.margin_columns import delta, delta_ref
+from harness.metrics.records import Columns, Floats, numbers, turned
+
+PILOT_STEPS = 25
+COMMON = 0.85  # share of a pair's pull that is the mean of all pairs
+NOISE = 16.0  # variance of one pair's gradient, in its own squared pull: a batch of B adds NOISE / B of it to Adam's
+SPREAD = 0.7  # share of the pilot's differences between pairs that is movement; the rest is its batches' noise
+BAND = 0.3  # the band: gains larger or smaller by a factor of exp(BAND)
+FLOOR = 0.02  # and by so much accuracy beyond that
+STILL = 1e-3  # nats: a pilot that raised its margins by less moved nothing to learn from
+
+# (grad_w, grad_l) of pairs (L, n), as `pair_losses` gives them: -d loss/d log p(chosen) and d loss/d log p(rejected).
+Slopes = Callable[[Columns], tuple[Floats, Floats]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Schedule:
+    """Adam's settings of L runs; arrays `(L, T)` and `(L, 1)`."""
+
+    rates: Floats  # of each update
+    beta1: Floats
+    beta2: Floats
+    batch_size: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pairs:
+    """Held-out pairs of L runs, arrays `(L, n)`, in the clean orientation.
+
+    `columns` are the reference's log-probs and the lengths; `chosen`, `rejected`: how far each side moves, in nats, as
+    the mean pair's margin rises by one; `flip`: the probability that a training label of such a pair is wrong.
+    """
+
+    columns: dict[str, Floats]
+    chosen: Floats
+    rejected: Floats
+    flip: Floats
+
+    @property
+    def spread(self) -> Floats:
+        """s, the margin's share of the common gain."""
+        return self.chosen - self.rejected
+
+
+def pilot_pairs(columns: Columns, flip: Floats) -> tuple[Pairs, float] | None:
+    """The pairs of one pilot `(1, n)` and its mean gain in nats; None where it moved nothing.
+
+    `columns` are its held-out records after `PILOT_STEPS` updates.
+    """
+    gain = float(np.mean(delta(columns) - delta_ref(columns)))
+    if not gain > STILL:
+        return None
+    moves = [
+        (numbers(columns, f"policy_{side}") - numbers(columns, f"reference_{side}")) / gain
+        for side in ("chosen", "rejected")
+    ]
+    chosen, rejected = (move.mean() + SPREAD * (move - move.mean()) for move in moves)
+    kept = ("reference_chosen", "reference_rejected", "chosen_len", "rejected_len")
+    rows = {name: numbers(columns, name)[None] for name in kept}
+    return Pairs(rows, chosen[None], rejected[None], np.asarray(flip)[None]), gain
+
+
+def stacked(several: Sequence[Pairs]) -> Pairs:
+    """Pairs of several runs with as many pairs each, below each other."""
+    return Pairs(
+        {name: np.concatenate([one.columns[name] for one in several]) for name in several[0].columns},
+        *(np.concatenate([getattr(one, part) for one in several]) for part in ("chosen", "rejected", "flip")),
+    )
+
+
+def simulate(slopes: Slopes, pairs: Pairs, schedule: Schedule, kappa: Floats, steps: int | None = None) -> Floats:
+    """The margin's gain `(L, n)` of each pair after `steps` updates (None: all), nats. `kappa` is `(L, 1)`."""
+    gain = np.zeros_like(pairs.chosen)
+    mean, square = np.zeros_like(gain), np.zeros((len(gain), 1))
+    first, second = schedule.beta1, schedule.beta2
+    for step in range(schedule.rates.shape[1] if steps is None else steps):
+        right, wrong = _pulls(slopes, pairs, gain)
+        pull = (1 - pairs.flip) * right + pairs.flip * wrong
+        common = pull.mean(1, keepdims=True)
+        power = COMMON * common**2 + (1 - COMMON) * (pull**2).mean(1, keepdims=True)
+        single = ((1 - pairs.flip) * right**2 + pairs.flip * wrong**2).mean(1, keepdims=True)
+        mean = first * mean + (1 - first) * (COMMON * common + (1 - COMMON) * pull)
+        square = second * square + (1 - second) * (power + NOISE / schedule.batch_size * single)
+        root = np.sqrt(square / (1 - second ** (step + 1)))
+        moved = np.divide(mean / (1 - first ** (step + 1)), root, out=np.zeros_like(mean), where=root > 0)
+        gain = gain + kappa * schedule.rates[:, step : step + 1] * moved
+    return np.asarray(pairs.spread * gain)
+
+
+def _pulls(slopes: Slopes, pairs: Pairs, gain: Floats) -> tuple[Floats, Floats]:
+    """-d loss / d gain (L, n) of each pair as truly labelled, and as flipped."""
+    now = pairs.columns | {
+        f"policy_{side}": pairs.columns[f"reference_{side}"] + getattr(pairs, side) * gain
+        for side in ("chosen", "rejected")
+    }
+    up, down = slopes(now)
+    other_up, other_down = slopes(turned(now, np.ones(gain.shape, dtype=bool)))
+    return up * pairs.chosen - down * pairs.rejected, other_up * pairs.rejected - other_down * pairs.chosen
+
+
+def calibrate(slopes: Slopes, pairs: Pairs, schedule: Schedule, gains: Floats, steps: int = PILOT_STEPS) -> Floats:
+    """kappa `(L, 1)`: the one under which pilots of these `slopes` gain `gains` `(L, 1)` in `steps` updates."""
+    low, high = np.full_like(gains, -3.0), np.full_like(gains, 9.0)  # decimal logarithms
+    for _ in range(26):
+        middle = (low + high) / 2
+        short = simulate(slopes, pairs, schedule, 10**middle, steps).mean(1, keepdims=True) < gains
+        low, high = np.where(short, middle, low), np.where(short, high, middle)
+    return np.asarray(10 ** ((low + high) / 2))
+
+
+def accuracy(pairs: Pairs, gain: Floats) -> tuple[Floats, Floats, Floats]:
+    """Ranking accuracy (L,), and its band's low and high end: that of every gain smaller and larger by `BAND`."""
+    start = delta_ref(pairs.columns)
+    middle, less, more = ((start + factor * gain > 0).mean(1) for factor in (1.0, math.exp(-BAND), math.exp(BAND)))
+    floor = FLOOR + np.zeros_like(middle)
+    return middle, np.clip(np.minimum(less, more) - floor, 0, 1), np.clip(np.maximum(less, more) + floor, 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How well a prediction met `n` measured values: R2 against the mean, slope of measured over predicted, mean
+    absolute error and bias (predicted minus measured); None where values are too few or all alike."""
+
+    n: int
+    r2: float | None
+    slope: float | None
+    mae: float | None
+    bias: float | None
+
+
+def calibration(predicted: Sequence[float], measured: Sequence[float]) -> Calibration:
+    """Predicted beside measured values of as many cells."""
+    x, y = np.asarray(predicted, dtype=np.float64), np.asarray(measured, dtype=np.float64)
+    if not len(x):
+        return Calibration(0, None, None, None, None)
+    error = x - y
+    spread, wide = float(((y - y.mean()) ** 2).sum()), float(((x - x.mean()) ** 2).sum())
+    r2 = 1 - float((error**2).sum()) / spread if spread > 0 else None
+    slope = float(((x - x.mean()) * (y - y.mean())).sum()) / wide if wide > 0 else None
+    return Calibration(len(x), r2, slope, float(np.abs(error).mean()), float(error.mean()))
