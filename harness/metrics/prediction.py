@@ -1,12 +1,12 @@
 """Ranking accuracy predicted before training, from the first steps of one pilot run and the slope of the loss.
 
-The policy is taken to move every pair in the direction in which the pilot moved it. Pair i stands at
-delta_i = delta_ref_i + s_i g_i, with s_i the pilot's own move of that pair (mean 1), and what pulls at g_i is the slope
-of the loss there, averaged over right and flipped labels. A share `COMMON` of the pull is the mean of all pairs, as one
-model's pairs move together; the rest is the pair's own. Adam turns the pull into a step of kappa times the learning
-rate, damped by the noise of a batch's gradient. kappa is read off the pilot.
+Pair i stands at delta_i = delta_ref_i + s_i G + o_i. G is common to all pairs, which move together as one model's do:
+s_i is how far the pilot moved the pair (mean 1), and what pulls at G is the mean over pairs of the loss's slope along
+s_i, averaged over right and flipped labels. o_i is the pair's own move, pulled by its own slope alone. Of the pull a
+share `COMMON` acts on G, the rest on the o_i. Adam turns it into steps of kappa times the learning rate, damped by the
+noise of a batch's gradient; kappa is read off the pilot.
 
-The three constants were chosen on one sweep of the embedded world (`docs/prediction.md`) and are not fitted again.
+The constants were chosen on one sweep of the embedded world (`docs/prediction.md`) and are not fitted again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from harness.metrics.margin_columns import delta, delta_ref
 from harness.metrics.records import Columns, Floats, numbers, turned
 
 PILOT_STEPS = 25
-COMMON = 0.85  # share of a pair's pull that is the mean of all pairs
+COMMON = 0.85  # share of the pull that acts on all pairs together
 NOISE = 16.0  # variance of one pair's gradient, in its own squared pull: a batch of B adds NOISE / B of it to Adam's
-SPREAD = 0.7  # share of the pilot's differences between pairs that is movement; the rest is its batches' noise
 BAND = 0.3  # the band: gains larger or smaller by a factor of exp(BAND)
 FLOOR = 0.02  # and by so much accuracy beyond that
 STILL = 1e-3  # nats: a pilot that raised its margins by less moved nothing to learn from
@@ -69,11 +68,10 @@ def pilot_pairs(columns: Columns, flip: Floats) -> tuple[Pairs, float] | None:
     gain = float(np.mean(delta(columns) - delta_ref(columns)))
     if not gain > STILL:
         return None
-    moves = [
+    chosen, rejected = (
         (numbers(columns, f"policy_{side}") - numbers(columns, f"reference_{side}")) / gain
         for side in ("chosen", "rejected")
-    ]
-    chosen, rejected = (move.mean() + SPREAD * (move - move.mean()) for move in moves)
+    )
     kept = ("reference_chosen", "reference_rejected", "chosen_len", "rejected_len")
     rows = {name: numbers(columns, name)[None] for name in kept}
     return Pairs(rows, chosen[None], rejected[None], np.asarray(flip)[None]), gain
@@ -88,33 +86,43 @@ def stacked(several: Sequence[Pairs]) -> Pairs:
 
 
 def simulate(slopes: Slopes, pairs: Pairs, schedule: Schedule, kappa: Floats, steps: int | None = None) -> Floats:
-    """The margin's gain `(L, n)` of each pair after `steps` updates (None: all), nats. `kappa` is `(L, 1)`."""
-    gain = np.zeros_like(pairs.chosen)
-    mean, square = np.zeros_like(gain), np.zeros((len(gain), 1))
+    """How far the margin of each pair rises in `steps` updates (None: all), `(L, n)` nats. `kappa` is `(L, 1)`."""
+    shared = np.zeros((len(kappa), 1))
+    own = np.zeros_like(pairs.chosen)
+    shared_mean, own_mean, square = np.zeros_like(shared), np.zeros_like(own), np.zeros_like(shared)
     first, second = schedule.beta1, schedule.beta2
     for step in range(schedule.rates.shape[1] if steps is None else steps):
-        right, wrong = _pulls(slopes, pairs, gain)
-        pull = (1 - pairs.flip) * right + pairs.flip * wrong
-        common = pull.mean(1, keepdims=True)
-        power = COMMON * common**2 + (1 - COMMON) * (pull**2).mean(1, keepdims=True)
-        single = ((1 - pairs.flip) * right**2 + pairs.flip * wrong**2).mean(1, keepdims=True)
-        mean = first * mean + (1 - first) * (COMMON * common + (1 - COMMON) * pull)
+        together, alone, single = _pulls(slopes, pairs, shared, own)
+        power = COMMON * together**2 + (1 - COMMON) * (alone**2).mean(1, keepdims=True)
         square = second * square + (1 - second) * (power + NOISE / schedule.batch_size * single)
+        shared_mean = first * shared_mean + (1 - first) * COMMON * together
+        own_mean = first * own_mean + (1 - first) * (1 - COMMON) * alone
         root = np.sqrt(square / (1 - second ** (step + 1)))
-        moved = np.divide(mean / (1 - first ** (step + 1)), root, out=np.zeros_like(mean), where=root > 0)
-        gain = gain + kappa * schedule.rates[:, step : step + 1] * moved
-    return np.asarray(pairs.spread * gain)
+        size = kappa * schedule.rates[:, step : step + 1] / (1 - first ** (step + 1))
+        scale = np.divide(size, root, out=np.zeros_like(root), where=root > 0)
+        shared, own = shared + scale * shared_mean, own + scale * own_mean
+    return np.asarray(pairs.spread * shared + own)
 
 
-def _pulls(slopes: Slopes, pairs: Pairs, gain: Floats) -> tuple[Floats, Floats]:
-    """-d loss / d gain (L, n) of each pair as truly labelled, and as flipped."""
-    now = pairs.columns | {
-        f"policy_{side}": pairs.columns[f"reference_{side}"] + getattr(pairs, side) * gain
-        for side in ("chosen", "rejected")
+def _pulls(slopes: Slopes, pairs: Pairs, shared: Floats, own: Floats) -> tuple[Floats, Floats, Floats]:
+    """-d loss / d G `(L, 1)`, -d loss / d o `(L, n)`, and the mean square `(L, 1)` of one labelled pair's own slope."""
+    sides = {"chosen": pairs.chosen, "rejected": pairs.rejected}
+    mean = {side: move.mean(1, keepdims=True) for side, move in sides.items()}
+    policy = {
+        f"policy_{side}": pairs.columns[f"reference_{side}"] + move * shared + mean[side] * own
+        for side, move in sides.items()
     }
+    now = pairs.columns | policy
     up, down = slopes(now)
-    other_up, other_down = slopes(turned(now, np.ones(gain.shape, dtype=bool)))
-    return up * pairs.chosen - down * pairs.rejected, other_up * pairs.rejected - other_down * pairs.chosen
+    flipped_up, flipped_down = slopes(turned(now, np.ones(own.shape, dtype=bool)))
+    right, wrong = 1 - pairs.flip, pairs.flip
+    once = up * mean["chosen"] - down * mean["rejected"]
+    flipped_once = flipped_up * mean["rejected"] - flipped_down * mean["chosen"]
+    alone = right * once + wrong * flipped_once
+    single = right * once**2 + wrong * flipped_once**2
+    along = right * (up * pairs.chosen - down * pairs.rejected)
+    along = along + wrong * (flipped_up * pairs.rejected - flipped_down * pairs.chosen)
+    return along.mean(1, keepdims=True), alone, single.mean(1, keepdims=True)
 
 
 def calibrate(slopes: Slopes, pairs: Pairs, schedule: Schedule, gains: Floats, steps: int = PILOT_STEPS) -> Floats:

@@ -1,4 +1,4 @@
-"""`harness plan --predict`: written before the runs, kept once they exist, shown in the report, refused where it fails."""
+"""`harness plan --predict`: written before the runs, kept once they exist, shown beside, refused where it fails."""
 
 from __future__ import annotations
 
