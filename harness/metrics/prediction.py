@@ -2,9 +2,10 @@
 
 Pair i stands at delta_i = delta_ref_i + s_i G + o_i. G is common to all pairs, which move together as one model's do:
 s_i is how far the pilot moved the pair (mean 1), and what pulls at G is the mean over pairs of the loss's slope along
-s_i, averaged over right and flipped labels. o_i is the pair's own move, pulled by its own slope alone. Of the pull a
-share `COMMON` acts on G, the rest on the o_i. Adam turns it into steps of kappa times the learning rate, damped by the
-noise of a batch's gradient; kappa is read off the pilot.
+s_i, averaged over right and flipped labels. o_i is the pair's own move, pulled by its own slope alone, under the labels
+that its few neighbours in the training set happened to get. Of the pull a share `COMMON` acts on G, the rest on the
+o_i. Adam turns it into steps of kappa times the learning rate, damped by the noise of a batch's gradient; kappa is read
+off the pilot.
 
 The constants were chosen on one sweep of the embedded world (`docs/prediction.md`) and are not fitted again.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +26,7 @@ COMMON = 0.85  # share of the pull that acts on all pairs together
 NOISE = 16.0  # variance of one pair's gradient, in its own squared pull: a batch of B adds NOISE / B of it to Adam's
 BAND = 0.3  # the band: gains larger or smaller by a factor of exp(BAND)
 FLOOR = 0.02  # and by so much accuracy beyond that
+NEIGHBOURHOOD = 150  # of so many training pairs one speaks for a held-out pair by itself
 STILL = 1e-3  # nats: a pilot that raised its margins by less moved nothing to learn from
 
 # (grad_w, grad_l) of pairs (L, n), as `pair_losses` gives them: -d loss/d log p(chosen) and d loss/d log p(rejected).
@@ -46,13 +48,15 @@ class Pairs:
     """Held-out pairs of L runs, arrays `(L, n)`, in the clean orientation.
 
     `columns` are the reference's log-probs and the lengths; `chosen`, `rejected`: how far each side moves, in nats, as
-    the mean pair's margin rises by one; `flip`: the probability that a training label of such a pair is wrong.
+    the mean pair's margin rises by one; `flip`: the probability that a training label of such a pair is wrong, `drawn`:
+    the share of wrong labels that its neighbours drew.
     """
 
     columns: dict[str, Floats]
     chosen: Floats
     rejected: Floats
     flip: Floats
+    drawn: Floats
 
     @property
     def spread(self) -> Floats:
@@ -60,10 +64,10 @@ class Pairs:
         return self.chosen - self.rejected
 
 
-def pilot_pairs(columns: Columns, flip: Floats) -> tuple[Pairs, float] | None:
+def pilot_pairs(columns: Columns, flip: Floats, trained: int) -> tuple[Pairs, float] | None:
     """The pairs of one pilot `(1, n)` and its mean gain in nats; None where it moved nothing.
 
-    `columns` are its held-out records after `PILOT_STEPS` updates.
+    `columns` are its held-out records after `PILOT_STEPS` updates; `trained` counts the training pairs.
     """
     gain = float(np.mean(delta(columns) - delta_ref(columns)))
     if not gain > STILL:
@@ -74,14 +78,21 @@ def pilot_pairs(columns: Columns, flip: Floats) -> tuple[Pairs, float] | None:
     )
     kept = ("reference_chosen", "reference_rejected", "chosen_len", "rejected_len")
     rows = {name: numbers(columns, name)[None] for name in kept}
-    return Pairs(rows, chosen[None], rejected[None], np.asarray(flip)[None]), gain
+    return relabelled(Pairs(rows, chosen[None], rejected[None], flip[None], flip[None]), flip[None], trained), gain
+
+
+def relabelled(pairs: Pairs, flip: Floats, trained: int) -> Pairs:
+    """The pairs under other labels: wrong with probability `flip` `(L, n)`, in a training set of `trained` pairs."""
+    neighbours = max(round(trained / NEIGHBOURHOOD), 1)
+    drawn = np.random.default_rng(0).binomial(neighbours, flip) / neighbours  # the same luck for every objective
+    return replace(pairs, flip=flip, drawn=drawn)
 
 
 def stacked(several: Sequence[Pairs]) -> Pairs:
     """Pairs of several runs with as many pairs each, below each other."""
     return Pairs(
         {name: np.concatenate([one.columns[name] for one in several]) for name in several[0].columns},
-        *(np.concatenate([getattr(one, part) for one in several]) for part in ("chosen", "rejected", "flip")),
+        *(np.concatenate([getattr(one, part) for one in several]) for part in ("chosen", "rejected", "flip", "drawn")),
     )
 
 
@@ -115,13 +126,13 @@ def _pulls(slopes: Slopes, pairs: Pairs, shared: Floats, own: Floats) -> tuple[F
     now = pairs.columns | policy
     up, down = slopes(now)
     flipped_up, flipped_down = slopes(turned(now, np.ones(own.shape, dtype=bool)))
-    right, wrong = 1 - pairs.flip, pairs.flip
+    right, wrong = 1 - pairs.drawn, pairs.drawn
     once = up * mean["chosen"] - down * mean["rejected"]
     flipped_once = flipped_up * mean["rejected"] - flipped_down * mean["chosen"]
     alone = right * once + wrong * flipped_once
     single = right * once**2 + wrong * flipped_once**2
-    along = right * (up * pairs.chosen - down * pairs.rejected)
-    along = along + wrong * (flipped_up * pairs.rejected - flipped_down * pairs.chosen)
+    along = (1 - pairs.flip) * (up * pairs.chosen - down * pairs.rejected)
+    along = along + pairs.flip * (flipped_up * pairs.rejected - flipped_down * pairs.chosen)
     return along.mean(1, keepdims=True), alone, single.mean(1, keepdims=True)
 
 

@@ -27,6 +27,7 @@ from harness.metrics.prediction import (
     accuracy,
     calibrate,
     pilot_pairs,
+    relabelled,
     simulate,
     stacked,
 )
@@ -199,13 +200,13 @@ def _measured(run: RunSpec, pilot: Pilot, corruptions: Sequence[CorruptionSpec],
     soft = run.world is not None and run.world.labels == "bradley_terry"
     gap = np.asarray(pilot.columns["gold_margin"], dtype=np.float64)
     clean = 1 / (1 + np.exp(gap)) if soft else np.zeros(len(gap))
-    found = pilot_pairs(pilot.columns, clean)
+    found = pilot_pairs(pilot.columns, clean, pilot.trained)
     if found is None:
         return None
     pairs, gain = found
     slopes = _slopes([run.objective])
     kappa = calibrate(slopes, pairs, _schedule([run.training]), np.array([[gain]]), steps)
-    by_corruption = {spec: replace(pairs, flip=_flips(clean, spec, pilot)[None]) for spec in corruptions}
+    by_corruption = {spec: relabelled(pairs, _flips(clean, spec, pilot)[None], pilot.trained) for spec in corruptions}
     return Measured(by_corruption, gain, float(kappa[0, 0]))
 
 

@@ -28,10 +28,12 @@ DRAWS = 8  # of a corruption's labels; their mean is how often a pair's label is
 @dataclass(frozen=True, slots=True, eq=False)
 class Pilot:
     """A run's held-out pairs after its first steps: record columns and gold margins `(n,)` in the clean orientation,
-    and by corruption the share of draws `(n,)` that label the pair wrongly (NaN where no draw keeps it)."""
+    by corruption the share of draws `(n,)` that label the pair wrongly (NaN where no draw keeps it), and how many pairs
+    it trains on."""
 
     columns: Columns
     wrong: dict[CorruptionSpec, np.ndarray]
+    trained: int
 
 
 def train_pilots(
@@ -62,4 +64,4 @@ def _pilot(run: PackRun, measured: Columns, corruptions: Sequence[CorruptionSpec
         labels = np.stack([validation_labels(run.encoded, spec, seed) for seed in seeds])
         kept = (labels != 0).sum(0)
         wrong[spec] = np.divide((labels < 0).sum(0), kept, out=np.full(len(kept), np.nan), where=kept > 0)
-    return Pilot({**{name: measured[name] for name in COLUMNS}, "gold_margin": gold}, wrong)
+    return Pilot({**{name: measured[name] for name in COLUMNS}, "gold_margin": gold}, wrong, len(run.data.pairs))

@@ -40,7 +40,8 @@ def pairs(flip=0.0, spread=1.0):
         "chosen_len": np.full((1, N), 5.0), "rejected_len": np.full((1, N), 5.0),
     }  # fmt: skip
     chosen = np.full((1, N), 0.75 * spread)
-    return Pairs(columns, chosen, chosen - spread, np.zeros((1, N)) + flip)
+    share = np.zeros((1, N)) + flip
+    return Pairs(columns, chosen, chosen - spread, share, share)
 
 
 def schedule(rates, batch=16.0):
@@ -81,14 +82,14 @@ def test_kappa_is_recovered_from_a_pilot_and_flips_slow_it_down():
 
 def test_the_pairs_of_a_pilot_move_by_one_on_average_and_one_that_stood_still_is_refused():
     columns = records(REF + np.linspace(0, 2, N), REF)
-    found = pilot_pairs(columns, np.zeros(N))
+    found = pilot_pairs(columns, np.zeros(N), 1000)
     assert found is not None
     made, gain = found
     assert gain == pytest.approx(1.0)
     assert made.spread.mean() == pytest.approx(1.0)
     assert np.ptp(made.spread) == pytest.approx(2.0)
-    assert pilot_pairs(records(REF, REF), np.zeros(N)) is None
-    assert pilot_pairs(records(REF - 0.5, REF), np.zeros(N)) is None
+    assert pilot_pairs(records(REF, REF), np.zeros(N), 1000) is None
+    assert pilot_pairs(records(REF - 0.5, REF), np.zeros(N), 1000) is None
 
 
 def test_the_band_holds_the_prediction_and_stays_in_bounds():
@@ -109,10 +110,12 @@ def test_calibration_by_hand():
 
 def test_lanes_do_not_see_each_other():
     rates = np.full(30, 2e-3)
+    flips = np.array([[0.0], [0.3]]) + np.zeros((2, N))
     both = Pairs(
         {name: np.repeat(values, 2, 0) for name, values in pairs().columns.items()},
         *(np.repeat(getattr(pairs(), part), 2, 0) for part in ("chosen", "rejected")),
-        np.array([[0.0], [0.3]]) + np.zeros((2, N)),
+        flips,
+        flips,
     )
     plan = Schedule(np.stack([rates, rates]), *(np.full((2, 1), value) for value in (0.9, 0.99, 16.0)))
     betas = torch.tensor([[0.5], [2.0]], dtype=torch.float64)
