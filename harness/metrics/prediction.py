@@ -25,7 +25,7 @@ PILOT_STEPS = 25
 COMMON = 0.85  # share of the pull that acts on all pairs together
 NOISE = 16.0  # variance of one pair's gradient, in its own squared pull: a batch of B adds NOISE / B of it to Adam's
 BAND = 0.3  # the band: gains larger or smaller by a factor of exp(BAND)
-FLOOR = 0.02  # and by so much accuracy beyond that
+FLOOR = 0.04  # and by so much accuracy beyond that
 NEIGHBOURHOOD = 150  # of so many training pairs one speaks for a held-out pair by itself
 STILL = 1e-3  # nats: a pilot that raised its margins by less moved nothing to learn from
 
