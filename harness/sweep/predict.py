@@ -116,12 +116,12 @@ def why_not(run: RunSpec) -> str:
     if family(run.objective) != "pair" or row is None or row.state or row.needs:
         return f"{run.objective.name}: its loss is not one of single pairs and their log-probs alone"
     kind = run.corruption.kind
-    if kind.startswith("adversarial"):
-        return f"{kind}: flips that follow the reference's margin, where the model is known to fail"
+    if kind in ("none", "uniform_flip"):
+        return ""
     corruption = CORRUPTIONS.get(kind)
-    if corruption is None or corruption.changes_of(dict(run.corruption.params)) != "labels" or kind == "curate_relabel":
+    if corruption is None or corruption.changes_of(dict(run.corruption.params)) != "labels":
         return f"{kind}: it changes more than labels"
-    return ""
+    return f"{kind}: flips that follow a pattern, where the model is known to fail"
 
 
 def _predicted(runs: Sequence[PlannedRun], cache: Path) -> dict[str, Any]:
@@ -178,7 +178,6 @@ def _pilots(setting: RunSpec, members: Sequence[RunSpec], cache: Path) -> dict[i
     """The pilots of a setting by seed, those that raised their margins."""
     seeds = sorted({run.seed for run in members})[:PILOT_SEEDS]
     corruptions = tuple(dict.fromkeys(run.corruption for run in members))
-    patterned = [spec for spec in corruptions if spec.kind not in ("none", "uniform_flip")]
     runs = planned_runs(replace(setting, seed=seed) for seed in seeds)
     device = pick_device(setting.device)
     for stage in builds([planned.run for planned in runs]):
@@ -189,7 +188,7 @@ def _pilots(setting: RunSpec, members: Sequence[RunSpec], cache: Path) -> dict[i
     steps = min(PILOT_STEPS, setting.training.steps)
     measured: dict[int, Measured] = {}
     for pack in packs.values():
-        for planned, pilot in zip(pack, train_pilots(pack, steps, cache, setting.device, patterned), strict=True):
+        for planned, pilot in zip(pack, train_pilots(pack, steps, cache, setting.device), strict=True):
             one = _measured(planned.run, pilot, corruptions, steps)
             if one is not None:
                 measured[planned.run.seed] = one
@@ -206,15 +205,14 @@ def _measured(run: RunSpec, pilot: Pilot, corruptions: Sequence[CorruptionSpec],
     pairs, gain = found
     slopes = _slopes([run.objective])
     kappa = calibrate(slopes, pairs, _schedule([run.training]), np.array([[gain]]), steps)
-    by_corruption = {spec: relabelled(pairs, _flips(clean, spec, pilot)[None], pilot.trained) for spec in corruptions}
+    by_corruption = {
+        spec: relabelled(pairs, _flipped(clean, spec.rate or 0.0)[None], pilot.trained) for spec in corruptions
+    }
     return Measured(by_corruption, gain, float(kappa[0, 0]))
 
 
-def _flips(clean: Floats, spec: CorruptionSpec, pilot: Pilot) -> Floats:
-    """The probability `(n,)` that a training label of such a pair is wrong; 1/2 where the corruption keeps none."""
-    if spec in pilot.wrong:
-        return np.asarray(np.nan_to_num(pilot.wrong[spec], nan=0.5))
-    rate = spec.rate or 0.0
+def _flipped(clean: Floats, rate: float) -> Floats:
+    """The probability `(n,)` that a label is wrong once labels wrong with probability `clean` are flipped at `rate`."""
     return np.asarray(clean * (1 - 2 * rate) + rate)
 
 

@@ -10,35 +10,30 @@ from pathlib import Path
 import numpy as np
 
 from harness.evaluation.heldout import evaluate
-from harness.identity import stream_seed
 from harness.metrics.records import Columns
 from harness.training.loop import start, train
-from harness.types import CorruptionSpec, PlannedRun, Split
+from harness.types import PlannedRun, Split
 from harness.worker.commit import PackRun
-from harness.worker.datasets import validation_labels
 from harness.worker.prepare import Worker, open_pack, pick_device
 from harness.worker.protocol import PackTask, WorkerConfig
 
 COLUMNS = (
     "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "chosen_len", "rejected_len",
 )  # fmt: skip
-DRAWS = 8  # of a corruption's labels; their mean is how often a pair's label is wrong
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pilot:
-    """A run's held-out pairs after its first steps: record columns and gold margins `(n,)` in the clean orientation,
-    by corruption the share of draws `(n,)` that label the pair wrongly (NaN where no draw keeps it), and how many pairs
-    it trains on."""
+    """A run's held-out pairs after its first steps: record columns and gold margins `(n,)` in the clean orientation.
+
+    `trained` counts the pairs that it trains on.
+    """
 
     columns: Columns
-    wrong: dict[CorruptionSpec, np.ndarray]
     trained: int
 
 
-def train_pilots(
-    runs: Sequence[PlannedRun], steps: int, cache: Path, device: str, corruptions: Sequence[CorruptionSpec] = ()
-) -> list[Pilot]:
+def train_pilots(runs: Sequence[PlannedRun], steps: int, cache: Path, device: str) -> list[Pilot]:
     """Train runs that may share a pack for `steps` updates of their own schedule. Their references are in `cache`."""
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(WorkerConfig(cache, Path(folder), device), pick_device(device))
@@ -51,17 +46,11 @@ def train_pilots(
             for record in evaluate(pack, training.model, training.live, training.groups, steps)
             if record.split == Split.HELDOUT
         }
-        return [_pilot(run, measured[run.key], corruptions) for run in opened]
+        return [_pilot(run, measured[run.key]) for run in opened]
 
 
-def _pilot(run: PackRun, measured: Columns, corruptions: Sequence[CorruptionSpec]) -> Pilot:
+def _pilot(run: PackRun, measured: Columns) -> Pilot:
     ends = np.cumsum([0, *(len(part.ids) for part in run.lane.evals)])
     place = [part.split for part in run.lane.evals].index(Split.HELDOUT)
     gold = run.columns["gold_margin"][ends[place] : ends[place + 1]]
-    wrong = {}
-    for spec in corruptions:
-        seeds = [stream_seed(run.planned.run.seed, "prediction", draw) for draw in range(DRAWS)]
-        labels = np.stack([validation_labels(run.encoded, spec, seed) for seed in seeds])
-        kept = (labels != 0).sum(0)
-        wrong[spec] = np.divide((labels < 0).sum(0), kept, out=np.full(len(kept), np.nan), where=kept > 0)
-    return Pilot({**{name: measured[name] for name in COLUMNS}, "gold_margin": gold}, wrong, len(run.data.pairs))
+    return Pilot({**{name: measured[name] for name in COLUMNS}, "gold_margin": gold}, len(run.data.pairs))

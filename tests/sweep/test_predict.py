@@ -53,12 +53,12 @@ def test_it_is_written_before_the_runs_and_says_what_it_does_not_predict(ahead):
     said = rows[rows.ranking_accuracy.notna()]
     assert ((said.low <= said.ranking_accuracy) & (said.ranking_accuracy <= said.high)).all()
     assert set(said.objective) == {"dpo"}
-    assert set(said.corruption) == {"none", "uniform_flip", "length_biased"}
+    assert set(said.corruption) == {"none", "uniform_flip"}
     refused = rows[rows.ranking_accuracy.isna()]
     assert refused[["low", "high"]].isna().all(axis=None)
     assert refused.reason.str.len().min() > 0
     assert "known to fail" in refused[refused.objective == "dpo"].reason.iloc[0]
-    assert "predicted 12 of 24 runs" in plan.text
+    assert "predicted 8 of 24 runs" in plan.text
     small = said[(said.beta == 0.1) & (said.corruption == "none")].ranking_accuracy.mean()
     assert small > said[(said.beta == 5) & (said.corruption == "uniform_flip")].ranking_accuracy.mean() + 0.05
     assert len(pd.read_csv(folder / "prediction.csv")) == 24
@@ -111,7 +111,8 @@ def test_a_file_that_is_no_prediction_is_named(ahead, tmp_path):
         ({"name": "ppo", "reward": "gold"}, {"kind": "none"}, "single pairs"),
         ({"name": "dpo"}, {"kind": "truncate", "fraction": 0.5, "rate": 0.5}, "more than labels"),
         ({"name": "dpo"}, {"kind": "adversarial_easy", "rate": 0.1}, "known to fail"),
-        ({"name": "cpo_smooth"}, {"kind": "prompt_clustered", "rate": 0.1}, ""),
+        ({"name": "dpo"}, {"kind": "prompt_clustered", "rate": 0.1}, "known to fail"),
+        ({"name": "cpo_smooth"}, {"kind": "uniform_flip", "rate": 0.1}, ""),
     ],
 )
 def test_where_it_does_not_apply(tmp_path, objective, corruption, said):
