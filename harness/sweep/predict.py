@@ -41,7 +41,7 @@ from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import sweep_lock
 from harness.storage.prediction_file import COLUMNS, PREDICTION, read_prediction
 from harness.storage.runs import final_keys
-from harness.sweep.packing import pack_key
+from harness.sweep.packing import plan_packs
 from harness.training.optim import learning_rate
 from harness.types import CorruptionSpec, ObjectiveSpec, PlannedRun, RunSpec, TrainingSpec
 from harness.worker.pilot import Pilot, train_pilots
@@ -182,13 +182,10 @@ def _pilots(setting: RunSpec, members: Sequence[RunSpec], cache: Path) -> dict[i
     device = pick_device(setting.device)
     for stage in builds([planned.run for planned in runs]):
         build_models(cache, stage, device)
-    packs: dict[str, list[PlannedRun]] = {}
-    for planned in runs:
-        packs.setdefault(pack_key(planned.run), []).append(planned)
     steps = min(PILOT_STEPS, setting.training.steps)
     measured: dict[int, Measured] = {}
-    for pack in packs.values():
-        for planned, pilot in zip(pack, train_pilots(pack, steps, cache, setting.device), strict=True):
+    for pack in plan_packs(runs, 1):
+        for planned, pilot in zip(pack.runs, train_pilots(pack.runs, steps, cache, setting.device), strict=True):
             one = _measured(planned.run, pilot, corruptions, steps)
             if one is not None:
                 measured[planned.run.seed] = one
