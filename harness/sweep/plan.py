@@ -29,6 +29,7 @@ from harness.sweep.estimates import (
     run_seconds,
 )
 from harness.sweep.evaluate import check_asked
+from harness.sweep.grid_range import grid_notes
 from harness.sweep.packing import plan_packs
 from harness.text import duration
 from harness.types import PathModelSpec, PlannedRun, RunSpec
@@ -93,7 +94,7 @@ def describe(
         "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
-        "notes": [*sweep.notes, *notes],
+        "notes": [*sweep.notes, *notes, *grid_notes(sweep.runs)],
         **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
     }
 
