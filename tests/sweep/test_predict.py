@@ -17,7 +17,7 @@ from harness.types import InputError
 SPEC = {
     "name": "ahead",
     "world": {
-        "kind": "mythworld", "misaligned": 0.75, "pairs": 128,
+        "kind": "mythworld", "version": 1, "misaligned": 0.75, "pairs": 128,
         "pretrain_steps": 60, "pretrain_batch": 32, "sft_steps": 40, "sft_batch": 32,
     },
     "objectives": [{"name": "dpo", "beta": [0.1, 5]}, {"name": "kto", "beta": 2}],

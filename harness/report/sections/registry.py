@@ -26,6 +26,7 @@ from harness.report.sections import (
     provenance,
     quality,
     regret,
+    rounds,
     slices,
     statistics,
     survival,
@@ -37,8 +38,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    slices,
-    behaviour, quality, benchmarks, claims, theory, prediction, regret, costs, statistics, provenance,
+    slices, behaviour, quality, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 
