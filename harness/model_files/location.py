@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from harness.model_files.folder import SIZES, ModelFolder, folder_sha256, read_folder
+from harness.model_files.folder import SIZES, ModelFolder, check_classifier, folder_sha256, read_folder
 from harness.types import InputError, ModelSpec, PathModelSpec
 
 OFFLINE = (
@@ -35,6 +35,21 @@ def locate(text: str, revision: str, base: Path, hashes: dict[Path, str]) -> tup
     snapshot = hub_folder(text, revision, weights=False)
     read_folder(snapshot, weights=False)
     return text, f"{text}@{snapshot.name}"
+
+
+def locate_classifier(text: str) -> tuple[Path, str]:
+    """The folder of a reward model (a folder, or a hub id with its revision behind `@`), and its identity.
+
+    Raises InputError where there is none, or where it is no sequence-classification model with one logit.
+    """
+    identity, _, revision = text.partition("@")
+    if Path(text).is_absolute() or not HUB_ID.fullmatch(identity):
+        check_classifier(Path(text))
+        return Path(text), folder_sha256(Path(text))
+    check_classifier(hub_folder(identity, revision, weights=False), weights=False)
+    folder = hub_folder(identity, revision, weights=True)
+    check_classifier(folder)
+    return folder, f"{identity}@{folder.name}"
 
 
 def hub_folder(identity: str, revision: str, weights: bool) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from harness.identity import canonical_json, content_hash, file_sha256
 from harness.palette import looks
 from harness.storage.evaluations import EVALUATIONS
+from harness.storage.gold import GOLD
 from harness.storage.journal import read_journal
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import RESULT, run_status
@@ -26,6 +27,7 @@ STATUS = {
     RunStatus.FAILED: "FAILED",
     RunStatus.STOPPED: "KILLED",
 }
+LATER = (EVALUATIONS, GOLD)  # journals of a run that are written after its result
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones silently
 # Points cost a server most: of 10,000 runs it gets 50 per metric, which look the same in a chart as all of them.
@@ -148,12 +150,12 @@ def digest_of(result: Mapping[str, Any]) -> str:
 
 
 def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
-    """The digest of a delivery: of the run, and of its benchmark results where it was evaluated since.
+    """The digest of a delivery: of the run, and of benchmark results and gold scores that came since.
 
     The run's digest does not change with these, so they are added to it at the server and do not replace it.
     """
-    evaluated = folder / EVALUATIONS
-    return content_hash([digest_of(result), file_sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
+    later = [file_sha256(folder / name) for name in LATER if (folder / name).exists()]
+    return content_hash([digest_of(result), *later])[:32] if later else digest_of(result)
 
 
 def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
@@ -212,7 +214,7 @@ def count_points(folder: Path, runs: int = 0) -> int:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    return read_journal(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else []
+    return [record for name in LATER if (folder / name).exists() for record in read_journal(folder / name)]
 
 
 def is_committed(folder: Path) -> bool:
