@@ -19,6 +19,7 @@ from harness.report.sections import (
     densities,
     displacement,
     frontier,
+    gold,
     hyperparameters,
     pairs,
     plane,
@@ -38,7 +39,8 @@ from harness.report.sections.row import Section
 
 ORDER = (
     frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    slices, behaviour, quality, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics, provenance,
+    slices, behaviour, quality, gold, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
+    provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 
