@@ -47,7 +47,9 @@ class Classifier:
         self.pad = config.pad_token_id
         self.batch_size = batch_size if self.pad is not None else 1
         positions = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
-        self.limit = min(filter(None, (max_length, positions)), default=0)
+        # A model may have more positions than it can use: RoBERTa's first two are of padding.
+        stated = self.tokenizer.model_max_length if self.tokenizer.model_max_length < 1_000_000 else None
+        self.limit = min(filter(None, (max_length, positions, stated)), default=0)
         self.template = template_of(self.tokenizer, DATE)
 
     def text(self, prompt: str | Sequence[Turn], answer: str) -> str:

@@ -193,6 +193,8 @@ def _texts_of(entry: _Entry, read: Conversations) -> _Texts:
     if entry.samples:
         samples = read_table(entry.folder / SAMPLES, ("row", "response", "reference_response"))
         places = np.arange(len(samples["row"]))
+        if lacking := {"row", "response", "reference_response"} - samples.keys():
+            raise InputError(f"{SAMPLES} lacks {', '.join(sorted(lacking))}; run the sweep again")
         if missing := [int(row) for row in samples["row"] if int(row) not in read.by_row]:
             raise InputError(f"rows {missing[:5]} of its samples are not usable pairs of the data any more")
         of_rows = [read.by_row[int(row)] for row in samples["row"]]

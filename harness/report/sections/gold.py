@@ -65,7 +65,7 @@ def _answers(data: ReportData, names: Sequence[str]) -> Table | None:
                     estimated(change, f"reference {shown(_mean(reference))}" if reference.n else ""),
                     estimated(t_interval([m["win_rate"] for m in said])),
                 ]
-            if any(_said(cell, name) for name in names):
+            if any(one.answers for name in names for one in _said(cell, name).values()):
                 rows.append(tuple(row))
     heads = [f"{visible(name)}{what}" for name in names for what in ("", ", change", ", above the reference's")]
     note = (
