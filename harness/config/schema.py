@@ -108,6 +108,8 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "adam_beta1": P(None, "float", 0, 1, high_open=True),
         "adam_beta2": P(None, "float", 0, 1, high_open=True),
         "weight_decay": P(None, "float", 0, 10),
+        "schedule": P(None, "choice", choices=("linear", "cosine", "constant")),
+        "micro_batch": _int(0, 65_536),
         "mode": P(None, "choice", choices=("strict", "fast")),
     },
     "evaluation": {

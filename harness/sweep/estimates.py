@@ -62,7 +62,8 @@ def shape_of(run: RunSpec) -> ModelShape:
 
 def step_shape(run: RunSpec) -> StepShape:
     """The sizes of a run's training step at its widest."""
-    model, batch = shape_of(run), budget(run.objective, run.training).batch_size
+    training = budget(run.objective, run.training)
+    model, batch = shape_of(run), min(training.micro_batch or training.batch_size, training.batch_size)
     if run.data is None:
         prompt, response = mythtokens.PROMPT_TOKENS, mythtokens.RESPONSE_TOKENS
     else:

@@ -8,13 +8,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.corruptions.registry import relabels
 from harness.identity import content_hash, plain
 from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.sweep.estimates import lanes_within, step_shape
 from harness.sweep.resources import memory
-from harness.types import InputError, ModelSpec, PathModelSpec, PlannedRun, RunSpec
+from harness.types import InputError, ModelSpec, PlannedRun, RunSpec
 from harness.worker.protocol import PackTask
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
@@ -27,16 +28,20 @@ LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 
 
 def pack_key(run: RunSpec) -> str:
-    """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device."""
+    """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device.
+
+    On data a step is as wide as its batch, so lanes see the same batches: one seed, one order, the same texts.
+    """
     source: object
     if run.world is not None:
         source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
     else:
-        # Where each replicate trains its own tokenizer, row widths differ between seeds.
-        own = [] if isinstance(run.model, PathModelSpec) else [run.seed]
-        source = [plain(run.data), plain(run.model), *own]
+        texts = "" if relabels(run.corruption) else plain(run.corruption)
+        source = [plain(run.data), plain(run.model), run.seed, run.replica, texts]
     training = plain(budget(run.objective, run.training))
-    for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
+    if training["micro_batch"]:  # the objectives of a pack need one pass over its micro-batches, or two
+        training["micro_batch"] = [training["micro_batch"], OBJECTIVES[run.objective.name].sees_batch]
+    for lane_wise in ("schedule", "learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
     needs = sorted(OBJECTIVES[run.objective.name].needs)  # what others in a pack need, an objective does not pay for
     return content_hash([source, training, plain(run.evaluation), run.device, needs, _shared_shape(run)])

@@ -6,6 +6,7 @@ A signal during training checkpoints the runs of the pack and commits them as `s
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from harness.storage.runs import write_table
 from harness.training.loop import Training
 from harness.training.timing import Spans, gemm_ceiling
 from harness.types import Record, RunStatus
-from harness.worker.checkpointing import Stopped, checkpointed_records, resume
+from harness.worker.checkpointing import RunCheckpoint, Stopped, checkpointed_records, resume
 from harness.worker.commit import PackRun, commit_run, commit_stopped, run_costs
 from harness.worker.gradient_probe import gradient_probe, probe_table
 from harness.worker.prepare import Worker, open_pack, pick_device
@@ -103,7 +104,10 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     probes = [gradient_probe(training, pack.lanes, probed, 0)]
     best = BestWeights.of_pack(runs)
     # Checkpoints do not hold the best weights: packs with runs that save them start anew.
-    resumed = [] if best.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
+    resumed: list[RunCheckpoint | None] = []
+    if not best.wanted:
+        last = pack.lanes[0].training.steps if pack.ladder else math.inf  # lanes of one width see the same batches
+        resumed = resume([(run.folder, run.key) for run in runs], kind == "rl" or pack.ladder, last)
     if any(resumed):
         states = [checkpoint.state if checkpoint else None for checkpoint in resumed]
         trainer = build_trainer(pack, specs, inputs, config.cache, device, states)

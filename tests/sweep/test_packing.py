@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 
 from harness.config.load import load_sweep
+from harness.corruptions.registry import resolve
 from harness.model_files.location import ModelShape
+from harness.objectives.registry import resolve as resolve_objective
 from harness.run_names import planned_runs
 from harness.storage.atomic import write_json
 from harness.sweep import packing, resources
 from harness.sweep.estimates import StepShape, lane_bytes, lanes_within, pack_bytes, shape_of, step_shape
-from harness.sweep.packing import PACK_SIZE, plan_packs
+from harness.sweep.packing import PACK_SIZE, pack_key, plan_packs
+from harness.types import DataSpec, ModelSpec
 
 TEXT = """
 name: t
@@ -61,6 +64,26 @@ def test_packs_shrink_to_the_memory_there_is(runs):
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
     assert plan_packs(runs, 2, plenty.size, 0, plenty.room) == plan_packs(runs, 2)
+
+
+def test_on_data_lanes_of_a_pack_see_the_same_batches(runs):
+    run = replace(runs[0].run, world=None, data=DataSpec(path="x"), model=ModelSpec())
+    flips = replace(run, corruption=resolve({"kind": "uniform_flip", "rate": 0.2}))
+    assert pack_key(run) == pack_key(flips)  # other labels, the same rows
+    others = [
+        replace(run, seed=1),
+        replace(run, replica=1),
+        replace(run, corruption=resolve({"kind": "truncate", "rate": 0.2})),
+    ]
+    assert len({pack_key(one) for one in (run, *others)}) == 4
+
+
+def test_micro_batches_part_objectives_that_see_the_batch(runs):
+    run = replace(runs[0].run, training=replace(runs[0].run.training, micro_batch=2))
+    names = ("dpo", "ipo", "bco")
+    one, two, three = (pack_key(replace(run, objective=resolve_objective(name, {}))) for name in names)
+    assert one == two != three
+    assert step_shape(run).pairs == 2
 
 
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
