@@ -24,9 +24,9 @@ from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_runs
-from harness.sweep.packing import Packing, as_plan, settle
+from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, core_count, gpu_memory, room_in, worker_count
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
 from harness.tracking.connection import tracking_warning
@@ -60,7 +60,8 @@ def run_sweep(
             workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
         runs = planned_runs(sweep.runs)
-        packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
+        counts = counts_of(sweep.runs, out / "cache")
+        packing = settle(folder, count, gpu_memory(sweep.runs[0].device), runs, _cores(count, options), counts)
         write_plan(folder, sweep, runs, packing)
         check_data(sweep.runs, folder, output.progress)
         missing = _missing(runs, folder)
@@ -76,6 +77,11 @@ def run_sweep(
             print_stopped(folder, output)
             raise
         return _finish(folder, failures, output)
+
+
+def _cores(workers: int, options: SweepOptions) -> int:
+    """Cores that the packs at work share."""
+    return workers * options.cluster.cpus if options.engine in CLUSTERS else core_count()
 
 
 def print_stopped(folder: Path, output: CommandOutput) -> None:

@@ -221,11 +221,10 @@ def _parts(pack: Pack, batches: Tensor) -> list[list[Part]]:
     return parts
 
 
-def tokens_trained(pack: Pack, lane: Lane) -> int:
-    """Tokens, padding included, of the rows that a lane's updates read."""
+def tokens_by_update(pack: Pack, lane: Lane) -> list[int]:
+    """Tokens, padding included, of the rows that each of a lane's updates reads."""
     updates = _parts(replace(pack, lanes=(lane,)), lane.batches[:, None].to(pack.corpus.ids.device))
-    sizes = [(part.columns.stop - part.columns.start) * part.widths.tokens for update in updates for part in update]
-    return sum(sizes)
+    return [sum((part.columns.stop - part.columns.start) * part.widths.tokens for part in one) for one in updates]
 
 
 def _widths(pack: Pack, batches: Tensor) -> list[Widths]:

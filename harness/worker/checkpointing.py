@@ -78,8 +78,10 @@ def checkpointed_records(
     started: float,
     checkpoint_seconds: float,
     stop: Stop,
-) -> Iterator[Record]:
-    """The records of a pack, those of the resumed checkpoints first. Saves a checkpoint every `checkpoint_seconds`.
+) -> Iterator[Record | None]:
+    """The records of a pack, those of the resumed checkpoints first; None before it trains on or measures.
+
+    Saves a checkpoint every `checkpoint_seconds`.
 
     `started` is on the monotonic clock, earlier training included. Raises Stopped after a signal, runs checkpointed.
     """
@@ -89,8 +91,10 @@ def checkpointed_records(
     steps = training.pack.lanes[0].training.steps
     saved_at, saved_step, block = time.monotonic(), training.step, 1
     while training.step < steps:
+        yield None
         began, first = time.monotonic(), training.step
-        yield from trainer.train(min(training.step + block, steps))
+        due = [step for step in training.pack.checkpoints if step > first]
+        yield from trainer.train(min(first + block, steps, *due[:1]))
         now = time.monotonic()
         step_seconds = max(now - began, 1e-6) / (training.step - first)
         block = max(1, min(int(CHECK_SECONDS / step_seconds), 4 * block))
@@ -101,6 +105,7 @@ def checkpointed_records(
             saved_at, saved_step = time.monotonic(), training.step
         if stop.received:
             raise Stopped({run.key: trainer.state(run.key).step for run in runs})
+    yield None
     yield from trainer.train(None)
 
 

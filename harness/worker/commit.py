@@ -31,7 +31,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.storage.atomic import write_json
 from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
-from harness.training.loop import Training, tokens_trained
+from harness.training.loop import Training, tokens_by_update
 from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, Split, TrainingSpec
 from harness.worker.datasets import TrainingSet
 from harness.worker.protocol import PackTask
@@ -146,7 +146,7 @@ def work_done(spec: RunSpec, training: Training | RlTraining, trained_lane: Lane
     rewards = reward_pairs * width * update
     if family(spec.objective) != "rl" or not isinstance(training, RlTraining):
         assert isinstance(training, Training)
-        tokens = tokens_trained(training.pack, trained_lane)
+        tokens = sum(tokens_by_update(training.pack, trained_lane))
         return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
     generated = training.generated + training.asked * training.sampling.width
     scored = generated  # tokens that a frozen model scores

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -60,10 +61,10 @@ def test_a_lane_costs_its_state_and_what_grows_with_each_size():
 
 def test_packs_shrink_to_the_memory_there_is(runs):
     tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(step_shape(runs[0].run)), "")
-    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
+    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, partial(tight.room, {}))]
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
-    assert plan_packs(runs, 2, plenty.size, 0, plenty.room) == plan_packs(runs, 2)
+    assert plan_packs(runs, 2, plenty.size, 0, partial(plenty.room, {})) == plan_packs(runs, 2)
 
 
 def test_on_data_lanes_of_a_pack_see_the_same_batches(runs):
@@ -94,13 +95,13 @@ def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, 8) == first
     (tmp_path / "plan.json").unlink()
-    assert max(len(pack.runs) for pack in plan_packs(runs, 1, room=packing.settle(tmp_path, 8).room)) == 1
+    assert max(len(pack.runs) for pack in plan_packs(runs, 1, room=partial(packing.settle(tmp_path, 8).room, {}))) == 1
 
 
 def test_a_gpu_takes_what_its_memory_holds(tmp_path, runs):
     found = packing.settle(tmp_path, 1, gpu_bytes=80 * 2**30)
     assert found.size == packing.GPU_LANES
-    assert len(plan_packs(runs, 1, found.size, 0, found.room)) == 1
+    assert len(plan_packs(runs, 1, found.size, 0, partial(found.room, {}))) == 1
 
 
 def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
@@ -111,3 +112,13 @@ def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
     assert resources.memory() == whole
     limit.write_text("1000000\n")
     assert resources.memory() == 1_000_000
+
+
+def test_packs_of_large_models_share_the_cores(tmp_path, runs, monkeypatch):
+    few = [planned for planned in runs if planned.run.seed == 0][:1]
+    assert packing.settle(tmp_path, 4, 0, few, cores=4).threads == 1  # a small model waits for threads
+    monkeypatch.setattr(packing, "THREADED", 1)
+    assert packing.settle(tmp_path, 4, 0, few, cores=4).threads == 4
+    assert packing.settle(tmp_path, 4, 0, runs, cores=4).threads == 1  # four packs at work
+    assert packing.settle(tmp_path, 2, 0, runs, cores=8).threads == 4
+    assert packing.settle(tmp_path, 1, 80 * 2**30, few, cores=8).threads == 1
