@@ -166,6 +166,7 @@ class TrainingSpec:
     """Preference training: AdamW, linear warm-up, decay to `final_lr_fraction`, per-run gradient clipping."""
 
     steps: int = 200  # optimizer steps; more: closer to the objective's optimum, label noise included
+    epochs: float = 0.0  # passes over the training pairs, given instead of `steps`, which follow from it; 0: by `steps`
     # pairs per step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
     batch_size: int = 16
     learning_rate: float = 2e-4  # peak rate; too large and runs diverge, too small and the loss stalls within `steps`

@@ -100,6 +100,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "training": {
         "steps": _STEPS,
+        "epochs": P(None, "float", 0, 10_000),
         "batch_size": _BATCH,
         "learning_rate": _RATE,
         "warmup_steps": _int(0, 1_000_000),

@@ -22,7 +22,8 @@ from harness.preflight.evidence import Opened, gather, sources
 from harness.preflight.registry import run_checks
 from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference, stop_at_errors
 from harness.storage.atomic import write_json
-from harness.sweep.estimates import pack_bytes, run_bytes, step_shape
+from harness.sweep.estimates import RATE, pack_bytes, run_bytes, step_shape
+from harness.sweep.packing import scored_first
 from harness.sweep.resources import memory
 from harness.text import bytes_text
 from harness.types import LmEvalSpec, PathModelSpec, RunSpec
@@ -151,14 +152,30 @@ def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
     return None
 
 
+def measure_rate(sweep: SweepSpec, out: Path) -> None:
+    """Time some steps of the sweep's first model on data that needs no building, and keep the rate in the cache."""
+    run = next((run for run in sweep.runs if run.data is not None), None)
+    inputs = None if run is None else _inputs(run, out / "cache")
+    if run is None or inputs is None:
+        return
+    from harness.preflight.speed import PAIRS, training_rate
+    from harness.worker.prepare import pick_device
+
+    pairs = [inputs.encode(pair) for pair in inputs.train[:PAIRS]]
+    rate, weights = training_rate(inputs.architecture, inputs.weights, pairs, pick_device(run.device))
+    (out / "cache").mkdir(parents=True, exist_ok=True)
+    write_json(out / "cache" / RATE, {"flops_per_second": rate, "weights": weights})
+
+
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
     from harness.models.reference_logps import pair_keys, score_responses
-    from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
+    from harness.worker.check_reference import CHECKED_BY_WORKER, CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
 
     device = pick_device(run.device)
-    pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
+    count = CHECKED_BY_WORKER if scored_first(run) else CHECKED_PAIRS
+    pairs = [*evidence.text.train[:count], *evidence.text.heldout[:count]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
     table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
