@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
 from harness.data.pairs import read_pairs, split
 from harness.data.splits import folder_render
 from harness.identity import stream_seed
-from harness.types import DataSpec, ModelSpec, PathModelSpec, RunSpec, TrainingSpec
+from harness.types import DataSpec, ModelSpec, PathModelSpec, PreferencePair, RunSpec, TrainingSpec
 
 
 def by_epochs(run: RunSpec) -> TrainingSpec:
@@ -26,7 +27,8 @@ def by_epochs(run: RunSpec) -> TrainingSpec:
 def _train_pairs(data: DataSpec | None, model: ModelSpec | PathModelSpec | None, seed: int) -> int:
     """Pairs of a data set that a seed trains on."""
     assert data is not None
-    pairs = read_pairs(data, folder_render(model) if isinstance(model, PathModelSpec) else None).pairs
+    render = folder_render(model) if isinstance(model, PathModelSpec) else None
+    pairs: Sequence[PreferencePair] = read_pairs(data, render).pairs
     held = 0.0 if data.heldout_split else data.heldout
     if held:
         pairs = split(pairs, held, stream_seed(seed, "split"))[0]

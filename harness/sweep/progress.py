@@ -7,7 +7,7 @@ really taken so far.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,6 +43,13 @@ class Speed:
         run, lanes = pack.runs[0].run, len(pack.runs) / self.threads
         one = run_seconds(run, self.counts.get(source_of(run)), self.measured.rate(step_weights(run)))
         return Seconds(lanes * one.training, lanes * one.evaluation, lanes * one.sampling)
+
+    def runs(self, runs: Iterable[RunSpec]) -> float:
+        """Core seconds of runs."""
+        return sum(
+            run_seconds(run, self.counts.get(source_of(run)), self.measured.rate(step_weights(run))).total
+            for run in runs
+        )
 
     def scoring(self, sources: Mapping[Source, Sequence[RunSpec]]) -> float:
         """Core seconds of scoring the references of these runs."""
@@ -98,7 +105,8 @@ class Progress:
     _assumed: dict[Phase, float] = field(default_factory=dict)  # and those that were assumed for them
     _stage: str = ""
     _unit: str = ""
-    _stage_seconds: float = 0.0  # assumed, of a core
+    _stage_seconds: float = 0.0  # assumed of the stage
+    _later: float = 0.0  # and of the runs after it
     _counts: dict[int, tuple[int, int]] = field(default_factory=dict)  # of the stage: done and all, by task
     _stage_total: int = 0
     _stage_started: float = 0.0
@@ -125,9 +133,11 @@ class Progress:
         if self.file is not None:
             self.file.unlink(missing_ok=True)
 
-    def stage(self, name: str, total: int, unit: str, seconds: float = 0.0) -> None:
-        """A stage before the runs begins: `total` things to do (0: its tasks say), in `seconds` of a core."""
-        self._stage, self._unit, self._stage_total, self._stage_seconds = name, unit, total, seconds
+    def stage(self, name: str, total: int, unit: str, seconds: float = 0.0, later: float = 0.0) -> None:
+        """A stage before the runs begins: `total` things to do (0: its tasks say), in `seconds` of a core, and then
+        the runs in `later` ones."""
+        self._stage, self._unit, self._stage_total = name, unit, total
+        self._stage_seconds, self._later = seconds / self.workers, later / self.workers
         self._counts, self._stage_started = {}, time.monotonic()
         self._show(force=True)
 
@@ -248,7 +258,11 @@ class Progress:
         if not done or spent < FIRST_SECONDS:
             return text
         left = spent * (self._stage_total - done) / done
-        return f"{text}, about {duration(left)} left"
+        text = f"{text}, about {duration(left)} left"
+        if not self._stage_seconds:
+            return text
+        scale = (spent + left) / self._stage_seconds
+        return f"{text}, then about {duration(scale * self._later)} for the runs"
 
     def _running(self) -> list[_Pack]:
         return [pack for pack in self.packs.values() if pack.phase is not None and not pack.ended]

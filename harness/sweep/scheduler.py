@@ -162,7 +162,9 @@ class _Scheduler:
                 shares = self.workers if own else 0
                 tasks += [ScoreTask(len(tasks) + n, tuple(own), n, shares, all_pairs) for n in range(shares)]
             if tasks and not self.stop.received:
-                self.progress.stage(SCORING, 0, "responses", self.progress.speed.scoring(sources))
+                speed = self.progress.speed
+                later = speed.runs(planned.run for planned in runs)
+                self.progress.stage(SCORING, 0, "responses", speed.scoring(sources), later)
                 for event in self.run_tasks(tasks):
                     if isinstance(event, TaskFailed):
                         _logged(self.config.folder, event.failure)

@@ -139,6 +139,11 @@ def test_a_stage_counts_what_its_tasks_report(clock):
         progress.take(Scored(0, 700, 3000))
         progress.take(Scored(1, 500, 2800))
         assert progress.line() == "scoring the reference: 1,200 of 5,800 responses, about 4 min left"
+        progress.workers = 2
+        progress.stage("scoring the reference", 0, "responses", seconds=100, later=1000)
+        clock.now += 10
+        progress.take(Scored(0, 10, 20))  # it will take 20 s where 50 s were assumed
+        assert progress.line().endswith("10 of 20 responses, about 10 s left, then about 3 min for the runs")
 
 
 def test_plain_lines_name_the_packs_and_a_file_keeps_them(clock, tmp_path: Path):
