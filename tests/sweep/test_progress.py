@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from harness.objectives.registry import resolve
-from harness.storage.atomic import read_json
+from harness.storage.atomic import read_json, write_json
+from harness.storage.lock import sweep_lock
 from harness.sweep import progress as module
 from harness.sweep.estimates import run_seconds
 from harness.sweep.progress import Progress
+from harness.sweep.status import read_status
 from harness.text import duration
 from harness.types import CorruptionSpec, EvaluationSpec, PlannedRun, RunSpec, RunStatus, TrainingSpec, WorldSpec
 from harness.worker.protocol import (
@@ -156,3 +158,13 @@ def test_plain_lines_name_the_packs_and_a_file_keeps_them(clock, tmp_path: Path)
         assert f"pack 0 (2 runs) step 7 of {STEPS}, evaluating" in text.getvalue().splitlines()[-1]
         assert read_json(file) == {"line": progress.line(), "packs": progress.pack_lines()}
     assert not file.exists()
+
+
+def test_status_of_a_running_sweep_says_what_its_driver_says(tmp_path: Path):
+    write_json(tmp_path / "plan.json", {"name": "t", "runs": [{"run_key": "0" * 64, "name": "x", "config": {}}]})
+    write_json(tmp_path / "progress.json", {"line": "1 of 2 runs", "packs": ["pack 0 (2 runs) step 7 of 200"]})
+    assert "progress" not in read_status(tmp_path)  # left behind by a killed driver
+    with sweep_lock(tmp_path):
+        assert read_status(tmp_path)["progress"] == ["1 of 2 runs", "pack 0 (2 runs) step 7 of 200"]
+        (tmp_path / "progress.json").unlink()
+        assert read_status(tmp_path)["progress"] == []
