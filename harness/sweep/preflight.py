@@ -23,8 +23,9 @@ from harness.preflight.registry import run_checks
 from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference, stop_at_errors
 from harness.storage.atomic import write_json
 from harness.sweep.estimates import RATE, pack_bytes, run_bytes, step_shape
-from harness.sweep.packing import scored_first
+from harness.sweep.packing import NO_COUNTS, Source, counts_of, scored_first, source_of
 from harness.sweep.resources import memory
+from harness.sweep.token_counts import TokenCounts
 from harness.text import bytes_text
 from harness.types import LmEvalSpec, PathModelSpec, RunSpec
 
@@ -85,13 +86,17 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
             parts.append(closed_forms(reference, own, evidence.place))
         parts.append(run_checks(evidence))
         row_tokens[run.data] = evidence.mean_row()
-    total = estimate(sweep.runs, row_tokens, sweep.lm_eval, seconds)
+    total = estimate(sweep.runs, row_tokens, sweep.lm_eval, seconds, counts_of(sweep.runs, out / "cache"))
     findings = _once([*parts, limits(total, out)])
     return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
 
 
 def estimate(
-    runs: Sequence[RunSpec], row_tokens: Mapping[Any, float], lm_eval: LmEvalSpec | None, seconds: float
+    runs: Sequence[RunSpec],
+    row_tokens: Mapping[Any, float],
+    lm_eval: LmEvalSpec | None,
+    seconds: float,
+    counts: Mapping[Source, TokenCounts | None] = NO_COUNTS,
 ) -> dict[str, Any]:
     """Totals and the costliest run as plain data. `row_tokens`: mean tokens of a training row, by data section."""
     tokens, peaks, disk = [], [], []
@@ -99,7 +104,7 @@ def estimate(
         width = row_tokens.get(run.data) or float(mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS)
         training = budget(run.objective, run.training)
         tokens.append(training.steps * training.batch_size * width)
-        peaks.append(pack_bytes(step_shape(run), 1))
+        peaks.append(pack_bytes(step_shape(run, counts.get(source_of(run))), 1))
         disk.append(run_bytes(run, lm_eval))
     return {
         "runs": len(runs),
