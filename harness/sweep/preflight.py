@@ -168,7 +168,7 @@ def measure_rate(sweep: SweepSpec, out: Path) -> None:
 
     pairs = [inputs.encode(pair) for pair in inputs.train[:PAIRS]]
     rate, weights = training_rate(inputs.architecture, inputs.weights, pairs, pick_device(run.device))
-    (out / "cache").mkdir(parents=True, exist_ok=True)
+    (out / "cache").mkdir(mode=0o700, parents=True, exist_ok=True)
     write_json(out / "cache" / RATE, {"flops_per_second": rate, "weights": weights})
 
 

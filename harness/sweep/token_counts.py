@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -78,8 +79,8 @@ def token_counts(run: RunSpec, cache: Path) -> TokenCounts | None:
     if path.exists():
         return _loaded(read_json(path))
     found = _of_path(run) if isinstance(run.model, PathModelSpec) else _of_text(run)
-    if found is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if found is not None and os.access(cache.parent, os.W_OK):  # a plan leaves nothing where no sweep has been
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_json(path, plain(found))
     return found
 
