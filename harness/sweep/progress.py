@@ -77,13 +77,9 @@ class _Pack:
 
     def left(self, scale: Mapping[Phase, float]) -> float:
         """Seconds to its end."""
-        return (
-            0.0
-            if self.ended
-            else sum(
-                max(whole - self.done.get(phase, 0.0), 0.0) * scale[phase] for phase, whole in self.seconds.items()
-            )
-        )
+        if self.ended:
+            return 0.0
+        return sum(max(whole - self.done.get(phase, 0.0), 0.0) * scale[phase] for phase, whole in self.seconds.items())
 
 
 @dataclass
@@ -187,6 +183,8 @@ class Progress:
         before = pack.step
         if before is None or pack.phase not in (Phase.TRAINING, Phase.EVALUATING):
             pack.since = time.monotonic()
+            if now.phase is not Phase.PREPARING:  # it may go on from a checkpoint
+                pack.done[Phase.TRAINING] = now.step / max(now.steps, 1) * pack.seconds[Phase.TRAINING]
         else:
             done = {Phase.TRAINING: (now.step - before.step) / max(now.steps, 1) * pack.seconds[Phase.TRAINING]}
             if pack.phase is Phase.EVALUATING:  # and steps behind it

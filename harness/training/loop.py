@@ -28,6 +28,7 @@ from harness.types import PairLogps, Record
 
 # From an unmodified model and the weights `(P,)` of each lane.
 Build = Callable[[nn.Module, Sequence[Tensor], torch.device], LaneModel]
+SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,9 +372,6 @@ def _whole_batch(
     pull = replace(whole, **{name: by_name[name] for name in SIDES}, extra=extra)
     edges = [0, *accumulate(part.chosen.shape[1] for part in policy)]
     return loss.detach(), [columns(pull, slice(low, high)) for low, high in pairwise(edges)]
-
-
-SIDES = ("chosen", "rejected")
 
 
 def _values(pairs: PairLogps) -> dict[str, Tensor]:

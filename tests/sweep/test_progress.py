@@ -119,6 +119,17 @@ def test_an_evaluation_and_the_steps_behind_it_share_their_time(clock):
         assert progress._scales()[Phase.TRAINING] == pytest.approx(progress._scales()[Phase.EVALUATING])
 
 
+def test_a_resumed_pack_has_only_its_rest_before_it(clock):
+    with quiet(1) as progress:
+        progress.start_runs([pack(0, 1)])
+        progress.take(PackStep(0, 0, STEPS, Phase.PREPARING))
+        progress.take(PackStep(0, STEPS // 2, STEPS, Phase.TRAINING))
+        clock.now += 50
+        progress.take(PackStep(0, 3 * STEPS // 4, STEPS, Phase.TRAINING))
+        one = run_seconds(RUN)
+        assert progress.eta() == pytest.approx(50 + 200 * (one.evaluation + one.sampling) / one.training, rel=0.01)
+
+
 def test_counts_of_runs():
     with quiet(8, runs_done=2) as progress:
         progress.start_runs([pack(0, 4), pack(1, 2)])
