@@ -342,6 +342,7 @@ class Parameter:
 
     `kind` is float, int, bool, choice, text or table (a structure the row's own function checks). Bounds are inclusive
     unless the matching `*_open` is set. `search` is the range a study draws from, under `prior` (log or linear).
+    `source` says where default and search range come from.
     """
 
     default: Any
@@ -354,6 +355,7 @@ class Parameter:
     search: tuple[float, float] | None = None
     prior: str = "linear"
     doc: str = ""
+    source: str = ""
 
     def problem(self, value: Any) -> str | None:
         """Why `value` cannot be used, with the allowed range; None where it can."""

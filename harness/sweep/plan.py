@@ -34,6 +34,7 @@ from harness.sweep.estimates import (
     train_flops,
 )
 from harness.sweep.evaluate import check_asked
+from harness.sweep.grid_range import grid_notes
 from harness.sweep.packing import Source, by_source, counts_of, plan_packs, scored_first, source_of
 from harness.sweep.token_counts import TokenCounts
 from harness.text import duration
@@ -104,7 +105,7 @@ def describe(
         "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
-        "notes": [*sweep.notes, *notes],
+        "notes": [*sweep.notes, *notes, *grid_notes(sweep.runs)],
         **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
     }
 

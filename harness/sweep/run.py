@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -15,6 +16,7 @@ from rich.console import Console
 from harness.config.load import SweepSpec, reward_run
 from harness.data.splits import data_notes
 from harness.identity import plain, run_key
+from harness.objectives.registry import OBJECTIVES
 from harness.report.data.tables import write_results
 from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
@@ -104,9 +106,16 @@ def write_plan(folder: Path, sweep: SweepSpec, runs: Sequence[PlannedRun], packi
         "notes": [*sweep.notes, *_data_notes(sweep.runs)],
         "report": plain(sweep.report),
         "packing": as_plan(packing),
-        "runs": [{"run_key": one.key, "name": one.name, "config": plain(one.run)} for one in runs],
+        "runs": [_planned(one) for one in runs],
     }
     write_json(folder / PLAN, plan)
+
+
+def _planned(one: PlannedRun) -> dict[str, Any]:
+    objective = one.run.objective
+    rate = one.run.corruption.rate or 0.0
+    published = OBJECTIVES[objective.name].published(dict(objective.hyperparameters), rate)
+    return {"run_key": one.key, "name": one.name, "config": plain(one.run), "published": published}
 
 
 def _data_notes(runs: Sequence[RunSpec]) -> list[str]:

@@ -14,6 +14,8 @@ from harness.palette import Look, looks
 from harness.report.data.cells import RANKING, Cell, baseline, build_cells
 from harness.report.data.conditions import Condition, Family, build_conditions, build_families
 from harness.report.data.contrasts import Contrast, build_contrasts
+from harness.report.data.dominance import Dominance, dominances
+from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
@@ -49,9 +51,24 @@ class ReportData:
         return next(family for family in self.families if self.headline in family.conditions)
 
     @cached_property
+    def arenas(self) -> tuple[Arena, ...]:
+        """What objectives are compared in: world or data and corruption, over every training that was swept."""
+        return build_arenas((c for family in self.families for c in family.conditions), self.sweep.axes)
+
+    @property
+    def arena(self) -> Arena:
+        """The arena of the headline."""
+        return next(arena for arena in self.arenas if self.headline in arena.conditions)
+
+    @cached_property
     def contrasts(self) -> list[Contrast]:
-        """Every objective against the baseline in ranking accuracy."""
-        return build_contrasts(self.cells, self.baseline, RANKING)
+        """Every objective against the baseline in ranking accuracy, at matched KL and at the best of each."""
+        return build_contrasts(self.arenas, self.baseline, RANKING)
+
+    @cached_property
+    def dominances(self) -> list[Dominance]:
+        """Where each objective ranks better or worse than the baseline at every matched KL."""
+        return dominances(self.arenas, self.baseline)
 
     @cached_property
     def slices(self) -> tuple[CellSlice, ...]:

@@ -26,12 +26,14 @@ _NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run. `result` is the content of `result.json`, None while the run is pending."""
+    """One planned run. `result` is the content of `result.json`, None while the run is pending; `published` the preset
+    whose loss it runs, beta aside, None where nobody published that."""
 
     key: str
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     folder: Path | None
+    published: str | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -254,7 +256,7 @@ def read_sweep(folder: Path) -> Sweep:
     plan = read_plan_file(folder)
     try:
         folders = run_folders(folder)
-        runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
+        runs = tuple(_run(folders.get(e["run_key"][:8]), e) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
         texts = str((plan.get("report") or {}).get("texts") or "")
@@ -263,13 +265,14 @@ def read_sweep(folder: Path) -> Sweep:
     return Sweep(folder, name, question, notes, runs, texts)
 
 
-def _run(folder: Path | None, key: str, config: Mapping[str, Any]) -> Run:
+def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
+    key = planned["run_key"]
     result = None if folder is None else load_result(folder)
     if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
         raise InputError(
             f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, config, result, folder)
+    return Run(key, planned["config"], result, folder, planned.get("published"))
 
 
 def _note(note: Any) -> str:

@@ -8,17 +8,13 @@ from dataclasses import dataclass
 
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import (
-    MIN_SEEDS,
     NO_DIFFERENCE,
     Estimate,
-    bonferroni_interval,
     cell_estimate,
-    holm,
-    minimum_detectable_effect,
+    corrected_p,
+    judge,
     paired_differences,
-    sign_flip_p,
-    t_interval,
-    verdict,
+    practical_margin,
 )
 from harness.report.render.text import number, quantity, shown
 from harness.report.study.study import Study, StudyTrial
@@ -31,7 +27,8 @@ class TunedDifference:
     """The tuned baseline minus another tuned objective over their common fresh seeds, on pairs that steered nothing.
 
     `plain` is the paired t interval, `corrected` the simultaneous one over all comparisons, `p` Holm-corrected (None
-    below 6 seeds), `mde` the smallest difference found with power .8 (None below 2), `word` the verdict on `one`.
+    where no data could make it significant), `mde` the smallest difference found with power .8 (None below 2), `word`
+    the verdict on `one`.
     """
 
     one: str
@@ -56,18 +53,13 @@ def tuned_differences(study: Study) -> list[TunedDifference]:
             differences = paired_differences(baseline, study.fresh_scores(winner))
             if differences.size:
                 by_arm[arm] = differences
-    tested = [differences for differences in by_arm.values() if differences.size >= MIN_SEEDS]
-    corrected = iter(holm([sign_flip_p(differences) for differences in tested]) if tested else [])
-    direction = "up" if study.maximize else "down"
+    direction, planned = "up" if study.maximize else "down", len(study.about["fresh_seeds"])
+    margin = practical_margin(study.measure in METRICS and METRICS[study.measure].share)
     out = []
-    for arm, differences in by_arm.items():
-        n, family = differences.size, max(len(tested), 1)
-        wide = bonferroni_interval(differences, family)
-        word = verdict(wide, n, direction=direction, expected=len(study.about["fresh_seeds"]))
-        spread = float(differences.std(ddof=1)) if n > 1 else 0.0
-        mde = minimum_detectable_effect(spread, n, family) if n > 1 and spread > 0 else None
-        p = next(corrected) if n >= MIN_SEEDS else None
-        out.append(TunedDifference(study.baseline, arm, t_interval(differences), wide, p, word, mde))
+    for (arm, differences), p in zip(by_arm.items(), corrected_p(list(by_arm.values())), strict=True):
+        by_seed = dict(enumerate(differences.tolist()))
+        found = judge(by_seed, family=len(by_arm), planned=planned, margin=margin, direction=direction)
+        out.append(TunedDifference(study.baseline, arm, found.plain, found.corrected, p, found.word, found.mde))
     return out
 
 

@@ -115,10 +115,12 @@ class Study:
         return out
 
     def estimate(self, keys: Sequence[str], measure: str, split: str) -> Estimate:
-        """Mean over seeds with its interval (shares: never narrower than over the pairs of one seed)."""
+        """Mean over seeds with its interval (shares of a data set, of which seeds may share pairs: never narrower than
+        over the pairs of one seed)."""
         scores = list(self.last(keys, measure, split).values())
         share = measure in METRICS and METRICS[measure].share
-        return cell_estimate([s.value for s in scores], [s.items for s in scores] if share else None, share=share)
+        shared = any(run.config.get("world") is None for run in self.sweep.runs)
+        return cell_estimate([s.value for s in scores], [s.items for s in scores], share, shared=shared)
 
     def fresh_scores(self, winner: StudyTrial) -> dict[int, float]:
         """A winner's score by fresh seed, on the pairs that steered nothing."""

@@ -97,10 +97,11 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
     """The tuned baseline against every tuned rival."""
     if not differences:
         return None
+    tested = any(d.p is not None for d in differences)  # elsewhere no p-value could be small
     rows = tuple(
         fields(
-            f"{d.one} \u2212 {d.other}", str(d.plain.n), shown(d.plain), shown(d.corrected), number(d.p), number(d.mde),
-            d.word,
+            f"{d.one} \u2212 {d.other}", str(d.plain.n), shown(d.plain), shown(d.corrected),
+            *([number(d.p)] if tested else []), number(d.mde), d.word,
         )
         for d in differences
     )  # fmt: skip
@@ -111,7 +112,7 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
             "fresh seeds",
             "paired 95 % interval",
             "corrected interval",
-            "p (Holm)",
+            *(["p (Holm)"] if tested else []),
             "detectable",
             "verdict",
         ),
