@@ -127,7 +127,7 @@ def read_block(
         else:
             sections[name] = section_axes(name, node, problems, prefix)
     given = keys["training"].value if "training" in keys else None
-    if isinstance(given, dict) and {"steps", "epochs"} <= given.keys():
+    if isinstance(given, dict) and {"steps", "epochs"} <= given.keys() and plain(given["epochs"]):
         place = f"{given['epochs'].where} {prefixes.get('training', '')}training.epochs"
         problems.append(f"{place}: given beside steps; expected one of the two")
     for name, axes in sections.items():

@@ -161,10 +161,11 @@ MEASURE_SECONDS = 0.4  # checkpoints and final samples of one run of the embedde
 ROLLOUT_SECONDS = 1e-4  # a response sampled and scored by reference and reward model in the embedded world
 PASS_SECONDS = 1.7e-4  # a pass of training over it
 TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
-PATH_RATE = 6e10  # flops per second of a core that trains a model from a path
-SCORED_COST = 1.6  # time of a flop of scoring, of one in training: its products are smaller
+PATH_RATE = 7e10  # flops per second of a core that trains a model from a path
+SCORED_COST = 1.8  # time of a flop of scoring, of one in training: its products are smaller
 SAMPLED_COST = 3.0  # of a sampled token, of one that is scored
-NEW_TOKENS = 64  # of a sample, at most
+NEW_TOKENS = 64  # of a sample, at most; models answer longer than the data does
+WITH_REFERENCE = 1.5  # samples of a run and its share of the reference's
 WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
 TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
 
@@ -221,8 +222,8 @@ def run_seconds(run: RunSpec, counts: TokenCounts | None = None, rate: float | N
     forward = 2 * step_weights(run)
     splits = run.evaluation.heldout + run.evaluation.probe
     tokens = evaluations(run) * splits * scored_tokens(run, counts)
-    prompt, response = _prompt_and_response(run, counts)
-    sampled = run.evaluation.samples * (prompt + SAMPLED_COST * min(2 * response, NEW_TOKENS))
+    prompt = step_shape(run).tokens - step_shape(run).responses if counts is None else counts.prompt_tokens
+    sampled = WITH_REFERENCE * run.evaluation.samples * (prompt + SAMPLED_COST * NEW_TOKENS)
     return Seconds(
         train_flops(run, counts) / rate, SCORED_COST * forward * tokens / rate, SCORED_COST * forward * sampled / rate
     )
@@ -259,13 +260,6 @@ def train_flops(run: RunSpec, counts: TokenCounts | None = None) -> float:
 def scored_tokens(run: RunSpec, counts: TokenCounts | None) -> float:
     """Tokens of a pair that is scored without a gradient."""
     return float(step_shape(run).tokens) if counts is None else counts.scored_tokens
-
-
-def _prompt_and_response(run: RunSpec, counts: TokenCounts | None) -> tuple[float, float]:
-    if counts is None:
-        step = step_shape(run)
-        return float(step.tokens - step.responses), step.responses / 2
-    return counts.prompt_tokens, sum(counts.chosen) / len(counts.chosen)
 
 
 def assumed_rate(run: RunSpec) -> float:

@@ -76,7 +76,9 @@ def test_epochs_are_steps_over_the_pairs_that_a_seed_trains_on(tmp_path, data, m
     monkeypatch.setitem(SPEC, "training", {})
     model = write("llama", tmp_path / "model")
     training = {"epochs": 2.5, "batch_size": 4}
-    for run in sweep(tmp_path, model, data, training=training, seeds=2).runs:
+    loaded = sweep(tmp_path, model, data, training=training, seeds=2)
+    assert loaded.resolved["training"]["epochs"] == 2.5 and "steps" not in loaded.resolved["training"]  # read again
+    for run in loaded.runs:
         count = len(open_inputs(run, tmp_path).train)
         assert run.training.steps == math.ceil(2.5 * count / 4) and run.training.epochs == 0
     with pytest.raises(InputError, match=r"training\.epochs: given beside steps; expected one of the two"):
