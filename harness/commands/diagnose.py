@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness import api
 from harness.api import existing
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
@@ -51,19 +52,14 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
-    from harness.diagnose.asked import Asked
-    from harness.diagnose.diagnosis import plain
-    from harness.diagnose.page import lines
-    from harness.diagnose.run import run
-
     writable(out)
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
-    asked = Asked(
-        out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, rewardbench or 0, limit,
-        max_length, tokens.value, dtype.value, device, track,
+    found = api.diagnose(
+        policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
+        ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
+        tokens=tokens.value, dtype=dtype.value, device=device, out=out, track=track,
     )  # fmt: skip
-    found = run(asked, lambda line: typer.echo(line, err=True))
-    say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))
+    say(as_text(found.facts) if as_json else repr(found))
 
 
 def export_logps(

@@ -36,7 +36,8 @@ def pack_key(run: RunSpec) -> str:
     """
     source: object
     if run.world is not None:
-        source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
+        world = run.world
+        source = [world.version, world.hidden_size, world.layers, world.heads, world.intermediate_size]
     else:
         texts = "" if relabels(run.corruption) else plain(run.corruption)
         source = [plain(run.data), plain(run.model), run.seed, run.replica, texts]
