@@ -242,13 +242,15 @@ def plan(
     overrides: Overrides = (),
     max_runs: int | None = None,
     preflight: bool = False,
+    predict: bool = False,
     engine: str | None = None,
     workers: int | None = None,
 ) -> Plan:
     """What the sweep of a YAML file would run and cost. Trains nothing; counts what is done under `out`.
 
     `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` and `workers` forecast for
-    other machines; `preflight` checks data, tokens, labels and reference. Raises InputError with every mistake.
+    other machines; `preflight` checks data, tokens, labels and reference; `predict` trains short pilots and writes the
+    ranking accuracy that they predict of each run to `prediction.json`. Raises InputError with every mistake.
     """
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
@@ -268,6 +270,14 @@ def plan(
 
         facts["preflight"] = look(loaded, sum(facts["seconds"].values()), Path(out))
         text = "\n".join((text, *report_lines(facts["preflight"])))
+    if predict:
+        with _private_files(Path(out)):
+            from harness.sweep.predict import predict as look_ahead  # imports torch
+            from harness.sweep.predict import prediction_lines
+
+            prediction = look_ahead(loaded, Path(out))
+        facts["predictions"] = prediction["predictions"]
+        text = "\n".join((text, *prediction_lines(prediction)))
     return Plan(
         facts["name"], Path(facts["folder"]), facts["runs"], facts["done"], facts["to_do"], facts["wall_seconds"],
         tuple(facts["run_keys"]), tuple(facts["notes"]), facts, text,

@@ -22,6 +22,7 @@ from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
+from harness.report.sections.prediction import prediction_csv
 from harness.report.sections.registry import SECTIONS, page_sections
 from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
@@ -47,6 +48,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     write_atomic(folder / "contrasts.csv", contrasts_csv(data.arenas, data.baseline, data.sweep.axes))
     write_atomic(folder / "frontier.csv", points_csv(data.arenas, data.sweep.axes))
     write_atomic(folder / "matched.csv", matched_csv(data.arenas, data.baseline))
+    if data.prediction is not None:
+        write_atomic(folder / "prediction.csv", prediction_csv(data, data.prediction))
     if data.slices:
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
