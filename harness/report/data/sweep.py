@@ -33,8 +33,8 @@ class Run:
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     folder: Path | None
-    stated: Mapping[str, Any] | None = None  # the provenance of a published run, which has no folder
     published: str | None = None
+    stated: Mapping[str, Any] | None = None  # the provenance of a run that was published, which has no folder
 
     @property
     def status(self) -> RunStatus:
