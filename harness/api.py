@@ -258,6 +258,10 @@ def plan(
 
     machines = None if engine is None else Machines(str(engine), workers or os.cpu_count() or 1)
     loaded = load_sweep(spec, _texts(overrides), max_runs)
+    if preflight:
+        from harness.sweep.preflight import measure_rate
+
+        measure_rate(loaded, Path(out))
     facts = describe(loaded, Path(out), machines, _model_reading() if preflight else None)
     text = render(facts)
     if preflight:

@@ -180,9 +180,10 @@ class PathModelSpec:
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
+    """Preference training: AdamW, linear warm-up, decay to `final_lr_fraction`, per-run gradient clipping."""
 
     steps: int = 200  # optimizer steps; more: closer to the objective's optimum, label noise included
+    epochs: float = 0.0  # passes over the training pairs, given instead of `steps`, which follow from it; 0: by `steps`
     # pairs per step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
     batch_size: int = 16
     learning_rate: float = 2e-4  # peak rate; too large and runs diverge, too small and the loss stalls within `steps`
@@ -192,6 +193,11 @@ class TrainingSpec:
     adam_beta1: float = 0.9  # memory of the mean gradient; larger: smoother steps
     adam_beta2: float = 0.99  # memory of the squared gradient; larger: a steadier step size
     weight_decay: float = 0.0  # decoupled: every step shrinks the weights by the share rate x this
+    # how the rate falls to `final_lr_fraction` after warm-up. linear: in a line | cosine: in half a cosine |
+    # constant: not at all
+    schedule: str = "linear"
+    # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
+    micro_batch: int = 0
     mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
 
 

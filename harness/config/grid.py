@@ -22,6 +22,7 @@ from harness.config.cells import (
     resolve_objective,
 )
 from harness.config.data_section import data_axes
+from harness.config.epochs import by_epochs
 from harness.config.model_section import fit_problems, is_path_model, path_model_axes
 from harness.config.schema import SECTIONS, VARIANTS, read_mapping, section_axes, shown
 from harness.config.strict_yaml import Node, plain
@@ -80,6 +81,8 @@ class Block:
             run = RunSpec(
                 objective=objective, corruption=corruption, seed=seed, device=self.device, replica=replica, **common
             )
+            if run.training.epochs:
+                run = replace(run, training=by_epochs(run))
             yield replace(run, reward_model=rewards) if learns_from_model(objective) else run
 
 
@@ -124,6 +127,10 @@ def read_block(
             problems += fit_problems(sections[name], sections.get("data", {"max_length": []}), node.where)
         else:
             sections[name] = section_axes(name, node, problems, prefix)
+    given = keys["training"].value if "training" in keys else None
+    if isinstance(given, dict) and {"steps", "epochs"} <= given.keys() and plain(given["epochs"]):
+        place = f"{given['epochs'].where} {prefixes.get('training', '')}training.epochs"
+        problems.append(f"{place}: given beside steps; expected one of the two")
     for name, axes in sections.items():
         problems += _shape_problems(name, axes, keys.get(name), prefixes.get(name, ""), where)
     world = "world" in keys

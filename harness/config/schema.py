@@ -101,6 +101,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
     },
     "training": {
         "steps": _STEPS,
+        "epochs": P(None, "float", 0, 10_000),
         "batch_size": _BATCH,
         "learning_rate": _RATE,
         "warmup_steps": _int(0, 1_000_000),
@@ -109,6 +110,8 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "adam_beta1": P(None, "float", 0, 1, high_open=True),
         "adam_beta2": P(None, "float", 0, 1, high_open=True),
         "weight_decay": P(None, "float", 0, 10),
+        "schedule": P(None, "choice", choices=("linear", "cosine", "constant")),
+        "micro_batch": _int(0, 65_536),
         "mode": P(None, "choice", choices=("strict", "fast")),
     },
     "evaluation": {

@@ -151,7 +151,7 @@ def data_facts(
             for said in model_folder(model.path, model.sha256).notes:
                 lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
-            table = tables.get((data, model)) or read_pairs(data, _folder_render(model))
+            table = tables.get((data, model)) or read_pairs(data, folder_render(model))
             tables[data, model] = table
             rows, usable, notes, own, form = table.rows, len(table.pairs), table.notes, [], table.form
             shown = shown or _untokenised(table)
@@ -185,7 +185,8 @@ def _tokenised(text: TextData) -> ShownPair:
     return ShownPair(int(pair.meta["row"]), prompt, chosen, rejected, "as it is trained on")
 
 
-def _folder_render(model: PathModelSpec) -> Render | None:
+def folder_render(model: PathModelSpec) -> Render | None:
+    """The chat template of a model's folder, without its tokenizer; None where it has none or that is off."""
     return (
         folder_renderer(model_folder(model.path, model.sha256), model.template_date)
         if model.template == "auto"

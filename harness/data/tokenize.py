@@ -18,6 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from harness.data.notes import Note, make_note
 from harness.data.rows import TokenisedPair
+from harness.model_files.folder import ModelFolder
 from harness.types import InputError, PreferencePair
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
@@ -103,6 +104,18 @@ def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
 
     bos = tokenizer.bos_token_id
     return Vocabulary(encode, bos if own else None, tokenizer.eos_token_id, decode, bos if templated else None)
+
+
+def folder_vocabulary(folder: ModelFolder) -> Vocabulary | None:
+    """The vocabulary of a model's folder without transformers, for counting: None where it has no `tokenizer.json`.
+
+    Special tokens in a text are read as such, and no `<bos>` is put before it.
+    """
+    path = folder.path / "tokenizer.json"
+    if not path.is_file():
+        return None
+    tokenizer = Tokenizer.from_file(str(path))
+    return Vocabulary(_encoder(tokenizer), None, folder.eos, lambda ids: str(tokenizer.decode(ids)), folder.bos)
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash
@@ -29,12 +30,8 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
 
     def score(inputs: RunInputs, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
         chosen, rejected = pair_keys(pairs)
-        model = inputs.reference_sha256
         wanted = {*zip(chosen, rejected, strict=True)}
-        # The ladder's number goes up when widths change: values move by rounding.
-        what = "ladder 1" if inputs.ladder else sorted(wanted)
-        key = content_hash(["reference", model, what, "float32", torch.__version__])
-        path = cache / "reference" / f"{key[:32]}.safetensors"
+        path, key = _place(cache, inputs, [] if inputs.ladder else sorted(wanted))
 
         def load() -> dict[str, np.ndarray] | None:
             arrays = load_arrays(path, key)
@@ -47,12 +44,44 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
             missing = [pair for one, two, pair in places if known is None or (one, two) not in known.scored]
             table = score_responses(inputs.architecture, inputs.weights, missing, device, inputs.ladder)
             table = table if known is None else merged(known, table)
-            names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
-            save_arrays(path, {"keys": names, **{name: getattr(table, name) for name in NUMBERS}}, {"key": key})
+            _save(path, key, table)
 
         return _table(once(path, load, build))
 
     return score
+
+
+def unscored(cache: Path, inputs: RunInputs, pairs: Sequence[TokenisedPair]) -> list[TokenisedPair]:
+    """Those of `pairs` that the table of the inputs' reference does not hold yet."""
+    path, key = _place(cache, inputs, [])
+    arrays = load_arrays(path, key)
+    known: Collection[tuple[str, str]] = () if arrays is None else _table(arrays).scored
+    return [pair for pair, *keys in zip(pairs, *pair_keys(pairs), strict=True) if tuple(keys) not in known]
+
+
+def add(cache: Path, inputs: RunInputs, table: ReferenceTable) -> None:
+    """Add what was scored to the table of the inputs' reference."""
+    path, key = _place(cache, inputs, [])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock", mode=0o600):
+        arrays = load_arrays(path, key)
+        _save(path, key, table if arrays is None else merged(_table(arrays), table))
+
+
+def _place(cache: Path, inputs: RunInputs, together: Sequence[tuple[str, str]]) -> tuple[Path, str]:
+    """The file and the key of a table: of these pairs, or with a ladder of all that this number of threads scores."""
+    threads = torch.get_num_threads()
+    # The ladder's number goes up when widths change: values move by rounding.
+    ladder = "ladder 1" if threads == 1 else ["ladder 1", threads]
+    key = content_hash(
+        ["reference", inputs.reference_sha256, ladder if inputs.ladder else together, "float32", torch.__version__]
+    )
+    return cache / "reference" / f"{key[:32]}.safetensors", key
+
+
+def _save(path: Path, key: str, table: ReferenceTable) -> None:
+    names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
+    save_arrays(path, {"keys": names, **{name: getattr(table, name) for name in NUMBERS}}, {"key": key})
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> ReferenceTable:

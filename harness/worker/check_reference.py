@@ -16,7 +16,7 @@ from harness.preflight.step_zero import closed_forms, live_logps
 from harness.types import PreferencePair, RunSpec
 
 CHECKED_PAIRS = 64  # of each side by a preflight: pairs whose log-probs are computed twice
-CHECKED_BY_WORKER = 16  # held-out pairs, which every run is measured on
+CHECKED_BY_WORKER = 16  # held-out pairs, which every run is measured on; also by a preflight of a large model
 
 
 def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) -> None:
