@@ -1,4 +1,4 @@
-"""The `model:` section where it has a `path`: a local folder or a hub id, and the hash that enters run keys.
+"""The `model:` section where it has a `path`: a folder, a GGUF file or a hub id, and the hash that enters run keys.
 
 Imports no torch, so `harness plan` computes every key.
 """
@@ -15,12 +15,12 @@ from harness.config.overrides import SOURCE
 from harness.config.schema import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.model_files.folder import HEADS, end_problem, length_problems, linear_names
-from harness.model_files.location import locate, model_folder
+from harness.model_files.location import local_folder, locate, model_folder
 from harness.model_files.support import EAGER
 from harness.text import suggestion
 from harness.types import InputError, LoraSpec, Parameter
 
-FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
+FIX = "expected a model's folder, e.g. `--set model.path=models/qwen`, a .gguf file, or a hub id such as org/name"
 ALL = "all-linear"
 LORA = {
     "rank": Parameter(None, "int", 1, 4096),
@@ -91,8 +91,11 @@ def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
     """Targets that name nothing in a local folder's weights; a hub's are not here yet, and are checked on loading."""
     lines = []
     wanted = [target for lora in axes["lora"] if lora is not None for target in lora.targets if target != ALL]
-    for path in filter(lambda path: Path(path).is_absolute(), axes["path"]) if wanted else ():
-        names = linear_names(Path(path))
+    places = zip(axes["path"], axes["sha256"], strict=False) if wanted else ()
+    for folder in (
+        local_folder(path, identity, weights=False) for path, identity in places if Path(path).is_absolute()
+    ):
+        names = linear_names(folder)
         known = sorted({name.rpartition(".")[2] for name in names})
         tied = not any(name in HEADS for name in known)
         for target in dict.fromkeys(wanted):

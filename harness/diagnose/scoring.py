@@ -80,8 +80,6 @@ def find_model(text: str, dtype: str, option: str, name: str = "", step: int = -
     place = Path(text).expanduser()
     adapter = place.resolve() if is_adapter(place) else None
     try:
-        if place.suffix == ".gguf":
-            raise InputError(f"{text}: GGUF files are not read here; convert it to a folder with safetensors first")
         base = text if adapter is None else adapter_base(adapter)
         path, identity = locate(base, "", Path.cwd(), {})
         if adapter is not None:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.model_files.location import hub_folder
+from harness.model_files.location import local_folder
 from harness.models.lane_model import flatten, scaled_logits
 from harness.models.lora import adapt, initial_adapters
 from harness.types import InputError, LoraSpec, PathModelSpec
@@ -40,10 +39,8 @@ class Source:
 
 
 def source_of(model: PathModelSpec) -> Source:
-    """The source of a spec's model; a hub id is looked up in the cache, and fetched where it is not there."""
-    folder = Path(model.path)
-    if not folder.is_absolute():
-        folder = hub_folder(model.path, model.sha256.rpartition("@")[2], weights=True)
+    """The source of a spec's model; its files are fetched or converted where that was not done before."""
+    folder = local_folder(model.path, model.sha256, weights=True)
     return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
 
 

@@ -254,7 +254,7 @@ def test_what_is_given_wrongly_is_said_in_a_line(models: Path, data: Path, tmp_p
 
     assert "matches no folder" in said(policies=[str(models / "step-*")])
     assert "name the model that training started from" in said(reference="")
-    assert "GGUF" in said(policies=[str(models / "x.gguf")])
+    assert "x.gguf: cannot be read (No such file" in said(policies=[str(models / "x.gguf")])
     assert "no pair is left at 5 tokens" in said(max_length=5)
     assert "no column colour" in said(slices=["colour"])
     assert "given twice" in said(policies=[str(models / "checkpoint-10")] * 2)
