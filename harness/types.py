@@ -159,6 +159,8 @@ class PathModelSpec:
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
+    reference: str = ""  # the reference, as `path` says it, of the same tokenizer; empty: what the policies start from
+    reference_sha256: str = ""  # hash of it, filled in; if a spec sets it, the reference must match
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,14 @@ from typing import Any
 from harness.config.overrides import SOURCE
 from harness.config.schema import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
-from harness.model_files.folder import HEADS, end_problem, length_problems, linear_names
+from harness.model_files.folder import (
+    HEADS,
+    ModelFolder,
+    end_problem,
+    length_problems,
+    linear_names,
+    vocabulary_problems,
+)
 from harness.model_files.location import local_folder, locate, model_folder
 from harness.model_files.support import EAGER
 from harness.text import suggestion
@@ -22,6 +29,7 @@ from harness.types import InputError, LoraSpec, Parameter
 
 FIX = "expected a model's folder, e.g. `--set model.path=models/qwen`, a .gguf file, or a hub id such as org/name"
 ALL = "all-linear"
+HASHES = {"path": "sha256", "reference": "reference_sha256"}  # a path and the field that holds its content hash
 LORA = {
     "rank": Parameter(None, "int", 1, 4096),
     "alpha": Parameter(None, "float", 0, 1e6, low_open=True),
@@ -58,33 +66,64 @@ def path_model_axes(
         except ValueError:
             where = node.value["template_date"].where
             problems.append(f"{where} {key}.template_date: {text!r}; expected a date such as 2024-07-26")
-    place = node.value.get("path", node)
     if not axes["path"] or "" in axes["path"]:
-        problems.append(f"{place.where} {key}.path: no model given; {FIX}")
+        problems.append(f"{node.value.get('path', node).where} {key}.path: no model given; {FIX}")
         return axes
     if len(axes["revision"]) > 1:
         problems.append(f"{node.where} {key}.revision: cannot be an axis; put the other model under `also:`")
         return axes
-    found = []
-    for text in axes["path"]:
-        try:
-            path, identity = locate(text, axes["revision"][0], Path.cwd() if place.where == SOURCE else base, hashes)
-            found.append((path, identity))
-        except InputError as error:
-            problems += [f"{place.where} {key}.path: {line}" for line in error.problems]
-    if len(found) == len(axes["path"]):
-        if "sha256" in node.value and axes["sha256"] != [identity for _, identity in found]:
-            problems.append(
-                f"{node.value['sha256'].where} {key}.sha256: the model's hash is {', '.join(i for _, i in found)}; it "
-                "changed since the line was written; expected the same model, or no such line"
-            )
-        axes["path"], axes["sha256"] = [path for path, _ in found], [identity for _, identity in found]
-        kinds = {str(model_folder(path, identity).config.get("model_type")) for path, identity in found}
+    before = len(problems)
+    for field, revision in (("path", axes["revision"][0]), ("reference", "")):
+        _locate(axes, field, revision, node, prefix, base, hashes, problems)
+    if len(problems) == before:
+        kinds = {
+            str(folder.config.get("model_type")) for folder in (*_folders(axes, "path"), *_folders(axes, "reference"))
+        }
         if "sdpa" in axes["attention"] and (plain_only := sorted(kinds & set(EAGER))):
             where = node.value.get("attention", node).where
             problems.append(f"{where} {key}.attention: {', '.join(plain_only)} has no sdpa; expected eager")
         problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
+        where = f"{node.value.get('reference', node).where} {key}.reference"
+        for folder, other in itertools.product(_folders(axes, "path"), _folders(axes, "reference")):
+            problems += [f"{where}: {line}" for line in vocabulary_problems(folder, other)]
     return axes
+
+
+def _locate(
+    axes: dict[str, list[Any]],
+    field: str,
+    revision: str,
+    node: Node,
+    prefix: str,
+    base: Path,
+    hashes: dict[Path, str],
+    problems: list[str],
+) -> None:
+    """Make the models of an axis absolute and fill in their hashes; "" stays as it is. Appends to `problems`."""
+    assert isinstance(node.value, dict)
+    place, of, key = node.value.get(field, node), HASHES[field], f"{prefix}model"
+    found = []
+    for text in axes[field]:
+        try:
+            folder = Path.cwd() if place.where == SOURCE else base
+            found.append(locate(text, revision, folder, hashes) if text else ("", ""))
+        except InputError as error:
+            problems += [f"{place.where} {key}.{field}: {line}" for line in error.problems]
+    if len(found) < len(axes[field]):
+        return
+    identities = [identity for _, identity in found]
+    if of in node.value and axes[of] != identities:
+        problems.append(
+            f"{node.value[of].where} {key}.{of}: the model's hash is {', '.join(identities)}; it changed since the "
+            "line was written; expected the same model, or no such line"
+        )
+    axes[field], axes[of] = [path for path, _ in found], identities
+
+
+def _folders(axes: dict[str, list[Any]], field: str) -> list[ModelFolder]:
+    """What the files of an axis's models say, of those that were found."""
+    pairs = zip(axes[field], axes[HASHES[field]], strict=False)
+    return [model_folder(path, identity) for path, identity in pairs if identity]
 
 
 def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
@@ -109,12 +148,9 @@ def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
 
 def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: str) -> list[str]:
     """Lengths that the data may ask for and the model cannot give."""
-    lines = []
-    for path, identity in zip(axes["path"], axes["sha256"], strict=False):
-        for longest in data["max_length"] if identity else ():
-            folder = model_folder(path, identity)
-            lines += [f"{where} data.max_length: {text}" for text in length_problems(folder, longest)]
-    return lines
+    folders = [*_folders(axes, "path"), *_folders(axes, "reference")]
+    lengths = itertools.product(folders, data["max_length"])
+    return [f"{where} data.max_length: {text}" for pair in lengths for text in length_problems(*pair)]
 
 
 def _lora_axis(node: Node | None, key: str, problems: list[str]) -> list[LoraSpec | None]:

@@ -97,6 +97,8 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "sft_steps": _int(0, 1_000_000),
         "sft_batch": _BATCH,
         "sft_learning_rate": _RATE,
+        "reference": P(None, "text"),
+        "reference_sha256": P(None, "text"),
     },
     "training": {
         "steps": _STEPS,

@@ -45,7 +45,8 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
             known = None if arrays is None else _table(arrays)
             places = zip(chosen, rejected, pairs, strict=True)
             missing = [pair for one, two, pair in places if known is None or (one, two) not in known.scored]
-            table = score_responses(inputs.architecture, inputs.weights, missing, device, inputs.ladder)
+            frozen = inputs.reference
+            table = score_responses(frozen.architecture, frozen.weights, missing, device, inputs.ladder)
             table = table if known is None else merged(known, table)
             names = np.frombuffer("".join(table.keys).encode("ascii"), dtype=np.uint8)
             save_arrays(path, {"keys": names, **{name: getattr(table, name) for name in NUMBERS}}, {"key": key})

@@ -16,7 +16,7 @@ from harness.data.tokenize import BOS_ID, EOS_ID, model_vocabulary, tokenise
 from harness.identity import WHEREABOUTS, content_hash, plain, stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.model_files.location import model_folder
-from harness.models.architecture import Architecture, initial_weights, path_architecture
+from harness.models.architecture import Architecture, Frozen, initial_weights, path_architecture
 from harness.models.folder import open_tokenizer, source_of
 from harness.training.sft import fit, likelihood_settings
 from harness.types import DataSpec, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
@@ -100,8 +100,11 @@ def fit_text_reference(run: RunSpec, device: torch.device) -> Tensor:
     return weights
 
 
-def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
-    """The inputs of a run on a user's pairs, with the reference's weights `(P,)`."""
+def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> RunInputs:
+    """The inputs of a run on a user's pairs, with the weights `(P,)` that policies start from.
+
+    `other`: the reference, where it is not the start.
+    """
     data, model = run.data, run.model
     assert data is not None and model is not None
     text, decode = _read(run)
@@ -147,4 +150,5 @@ def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,
+        other=other,
     )

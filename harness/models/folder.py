@@ -66,7 +66,7 @@ def base_model(source: Source) -> Any:
     return _loaded(source if source.lora is None else replace(source, lora=LoraSpec()))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # the policy's and, where that is another, the reference's
 def _loaded(source: Source) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -131,7 +131,7 @@ def start_weights(source: Source, seed: int) -> Tensor:
     return _whole(source) if source.lora is None else initial_adapters(shell(source), seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _whole(source: Source) -> Tensor:
     """The model's own weights `(P,)`: one row for every seed that starts from them."""
     return flatten(base_model(source))

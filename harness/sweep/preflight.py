@@ -160,6 +160,7 @@ def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     device = pick_device(run.device)
     pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
+    frozen = inputs.reference
+    table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return reference_evidence(inputs, pairs, stored, device)
