@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnose.logps_file import REFERENCE, LogpsTable
 from harness.diagnose.measures import (
     MAX_VALUES,
     PROMPT,
@@ -30,6 +29,7 @@ from harness.diagnose.verdict import Verdict, evidence, verdict
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Bools, Columns, select, size
 from harness.metrics.statistics import Estimate
+from harness.storage.logps_file import REFERENCE, LogpsTable
 from harness.text import suggestion
 from harness.types import InputError
 

@@ -11,10 +11,11 @@ import torch
 
 from harness.config.load import load_sweep
 from harness.corruptions.registry import CORRUPTIONS
-from harness.diagnose.logps_file import LENGTHS, POLICY, REFERENCE, token_key, write_logps
+from harness.data.rows import token_key
 from harness.identity import run_key
 from harness.inputs.mythworld import mythworld_inputs
 from harness.inputs.text import text_inputs
+from harness.storage.logps_file import LENGTHS, POLICY, REFERENCE, write_logps
 from harness.storage.runs import load_result, read_table, run_folders
 from harness.types import InputError, RunSpec
 

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 
 from harness.data.chat import chat_renderer
 from harness.data.pairs import read_pairs
-from harness.data.rows import TokenisedPair, response_key
+from harness.data.rows import TokenisedPair, response_key, token_key
 from harness.data.tokenize import encode_pairs, model_vocabulary
 from harness.data.trl_tokens import TOKENS, trl_renderer
 from harness.diagnose.asked import Asked
-from harness.diagnose.logps_file import LogpsTable, checked, read_logps, token_key
 from harness.identity import content_hash
 from harness.model_files.folder import TOKENIZER, length_problems, read_folder
 from harness.model_files.location import HUB_ID, locate
@@ -28,6 +27,7 @@ from harness.models.architecture import Architecture, path_architecture
 from harness.models.folder import Source, open_tokenizer, start_weights
 from harness.models.reference_logps import score_responses
 from harness.storage.atomic import write_atomic
+from harness.storage.logps_file import LogpsTable, checked, read_logps
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
 from harness.worker.prepare import pick_device
 

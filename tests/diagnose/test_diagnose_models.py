@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.cli import run as command
 from harness.diagnose import scoring
 from harness.diagnose.asked import Asked
-from harness.diagnose.logps_file import read_logps
 from harness.diagnose.run import run
+from harness.storage.logps_file import read_logps
 from harness.types import InputError
 from tests.models.families import write
 

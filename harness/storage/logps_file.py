@@ -15,16 +15,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
 
-from harness.data.rows import response_key
 from harness.types import InputError
 
 VERSION = 1
 POLICY, REFERENCE = ("policy_chosen", "policy_rejected"), ("reference_chosen", "reference_rejected")
 LENGTHS = ("chosen_len", "rejected_len")
 REQUIRED = ("id", "prompt_id", *POLICY, *REFERENCE, *LENGTHS)
-# `tokens`: what `token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns are slices.
+# `tokens`: what `data.rows.token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns are slices.
 OPTIONAL = ("gold_margin", "split", "step", "policy", "tokens", "row")
 COUNTS = ("step", "row")
 TEXTS = ("id", "prompt_id", "split", "policy", "tokens")
@@ -56,14 +54,6 @@ class LogpsTable:
         return bool(np.isfinite(self.columns["reference_chosen"]).all())
 
 
-def token_key(prompt: ArrayLike, chosen: ArrayLike, rejected: ArrayLike) -> str:
-    """The identity of a pair's token ids, 64 hex digits: `response_key` of the chosen side, then of the rejected.
-
-    Two files with equal keys were scored on the same tokens: same texts, chat template, tokenizer and length limit.
-    """
-    return response_key(prompt, chosen) + response_key(prompt, rejected)
-
-
 def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
     """Check the rows and write them, whole or not at all. `meta` is JSON: beta, dtype, which models, which limits.
 
@@ -76,13 +66,18 @@ def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] 
         "tokens": (table.columns["tokens"] == "").all(),
     }
     kept = {name: values for name, values in table.columns.items() if not unknown.get(name, False)}
+    write_columns(path, kept, table.meta)
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
+    """Write rows as they are, whole or not at all: a diverged policy's may not be finite."""
     arrays = {
         name: pa.array(values.tolist(), pa.string())
         if values.dtype == object
         else pa.array(values, from_pandas=True, mask=values < 0 if name in COUNTS else None)
-        for name, values in kept.items()
+        for name, values in columns.items()
     }
-    note = json.dumps({"version": VERSION, **table.meta}, sort_keys=True, allow_nan=False).encode()
+    note = json.dumps({"version": VERSION, **meta}, sort_keys=True, allow_nan=False).encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         pq.write_table(pa.table(arrays).replace_schema_metadata({_META: note}), temporary)
@@ -93,12 +88,7 @@ def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] 
 
 def read_logps(path: Path) -> LogpsTable:
     """The rows of a file. Raises InputError, a line per fault, for what is no such file or cannot be true."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a log-prob file (Parquet)") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0]})") from None
+    table = _table(path)
     note = (table.schema.metadata or {}).get(_META)
     try:
         meta = json.loads(note) if note else {}
@@ -108,6 +98,21 @@ def read_logps(path: Path) -> LogpsTable:
         raise InputError(f"{path}: version {meta['version']} of the log-prob format; this harness reads {VERSION}")
     columns = {name: np.array(table.column(name).to_pylist(), dtype=object) for name in table.column_names}
     return checked(columns, str(path), meta)
+
+
+def read_columns(path: Path) -> Columns:
+    """The rows of a file as they are. Raises InputError for what is no such file."""
+    table = _table(path)
+    return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _table(path: Path) -> Any:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a log-prob file (Parquet)") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
 def checked(columns: Mapping[str, Any], where: str, meta: Mapping[str, Any]) -> LogpsTable:
