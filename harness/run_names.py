@@ -58,7 +58,7 @@ def _settings(run: RunSpec) -> dict[str, Any]:
     for section in _SECTIONS:
         values: Mapping[str, Any] = plain(getattr(run, section)) or {}
         for key, value in values.items():
-            if key not in ("path", "reference"):
+            if key not in ("path", "reference", "reference_logps"):
                 value = value[:8] if key.endswith("sha256") else _lora(value) if key == "lora" else value
                 out[f"{section}.{key}" if key in out else key] = value
     return out

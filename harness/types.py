@@ -161,6 +161,8 @@ class PathModelSpec:
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
     reference: str = ""  # the reference, as `path` says it, of the same tokenizer; empty: what the policies start from
     reference_sha256: str = ""  # hash of it, filled in; if a spec sets it, the reference must match
+    reference_logps: str = ""  # a log-prob file that holds the reference's log-probs, so that none are computed
+    reference_logps_sha256: str = ""  # hash of the file, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)

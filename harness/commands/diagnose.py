@@ -66,9 +66,14 @@ def diagnose(
 def export_logps(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the log-prob file to write, e.g. logps.parquet")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="the reference's on all their pairs, for model.reference_logps")
+    ] = False,
 ) -> None:
     """Write the log-probs of finished runs as a log-prob file. Holds held-out pairs and the training probe."""
     existing(folder)
     from harness.diagnose.export import export_logps as write
+    from harness.diagnose.export import export_reference
 
-    say(f"{write(folder, out)} rows in {out}")
+    rows = export_reference(folder, out, lambda line: typer.echo(line, err=True)) if reference else write(folder, out)
+    say(f"{rows} rows in {out}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from harness.config.overrides import SOURCE
 from harness.config.schema import expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
+from harness.identity import file_sha256
 from harness.model_files.folder import (
     HEADS,
     ModelFolder,
@@ -24,12 +26,15 @@ from harness.model_files.folder import (
 )
 from harness.model_files.location import local_folder, locate, model_folder
 from harness.model_files.support import EAGER
+from harness.storage.logps_file import read_reference
 from harness.text import suggestion
 from harness.types import InputError, LoraSpec, Parameter
 
 FIX = "expected a model's folder, e.g. `--set model.path=models/qwen`, a .gguf file, or a hub id such as org/name"
 ALL = "all-linear"
-HASHES = {"path": "sha256", "reference": "reference_sha256"}  # a path and the field that holds its content hash
+# A path and the field that holds its content hash.
+HASHES = {"path": "sha256", "reference": "reference_sha256", "reference_logps": "reference_logps_sha256"}
+Find = Callable[[str, Path], tuple[str, str]]  # (path as written, folder it is meant from) -> absolute path, hash
 LORA = {
     "rank": Parameter(None, "int", 1, 4096),
     "alpha": Parameter(None, "float", 0, 1e6, low_open=True),
@@ -73,8 +78,14 @@ def path_model_axes(
         problems.append(f"{node.where} {key}.revision: cannot be an axis; put the other model under `also:`")
         return axes
     before = len(problems)
-    for field, revision in (("path", axes["revision"][0]), ("reference", "")):
-        _locate(axes, field, revision, node, prefix, base, hashes, problems)
+    revision = axes["revision"][0]
+    finders: dict[str, Find] = {
+        "path": lambda text, folder: locate(text, revision, folder, hashes),
+        "reference": lambda text, folder: locate(text, "", folder, hashes),
+        "reference_logps": _logps_file,
+    }
+    for field, find in finders.items():
+        _locate(axes, field, find, node, prefix, base, problems)
     if len(problems) == before:
         kinds = {
             str(folder.config.get("model_type")) for folder in (*_folders(axes, "path"), *_folders(axes, "reference"))
@@ -92,21 +103,20 @@ def path_model_axes(
 def _locate(
     axes: dict[str, list[Any]],
     field: str,
-    revision: str,
+    find: Find,
     node: Node,
     prefix: str,
     base: Path,
-    hashes: dict[Path, str],
     problems: list[str],
 ) -> None:
-    """Make the models of an axis absolute and fill in their hashes; "" stays as it is. Appends to `problems`."""
+    """Make the paths of an axis absolute and fill in their hashes; "" stays as it is. Appends to `problems`."""
     assert isinstance(node.value, dict)
     place, of, key = node.value.get(field, node), HASHES[field], f"{prefix}model"
     found = []
     for text in axes[field]:
         try:
             folder = Path.cwd() if place.where == SOURCE else base
-            found.append(locate(text, revision, folder, hashes) if text else ("", ""))
+            found.append(find(text, folder) if text else ("", ""))
         except InputError as error:
             problems += [f"{place.where} {key}.{field}: {line}" for line in error.problems]
     if len(found) < len(axes[field]):
@@ -114,10 +124,17 @@ def _locate(
     identities = [identity for _, identity in found]
     if of in node.value and axes[of] != identities:
         problems.append(
-            f"{node.value[of].where} {key}.{of}: the model's hash is {', '.join(identities)}; it changed since the "
-            "line was written; expected the same model, or no such line"
+            f"{node.value[of].where} {key}.{of}: the content hash of {field} is {', '.join(identities)}; it changed "
+            "since the line was written; expected the same content, or no such line"
         )
     axes[field], axes[of] = [path for path, _ in found], identities
+
+
+def _logps_file(text: str, base: Path) -> tuple[str, str]:
+    """The absolute path of a log-prob file, and its content hash. Raises InputError where it holds no reference."""
+    path = (base / Path(text).expanduser()).resolve()
+    read_reference(path)
+    return str(path), file_sha256(path)
 
 
 def _folders(axes: dict[str, list[Any]], field: str) -> list[ModelFolder]:

@@ -98,7 +98,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "sft_batch": _BATCH,
         "sft_learning_rate": _RATE,
         "reference": P(None, "text"),
-        "reference_sha256": P(None, "text"),
+        **dict.fromkeys(("reference_sha256", "reference_logps", "reference_logps_sha256"), P(None, "text")),
     },
     "training": {
         "steps": _STEPS,

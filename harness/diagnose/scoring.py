@@ -27,7 +27,7 @@ from harness.models.architecture import Architecture, path_architecture
 from harness.models.folder import Source, open_tokenizer, start_weights
 from harness.models.reference_logps import score_responses
 from harness.storage.atomic import write_atomic
-from harness.storage.logps_file import LogpsTable, checked, read_logps
+from harness.storage.logps_file import LogpsTable, checked, read_reference
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
 from harness.worker.prepare import pick_device
 
@@ -186,9 +186,11 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
         rows[split] = read_rows(text, split, asked, tokenizer, names)
     tokens = {one.id: one for part in rows.values() for one in part.tokens}
     _fits(models, list(tokens.values()))
-    before = None
+    before: Mapping[str, float] | None = None
     if isinstance(reference, Path):
-        before = _stored_reference(reference, list(tokens.values()))
+        stored = read_reference(reference)
+        stored.check_holds({key for one in tokens.values() for key in _keys(one)})
+        before = stored.sums
     elif reference is not None:
         before = _scores(reference, list(tokens.values()), asked, say)
     columns: dict[str, list[Any]] = {}
@@ -263,30 +265,6 @@ def _add(
         }  # fmt: skip
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
-
-
-def _stored_reference(path: Path, tokens: Sequence[TokenisedPair]) -> dict[str, float]:
-    """Reference log-probs by response from a log-prob file. Raises InputError unless it holds every response."""
-    table = read_logps(path)
-    if not table.referenced:
-        raise InputError(f"--reference {path}: has no reference log-probs")
-    told = table.columns["tokens"] != ""
-    if not told.any():
-        raise InputError(
-            f"--reference {path}: rows without `tokens`, so whether they were scored on these token ids cannot be "
-            "told; write the column as docs/diagnose.md says, or give a model"
-        )
-    found: dict[str, float] = {}
-    for at, side in enumerate(("chosen", "rejected")):
-        keys = [key[32 * at : 32 * at + 32] for key in table.columns["tokens"][told]]
-        found |= dict(zip(keys, table.columns[f"reference_{side}"][told].tolist(), strict=True))
-    wanted = {response_key(one.prompt, side) for one in tokens for side in (one.chosen, one.rejected)}
-    if lost := wanted - found.keys():
-        raise InputError(
-            f"--reference {path}: holds {len(wanted) - len(lost)} of the {len(wanted)} responses with these token ids: "
-            "scored on other pairs, or with another tokenizer, chat template or length limit; score them again"
-        )
-    return found
 
 
 def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: Say) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from harness.identity import content_hash
 from harness.inputs.run_inputs import RunInputs
 from harness.models.reference_logps import ReferenceTable, merged, pair_keys, score_responses
 from harness.storage.arrays import load_arrays, once, save_arrays
+from harness.storage.logps_file import StoredReference
+from harness.types import InputError
 
 # Scores the distinct responses of pairs under the reference of the inputs.
 Scorer = Callable[[RunInputs, Sequence[TokenisedPair]], ReferenceTable]
@@ -28,6 +31,8 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
     """
 
     def score(inputs: RunInputs, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
+        if inputs.stored is not None:
+            return stored_table(inputs.stored, pairs)
         chosen, rejected = pair_keys(pairs)
         model = inputs.reference_sha256
         wanted = {*zip(chosen, rejected, strict=True)}
@@ -54,6 +59,26 @@ def scorer(cache: Path, device: torch.device) -> Scorer:
         return _table(once(path, load, build))
 
     return score
+
+
+def stored_table(stored: StoredReference, pairs: Sequence[TokenisedPair]) -> ReferenceTable:
+    """Pairs as a log-prob file has them: one value per response, its sum. Raises InputError where one is not there."""
+    chosen, rejected = pair_keys(pairs)
+    try:
+        stored.check_holds({*chosen, *rejected})
+    except InputError as error:
+        raise InputError(*(f"model.reference_logps: {line}" for line in error.problems)) from None
+    keys = tuple(sorted({*chosen, *rejected}))
+    place = {key: row for row, key in enumerate(keys)}
+    together = sorted({*zip(chosen, rejected, strict=True)})
+    unknown = (math.nan,) * 3
+    return ReferenceTable(
+        keys,
+        np.arange(len(keys) + 1),
+        np.array([stored.sums[key] for key in keys], np.float32),
+        np.array([(place[one], place[two]) for one, two in together], np.int64).reshape(-1, 2),
+        np.array([stored.hidden.get(pair, unknown) for pair in together], np.float32).reshape(-1, 3),
+    )
 
 
 def _table(arrays: Mapping[str, np.ndarray]) -> ReferenceTable:

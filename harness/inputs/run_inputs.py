@@ -12,6 +12,7 @@ from torch import Tensor
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash, plain
 from harness.models.architecture import Architecture, Frozen
+from harness.storage.logps_file import StoredReference
 from harness.types import PreferencePair
 
 # Judges a batch of samples: (prompt texts, response token ids) -> columns of `samples.parquet`.
@@ -45,6 +46,7 @@ class RunInputs:
     ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
     tuned: bool = True  # the start was trained by the sweep; False: it is the model of the architecture's source
     other: Frozen | None = None  # the reference where it is not the start
+    stored: StoredReference | None = None  # its log-probs from a file, in place of those that its weights would give
 
     @property
     def reference(self) -> Frozen:

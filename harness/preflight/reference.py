@@ -34,6 +34,13 @@ def differing(reference: Reference, place: str) -> list[Finding]:
         f"by up to {worst:.3g} nats where {float(allowed.max()):.2g} is the rounding of {reference.dtype}"
     )
     fix = "remove the cache of references under --out, and check that policy and reference are one model"
+    if reference.file:
+        text = (
+            f"{reference.file} holds other log-probs than the reference gives: {len(wrong)} of {len(reference.pairs)} "
+            f"pairs differ, by up to {worst:.3g} nats where {float(allowed.max()):.2g} is the rounding of "
+            f"{reference.dtype}"
+        )
+        fix = "name the model that was scored as model.reference, or score the pairs again (model.reference_logps)"
     # In bf16 a few pairs are off by chance where logits are large; a wrong reference is off in most.
     by_chance = reference.dtype != "float32" and 2 * len(wrong) <= len(reference.pairs)
     severity = "warning" if by_chance else "error"

@@ -22,8 +22,11 @@ VERSION = 1
 POLICY, REFERENCE = ("policy_chosen", "policy_rejected"), ("reference_chosen", "reference_rejected")
 LENGTHS = ("chosen_len", "rejected_len")
 REQUIRED = ("id", "prompt_id", *POLICY, *REFERENCE, *LENGTHS)
-# `tokens`: what `data.rows.token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns are slices.
-OPTIONAL = ("gold_margin", "split", "step", "policy", "tokens", "row")
+# Of the reference's summed hidden states (`models/reference_logps.py`): <H_w, H_l>, |H_w|^2, |H_l|^2.
+HIDDEN = ("hidden_product", "hidden_chosen", "hidden_rejected")
+# `tokens`: what `data/rows.py token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns
+# are slices.
+OPTIONAL = ("gold_margin", "split", "step", "policy", "tokens", "row", *HIDDEN)
 COUNTS = ("step", "row")
 TEXTS = ("id", "prompt_id", "split", "policy", "tokens")
 ROUNDING = 1e-3  # nats a log-prob may lie above 0 in low precision
@@ -37,8 +40,8 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 class LogpsTable:
     """Checked rows as columns of equal length, every known column filled in, with the file's own description `meta`.
 
-    Unknown `step` and `row` are -1, unknown `tokens` "", `gold_margin` NaN; without a reference its two columns are NaN
-    in every row. `slices` names the further columns, as text.
+    Unknown `step` and `row` are -1, unknown `tokens` "", `gold_margin` and `HIDDEN` NaN; without a reference its two
+    columns are NaN in every row. `slices` names the further columns, as text.
     """
 
     columns: Columns
@@ -61,7 +64,7 @@ def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] 
     """
     table = checked(columns, str(path), meta or {})
     unknown = {
-        "gold_margin": np.isnan(table.columns["gold_margin"]).all(),
+        **{name: np.isnan(table.columns[name]).all() for name in ("gold_margin", *HIDDEN)},
         **{name: (table.columns[name] < 0).all() for name in COUNTS},
         "tokens": (table.columns["tokens"] == "").all(),
     }
@@ -100,6 +103,47 @@ def read_logps(path: Path) -> LogpsTable:
     return checked(columns, str(path), meta)
 
 
+@dataclass(frozen=True, eq=False)
+class StoredReference:
+    """Reference log-probs from a file: `sums` by response key, in nats, `hidden` by the keys of a pair (`HIDDEN`; NaN
+    where the file has none). `dtype` is that of the forward pass, empty where the file does not say."""
+
+    path: Path
+    sums: Mapping[str, float]
+    hidden: Mapping[tuple[str, str], tuple[float, float, float]]
+    dtype: str
+
+    def check_holds(self, wanted: set[str]) -> None:
+        """Raise InputError unless the file holds every response of `wanted`, by its key."""
+        if lost := wanted - self.sums.keys():
+            raise InputError(
+                f"{self.path}: holds {len(wanted) - len(lost)} of the {len(wanted)} responses with these token ids: "
+                "scored on other pairs, or with another tokenizer, chat template or length limit; score them again"
+            )
+
+
+def read_reference(path: Path) -> StoredReference:
+    """The reference of a log-prob file. Raises InputError where it has none, or none whose tokens are known."""
+    table = read_logps(path)
+    if not table.referenced:
+        raise InputError(f"{path}: has no reference log-probs")
+    told = table.columns["tokens"] != ""
+    if not told.any():
+        raise InputError(
+            f"{path}: rows without `tokens`, so whether they were scored on these token ids cannot be told; write the "
+            "column as docs/diagnose.md says, or give a model"
+        )
+    sums: dict[str, float] = {}
+    keys = table.columns["tokens"][told]
+    for at, side in enumerate(REFERENCE):
+        for key, value in zip(keys, table.columns[side][told].tolist(), strict=True):
+            if sums.setdefault(key[32 * at : 32 * at + 32], value) != value:
+                raise InputError(f"{path}: one response has two reference log-probs: it holds two references")
+    hidden = np.stack([table.columns[name][told] for name in HIDDEN], -1).tolist()
+    pairs = {(key[:32], key[32:]): tuple(row) for key, row in zip(keys, hidden, strict=True)}
+    return StoredReference(path, sums, pairs, str(table.meta.get("dtype", "")))
+
+
 def read_columns(path: Path) -> Columns:
     """The rows of a file as they are. Raises InputError for what is no such file."""
     table = _table(path)
@@ -131,7 +175,7 @@ def checked(columns: Mapping[str, Any], where: str, meta: Mapping[str, Any]) -> 
         out[name] = _texts(columns.get(name), count, defaults.get(name))
     problems = [f"{where}: column {name}: empty in row {_rows(out[name] == '')}" for name in ("id", "prompt_id")
                 if (out[name] == "").any()]  # fmt: skip
-    numbers = (*POLICY, *REFERENCE, *LENGTHS, "gold_margin", *COUNTS)
+    numbers = (*POLICY, *REFERENCE, *LENGTHS, "gold_margin", *COUNTS, *HIDDEN)
     for name in numbers:
         try:
             out[name] = _numbers(columns.get(name), count)

@@ -153,6 +153,7 @@ def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
 
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
+    from harness.inputs.reference_cache import stored_table
     from harness.models.reference_logps import pair_keys, score_responses
     from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
@@ -161,6 +162,9 @@ def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
     frozen = inputs.reference
-    table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
+    if inputs.stored is not None:
+        table = stored_table(inputs.stored, tokens)
+    else:
+        table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return reference_evidence(inputs, pairs, stored, device)

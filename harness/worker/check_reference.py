@@ -38,5 +38,10 @@ def reference_evidence(
     tokens = [inputs.encode(pair) for pair in pairs]
     live = live_logps(inputs.reference.architecture, inputs.reference.weights, tokens, device)
     lengths = np.array([[len(one.chosen), len(one.rejected)] for one in tokens])
-    dtype = inputs.architecture.source.dtype if inputs.architecture.source is not None else "float32"
-    return Reference(tuple(pairs), stored, live, lengths, dtype)
+    dtypes = {inputs.architecture.source.dtype if inputs.architecture.source is not None else "float32"}
+    file = ""
+    if inputs.stored is not None:
+        dtypes.add(inputs.stored.dtype)
+        file = str(inputs.stored.path)
+    dtype = "bfloat16" if "bfloat16" in dtypes else "float32"
+    return Reference(tuple(pairs), stored, live, lengths, dtype, file)
