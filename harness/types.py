@@ -155,6 +155,7 @@ class PathModelSpec:
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
     template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
+    template_arguments: str = ""  # of the chat template, e.g. {enable_thinking: false}; kept as JSON
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it

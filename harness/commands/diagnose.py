@@ -11,6 +11,8 @@ import typer
 from harness.api import existing
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
+from harness.identity import canonical_json
+from harness.types import InputError
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
 Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
@@ -43,6 +45,9 @@ def diagnose(
     tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="of the forward pass")] = Dtype.float32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    arguments: Annotated[
+        str, typer.Option("--template-arguments", metavar="JSON", help="of the chat template: {enable_thinking: false}")
+    ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
     track: Annotated[bool, typer.Option("--track", help="also as runs in MLflow")] = False,
     as_json: Json = False,
@@ -57,10 +62,23 @@ def diagnose(
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
     asked = Asked(
         out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, limit, max_length,
-        tokens.value, dtype.value, device, track,
+        tokens.value, dtype.value, device, _template_arguments(arguments), track,
     )  # fmt: skip
     found = run(asked, lambda line: typer.echo(line, err=True))
     say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))
+
+
+def _template_arguments(text: str) -> str:
+    """The JSON of arguments written as JSON or YAML; "" for none. Raises InputError for what is no mapping."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        given = None
+    if not isinstance(given, dict):
+        raise InputError(f"--template-arguments: {text!r} is no mapping; expected e.g. '{{enable_thinking: false}}'")
+    return canonical_json(given) if given else ""
 
 
 def export_logps(

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.schema import expected, section_axes, shown
+from harness.config.schema import FIELDS, expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
-from harness.identity import file_sha256
+from harness.identity import canonical_json, file_sha256
 from harness.model_files.folder import (
     HEADS,
     ModelFolder,
@@ -32,6 +33,7 @@ from harness.types import InputError, LoraSpec, Parameter
 
 FIX = "expected a model's folder, e.g. `--set model.path=models/qwen`, a .gguf file, or a hub id such as org/name"
 ALL = "all-linear"
+TAKEN = {"messages", "tools", "documents", "add_generation_prompt"}  # variables of a chat template that are no setting
 # A path and the field that holds its content hash.
 HASHES = {"path": "sha256", "reference": "reference_sha256", "reference_logps": "reference_logps_sha256"}
 Find = Callable[[str, Path], tuple[str, str]]  # (path as written, folder it is meant from) -> absolute path, hash
@@ -62,9 +64,10 @@ def path_model_axes(
     """
     assert isinstance(node.value, dict)
     key = f"{prefix}model"
-    rest = {name: child for name, child in node.value.items() if name != "lora"}
+    rest = {name: child for name, child in node.value.items() if name not in ("lora", "template_arguments")}
     axes = section_axes("path_model", Node(rest, node.where), problems, prefix, shown_as="model")
     axes["lora"] = _lora_axis(node.value.get("lora"), key, problems) if "lora" in node.value else [None]
+    axes["template_arguments"] = _argument_axis(node.value.get("template_arguments"), key, problems)
     for text in axes["template_date"]:
         try:
             date.fromisoformat(str(text))
@@ -168,6 +171,27 @@ def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: 
     folders = [*_folders(axes, "path"), *_folders(axes, "reference")]
     lengths = itertools.product(folders, data["max_length"])
     return [f"{where} data.max_length: {text}" for pair in lengths for text in length_problems(*pair)]
+
+
+def _argument_axis(node: Node | None, key: str, problems: list[str]) -> list[str]:
+    """The values of `template_arguments` as JSON: a mapping, its JSON, or a list of such; "" without any."""
+    if node is None:
+        return [""]
+    found = []
+    for entry in node.value if isinstance(node.value, tuple) else (node,):
+        value = plain(entry)
+        try:
+            given = json.loads(value) if isinstance(value, str) and value else value or {}
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            wanted = FIELDS["path_model"]["template_arguments"].doc
+            problems.append(f"{entry.where} {key}.template_arguments: {shown(value)}; expected {wanted}")
+        elif taken := sorted(given.keys() & TAKEN):
+            problems.append(f"{entry.where} {key}.template_arguments: {taken[0]} is set by the harness; leave it out")
+        else:
+            found.append(canonical_json(given) if given else "")
+    return found or [""]
 
 
 def _lora_axis(node: Node | None, key: str, problems: list[str]) -> list[LoraSpec | None]:

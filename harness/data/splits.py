@@ -187,7 +187,7 @@ def _tokenised(text: TextData) -> ShownPair:
 
 def _folder_render(model: PathModelSpec) -> Render | None:
     return (
-        folder_renderer(model_folder(model.path, model.sha256), model.template_date)
+        folder_renderer(model_folder(model.path, model.sha256), model.template_date, model.template_arguments)
         if model.template == "auto"
         else None
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +105,12 @@ def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
 
     bos = tokenizer.bos_token_id
     return Vocabulary(encode, bos if own else None, tokenizer.eos_token_id, decode, bos if templated else None)
+
+
+@lru_cache(maxsize=2)
+def file_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`."""
+    return Tokenizer.from_file(str(path))
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:

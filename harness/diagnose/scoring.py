@@ -145,7 +145,8 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
         slices=", ".join(slices), split="",
     )  # fmt: skip
     as_trl = TOKENS.get(asked.tokens)
-    table = read_pairs(spec, (trl_renderer if as_trl else chat_renderer)(tokenizer, PathModelSpec().template_date))
+    renderer = trl_renderer if as_trl else chat_renderer
+    table = read_pairs(spec, renderer(tokenizer, PathModelSpec().template_date, asked.template_arguments))
     notes = [f"{split}: {note.text}" for note in table.notes]
     if as_trl:
         made = [as_trl(tokenizer, pair, table.templated, asked.max_length) for pair in table.pairs]
@@ -201,6 +202,7 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
     meta: dict[str, Any] = {
         "dtype": asked.dtype,
         "tokens": asked.tokens,
+        **({"template_arguments": asked.template_arguments} if asked.template_arguments else {}),
         "max_length": asked.max_length,
         "policies": {f"{one.name}{f' step {one.step}' if one.step >= 0 else ''}": one.identity for one in policies},
         "reference": reference.identity if isinstance(reference, Scored) else None,

@@ -54,7 +54,9 @@ def text_architecture(data: DataSpec, model: ModelSpec | PathModelSpec) -> Archi
 def model_reading(model: PathModelSpec) -> Reading:
     """How a model from a path reads texts: its tokenizer's vocabulary, and its chat template unless that is off."""
     tokenizer = open_tokenizer(source_of(model))
-    render = chat_renderer(tokenizer, model.template_date) if model.template == "auto" else None
+    render = None
+    if model.template == "auto":
+        render = chat_renderer(tokenizer, model.template_date, model.template_arguments)
     return lambda templated: model_vocabulary(tokenizer, templated), render
 
 
