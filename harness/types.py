@@ -211,6 +211,8 @@ class LmEvalSpec:
     # all | best: of each objective, corruption and seed | flagged: by the sentinel of free-running samples
     runs: str = "all"
     batch_size: int = 16  # requests scored at once; larger: faster, more memory
+    include_path: str = ""  # a folder with lm-eval tasks of your own, as YAML files
+    trust_task_code: bool = False  # run your own tasks' Python (`!function`, `class`) as well
 
 
 TEXTS = ("none", "ids", "short", "full")

@@ -72,11 +72,11 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     keys = root.value
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
-    main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", problems)
+    main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", path.parent, problems)
     blocks = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
-        own = take_lm_eval(own, prefix, problems)[0] if prefix else own
+        own = take_lm_eval(own, prefix, path.parent, problems)[0] if prefix else own
         merged = _override(main, own) if prefix else main
         prefixes = dict.fromkeys(own, prefix)
         block, found = read_block(merged, prefixes, where, path.parent, hashes)

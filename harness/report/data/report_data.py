@@ -17,6 +17,7 @@ from harness.report.data.contrasts import Contrast, build_contrasts
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
+from harness.report.data.slices import CellSlice, cell_slices
 from harness.report.data.sweep import Sweep, read_sweep
 from harness.report.render.blocks import Field
 from harness.report.texts import Texts
@@ -51,6 +52,11 @@ class ReportData:
     def contrasts(self) -> list[Contrast]:
         """Every objective against the baseline in ranking accuracy."""
         return build_contrasts(self.cells, self.baseline, RANKING)
+
+    @cached_property
+    def slices(self) -> tuple[CellSlice, ...]:
+        """Every slice of every cell; empty where the data has no slice columns."""
+        return cell_slices(self.conditions)
 
     @cached_property
     def noisiest(self) -> Condition | None:

@@ -14,6 +14,7 @@ from harness.metrics.diagnosis import READ, Diagnosis, diagnose
 from harness.metrics.divergence import Divergence, confirmed
 from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
 from harness.metrics.pair_measures import RATES
+from harness.metrics.slices import SLICE
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
 from harness.types import InputError, Split
@@ -76,7 +77,8 @@ class Facts:
     training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
     to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
     are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
-    unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint.
+    unknown), the `prompts` and by column the values of `slices` are `(n,)`. `diagnosis` compares the first and the
+    last checkpoint.
     """
 
     items: int
@@ -92,6 +94,8 @@ class Facts:
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
     gap: NDArray[np.float32]
+    prompts: NDArray[np.object_]
+    slices: Mapping[str, NDArray[np.object_]]
     heldout: Track
     train: Track
     probe: Probe | None
@@ -103,7 +107,8 @@ def read_facts(run: Run) -> Facts | None:
 
     Raises OSError where the file does not match its checksum, InputError where it lacks one of `NEEDED`.
     """
-    table = run.table("examples.parquet", COLUMNS) if run.done else None
+    sliced = [SLICE + name for name in run.slices]
+    table = run.table("examples.parquet", (*COLUMNS, *sliced)) if run.done else None
     if table is None:
         return None
     for name in NEEDED:
@@ -136,6 +141,8 @@ def read_facts(run: Run) -> Facts | None:
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
         gap=records.numbers(last, "gold_margin").astype(np.float32),
+        prompts=last["prompt_id" if "prompt_id" in last else "id"].copy(),
+        slices={name.removeprefix(SLICE): last[name].copy() for name in sliced if name in last},
         diagnosis=_diagnosis(run, blocks, tie_tol),
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),

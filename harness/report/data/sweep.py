@@ -98,6 +98,12 @@ class Run:
         return None if world is None else float(world["misaligned"])
 
     @property
+    def slices(self) -> list[str]:
+        """Columns of the data by which results are broken down."""
+        names = str((self.config.get("data") or {}).get("slices") or "")
+        return names.split(", ") if names else []
+
+    @property
     def labels(self) -> str | None:
         """`hard` or `bradley_terry`; None for real data."""
         world = self.config.get("world")

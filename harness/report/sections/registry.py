@@ -24,6 +24,7 @@ from harness.report.sections import (
     provenance,
     quality,
     regret,
+    slices,
     statistics,
     survival,
     theory,
@@ -33,8 +34,8 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, behaviour,
-    quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+    verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, slices,
+    behaviour, quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 
