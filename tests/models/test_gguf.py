@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -73,6 +76,25 @@ def test_a_file_is_converted_once_and_found_by_its_content(
     assert (again, same) == (str(moved), identity)
     assert local_folder(again, same, weights=True) == local_folder(path, identity, weights=True)
     assert model_folder(again, same).eos == 2
+
+
+def test_a_plan_of_one_imports_no_torch_even_where_it_converts(file: Path, tmp_path: Path) -> None:
+    spec = {
+        "name": "gguf",
+        "data": {"path": str(write_pairs(tmp_path)), "max_length": 64, "max_prompt_length": 32},
+        "model": {"path": str(file)},
+        "objectives": [{"name": "dpo"}],
+    }
+    (tmp_path / "gguf.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    code = (
+        "import sys; from harness.cli import run; assert run(sys.argv[1:]) == 0; "
+        "assert not {'torch', 'transformers', 'gguf'} & set(sys.modules)"
+    )
+    words = [sys.executable, "-c", code, "plan", str(tmp_path / "gguf.yaml"), "--out", str(tmp_path / "runs")]
+    own = os.environ | {"HARNESS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=own)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "cache" / "models").glob("gguf1-*/config.json"))) == 1
 
 
 def write_pairs(folder: Path) -> Path:

@@ -12,6 +12,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.config.load import load_sweep
+from harness.data.splits import data_notes
 from harness.identity import run_key
 from harness.inputs.encoded import encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
@@ -121,6 +122,8 @@ def test_it_is_an_axis_that_names_no_path_in_keys_and_reads_back(models: Path, d
     assert len(set(names)) == 2 and not any(str(models) in name for name in names)
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(loaded.resolved), encoding="utf-8")
     assert load_sweep(tmp_path / "again.yaml").runs == loaded.runs
+    said = f"policies start from {models / 'start'} and are compared with the reference {models / 'other'}"
+    assert said in data_notes(loaded.runs) and said not in data_notes(loaded.runs[:1])
     (models / "other").rename(models / "moved")
     try:
         model["reference"] = ["", str(models / "moved")]
