@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,12 @@ def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
     frozen = inputs.reference
     if inputs.stored is not None:
+        # A file may hold no more than the sweep needs.
+        keys = list(zip(*pair_keys(tokens), strict=True))
+        held = [inputs.stored.sums.keys() >= {*pair} for pair in keys]
+        if not any(held):
+            inputs.stored.check_holds({key for pair in keys for key in pair})
+        pairs, tokens = list(compress(pairs, held)), list(compress(tokens, held))
         table = stored_table(inputs.stored, tokens)
     else:
         table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
