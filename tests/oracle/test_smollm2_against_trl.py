@@ -19,7 +19,7 @@ from harness.types import InputError
 from tests.integrations.trl_world import pairs
 from tests.oracle.test_diagnose_against_trl import LOGGED
 
-pytestmark = [pytest.mark.oracle, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("ignore")]
 
 BETA, BATCH, PAIRS, STEPS = 0.1, 4, 8, 3
 
@@ -95,7 +95,6 @@ def test_charts(method: str, base: Path, tmp_path: Path) -> None:
     ours = found.policies[0].charts
     prefix = "per_token/" if method in ("simpo", "orpo") else ""
     names = [name for name in LOGGED if (method, name) != ("kto", "rewards/accuracies")]
-    print({name: (ours[prefix + name], logged[f"eval_{name}"]) for name in names})
     assert abs(logged["eval_rewards/margins"]) > 1e-2
     for name in names:
         assert ours[prefix + name] == pytest.approx(logged[f"eval_{name}"], rel=1e-5), name
