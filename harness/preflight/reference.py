@@ -15,7 +15,10 @@ TOLERANCE = {"float32": (1e-3, 1e-5), "bfloat16": (5e-2, 5e-3)}
 
 
 def policy_is_reference(e: Evidence) -> list[Finding]:
-    """The policy's log-probs before its first step are the stored reference's, within the rounding of the dtype."""
+    """The reference's log-probs as training computes them are the stored ones, within the rounding of the dtype.
+
+    They are the policy's before its first step unless the spec names another reference.
+    """
     return [] if e.reference is None else differing(e.reference, e.place)
 
 
