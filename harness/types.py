@@ -257,6 +257,19 @@ class RunSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SeedRounds:
+    """Seeds 0 to `most` - 1 in rounds: `least` of them, then two at a time until what a sweep asks is settled."""
+
+    least: int
+    most: int
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds at the end of each round: `least` 4 and `most` 12 give 4, 6, 8, 10, 12."""
+        return (*range(self.least, self.most, 2), self.most)
+
+
+@dataclass(frozen=True, slots=True)
 class PlannedRun:
     """A run with its run key and its readable name, computed once when the sweep is planned."""
 
@@ -341,6 +354,7 @@ class Parameter:
 
     `kind` is float, int, bool, choice, text or table (a structure the row's own function checks). Bounds are inclusive
     unless the matching `*_open` is set. `search` is the range a study draws from, under `prior` (log or linear).
+    `source` says where default and search range come from.
     """
 
     default: Any
@@ -353,6 +367,7 @@ class Parameter:
     search: tuple[float, float] | None = None
     prior: str = "linear"
     doc: str = ""
+    source: str = ""
 
     def problem(self, value: Any) -> str | None:
         """Why `value` cannot be used, with the allowed range; None where it can."""

@@ -36,6 +36,11 @@ z = beta * ((log p(chosen) - log p(rejected)) - the same difference under the re
 
 `constrained_cpo` is an alias of `cpo_smooth`. A bare `cpo` is refused, because two methods have that name.
 """
+PRESETS_HEAD = """`{name: cpo_smooth, preset: paper}` takes the values of a published configuration; keys beside it
+win, and a list of presets is an axis. The resolved spec and the run key hold the values alone: presets with equal
+values are one run. `paper` is the article, `released` the authors' code, `trl` TRL's defaults; other names are models
+or data sets of the authors. What a preset leaves out has the default above, not that of the embedded world.
+"""
 CORRUPTIONS_HEAD = """Rate `fixed`: the spec sets `rate`; `derived`: the rate follows from the parameters. Needs:
 the facts that each pair must have. To apply several kinds one after another, write
 `{sequence: [{kind: ...}, {kind: ...}]}`.
@@ -49,7 +54,8 @@ TOP: dict[str, tuple[str, str, str]] = {
     "model": ("", "a mapping, or left out", "the model that is trained on `data`"),
     "objectives": ("required", "a list of `{name, <parameters>}`", "what is compared; lists are axes"),
     "corruptions": ("[{kind: none}]", "a list of `{kind, rate, <parameters>}`", "how the training pairs are corrupted"),
-    "seeds": ("1", "a count or a list", "5 means 0 to 4; more: narrower intervals; verdicts need 6"),
+    "seeds": ("1", "a count, a list, or `{min, max, stop: settled}`",
+              "5 means 0 to 4; more: narrower intervals; verdicts need 6; with min and max in rounds"),
     "replica": ("1", "a count or a list", "repeats of a run in other orders of the same data, for A/A checks"),
     "training": ("", "a mapping", "how long and how fast every run learns"),
     "evaluation": ("", "a mapping", "how often and on how many pairs a run is measured"),
@@ -62,6 +68,7 @@ TOP: dict[str, tuple[str, str, str]] = {
     "constraints": ("[]", "a list of mappings", "study: bounds that a winner must not violate"),
     "search": ("{}", "{parameter: range}", "study: ranges for objectives that set none"),
     "sampler": ("tpe", "a name or a mapping", "study: how trials are chosen"),
+    "sampler_seeds": ("1", "an integer in [1, 10000]", "study: searches per objective; intervals hold their variation"),
     "pruner": ("none", "a name or a mapping", "study: when a trial loses its remaining seeds"),
     "budget": ("{}", "a mapping", "study: further limits on the search of one objective"),
     "round": ("5", "an integer in [1, 10000]", "study: trials drawn together; smaller: learns more per trial, slower"),
@@ -92,12 +99,15 @@ def reference() -> str:
         keys = table(("key", "default", "accepts", "meaning"), _keys(section))
         parts.append(f"## {title}\n\n{intro}\n\n{keys}\n")
     for what, rows, head, note in (
-        ("objectives", OBJECTIVES, OBJECTIVES_HEAD, f"{WORLD}\n\n"),
+        ("objectives", OBJECTIVES, OBJECTIVES_HEAD, f"{WORLD} Brackets: where default and range come from.\n\n"),
         ("corruptions", CORRUPTIONS, CORRUPTIONS_HEAD, ""),
     ):
         parameters = table(("name", "parameter", "default", "accepts", "meaning"), _parameters(rows))
         parts.append(f"## {what.capitalize()}\n\n{head}\n{markdown(what)}\n")
         parts.append(f"### Parameters of {what}\n\n{note}{parameters}\n")
+        if what == "objectives":
+            presets = table(("name", "preset", "values", "source"), _presets())
+            parts.append(f"### Presets\n\n{PRESETS_HEAD}\n{presets}\n")
     return "\n".join(parts)
 
 
@@ -143,7 +153,15 @@ def _parameters(rows: Mapping[str, Any]) -> Iterator[Sequence[str]]:
             default = _value(parameter.default)
             if key in world and world[key] != parameter.default:
                 default = f"{default}{' ' if default else ''}(world: {_value(world[key])})"
-            yield f"`{name}`", f"`{key}`", default, accepted, parameter.doc
+            source = f" ({parameter.source})" if parameter.source else ""
+            yield f"`{name}`", f"`{key}`", default, accepted, f"{parameter.doc}{source}"
+
+
+def _presets() -> Iterator[Sequence[str]]:
+    for name, row in OBJECTIVES.items():
+        for preset, values in row.presets.items():
+            text = ", ".join(f"{key}: {_value(value)}" for key, value in values.values.items())
+            yield f"`{name}`", f"`{preset}`", text or "the defaults", values.source
 
 
 def _value(value: object) -> str:

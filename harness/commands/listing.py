@@ -35,6 +35,7 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
                 "needs_reference": row.needs_reference,
                 "beta": _beta(row.hyperparameters),
                 "parameters": _parameters(row.hyperparameters),
+                "presets": {name: {**preset.values, "source": preset.source} for name, preset in row.presets.items()},
                 "summary": row.summary,
                 "citation": row.citation,
             }
@@ -95,7 +96,12 @@ def details(row: Mapping[str, Any], width: int) -> str:
         allowed = parameter["allowed"]
         among = " | ".join(map(str, allowed)) if isinstance(allowed, list) else allowed
         head = f"  {name}: {written(parameter['default'])}" + (f"  ({among})" if among else "")
-        lines += [head, *textwrap.wrap(parameter["doc"], width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        text = parameter["doc"] + (f" ({parameter['source']})" if parameter["source"] else "")
+        lines += [head, *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    for name, preset in row.get("presets", {}).items():
+        values = ", ".join(f"{key} {written(value)}" for key, value in preset.items() if key != "source")
+        text = f"preset {name}: {values or 'the defaults'} ({preset['source']})"
+        lines += textwrap.wrap(text, width, subsequent_indent=" " * 6, initial_indent="  ")
     return "\n".join(lines)
 
 
@@ -178,6 +184,7 @@ def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]
             "kind": p.kind,
             "allowed": list(p.choices) if p.kind == "choice" else p.interval() if p.kind in ("float", "int") else "",
             "doc": p.doc,
+            "source": p.source,
         }
         for name, p in parameters.items()
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.config.schema import shown
@@ -26,6 +26,7 @@ MAX_BETA = 1e6  # beta x |delta_ref| of 1e6 is a slip of the keyboard in any wor
 WORLD_SUM_BETA = 2.0
 WORLD_DEFAULTS: dict[str, dict[str, Any]] = {
     "ipo": {"beta": 0.1},
+    "nca": {"beta": 0.1},  # pulls the chosen log-ratio to log 2 / beta nats
     "cpo_smooth": {"beta": 2.0, "reduction": "sum", "gamma": 1.0, "tau": 2.0, "alpha": 1.0},
 }
 # Rows of family rl: their budget and learning rate in the embedded world, where a reward gap is about 2. The policy
@@ -84,6 +85,8 @@ def resolve_objective(cell: Mapping[str, Any], world: bool) -> ObjectiveSpec:
     row = objectives.OBJECTIVES.get(_alias(name))
     if row is not None and row.tier == "internal":
         raise InputError(f"objective '{name}' is used to build references only; see `harness list objectives`")
+    if row is not None:
+        given = objectives.own_terms(row, given)
     if world:
         given |= world_defaults(_alias(name), given)
     given = _floats(given, row.hyperparameters if row else {})
@@ -108,8 +111,13 @@ def check_plugins(run: RunSpec) -> None:
 
 
 def objective_entry(node: Node, path: str, problems: list[str]) -> Entry | None:
-    """The axes of one entry of `objectives:`; problems of form are appended, None where nothing can be read."""
-    return _entry(node, path, "name", problems, _objective_axis)
+    """The axes of one entry of `objectives:`; problems of form are appended, None where nothing can be read.
+
+    `preset` is the outermost axis, since what it sets stands in the resolved spec instead of it.
+    """
+    entry = _entry(node, path, "name", problems, _objective_axis)
+    axes = () if entry is None else tuple(sorted(entry.axes, key=lambda axis: axis[0] != "preset"))
+    return None if entry is None else replace(entry, axes=axes)
 
 
 def corruption_entry(node: Node, path: str, problems: list[str]) -> Entry | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from trl.data_utils import extract_prompt, maybe_apply_chat_template
 from trl.trainer.utils import use_adapter
 
+from harness.objectives.registry import OBJECTIVES
 from harness.types import InputError
 
 Row: TypeAlias = Mapping[str, Any]
@@ -187,7 +188,8 @@ def objective_of(trainer: Any, beta: float | None) -> Objective | None:
         return None
     name, hyperparameters = found
     # ORPO's beta is a weight.
-    return name, hyperparameters | {"lam" if name == "orpo" else "beta": trainer.beta if beta is None else beta}
+    weight = {"lam" if name == "orpo" else "beta": trainer.beta if beta is None else beta}
+    return name, OBJECTIVES[name].in_own_terms(hyperparameters | weight)
 
 
 def with_prompts(rows: Sequence[Row]) -> list[Row]:

@@ -80,13 +80,16 @@ def run(
 
 
 def states_itself(row: Objective) -> None:
-    """Name, summary, source and failure are stated, and the defaults resolve."""
+    """Name, summary, source and failure are stated; the defaults and every preset resolve."""
     stated = (row.name, row.summary, row.citation, row.breaks)
     hold(all(stated), "name, summary, citation and breaks must not be empty")
     hold(row.family in ("pair", "batch", "token"), f"family '{row.family}'; expected pair, batch or token")
     hold(row.reduction in ("sum", "mean", "tokens"), f"reduction '{row.reduction}'; expected sum, mean or tokens")
     required = {key: knob.default for key, knob in row.hyperparameters.items() if knob.kind == "table"}
     hold(resolve(row.name, required).name == row.name, "does not resolve by its name")
+    for name, preset in row.presets.items():
+        hold(bool(preset.source), f"preset {name} states no source")
+        hold(resolve(row.name, {"preset": name}).name == row.name, f"preset {name} does not resolve")
 
 
 def shapes(row: Objective, shape: tuple[int, ...] = (3, 5)) -> None:

@@ -13,14 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metrics.statistics import (
-    MIN_SEEDS,
-    Estimate,
-    bonferroni_interval,
-    paired_differences,
-    paired_share_difference,
-    verdict,
-)
+from harness.metrics.statistics import MIN_SEEDS, assumed_level, judge, paired_differences
 
 DRAWS = 1000
 TOLERATED = 0.05  # of the draws may be called better or worse
@@ -52,6 +45,7 @@ def aa_check(
     n: int | None = None,
     margin: float = 0.0,
     items: int | None = None,
+    shared: bool = False,
     direction: str = "up",
     draws: int = DRAWS,
 ) -> AACounts:
@@ -59,8 +53,8 @@ def aa_check(
 
     `values`: one measure by (seed, replica); `n` seeds (default: all) are drawn without replacement among those with
     two replicas or more. With margin 0 and without `items` the paired t interval is on its own; give the report's
-    margin and, for shares, the pairs behind each value to check its verdicts as they are. Draws are seeded by the
-    values. Raises ValueError below 6 usable seeds, where no verdict is ever given.
+    margin and, for shares, the pairs behind each value and whether seeds share them, to check its verdicts as they are.
+    Draws are seeded by the values. Raises ValueError below 6 usable seeds, where no verdict is ever given.
     """
     replicas: dict[int, list[int]] = {}
     for seed, replica in sorted(values):
@@ -77,15 +71,11 @@ def aa_check(
             seed = seeds[int(place)]
             a, b = rng.choice(replicas[seed], 2, replace=False)
             first[seed], second[seed] = values[seed, int(a)], values[seed, int(b)]
-        words.append(verdict(_interval(first, second, items), n, margin, direction))
+        level = None if items is None else assumed_level(first, second, items, shared)
+        differences = dict(zip(sorted(first), paired_differences(first, second).tolist(), strict=True))
+        words.append(judge(differences, margin=margin, direction=direction, items=level).word)
     up, down = ("better", "worse") if direction != "none" else ("higher", "lower")
     return AACounts(draws, n, len(values), words.count(up), words.count(down))
-
-
-def _interval(first: Mapping[int, float], second: Mapping[int, float], items: int | None) -> Estimate:
-    if items is None:
-        return bonferroni_interval(paired_differences(first, second), 1)
-    return paired_share_difference(first, second, items)
 
 
 def generator(purpose: str, *arrays: ArrayLike) -> np.random.Generator:

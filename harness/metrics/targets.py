@@ -93,7 +93,7 @@ TARGETS: Mapping[str, Target] = {
     "cpo_smooth": _smooth,
     "cpo_eq17": _eq17,
     "ecpo_released": _released,
-    "simpo": _constant(lambda hp: hp["gamma"] / hp["beta"]),
+    "simpo": _constant(lambda hp: hp["gamma_ratio"]),
     "contrastive_cpo": _constant(lambda _: 0.0),
     "slic": _constant(lambda hp: hp["margin"]),
     "rdpo_length": _length,

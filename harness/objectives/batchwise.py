@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 
 from harness.objectives import step_zero as step0
 from harness.objectives.hyperparameters import SUM_BETA
-from harness.objectives.row import Objective, StateField
+from harness.objectives.row import Objective, Preset, StateField
 from harness.objectives.terms import Number, log_ratios, neg_log_sigmoid, per_batch
 from harness.types import LossOutput, PairLogps, Parameter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-AOT_EPS = Parameter(0.0, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="assumed flip rate of the labels")
+AOT_EPS = Parameter(
+    0.0, low=0, high=0.5, high_open=True, search=(0, 0.4), doc="assumed flip rate of the labels",
+    source="TRL's label_smoothing; range chosen here",
+)  # fmt: skip
 WEIGHT = Parameter(
-    1.0, low=0, low_open=True, search=(1, 4 / 3), doc="weight of its side; chosen / rejected in [1, 4/3]"
-)
+    1.0, low=0, low_open=True, search=(1, 4 / 3), doc="weight of its side; chosen / rejected in [1, 4/3]",
+    source="arXiv 2402.01306, TRL",
+)  # fmt: skip
 
 BCO_DECAY = 0.9  # of the running reward shift; the paper says a moving average, without a number
 BETA_DPO_DECAY = 0.9  # of the running mean margin
@@ -49,6 +53,7 @@ KTO = Objective(
     "arXiv 2402.01306", "prospect-theory value of each response against the batch's mean log-ratio",
     "a small batch estimates its zero point poorly; one more forward pass on mismatched pairs",
     needs=("mismatched",), step0=step0.kto,
+    presets={"paper": Preset({}, "arXiv 2402.01306"), "trl": Preset({}, "TRL's KTOConfig")},
 )  # fmt: skip
 
 
@@ -86,6 +91,7 @@ BCO = Objective(
     "a binary classifier of chosen against rejected, its threshold the running mean reward",
     "the threshold lags; TRL's bco_pair holds it at 0",
     state={"shift": StateField("lane", 0.0)}, step0=step0.constant(2 * step0.LOG2),
+    presets={"paper": Preset({}, "arXiv 2404.04656")},
 )  # fmt: skip
 
 
@@ -93,6 +99,9 @@ def _ordered(high: Tensor, low: Tensor, beta: Number, eps: Number) -> Tensor:
     """Mean `(..., 1)` of cdpo's loss over the gaps high_(i) - low_(i) of the sorted values."""
     gap = beta * (high.sort(-1).values - low.sort(-1).values)
     return ((1 - eps) * neg_log_sigmoid(gap) + eps * neg_log_sigmoid(-gap)).mean(-1, keepdim=True)
+
+
+_AOT = {"trl": Preset({}, "TRL's DPOConfig: beta 0.1, label_smoothing 0")}
 
 
 def aot(policy: PairLogps, reference: PairLogps, beta: Number, eps: Number) -> LossOutput:
@@ -105,7 +114,7 @@ def aot(policy: PairLogps, reference: PairLogps, beta: Number, eps: Number) -> L
 AOT = Objective(
     "aot", aot, "batch", "sum", True, {"beta": SUM_BETA, "eps": AOT_EPS}, "arXiv 2406.05882",
     "the policy's margins dominate the reference's as distributions, not pair by pair",
-    "a single pair may get worse; depends on batch size", step0=step0.log_two,
+    "a single pair may get worse; depends on batch size", step0=step0.log_two, presets=_AOT,
 )  # fmt: skip
 
 
@@ -119,7 +128,7 @@ def aot_unpaired(policy: PairLogps, reference: PairLogps, beta: Number, eps: Num
 AOT_UNPAIRED = Objective(
     "aot_unpaired", aot_unpaired, "batch", "sum", True, {"beta": SUM_BETA, "eps": AOT_EPS},
     "arXiv 2406.05882", "chosen log-ratios dominate rejected ones as distributions",
-    "forgets which responses belong together; depends on batch size", step0=step0.log_two,
+    "forgets which responses belong together; depends on batch size", step0=step0.log_two, presets=_AOT,
 )  # fmt: skip
 
 
@@ -134,9 +143,10 @@ def dr_dpo(policy: PairLogps, reference: PairLogps, beta: Number, beta_prime: Nu
 DR_DPO = Objective(
     "dr_dpo", dr_dpo, "batch", "sum", True,
     {"beta": SUM_BETA, "beta_prime": Parameter(1.0, low=0, low_open=True, search=(0.1, 10), prior="log",
-                                               doc="trust in the pairs; large values give dpo")},
+                                               doc="trust in the pairs; large values give dpo",
+                                               source="arXiv 2407.07880; range chosen here")},
     "arXiv 2407.07880", "dpo with pairs of high loss weighted down", "hard but right pairs are weighted down too",
-    step0=step0.log_two,
+    step0=step0.log_two, presets={"paper": Preset({}, "arXiv 2407.07880")},
 )  # fmt: skip
 
 
@@ -164,8 +174,10 @@ def beta_dpo(
 BETA_DPO = Objective(
     "beta_dpo", beta_dpo, "batch", "sum", True,
     {"beta": SUM_BETA,
-     "alpha": Parameter(0.6, low=0, search=(0, 1), doc="how far beta follows the batch's margin"),
-     "rho": Parameter(0.8, low=0, high=1, low_open=True, search=(0.5, 1), doc="share of pairs kept")},
+     "alpha": Parameter(0.6, low=0, search=(0, 1), doc="how far beta follows the batch's margin",
+                        source="arXiv 2407.08639; range chosen here"),
+     "rho": Parameter(0.8, low=0, high=1, low_open=True, search=(0.5, 1), doc="share of pairs kept",
+                      source="arXiv 2407.08639; range chosen here")},
     "arXiv 2407.08639", "dpo with beta set per batch, on the pairs with the most ordinary margins",
     "drops outliers whether wrong or informative; keeps the nearest pairs where the authors' code draws them, and"
     " its margin is beta times the log-ratio margin where theirs leaves beta out",

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.objectives import step_zero as step0
-from harness.objectives.hyperparameters import CONSTRAINED_BETA, RPO_ALPHA, SUM_BETA
-from harness.objectives.row import Objective, StateField
+from harness.objectives.hyperparameters import CONSTRAINED_BETA, OURS, RPO_ALPHA, SUM_BETA
+from harness.objectives.row import Objective, Preset, StateField
 from harness.objectives.terms import (
     EXPONENT_LIMIT,
     ONE,
@@ -29,7 +29,11 @@ from harness.types import LossOutput, PairLogps, Parameter
 if TYPE_CHECKING:
     from torch import Tensor
 
-PSI_GAMMA = Parameter(0.05, low=0, search=(0.005, 0.05), prior="log", doc="multiplier of the inverse probabilities")
+PSI_GAMMA = Parameter(
+    0.05, low=0, search=(0.005, 0.05), prior="log", doc="multiplier of the inverse probabilities",
+    source="0.05: configs/cpo-demo.yaml of visitworld123/CPO; range chosen here",
+)  # fmt: skip
+_CONFIG = "cpo/config.py of visitworld123/CPO"
 
 
 def _reference_means(policy: PairLogps, reference: PairLogps) -> Sides:
@@ -50,6 +54,7 @@ HYPO = Objective(
     "hypo", hypo, "pair", "sum", True, {"beta": SUM_BETA},
     "HyPO, arXiv 2602.11902", "dpo where the reference is right, no reference where it is wrong",
     "under heavy flips the target no longer guarantees the right order", step0=step0.hypo,
+    presets={"paper": Preset({}, "arXiv 2602.11902")},
 )  # fmt: skip
 
 
@@ -66,7 +71,7 @@ def cpo_clip(policy: PairLogps, reference: PairLogps, beta: Number, rpo_alpha: N
 CPO_CLIP = Objective(
     "cpo_clip", cpo_clip, "pair", "mean", True, {"beta": CONSTRAINED_BETA, "rpo_alpha": RPO_ALPHA},
     "arXiv 2605.20834 (the code's `clip`)", "hypo on token means", "as hypo",
-    step0=step0.cpo_clip,
+    step0=step0.cpo_clip, presets={"released": Preset({"beta": 0.1}, f"{_CONFIG}: `clip` is its default")},
 )  # fmt: skip
 
 
@@ -96,16 +101,24 @@ CPO_SMOOTH = Objective(
     "cpo_smooth", cpo_smooth, "pair", "mean", True,
     {
         "beta": CONSTRAINED_BETA,
-        "gamma": Parameter(0.5, low=0, search=(0, 0.5), doc="reference margin below which the target is lifted"),
-        "tau": Parameter(2.0, low=0, low_open=True, search=(1, 10), prior="log", doc="sharpness of the lift"),
-        "alpha": Parameter(0.25, low=0, low_open=True, search=(0.25, 1), doc="the lift is divided by it"),
+        "gamma": Parameter(0.5, low=0, search=(0, 0.5), doc="reference margin below which the target is lifted",
+                           source=f"0.5: {_CONFIG}; 0.05 in configs/cpo-demo.yaml, for another branch"),
+        "tau": Parameter(2.0, low=0, low_open=True, search=(1, 10), prior="log", doc="sharpness of the lift",
+                         source=f"2: {_CONFIG}; range chosen here"),
+        "alpha": Parameter(0.25, low=0, low_open=True, search=(0.25, 1), doc="the lift is divided by it",
+                           source=f"0.25: name of the released checkpoint; 1: {_CONFIG}"),
         "reduction": Parameter("mean", kind="choice", choices=("mean", "sum"),
-                               doc="token means (released) or sums; a sum takes beta from the sum family"),
+                               doc="token means (released) or sums; a sum takes beta from the sum family",
+                               source="token means: cpo/trainer.py of visitworld123/CPO; nobody published sums"),
         "rpo_alpha": RPO_ALPHA,
     },
     "arXiv 2605.20834", "dpo with a target lifted to at least gamma where the reference ranks the pair wrongly",
     "alpha < 1 asks the largest margins of the most pessimistic pairs; alpha > 1 loses the guarantee",
     step0=step0.cpo_smooth,
+    presets={
+        "paper": Preset({}, f"beta, alpha: checkpoint llama-3-instruct-8b-cpo-full; gamma, tau: {_CONFIG}"),
+        "released": Preset({"beta": 0.1, "alpha": 1.0}, f"{_CONFIG}, with another `easy_version` than its `clip`"),
+    },
 )  # fmt: skip
 
 
@@ -128,7 +141,7 @@ ECPO_RELEASED = Objective(
     {"beta": CONSTRAINED_BETA, "gamma": PSI_GAMMA, "rpo_alpha": RPO_ALPHA},
     "github.com/visitworld123/CPO (`easy`)", "ln_dpo with the margin of the authors' released code",
     "its margin is negative, the opposite of the paper's: it lowers the target (see cpo_eq17)",
-    step0=step0.ecpo_released,
+    step0=step0.ecpo_released, presets={"released": Preset({}, "configs/cpo-demo.yaml of visitworld123/CPO")},
 )  # fmt: skip
 
 
@@ -184,8 +197,9 @@ CPO_DUAL = Objective(
     "cpo_dual", cpo_dual, "pair", "sum", True,
     {
         "beta": SUM_BETA,
-        "margin": Parameter(0.0, low=0, search=(0, 1), doc="margin m that delta must reach, nats"),
-        "eta": Parameter(None, low=0, low_open=True, doc="dual step, below 2 beta; absent or null: beta / 2"),
+        "margin": Parameter(0.0, low=0, search=(0, 1), doc="margin m that delta must reach, nats", source=OURS),
+        "eta": Parameter(None, low=0, low_open=True, doc="dual step, below 2 beta; absent or null: beta / 2",
+                         source=OURS),
     },
     "derived from the constrained problem of arXiv 2605.20834",
     "dpo under the constraint delta >= margin, one multiplier per pair by dual ascent",

@@ -6,8 +6,8 @@ In nats per sequence, or per token where the reduction is mean. Each loss is fol
 from __future__ import annotations
 
 from harness.objectives import step_zero as step0
-from harness.objectives.hyperparameters import EPS, RPO_ALPHA, SUM_BETA, beta_range
-from harness.objectives.row import Objective
+from harness.objectives.hyperparameters import EPS, OURS, RPO_ALPHA, SUM_BETA, beta_range
+from harness.objectives.row import Objective, Preset
 from harness.objectives.terms import Number, chosen_nll, log_ratios, mean_log_ratios, neg_log_sigmoid, per_pair, tensor
 from harness.types import LossOutput, PairLogps, Parameter
 
@@ -24,6 +24,10 @@ DPO = Objective(
     "arXiv 2305.18290; rpo_alpha: arXiv 2404.19733", "log-likelihood of the labels under Bradley-Terry on z",
     "hard labels drive the margin to infinity; a wrong reference keeps pairs misranked while the loss falls",
     step0=step0.dpo,
+    presets={
+        "paper": Preset({}, "arXiv 2305.18290: beta 0.1"), "tldr": Preset({"beta": 0.5}, "arXiv 2305.18290: TL;DR"),
+        "trl": Preset({}, "TRL's DPOConfig: beta 0.1"),
+    },
 )  # fmt: skip
 
 
@@ -39,6 +43,7 @@ CDPO = Objective(
     "E. Mitchell, ericmitchell.ai/cdpo.pdf", "dpo with the label softened to 1 - eps: a finite target margin",
     "biased even where eps is the true flip rate: margins shrink",
     step0=step0.log_two, reasons={"eps": "at 0.5 labels say nothing, above it they are read upside down"},
+    presets={"paper": Preset({}, "ericmitchell.ai/cdpo.pdf: eps is the data's flip rate")}, assumed_rate="eps",
 )  # fmt: skip
 
 
@@ -53,9 +58,11 @@ def robust_dpo(policy: PairLogps, reference: PairLogps, beta: Number, eps: Numbe
 ROBUST_DPO = Objective(
     "robust_dpo", robust_dpo, "pair", "sum", True, {"beta": SUM_BETA, "eps": EPS},
     "arXiv 2403.00409", "an unbiased estimate of dpo on clean labels when eps is the true flip rate",
-    "unbounded below on hard labels; eps too high over-corrects; variance grows as 1/(1 - 2 eps)",
+    "unbounded below on hard labels; eps other than the data's flip rate over- or under-corrects; variance grows as"
+    " 1/(1 - 2 eps)",
     step0=step0.log_two, bounded_below=False,
     reasons={"eps": "at 0.5 the loss divides by 1 - 2 eps = 0, above it the labels are read upside down"},
+    presets={"paper": Preset({}, "arXiv 2403.00409: eps is the data's flip rate")}, assumed_rate="eps",
 )  # fmt: skip
 
 
@@ -68,12 +75,18 @@ def ipo(policy: PairLogps, reference: PairLogps, beta: Number, length_average: b
 IPO = Objective(
     "ipo", ipo, "pair", "sum", True,
     {
-        "beta": beta_range(0.1, 0.01, 0.5, "tau of the paper; the target is 1/(2 beta) nats (per token if averaged)"),
-        "length_average": Parameter(False, kind="bool", doc="per token (TRL's ipo) instead of per sequence"),
+        "beta": beta_range(0.1, 0.01, 0.5, "tau of the paper; the target is 1/(2 beta) nats (per token if averaged)",
+                           "0.1: TRL; range for sums, chosen here: token means want 0.1 to 5"),
+        "length_average": Parameter(False, kind="bool", doc="per token (TRL's ipo) instead of per sequence",
+                                    source="false: arXiv 2310.12036 as printed; true: TRL, after asking the authors"),
     },
     "arXiv 2310.12036", "squared distance of the log-ratio margin to 1/(2 beta)",
     "sums and token means need different beta; long responses dominate the sum form",
     step0=step0.ipo,
+    presets={
+        "paper": Preset({}, "arXiv 2310.12036 Eq 17, as printed: sums"),
+        "trl": Preset({"length_average": True}, "TRL's DPOConfig; token means, which the authors confirmed: trl#1265"),
+    },
 )  # fmt: skip
 
 
@@ -87,7 +100,7 @@ HINGE = Objective(
     "hinge", hinge, "pair", "sum", True, {"beta": SUM_BETA},
     "RSO, arXiv 2309.06657", "max(0, 1 - z): nothing more to gain beyond a margin of 1/beta",
     "no gradient past the margin, full gradient on every flipped label",
-    step0=step0.constant(1.0),
+    step0=step0.constant(1.0), presets={"trl": Preset({}, "TRL's DPOConfig: beta 0.1")},
 )  # fmt: skip
 
 
@@ -105,11 +118,12 @@ EXO = Objective(
     {
         "beta": SUM_BETA,
         "eps": Parameter(1e-3, low=0, high=0.5, low_open=True, high_open=True, search=(1e-3, 1e-3),
-                         doc="smoothing of the label, above 0"),
+                         doc="smoothing of the label, above 0", source="arXiv 2402.00856"),
     },
     "arXiv 2402.00856 Eq 16", "reverse KL of the policy's preference to the label's",
     "gradient vanishes on pairs that are ranked very wrongly",
-    step0=step0.exo, reasons={"eps": "at 0 the loss is infinite for every pair"},
+    step0=step0.exo, presets={"paper": Preset({}, "arXiv 2402.00856 Eq 16")},
+    reasons={"eps": "at 0 the loss is infinite for every pair"},
 )  # fmt: skip
 
 
@@ -125,9 +139,11 @@ def discopop(policy: PairLogps, reference: PairLogps, beta: Number, tau: Number)
 DISCOPOP = Objective(
     "discopop", discopop, "pair", "sum", True,
     {"beta": SUM_BETA, "tau": Parameter(0.05, low=0, high=1, low_open=True, search=(0.05, 0.05),
-                                        doc="width of the blend between logistic and exponential loss")},
+                                        doc="width of the blend between logistic and exponential loss",
+                                        source="arXiv 2406.08414, TRL's discopop_tau")},
     "arXiv 2406.08414 Eq 5", "a discovered blend of logistic and exponential loss",
     "not convex near z = 0", step0=step0.constant(0.5 * step0.LOG2 + 0.5),
+    presets={"paper": Preset({}, "arXiv 2406.08414 Eq 5")},
 )  # fmt: skip
 
 
@@ -140,10 +156,12 @@ def rdpo_length(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Nu
 
 RDPO_LENGTH = Objective(
     "rdpo_length", rdpo_length, "pair", "sum", True,
-    {"beta": SUM_BETA, "alpha": Parameter(0.01, low=0, search=(0.005, 1), prior="log", doc="margin per token")},
+    {"beta": SUM_BETA, "alpha": Parameter(0.01, low=0, search=(0.005, 1), prior="log", doc="margin per token",
+                                          source="0.005, 0.01 (HH), 0.2, 0.5 (TL;DR): arXiv 2403.19159")},
     "R-DPO, arXiv 2403.19159", "dpo that asks less margin where the chosen response is the longer one",
     "asks the impossible of pairs whose chosen response is much shorter when alpha is large",
     step0=step0.rdpo_length,
+    presets={"paper": Preset({}, "arXiv 2403.19159: HH"), "tldr": Preset({"alpha": 0.5}, "arXiv 2403.19159: TL;DR")},
 )  # fmt: skip
 
 
@@ -154,9 +172,10 @@ def ln_dpo(policy: PairLogps, reference: PairLogps, beta: Number) -> LossOutput:
 
 
 LN_DPO = Objective(
-    "ln_dpo", ln_dpo, "pair", "mean", True, {"beta": beta_range(5.0, 2, 10, "KL strength, 1 / nats per token")},
+    "ln_dpo", ln_dpo, "pair", "mean", True,
+    {"beta": beta_range(5.0, 2, 10, "KL strength, 1 / nats per token", "5: arXiv 2411.15124; range chosen here")},
     "Tulu 3, arXiv 2411.15124", "dpo on token means", "as dpo; a grid of beta made for sums is far too small",
-    step0=step0.log_two,
+    step0=step0.log_two, presets={"paper": Preset({}, "arXiv 2411.15124")},
 )  # fmt: skip
 
 
@@ -176,10 +195,11 @@ def sympo(policy: PairLogps, reference: PairLogps, beta: Number, form: str) -> L
 SYMPO = Objective(
     "sympo", sympo, "pair", "sum", True,
     {"beta": SUM_BETA, "form": Parameter("sigmoid", kind="choice", choices=("sigmoid", "ramp", "unhinged"),
-                                         doc="the symmetric loss; unhinged is unbounded below")},
+                                         doc="the symmetric loss; unhinged is unbounded below",
+                                         source="arXiv 2505.24709")},
     "arXiv 2505.24709", "a loss with loss(z) + loss(-z) constant, whose minimiser ignores uniform flips",
     "almost no gradient on pairs that are ranked very wrongly (sigmoid, ramp)",
-    step0=step0.sympo,
+    step0=step0.sympo, presets={"paper": Preset({}, "arXiv 2505.24709")},
 )  # fmt: skip
 
 
@@ -194,7 +214,8 @@ def ropo(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number) -
 ROPO = Objective(
     "ropo", ropo, "pair", "sum", True,
     {"beta": SUM_BETA, "alpha": Parameter(14.0, low=1, low_open=True, search=(2, 30), prior="log",
-                                          doc="weight of the symmetric term")},
+                                          doc="weight of the symmetric term",
+                                          source="14: arXiv 2404.04102; range chosen here")},
     "arXiv 2404.04102", "dpo that trusts a pair less the more the policy contradicts its label",
     "needs a policy that already ranks well; the paper's iterative filtering is not included",
     step0=step0.ropo,
@@ -218,7 +239,8 @@ def dpo_pro(policy: PairLogps, reference: PairLogps, beta: Number, eps: Number, 
 
 DPO_PRO = Objective(
     "dpo_pro", dpo_pro, "pair", "sum", True,
-    {"beta": SUM_BETA, "eps": EPS, "rho": Parameter(0.1, low=0, search=(0, 1), doc="radius of the chi2 ball")},
+    {"beta": SUM_BETA, "eps": EPS,
+     "rho": Parameter(0.1, low=0, search=(0, 1), doc="radius of the chi2 ball", source=OURS)},
     "arXiv 2509.02709", "dpo under the worst label probability near 1 - eps",
     "with hard labels (eps 0) it is dpo; a kink at z = 0 holds pairs there when rho is large",
     tier="C", step0=step0.log_two,

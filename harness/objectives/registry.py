@@ -108,6 +108,7 @@ def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
     """Hyperparameters with the defaults filled in, and what is wrong with them."""
     head, problems = f"objective '{row.name}'", []
     values = {key: parameter.default for key, parameter in row.hyperparameters.items()}
+    given = own_terms(row, given)
     for key, value in given.items():
         parameter = row.hyperparameters.get(key)
         if parameter is None:
@@ -123,6 +124,15 @@ def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], l
     if not problems and row.check is not None and (why := row.check(values)) is not None:
         problems.append(f"{head}: {why}")
     return values, problems
+
+
+def own_terms(row: Objective, given: Mapping[str, Any]) -> dict[str, Any]:
+    """As `row.in_own_terms`. Raises InputError where an absolute value, or the beta it is divided by, is no number."""
+    for absolute, ratio in row.ratios.items():
+        for key, parameter in ((absolute, row.hyperparameters[ratio]), ("beta", row.hyperparameters["beta"])):
+            if absolute in given and key in given and (why := _problem(parameter, given[key])) is not None:
+                raise InputError(f"objective '{row.name}': {key}: {why}")
+    return row.in_own_terms(given)
 
 
 def _problem(parameter: Parameter, value: Any) -> str | None:
@@ -169,6 +179,10 @@ def _component(index: int, entry: Any, problems: list[str]) -> tuple[str, float,
         problems.append(f"{where}.weight: {why}")
     try:
         row = _row(entry["name"])
+        if "beta" not in given and (absolute := sorted(set(given) & set(row.ratios))):
+            ratio = row.ratios[absolute[0]]
+            raise InputError(f"'{row.name}': {absolute[0]} is {ratio} x beta, which is the mixture's; give {ratio}")
+        given = own_terms(row, given)
     except InputError as error:
         problems += [f"{where}: {line}" for line in error.problems]
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.objectives.row import Objective, StateField
+from harness.objectives.row import Objective, Preset, StateField
 from harness.types import Parameter
 
 
@@ -82,12 +82,14 @@ ROWS = (
         },
         "arXiv 1707.06347; for language arXiv 1909.08593", "expected reward less beta KL, by clipped steps on tokens",
         "only as sound as its reward model; needs a value model; whitened advantages change the effective beta",
+        presets={"trl": Preset({}, "TRL's PPOConfig: kl_coef 0.05, cliprange 0.2, vf_coef 0.1, lam 0.95, 4 epochs")},
     ),
     Objective(
         "rloo", None, "rl", "sum", True,
         {"beta": _beta(0.05), "samples": _samples(4, 2), **_BUDGET, **_SHAPING, **_KL, **_reuse(1), **_whiten(False)},
         "arXiv 2402.14740", "expected reward less beta KL, each sample against the prompt's other samples",
         "only as sound as its reward model; credit is a whole response's",
+        presets={"trl": Preset({"samples": 2}, "TRL's RLOOConfig: beta 0.05, num_generations 2")},
     ),
     Objective(
         "reinforce", None, "rl", "sum", True,
@@ -116,6 +118,7 @@ ROWS = (
         "arXiv 2402.03300; Dr. GRPO: arXiv 2503.20783", "reward relative to the prompt's group, with the KL as a loss",
         "k3 as a loss is the KL the other way round, and the group's sd takes rewards out of their units: neither has"
         " the optimum of beta (kl_in: reward, scale_rewards: none has); averages by length favour long wrong answers",
+        presets={"paper": Preset({"samples": 64, "average": "sequence"}, "arXiv 2402.03300: KL coefficient 0.04")},
     ),
     Objective(
         "best_of_n", None, "rl", "sum", True,

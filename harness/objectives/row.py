@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from harness.text import suggestion
+from harness.text import look_up, suggestion
 from harness.types import InputError, LossOutput, PairLogps, Parameter
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ class StateField:
 
     scope: str
     initial: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """Hyperparameters that one source used; what it leaves out has the row's default. `source`: paper or file."""
+
+    values: Mapping[str, Any]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,50 @@ class Objective:
     reasons: Mapping[str, str] = field(default_factory=dict)
     # What is wrong with hyperparameters that are each in range; None where nothing is.
     check: Callable[[Mapping[str, Any]], str | None] | None = None
+    # Published configurations by name: `paper` (the article), `released` (the authors' code), `trl` (TRL's defaults) or
+    # a model that the authors trained. Spec key `preset`.
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+    # Hyperparameters that are a ratio to beta, by the name under which the absolute value may be given instead.
+    ratios: Mapping[str, str] = field(default_factory=dict)
+    # The hyperparameter that its source sets to the data's own flip rate; empty where it has none.
+    assumed_rate: str = ""
+
+    def in_own_terms(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """`given` with its `preset` written out (explicit keys win) and absolute values as ratios to beta."""
+        explicit = {key: value for key, value in given.items() if key != "preset"}
+        ratios = {absolute: ratio for absolute, ratio in self.ratios.items() if absolute in explicit}
+        for absolute, ratio in ratios.items():
+            if ratio in explicit:
+                raise InputError(f"objective '{self.name}': {absolute} is {ratio} x beta; expected one of the two")
+        preset = self._preset(given["preset"]) if given.get("preset") is not None else {}
+        values = {key: value for key, value in preset.items() if key not in ratios.values()} | explicit
+        for absolute, ratio in ratios.items():
+            values[ratio] = values.pop(absolute) / values.get("beta", self.hyperparameters["beta"].default)
+        return values
+
+    def _preset(self, name: Any) -> dict[str, Any]:
+        """Every hyperparameter of a preset, but those that training or the loss decide where they are None."""
+        if not self.presets:
+            raise InputError(f"objective '{self.name}' has no presets; leave `preset` out")
+        values = look_up(self.presets, str(name), f"preset of objective '{self.name}'").values
+        defaults = {key: one.default for key, one in self.hyperparameters.items() if one.default is not None}
+        return {**defaults, **values}
+
+    def published(self, hyperparameters: Mapping[str, Any], flip_rate: float | None = None) -> str | None:
+        """The first preset whose loss these hyperparameters are, beta aside; None where nobody published it.
+
+        Beta is the axis of a comparison, not part of the loss. A loss that assumes a flip rate (`assumed_rate`) is as
+        published where it assumes that of the data, `flip_rate`; without it, what a preset says counts.
+        """
+        defaults = {key: parameter.default for key, parameter in self.hyperparameters.items()}
+        full = defaults | self.in_own_terms(hyperparameters)
+        for name, preset in self.presets.items():
+            wanted = defaults | dict(preset.values)
+            if self.assumed_rate and flip_rate is not None:
+                wanted[self.assumed_rate] = flip_rate
+            if all(_same(full.get(key), value) for key, value in wanted.items() if key != "beta"):
+                return name
+        return None
 
     def loss(
         self,
@@ -82,6 +135,7 @@ class Objective:
                 f"objective '{self.name}' is of family rl: it learns from responses it samples itself and has no loss"
                 " of given pairs; harness/rlhf runs it"
             )
+        hyperparameters = self.in_own_terms(hyperparameters)
         problems = [
             f"objective '{self.name}' has no hyperparameter '{key}'{suggestion(key, self.hyperparameters)}"
             for key in hyperparameters
@@ -109,6 +163,12 @@ class Objective:
             key: like.new_full(like.shape if kind.scope == "pair" else (*like.shape[:-1], 1), kind.initial)
             for key, kind in self.state.items()
         }
+
+
+def _same(value: Any, wanted: Any) -> bool:
+    """Whether two hyperparameters are equal, numbers up to rounding (a ratio may have been divided out)."""
+    numbers = isinstance(value, float) and isinstance(wanted, float)
+    return math.isclose(value, wanted, rel_tol=1e-9) if numbers else bool(value == wanted)
 
 
 def _wide(logps: PairLogps) -> PairLogps:

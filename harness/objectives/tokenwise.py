@@ -8,8 +8,8 @@ z = beta x log-ratio margin. What they read from `PairLogps.extra`, all `(..., B
 from __future__ import annotations
 
 from harness.objectives import step_zero as step0
-from harness.objectives.hyperparameters import SUM_BETA
-from harness.objectives.row import Objective
+from harness.objectives.hyperparameters import OURS, SUM_BETA
+from harness.objectives.row import Objective, Preset
 from harness.objectives.terms import Number, capped_exp, log_ratios, neg_log_sigmoid, per_pair
 from harness.types import LossOutput, PairLogps, Parameter
 
@@ -29,6 +29,7 @@ WPO = Objective(
     "dpo weighted by how probable the responses are under the policy",
     "weights vanish for long off-policy responses and so does the step",
     needs=("chosen_log_weight", "rejected_log_weight"), tier="B",
+    presets={"paper": Preset({}, "arXiv 2406.11827 Eq 2")},
 )  # fmt: skip
 
 
@@ -42,7 +43,8 @@ def ld_dpo(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number)
 
 LD_DPO = Objective(
     "ld_dpo", ld_dpo, "token", "tokens", True,
-    {"beta": SUM_BETA, "alpha": Parameter(0.5, low=0, high=1, search=(0, 1), doc="weight of surplus tokens")},
+    {"beta": SUM_BETA, "alpha": Parameter(0.5, low=0, high=1, search=(0, 1), doc="weight of surplus tokens",
+                                          source=OURS)},
     "arXiv 2409.06411", "dpo that counts the surplus tokens of the longer response less",
     "late content is discounted whatever it says",
     needs=("chosen_head", "rejected_head"), tier="B", step0=step0.log_two,
@@ -60,6 +62,7 @@ TDPO1 = Objective(
     "tdpo1", tdpo1, "token", "tokens", True, {"beta": SUM_BETA}, "arXiv 2404.11999",
     "dpo with the difference of sequential forward KLs added to the margin", "needs a live reference",
     needs=("chosen_kl", "rejected_kl"), tier="B", step0=step0.log_two,
+    presets={"paper": Preset({}, "arXiv 2404.11999")},
 )  # fmt: skip
 
 
@@ -72,9 +75,11 @@ def tdpo2(policy: PairLogps, reference: PairLogps, beta: Number, alpha: Number) 
 
 TDPO2 = Objective(
     "tdpo2", tdpo2, "token", "tokens", True,
-    {"beta": SUM_BETA, "alpha": Parameter(0.5, low=0, search=(0, 1), doc="weight of the KL difference")},
+    {"beta": SUM_BETA, "alpha": Parameter(0.5, low=0, search=(0, 1), doc="weight of the KL difference",
+                                          source="arXiv 2404.11999; range chosen here")},
     "arXiv 2404.11999", "tdpo1 that pushes the KL of the rejected side alone", "needs a live reference",
     needs=("chosen_kl", "rejected_kl"), tier="B", step0=step0.log_two,
+    presets={"paper": Preset({}, "arXiv 2404.11999")},
 )  # fmt: skip
 
 

@@ -1,17 +1,18 @@
 """The answer in two sentences, their form chosen by the data and their numbers taken from the cells.
 
-The first says what goes wrong and where it starts; the second what survives and whether that is shown.
+The first compares objectives at the same KL and each at its best setting; the second says what goes wrong and where it
+starts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.metrics.statistics import MIN_SEEDS, Estimate, bonferroni_interval, paired_differences, t_interval
+from harness.metrics.statistics import INTERVAL_ONLY, MIN_SEEDS
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition
-from harness.report.data.contrasts import Contrast
-from harness.report.data.curves import Curve, against_reference, standings
+from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
+from harness.report.data.curves import against_reference
 from harness.report.data.headline import falls_below_reference, has_gap, largest_failure
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
@@ -22,13 +23,13 @@ from harness.types import RunStatus
 
 
 def answer(data: ReportData) -> tuple[str, ...]:
-    """One or two sentences; the second is left out where nothing is finished or there is nothing to choose from."""
+    """One or two sentences; the first is left out where nothing can be compared."""
     if not data.sweep.count("done"):
         return (_nothing(data),)
     if alone := replica_sentence(data):
         return (alone,)
-    first = damage_sentence(damages(data.families), data.baseline) or _what_fails(data)
-    return tuple(filter(None, (first, recommendation(data))))
+    failing = damage_sentence(damages(data.families), data.baseline) or _what_fails(data)
+    return tuple(filter(None, (comparison(data), failing)))
 
 
 def _nothing(data: ReportData) -> str:
@@ -48,9 +49,6 @@ def _what_fails(data: ReportData) -> str:
     if failure is not None:
         sentence = _fall_sentence if failure.falls else _gap_sentence
         return sentence(data, failure.cell, failure.condition)
-    here = [c for c in data.contrasts if c.cell in data.headline.cells]
-    if here:
-        return _difference_sentence(data.headline, here, data.baseline)
     return _state_sentence(data)
 
 
@@ -103,31 +101,6 @@ def _types(data: ReportData, cell: Cell) -> str:
     return "".join(f"{DIVERGENCES[kind]}, {kind}, in {n} of {total} seeds; " for kind, n in counts.items())
 
 
-def _difference_sentence(condition: Condition, here: Sequence[Contrast], baseline: str) -> str:
-    largest = max(here, key=lambda c: abs(c.plain.mean))
-    n, others = largest.plain.n, f"the largest of {len(here)} differences" if len(here) > 1 else "the difference"
-    what = (
-        f"{largest.cell.named} minus {largest.base.named},"
-        f" {shown(largest.corrected if n >= MIN_SEEDS else largest.plain)} ({quantity(n, 'common seed')}, paired"
-    )
-    hidden = "" if largest.mde is None else f"; a true difference up to {number(largest.mde)} could stay hidden"
-    where = _with(condition)
-    if largest.word in ("better", "worse"):
-        rank = "more" if largest.plain.mean > 0 else "fewer"
-        return (
-            f"{where}, {visible(largest.cell.first.objective)} ranks {rank} held-out pairs right than"
-            f" {visible(baseline)}: {others} is {what}, interval corrected for {largest.family} comparisons)."
-        )
-    if n < 2:
-        return f"{where}, one seed shows no more than that {others} in ranking accuracy is {what}, no interval)."
-    if n < MIN_SEEDS and largest.plain.excludes(0.0):
-        return (
-            f"{where}, {others} in ranking accuracy is {what}, interval of this one comparison): with fewer than"
-            f" {MIN_SEEDS} seeds that is an interval and no verdict{hidden}."
-        )
-    return f"{where}, no difference to {visible(baseline)} in ranking accuracy is shown: {others} is {what}{hidden})."
-
-
 def _seeds(cell: Cell) -> str:
     """`4 seeds, 95 % intervals`; seeds that were lost are counted as worst, and said to be."""
     ended = len(cell.values(RANKING))
@@ -136,51 +109,59 @@ def _seeds(cell: Cell) -> str:
     return f"{text}{lost}" if not cell.waiting else f"incomplete: {ended} of {cell.planned} seeds{lost}"
 
 
-def recommendation(data: ReportData) -> str | None:
-    """What ranks most pairs right in the headline's setting, against the baseline at its own best beta."""
-    ranked = standings(data.family)
-    if len(ranked) < 2:
+def comparison(data: ReportData) -> str | None:
+    """The rival that differs most from the baseline in the headline's arena: at the same KL, then each at its best."""
+    here = [c for c in data.contrasts if c.arena is data.arena]
+    made = [c for c in here if c.made and c.plain.n]
+    if not here:
         return None
-    best, count = ranked[0], len(data.family.conditions)
-    base = next((curve for curve in ranked if curve.first.first.objective == data.baseline), None)
-    over = f"over {count} conditions" if count > 1 else "there"
-    where = f" with {data.family.title}" if data.family.title and count > 1 else ""
-    text = f"{best.first.named} ranks most pairs right {over}{where}, {shown(best.area)}{_lowest(best)}"
-    if base is None:
-        return f"Of {len(ranked)} settings tested, {text} ({quantity(len(best.by_seed), 'seed')})."
-    if base is best:
-        lead = _lead(best, ranked[1], len(ranked) - 1)
-        return (
-            f"Nothing tested is shown to beat {visible(data.baseline)}: {text}, {shown(lead)} more than the next,"
-            f" {ranked[1].first.named} ({quantity(lead.n, 'seed')}, paired)."
-        )
-    return _against(f"{base.first.named}, the best {visible(data.baseline)},", text, best, base, len(ranked))
+    where = "With " + data.arena.title.replace(", ", " and ") if data.arena.title else "Here"
+    on_kl = [c for c in made if c.on == AT_KL]
+    # What every seed reaches counts before what a few do.
+    largest = max(on_kl or made, key=lambda c: (c.n, abs(c.plain.mean)), default=None)
+    if largest is None:
+        return f"{where}, {visible(data.baseline)} and its rivals cannot be compared yet: {_why_not(here)}."
+    at_best = next(c for c in here if c.objective == largest.objective and c.on == AT_BEST)
+    if largest.on == AT_BEST:
+        return f"{where}, {_at_best(largest, len(made))}; no KL is shared, so nothing is compared at equal movement."
+    best = _at_best(at_best) if at_best.made else f"there is no best to compare yet ({at_best.note})"
+    return f"{where}, {_at_kl(data, largest, len(on_kl))}; {best}."
 
 
-def _lowest(best: Curve) -> str:
-    """Where it stands worst, if there are several conditions."""
-    if len(best.points) < 2:
-        return ""
-    condition, cell = best.lowest
-    return f" (lowest under {condition.damage}: {shown(cell.ranking)})"
+def _why_not(here: Sequence[Contrast]) -> str:
+    notes = dict.fromkeys(part for c in here for part in c.note.split("; ") if part)
+    return "; ".join([*notes, *(["no KL is reached by both"] if any(c.word == NO_SHARED_KL for c in here) else [])])
 
 
-def _lead(one: Curve, other: Curve, comparisons: int) -> Estimate:
-    differences = paired_differences(one.by_seed, other.by_seed)
-    return bonferroni_interval(differences, comparisons) if differences.size >= MIN_SEEDS else t_interval(differences)
+def _at_kl(data: ReportData, c: Contrast, count: int) -> str:
+    """`at KL 1.5 cpo_smooth ranks more held-out pairs right than dpo, by ... (10 seeds, paired)`."""
+    over = next((d for d in data.dominances if d.arena is c.arena and d.objective == c.objective), None)
+    whole = ""
+    if over is not None and over.everywhere and over.whole is not None and over.whole[0] < over.whole[1]:
+        low, high = over.whole
+        whole = f", and {over.everywhere} at every KL compared from {plain(low)} to {plain(high)} nats"
+    return f"at the same KL of {plain(c.at)} nats, {_difference(c, count)}{whole}"
 
 
-def _against(base: str, text: str, best: Curve, other: Curve, count: int) -> str:
-    # The winner is the best of many, so its lead is read against all it could have been.
-    lead = _lead(best, other, count - 1)
-    if lead.n < 2:
-        return f"To look at next: {text}; it is {number(lead.mean)} ahead of {base} on one seed, which shows nothing."
-    if lead.n < MIN_SEEDS:
-        return (
-            f"To look at next: {text}; its lead on {base} is {shown(lead)} ({lead.n} seeds, paired: an interval, no"
-            f" verdict below {MIN_SEEDS} seeds)."
-        )
-    corrected = f"{lead.n} seeds, paired, corrected for choosing among {count}"
-    if lead.low > 0:
-        return f"To pick: {text}; it beats {base} by {shown(lead)} ({corrected})."
-    return f"Nothing is shown to beat {base} overall: {text}, a lead of {shown(lead)} ({corrected})."
+def _at_best(c: Contrast, count: int = 1) -> str:
+    tried = f" ({c.note})" if c.note else ""
+    assert c.cell is not None and c.base is not None, "a best comparison has its cells"
+    settings = f"{c.cell.named} against {c.base.named}{tried}"
+    return f"each at its best, {settings}, {_difference(c, count)}"
+
+
+def _difference(c: Contrast, count: int) -> str:
+    """`cpo_smooth ranks 0.13 [0.09, 0.17] more pairs right than dpo (10 seeds, ...)`, as far as that is shown."""
+    of = f", the largest of {count} differences" if count > 1 else ""
+    n = quantity(c.n, "seed")
+    name, base = visible(c.objective), visible(c.baseline)
+    if c.plain.n < 2:
+        return f"{name} less {base} is {number(c.plain.mean)} in ranking accuracy (one seed, which shows nothing)"
+    corrected = f"{shown(c.corrected)} ({n}, paired, corrected for {c.family}{of})"
+    if c.word in ("better", "worse"):
+        return f"{name} ranks {'more' if c.plain.mean > 0 else 'fewer'} held-out pairs right than {base}: {corrected}"
+    hidden = "" if c.mde is None else f"; a true difference up to {number(c.mde)} could stay hidden"
+    if c.word == INTERVAL_ONLY and c.corrected.excludes(0.0):
+        few = f"with fewer than {MIN_SEEDS} seeds that is an interval and no verdict"
+        return f"{name} less {base} is {corrected} in ranking accuracy: {few}"
+    return f"no difference of {name} to {base} in ranking accuracy is shown: {corrected}{hidden}"

@@ -14,6 +14,8 @@ from harness.plugins import installed, short
 from harness.report.answer import answer
 from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
+from harness.report.data.dominance import matched_csv
+from harness.report.data.frontier import points_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
 from harness.report.data.slices import slices_csv
 from harness.report.data.sweep import Sweep, ordered
@@ -40,7 +42,9 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     folder = data.sweep.folder / "report"
     folder.mkdir(exist_ok=True)
     write_atomic(folder / "cells.csv", cells_csv(data.cells, data.sweep.axes))
-    write_atomic(folder / "contrasts.csv", contrasts_csv(data.cells, data.baseline, data.sweep.axes))
+    write_atomic(folder / "contrasts.csv", contrasts_csv(data.arenas, data.baseline, data.sweep.axes))
+    write_atomic(folder / "frontier.csv", points_csv(data.arenas, data.sweep.axes))
+    write_atomic(folder / "matched.csv", matched_csv(data.arenas, data.baseline))
     if data.slices:
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)

@@ -1,8 +1,10 @@
 """The minimum detectable effect of a sweep's comparisons, before it runs. Imports no torch.
 
-The family is the report's: every setting of another objective against the baseline (dpo, or the first objective of the
-spec) under the same condition. Only the sd of a paired difference is unknown beforehand: the effect is in units of it,
-and in points of ranking accuracy where earlier runs show what it was.
+The family is the report's: every other objective against the baseline (dpo, or the first objective of the spec) in one
+world under one corruption, at the same KL and each at its best setting. It may prove smaller, where no KL is shared or
+a best lies at the end of its grid, and intervals widen by the settings that a best was chosen among. Only the sd of a
+paired difference is unknown beforehand: the effect is in units of it, and in points of ranking accuracy where earlier
+runs show what it was.
 """
 
 from __future__ import annotations
@@ -21,6 +23,15 @@ from harness.types import RunSpec, RunStatus
 POWER, ALPHA = 0.8, 0.05
 BASELINE = "dpo"
 MEASURE = "ranking_accuracy"
+REWARD_MODEL = "reward_model"  # scores responses and is compared with nothing
+OF_A_SETTING = (
+    "objective",
+    "seed",
+    "device",
+    "reward_model",
+    "training",
+    "replica",
+)  # all else makes the comparison's place
 LEAST = 3  # common seeds from which a spread is taken
 SECTIONS = ("corruption.", "world.", "data.", "model.", "training.", "evaluation.")
 CONDITION = ("corruption", "rate", "misaligned", "labels", "steps", "replica")
@@ -29,19 +40,21 @@ CONDITION = ("corruption", "rate", "misaligned", "labels", "steps", "replica")
 def detectable(runs: Sequence[RunSpec], out: Path, name: str) -> dict[str, Any]:
     """The plan's entry: `comparisons` in the family, `rows` of {seeds, contrasts, sd_units, points} by number of seeds.
 
-    `sd_units`: smallest true difference found with `power` at `alpha` by a paired t test, Bonferroni over the family,
-    in sd of the paired difference. `points`: the same in points of ranking accuracy at `sd` (a share; from earlier
-    results under `out`, this sweep's where it has any), None without. `item_points`: what the held-out pairs of one
-    seed alone need. `margin`: the practical margin, in points. `basis`: where the sd comes from.
+    `sd_units`: smallest true difference found with `power` at `alpha` by the report's test, a paired t interval
+    corrected for the family, in sd of the paired difference. `points`: the same in points of ranking accuracy at `sd`
+    (a share; from earlier results under `out`, this sweep's where it has any), with the report's practical margin;
+    None without. `item_points`: what held-out pairs that seeds may share need by themselves, None where every seed has
+    a world of its own. `margin`: the practical margin, in points. `basis`: where the sd comes from.
     """
     seeds = contrast_seeds(runs)
     comparisons = len(seeds)
     sd, basis = earlier_spread(out, name)
-    items = min((run.evaluation.heldout for run in runs), default=0)
+    items = min((run.evaluation.heldout for run in runs if run.world is None), default=0)
     rows = []
     for n, count in sorted(Counter(seeds).items()):
         units = minimum_detectable_effect(1.0, n, comparisons, POWER, ALPHA) if n > 1 else None
-        points = None if units is None or sd is None else round(100 * units * sd, 2)
+        effect = minimum_detectable_effect(sd or 0.0, n, comparisons, POWER, ALPHA, practical_margin(True))
+        points = None if units is None or sd is None else round(100 * effect, 2)
         rows.append({"seeds": n, "contrasts": count, "sd_units": units and round(units, 3), "points": points})
     least = item_detectable_effect(0.0, items, comparisons, POWER, ALPHA) if comparisons and items else None
     return {
@@ -71,10 +84,14 @@ def detectable_lines(effect: Mapping[str, Any]) -> list[str]:
         text = f"{seeds}: {row['sd_units']:.2f} sd of the paired difference"
         text += "" if row["points"] is None else f", {row['points']:.1f} points of ranking accuracy"
         lines.append(text + ("" if row["seeds"] >= MIN_SEEDS else f" (below {MIN_SEEDS} seeds: intervals, no verdict)"))
+    least = (
+        f"; shared held-out pairs ({effect['items']}) need {effect['item_points']:.1f} points"
+        if effect["items"]
+        else ""
+    )
     lines.append(
         f"power {effect['power']:g}, alpha {effect['alpha']:g} over {effect['comparisons']} comparisons with "
-        f"{effect['baseline']}; "
-        f"one seed's {effect['items']} held-out pairs need {effect['item_points'] or 0:.1f} points"
+        f"{effect['baseline']}{least}"
     )
     return [*lines, effect["basis"]]
 
@@ -86,19 +103,23 @@ def baseline_of(runs: Iterable[RunSpec]) -> str:
 
 
 def contrast_seeds(runs: Sequence[RunSpec]) -> list[int]:
-    """For each comparison of the family the number of seeds planned on both sides, the most of any baseline setting."""
+    """For each comparison of the family the seeds planned on both sides, the most of any setting: two comparisons for
+    each rival, or one (at the best of each) where no samples are drawn, so that no KL is known."""
     base = baseline_of(runs)
-    cells: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    arenas: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    samples: dict[str, int] = defaultdict(int)
     for run in runs:
-        config = plain(run)
-        setting = canonical_json(config.pop("objective"))
-        del config["seed"], config["device"]
-        cells[canonical_json(config)][setting].add(run.seed)
-    counts = []
-    for settings in cells.values():
-        of_base = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' in setting]
-        others = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' not in setting]
-        counts += [max(len(other & seeds) for seeds in of_base) for other in others if of_base]
+        if run.objective.name != REWARD_MODEL:
+            arena = canonical_json({k: v for k, v in plain(run).items() if k not in OF_A_SETTING})
+            arenas[arena][run.objective.name].add(run.seed)
+            samples[arena] = max(samples[arena], run.evaluation.samples)
+    counts = [
+        len(seeds & objectives[base])
+        for arena, objectives in arenas.items()
+        for name, seeds in objectives.items()
+        if name != base and base in objectives
+        for _ in range(2 if samples[arena] else 1)
+    ]
     return [count for count in counts if count]
 
 

@@ -33,7 +33,7 @@ def test_what_follows_from_the_loss_is_unknown_without_it_and_never_zero():
 
 
 def test_per_token_objectives_are_read_per_token():
-    hyperparameters = {"beta": 2.0, "gamma": 1.0}
+    hyperparameters = {"beta": 2.0, "gamma_ratio": 0.5}
     found = {
         name: METRICS[name].compute(PAIRS, objective="simpo", hyperparameters=hyperparameters)
         for name in ("target_mean", "slack_mean", "pull")

@@ -49,31 +49,111 @@ def test_item_level_coverage_of_the_paired_difference():
     assert 0.93 <= np.mean(held) <= 0.97
 
 
+def difference(a, b, items, shared, both=None, level=0.95):
+    """a - b by seed with the item level of so many pairs behind each."""
+    return s.joint_interval(s.paired_differences(a, b), s.assumed_level(a, b, items, shared, both), level)
+
+
 @given(st.lists(st.tuples(shares, shares), min_size=2, max_size=8), st.integers(2, 300), st.integers(1, 40))
-def test_a_difference_is_never_narrower_than_seeds_or_items_say(pairs, items, comparisons):
+def test_shared_pairs_are_never_narrower_than_seeds_or_items_say(pairs, items, comparisons):
     a, b = ({i: pair[k] for i, pair in enumerate(pairs)} for k in (0, 1))
-    found = s.paired_share_difference(a, b, items, comparisons=comparisons)
     level = 1 - 0.05 / comparisons
+    found = difference(a, b, items, shared=True, level=level)
     seeds = s.paired_difference(a, b, level)
     one = s.newcombe_paired(math.fsum(a.values()) / len(a), math.fsum(b.values()) / len(b), None, items, level)
     assert found.mean == seeds.mean
     assert found.low == min(seeds.low, one.low) and found.high == max(seeds.high, one.high)
-    plain = s.paired_share_difference(a, b, items)
+    plain = difference(a, b, items, shared=True)
     assert found.low <= plain.low and plain.high <= found.high
     shuffled = {i: a[i] for i in reversed(list(a))}
-    assert s.paired_share_difference(shuffled, b, items, comparisons=comparisons) == found
+    assert difference(shuffled, b, items, shared=True, level=level) == found
 
 
 def test_what_single_items_say_is_used_where_all_seeds_have_it():
     a, b, both = {0: 0.8, 1: 0.8, 2: 0.8}, {0: 0.7, 1: 0.7, 2: 0.7}, {0: 0.68, 1: 0.68, 2: 0.68}
-    known = s.paired_share_difference(a, b, [300, 256], both)
+    known = difference(a, b, [300, 256], True, both)
     one_seed = s.newcombe_paired(0.8, 0.7, 0.68, 256)
     assert (known.low, known.high) == (pytest.approx(one_seed.low), pytest.approx(one_seed.high))
-    assert s.paired_share_difference(a, b, 256, {0: 0.68}) == s.paired_share_difference(a, b, 256)
-    assert s.paired_share_difference(a, b, None).low == pytest.approx(0.1)  # nothing known of items
-    assert math.isnan(s.paired_share_difference({0: 1.0}, {0: 1.0}, 256).low)  # items say nothing about other seeds
+    assert difference(a, b, 256, True, {0: 0.68}) == difference(a, b, 256, True)
+    assert difference(a, b, None, True).low == pytest.approx(0.1)  # nothing known of items
+    assert math.isnan(difference({0: 1.0}, {0: 1.0}, 256, True).low)  # items say nothing about other seeds
     with pytest.raises(ValueError, match="lie in"):
-        s.paired_share_difference({0: 1.5, 1: 1.5}, {0: 0.0, 1: 0.0}, 10)
+        difference({0: 1.5, 1: 1.5}, {0: 0.0, 1: 0.0}, 10, True)
+
+
+def test_pairs_of_their_own_add_nothing_but_where_nearly_all_agree():
+    """Ten pairs that disagree are enough for t; below that all pairs of all seeds give the least width."""
+    a, b = {0: 0.8, 1: 0.7, 2: 0.75}, {0: 0.7, 1: 0.72, 2: 0.7}
+    assert difference(a, b, 256, shared=False) == s.t_interval(s.paired_differences(a, b))
+    one, least = {0: 1.0, 1: 1.0, 2: 1.0}, stats.norm.isf(0.025) ** 2
+    found = difference(one, one, 256, shared=False)
+    assert found.high == -found.low == pytest.approx(least / (3 * 256 + least))
+
+
+def items_of(tables, base=None, shared=True, per_prompt=1):
+    """`SeedItems` of `(seeds, pairs)` tables, the same pairs on every seed where `shared`."""
+    out = {}
+    for seed, row in enumerate(tables):
+        names = np.array([f"{'' if shared else seed}/{i}" for i in range(row.size)], dtype=object)
+        prompts = np.array([f"{'' if shared else seed}/{i // per_prompt}" for i in range(row.size)], dtype=object)
+        out[seed] = s.SeedItems(names, prompts, row, None if base is None else base[seed])
+    return out
+
+
+def test_shared_pairs_add_the_mean_covariance_of_two_seeds():
+    """Which t over seeds leaves out: by numpy's own covariances, over the number of pairs."""
+    rng = np.random.default_rng(1)
+    right = rng.random((4, 50)) < np.where(rng.random(50) < 0.5, 0.9, 0.3)
+    level = s.item_level(items_of(right), shared=True)
+    covariances = np.cov(right.astype(float))[np.triu_indices(4, 1)]
+    assert level.added == pytest.approx(covariances.mean() / 50) and level.prompts == 50 and not level.floor
+    mean, error = right.mean(), stats.sem(right.mean(axis=1))
+    total = error**2 + level.added
+    df = total**2 / (error**4 / 3 + level.added**2 / 49)
+    found = s.joint_interval(right.mean(axis=1), level)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, df, mean, math.sqrt(total)))
+    assert s.joint_interval(right.mean(axis=1), s.item_level(items_of(right, shared=False), False)) == s.t_interval(
+        right.mean(axis=1)
+    )
+
+
+def test_order_of_rows_and_seeds_changes_no_bit():
+    rng = np.random.default_rng(2)
+    right, base = rng.random((3, 40)) < 0.7, rng.random((3, 40)) < 0.6
+    level = s.item_level(items_of(right, base, per_prompt=4), shared=True)
+    order = rng.permutation(40)
+    turned = {
+        seed: s.SeedItems(one.ids[order], one.prompts[order], one.counts[order], one.base[order])
+        for seed, one in reversed(items_of(right, base, per_prompt=4).items())
+    }
+    assert s.item_level(turned, shared=True) == level
+
+
+def test_where_all_agree_a_prompt_counts_as_one_pair():
+    """3 seeds of 40 pairs on 10 prompts each: 30 prompts of their own, 10 where they are shared."""
+    whole, z2 = np.ones((3, 40), dtype=bool), stats.norm.isf(0.025) ** 2
+    for shared, prompts in ((False, 30), (True, 10)):
+        level = s.item_level(items_of(whole, whole, shared, per_prompt=4), shared)
+        assert level.floor and level.pairs.items == prompts and level.added == 0
+        assert s.joint_interval(np.zeros(3), level).high == pytest.approx(z2 / (prompts + z2))
+    one = s.cell_estimate([1.0, 1.0, 1.0], s.item_level(items_of(whole, None, False, 4), False))
+    assert one.low == pytest.approx(s.wilson(30, 30).low) and one.high == 1.0
+
+
+def test_whether_seeds_share_pairs_is_read_from_their_ids():
+    a, b, c = (np.array(list(text), dtype=object) for text in ("abc", "cde", "fgh"))
+    assert s.seeds_share([a, b]) and not s.seeds_share([a, c]) and not s.seeds_share([a])
+    assert s.item_level({}, True) is None
+
+
+def test_a_difference_near_one_brings_its_own_noise():
+    """Both at 1: a difference of 10 points is 10 % of pairs that disagree. At .5 it adds next to nothing."""
+    assert s.Pairs(1.0, 1.0, 1.0, 100).added_by(0.1) == pytest.approx((0.1 - 0.01) / 100)
+    assert s.Pairs(0.5, 0.5, 0.4, 100).added_by(0.1) == 0.0
+    assert s.Pairs(0.9, None, None, 100).added_by(0.1) == 0.0
+    own = s.ItemLevel(s.Pairs(0.98, 0.98, 0.97, 1024))
+    differences = dict(enumerate([0.002, -0.001, 0.001, 0.0, -0.002, 0.001]))
+    assert s.judge(differences, items=own).mde > s.judge(differences).mde
 
 
 # Intention to treat.
@@ -141,8 +221,8 @@ def test_wording_says_what_could_stay_hidden():
 
 
 def test_the_margin_holds_back_a_significant_trifle():
-    trifle = s.Estimate(10, 0.009, 0.008, 0.010)
-    assert s.verdict(trifle, 10, s.SHARE_MARGIN) == s.NO_DIFFERENCE and s.verdict(trifle, 10) == "better"
+    trifle = {i: 0.009 + 0.001 * (-1) ** i for i in range(10)}
+    assert s.judge(trifle, margin=s.SHARE_MARGIN).word == s.NO_DIFFERENCE and s.judge(trifle).word == "better"
 
 
 def test_false_verdicts_of_a_whole_null_sweep():
@@ -154,7 +234,16 @@ def test_false_verdicts_of_a_whole_null_sweep():
     for sweep in wins:
         methods = [dict(enumerate(row)) for row in sweep]
         differences = [s.paired_differences(method, methods[0]) for method in methods[1:]]
-        intervals = [s.bonferroni_interval(d, 5) for d in differences]
-        false_words += any(s.verdict(i, 10) in ("better", "worse") for i in intervals)
-        false_p += min(s.holm([s.sign_flip_p(d) for d in differences])) <= 0.05
-    assert false_words / 2000 <= 0.06 and false_p / 2000 <= 0.06
+        words = [s.judge(dict(enumerate(d)), family=5).word for d in differences]
+        false_words += not {"better", "worse"}.isdisjoint(words)
+        false_p += min(p for p in s.corrected_p(differences) if p is not None) <= 0.05
+    assert 0.02 <= false_words / 2000 <= 0.06 and false_p / 2000 <= 0.06
+
+
+def test_a_p_that_could_never_be_small_is_not_given():
+    """Ten seeds: 2 / 1024 times 25 is below .05, times 26 above."""
+    ten = [list(np.linspace(1, 2, 10))] * 26
+    assert s.corrected_p(ten) == [None] * 26
+    assert s.corrected_p(ten[:25]) == [pytest.approx(25 * 2 / 1024)] * 25
+    assert s.corrected_p([ten[0], [1.0, 2.0]]) == [pytest.approx(2 / 1024), None]
+    assert s.corrected_p([np.ones(20)] * 90)[0] == pytest.approx(90 * 2.0**-19)

@@ -7,71 +7,67 @@ import math
 import numpy as np
 import pytest
 
-from harness.metrics.robustness import area_under_curve, breakdown_point
+from harness.metrics.robustness import area_under_curve, breakdown_point, breakdown_text
 from harness.metrics.statistics import t_interval
+from tests.metrics.simulate_coverage import BREAKDOWN_N, BREAKDOWN_RATES, CURVES, breakdown_coverage
 
 RATES = (0.0, 0.1, 0.2, 0.3, 0.4)
 
 
-def curves(rng, n, crossing, slope=1.0, noise=0.05, shared=0.05):
-    """Differences `(rates, n)` that fall in a straight line through 0 at `crossing`; seeds shift whole curves."""
-    mean = slope * (crossing - np.array(RATES))
-    return mean[:, None] + rng.normal(0, shared, n) + rng.normal(0, noise, (len(RATES), n))
+def point(table, rates=RATES):
+    """The breakdown point of differences `(rates, seeds)`."""
+    return breakdown_point(rates, [t_interval(row) for row in table])
 
 
 def test_a_noiseless_line_is_known_exactly():
-    found = breakdown_point(RATES, np.repeat([[0.25], [0.15], [0.05], [-0.05], [-0.15]], 4, axis=1))
-    assert (found.rate, found.low, found.high) == (pytest.approx(0.25), pytest.approx(0.25), pytest.approx(0.25))
-    assert not found.beats_all and not found.beats_none and found.n == 4
+    found = point(np.repeat([[0.25], [0.15], [0.05], [-0.05], [-0.15]], 4, axis=1))
+    assert (found.rate, found.low, found.high) == (pytest.approx(0.25), 0.2, 0.3)
+    assert (found.last_above, found.first_below, found.n) == (0.2, 0.3, 4)
+    assert breakdown_text(found) == "between 0.2 and 0.3 (mean: about 0.25)"
+
+
+def test_below_five_rates_there_is_a_bracket_and_no_point():
+    found = point(np.repeat([[0.25], [0.15], [-0.05]], 4, axis=1), (0.0, 0.2, 0.4))
+    assert math.isnan(found.rate) and breakdown_text(found) == "between 0.2 and 0.4"
+    unsure = np.array([[0.2, 0.3, 0.25], [0.1, -0.05, 0.1], [-0.1, -0.2, -0.15]])
+    assert breakdown_text(point(unsure, (0.0, 0.2, 0.4))) == "between 0 and 0.4 (mean: between 0.2 and 0.4)"
+    assert breakdown_text(point(unsure[:, :1], (0.0, 0.2, 0.4))) == "between 0.2 and 0.4 (one seed)"
 
 
 def test_a_bend_is_followed_and_the_first_fall_counts():
-    bent = np.repeat([[0.2], [0.1], [-0.1], [0.3], [0.3]], 3, axis=1)
-    assert breakdown_point(RATES, bent).rate == pytest.approx(0.15)
-    assert breakdown_point(RATES, bent).low == pytest.approx(0.15)  # what recovers later is not a climb
-    assert math.isnan(breakdown_point(RATES, bent).high)
+    bent = point(np.repeat([[0.2], [0.1], [-0.1], [0.3], [0.3]], 3, axis=1))
+    assert bent.rate == pytest.approx(0.15) and bent.low == 0.1  # what recovers later is not a climb
+    assert math.isnan(bent.high)
 
 
 def test_beyond_the_last_rate_and_before_the_first():
-    always, never = np.full((5, 6), 0.1), np.full((5, 6), -0.1)
-    above, below = breakdown_point(RATES, always), breakdown_point(RATES, never)
-    assert above.beats_all and math.isnan(above.rate) and above.low == 0.4 and math.isnan(above.high)
-    assert below.beats_none and math.isnan(below.rate) and math.isnan(below.low) and below.high == 0.0
-    one = breakdown_point(RATES, always[:, :1])
-    assert one.beats_all and math.isnan(one.low) and one.n == 1  # a single seed bounds nothing
+    always, never = point(np.full((5, 6), 0.1)), point(np.full((5, 6), -0.1))
+    assert breakdown_text(always) == "above 0.4" and breakdown_text(never) == "below 0"
+    assert math.isnan(always.rate) and math.isnan(always.high) and math.isnan(never.low)
+    wide = np.array([[0.2, -0.1], [0.2, -0.1]])
+    assert breakdown_text(point(wide, (0.0, 0.4))) == "not shown (mean: above 0.4)"
 
 
-@pytest.mark.parametrize("n", [5, 10, 30])
-def test_coverage_of_a_known_crossing(n):
-    """.22 lies between two rates; a set with an open end reaches to the end of the line."""
-    rng = np.random.default_rng([n, 1])
-    held = 0
-    for _ in range(1500):
-        found = breakdown_point(RATES, curves(rng, n, 0.22))
-        held += not (found.low > 0.22 or found.high < 0.22)
-    assert 0.93 <= held / 1500 <= 0.97
+@pytest.mark.parametrize("n", [BREAKDOWN_N[0], BREAKDOWN_N[2], BREAKDOWN_N[-1]])
+@pytest.mark.parametrize("curve", CURVES)
+def test_coverage_of_a_known_crossing(curve, n):
+    """Whatever bends between the rates: an open end reaches to the end of the line."""
+    for rates in BREAKDOWN_RATES:
+        assert breakdown_coverage(curve, rates, n, repeats=1000) >= 0.93
 
 
 def test_a_claim_beyond_the_breakdown_is_rare_whatever_lies_between():
     """The curve touches 0 at .2 and rises again: `low` must not pass .2 more often than a one-sided 2.5 % test."""
     rng = np.random.default_rng(7)
     mean = np.array([0.1, 0.05, 0.0, 0.05, 0.1])[:, None]
-    passed = [breakdown_point(RATES, mean + rng.normal(0, 0.05, (5, 10))).low > 0.2 for _ in range(1500)]
-    assert np.mean(passed) <= 0.035
-
-
-def test_an_item_level_floor_only_widens():
-    rng = np.random.default_rng(3)
-    table = curves(rng, 10, 0.22, noise=0.01, shared=0.01)
-    plain, floored = breakdown_point(RATES, table), breakdown_point(RATES, table, floor=[0.05] * 5)
-    assert floored.low < plain.low < plain.rate < plain.high < floored.high
-    assert floored.low == pytest.approx(plain.rate - 0.05, abs=0.01)
+    passed = [point(mean + rng.normal(0, 0.05, (5, 10))).low >= 0.2 for _ in range(1500)]
+    assert 0.005 <= np.mean(passed) <= 0.035
 
 
 def test_rows_of_seeds_in_any_order_are_equal_in_every_bit():
-    table = curves(np.random.default_rng(5), 9, 0.2)
+    table = 0.2 - np.array(RATES)[:, None] + np.random.default_rng(5).normal(0, 0.05, (5, 9))
     shuffled = table[:, np.random.default_rng(6).permutation(9)]
-    assert breakdown_point(RATES, table) == breakdown_point(RATES, shuffled)
+    assert point(table) == point(shuffled)
     assert area_under_curve(RATES, table, share=False) == area_under_curve(RATES, shuffled, share=False)
 
 
@@ -96,5 +92,6 @@ def test_area_of_a_line_is_its_middle_and_its_spread_is_over_seeds():
     ],
 )
 def test_bad_curves_are_refused(rates, table, match):
-    with pytest.raises(ValueError, match=match):
-        breakdown_point(rates, table)
+    for call in (point, lambda values, x: area_under_curve(x, values)):
+        with pytest.raises(ValueError, match=match):
+            call(table, rates)

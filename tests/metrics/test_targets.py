@@ -25,7 +25,7 @@ GOLDEN = [  # objective, hyperparameters, golden per-pair loss of a logistic mar
     ("hypo", {"beta": 0.1}, 0.5333821554),
     ("contrastive_cpo", {"beta": 0.1, "lam": 0.0}, 0.5333821554),
     ("ln_dpo", {"beta": 5.0}, 0.1220514037),
-    ("simpo", {"beta": 2.0, "gamma": 1.0}, 1.1826298874),
+    ("simpo", {"beta": 2.0, "gamma_ratio": 0.5}, 1.1826298874),
     ("rdpo_length", {"beta": 0.1, "alpha": 0.01}, 0.5010837826),
     ("dpop", {"beta": 0.1, "lam": 50.0}, 0.4932489460),
     ("cpo_clip", {"beta": 2.5}, 0.5851142025),
@@ -55,7 +55,7 @@ def test_the_slack_reproduces_every_golden_loss(objective, hp, golden):
         ("robust_dpo", {"beta": 0.1, "eps": 0.1}, REF), ("hinge", {"beta": 0.1}, REF + 10),
         ("ipo", {"beta": 0.1, "length_average": False}, REF + 5), ("slic", {"margin": 1.0, "lam": 0.1}, 1.0),
         ("ipo", {"beta": 0.1, "length_average": True}, LN_REF + 5), ("hypo", {"beta": 0.1}, 0.0),
-        ("simpo", {"beta": 2.0, "gamma": 1.0}, 0.5), ("ln_dpo", {"beta": 5.0}, LN_REF),
+        ("simpo", {"beta": 2.0, "gamma_ratio": 0.5}, 0.5), ("ln_dpo", {"beta": 5.0}, LN_REF),
     ],
 )  # fmt: skip
 def test_targets_by_hand(objective, hp, value):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 
 import pytest
+import torch
 
 from harness.objectives import OBJECTIVES, resolve
-from harness.types import InputError
+from harness.types import InputError, PairLogps
 from tests.objectives.cases import NAMES, RL_NAMES
 
 
@@ -152,3 +154,70 @@ def test_numbers_written_as_integers_are_the_same_objective():
 def test_the_table_imports_no_torch():
     code = "import sys, harness.objectives as o; o.resolve('dpo', {}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_preset_is_its_values_and_explicit_keys_win():
+    released = dict(resolve("cpo_smooth", {"preset": "released"}).hyperparameters)
+    assert released == {"beta": 0.1, "gamma": 0.5, "tau": 2.0, "alpha": 1.0, "reduction": "mean", "rpo_alpha": 0.0}
+    beta = dict(resolve("cpo_smooth", {"preset": "released", "beta": 2}).hyperparameters)
+    assert beta == released | {"beta": 2.0}
+    assert resolve("simpo", {"preset": "gemma2"}) == resolve("simpo", {"beta": 10, "gamma": 5})
+    (line,) = problems("simpo", {"preset": "llama3_instuct"})
+    assert "preset of objective 'simpo'" in line and "did you mean 'llama3_instruct'?" in line
+    (line,) = problems("slic", {"preset": "paper"})
+    assert "no presets" in line and "leave `preset` out" in line
+
+
+def test_a_ratio_may_be_given_as_the_absolute_value_but_not_as_both():
+    assert dict(resolve("simpo", {"gamma": 1, "beta": 2.5}).hyperparameters) == {"beta": 2.5, "gamma_ratio": 0.4}
+    mixed = resolve("simpo", {"preset": "gemma2", "gamma": 3, "beta": 4})
+    assert dict(mixed.hyperparameters) == {"beta": 4.0, "gamma_ratio": 0.75}
+    for given, words in (
+        ({"gamma": 1, "gamma_ratio": 1}, ["gamma is gamma_ratio x beta", "one of the two"]),
+        ({"gamma": "high"}, ["gamma: expected a finite number"]),
+        ({"gamma": 1, "beta": 0}, ["beta: 0 is outside (0, inf)"]),
+    ):
+        (line,) = problems("alphapo", given)
+        assert all(word in line for word in words)
+    parts = [{"name": "simpo", "gamma": 1}, {"name": "ln_dpo"}]
+    assert "give gamma_ratio" in problems("mixture", {"mixture": parts})[0]
+
+
+def test_every_knob_of_a_preference_loss_says_where_its_default_comes_from():
+    silent = [
+        (name, key)
+        for name in set(NAMES) - {"mixture", "reward_model"}
+        for key, knob in OBJECTIVES[name].hyperparameters.items()
+        if not knob.source
+    ]
+    assert not silent
+
+
+def test_published_settings_of_simpo_lie_in_its_range():
+    row = OBJECTIVES["simpo"]
+    low, high = row.hyperparameters["gamma_ratio"].search
+    ratios = [preset.values.get("gamma_ratio", 0.5) for name, preset in row.presets.items() if name != "trl"]
+    assert sorted(ratios) == [0.1, 0.3, 0.5, 0.5, 0.55, 0.8] and all(low <= ratio <= high for ratio in ratios)
+
+
+def test_what_was_published_is_recognised_whatever_the_beta():
+    smooth, robust = OBJECTIVES["cpo_smooth"], OBJECTIVES["robust_dpo"]
+    assert smooth.published(dict(resolve("cpo_smooth", {"beta": 7}).hyperparameters)) == "paper"
+    assert smooth.published({"alpha": 1.0}) == "released"
+    assert smooth.published({"alpha": 1.0, "gamma": 1.0, "reduction": "sum"}) is None  # nobody's
+    assert OBJECTIVES["ipo"].published({"length_average": True}) == "trl"
+    assert OBJECTIVES["simpo"].published({"beta": 3.0, "gamma": 0.9}) == "llama3_instruct_v2"
+    assert robust.published({"eps": 0.2}, flip_rate=0.2) == "paper"
+    assert robust.published({"eps": 0.1}, flip_rate=0.2) is None
+    assert OBJECTIVES["slic"].published({}) is None
+
+
+def test_sppo_and_cal_dpo_are_one_method_at_their_published_beta():
+    sides = ((-4.0, -6.0), (-5.0, -5.0))  # each side has moved by 1 nat
+    policy, reference = (PairLogps(*torch.tensor([*side, 4.0, 4.0]).double()[:, None]) for side in sides)
+    slopes = []
+    for name in ("sppo", "cal_dpo"):
+        chosen = policy.chosen.clone().requires_grad_()
+        loss = OBJECTIVES[name].loss(dataclasses.replace(policy, chosen=chosen), reference, beta=0.001).loss
+        slopes.append(-torch.autograd.grad(loss.sum(), chosen)[0].item())
+    assert slopes == pytest.approx([998.00, 998.12], abs=0.005)

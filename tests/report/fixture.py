@@ -38,7 +38,7 @@ OBJECTIVES: Mapping[str, Sequence[float]] = {
 }
 EXTRA: Mapping[str, tuple[tuple[str, Any], ...]] = {
     "robust_dpo": (("eps", 0.1),),
-    "simpo": (("gamma", 1.0),),
+    "simpo": (("gamma_ratio", 0.5),),
     "cpo_smooth": (("alpha", 1.0), ("gamma", 1.0), ("reduction", "sum"), ("tau", 2.0)),
 }
 

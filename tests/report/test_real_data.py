@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness.identity import run_key
-from harness.metrics.statistics import paired_share_difference
+from harness.metrics.statistics import assumed_level, joint_interval
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.page import write_report
 from harness.report.render.blocks import Content, Lines, Table
@@ -78,7 +78,8 @@ def test_gain_and_cost_are_paired_and_only_told_where_the_interval_leaves_out_ze
     found = tables(section)
     assert list(found)[:2] == ["preference: the run's own held-out pairs", "arc_easy: lm-eval 0.4.13"]
     rows = {row[0].main.split(" ")[0]: row for row in found["arc_easy: lm-eval 0.4.13"].rows}
-    expected = paired_share_difference({0: 0.4, 1: 0.395}, {0: 0.6, 1: 0.6}, [100, 100], {0: 0.38, 1: 0.38})
+    items = assumed_level({0: 0.4, 1: 0.395}, {0: 0.6, 1: 0.6}, [100, 100], True, {0: 0.38, 1: 0.38})
+    expected = joint_interval([-0.2, -0.205], items)
     assert rows["dpo"][1].main == "0.398" and rows["dpo"][2].sub == "over seeds"
     assert f"{expected.low:.3f}".lstrip("-") in rows["dpo"][2].main
     assert expected.high < 0
@@ -97,8 +98,9 @@ def test_a_single_seed_has_an_interval_over_documents_and_two_have_one_over_seed
         "documents",
     )
     both, of = change_of({0: one, 1: one}, "acc")
-    expected = paired_share_difference({0: 0.6, 1: 0.6}, {0: 0.5, 1: 0.5}, [100, 100], {0: 0.45, 1: 0.45})
-    assert (both, of) == (expected, "seeds")
+    items = assumed_level({0: 0.6, 1: 0.6}, {0: 0.5, 1: 0.5}, [100, 100], True, {0: 0.45, 1: 0.45})
+    expected = joint_interval([0.1, 0.1], items)
+    assert (both.n, both.low, both.high, of) == (2, pytest.approx(expected.low), pytest.approx(expected.high), "seeds")
 
 
 def test_a_lone_preference_task_says_what_is_not_known(folder: Path) -> None:

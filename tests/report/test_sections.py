@@ -12,13 +12,25 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.metrics.statistics import Estimate
-from harness.report.data.curves import curves, standings
+from harness.metrics.statistics import INCOMPLETE, Estimate
+from harness.report.data.cells import Cell
+from harness.report.data.curves import curves
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.data.run_facts import divergence_types
 from harness.report.render.blocks import Content, Table
 from harness.report.sections.behaviour import behaviour
-from harness.report.sections.claims import CLAIMS, FAILS, HOLDS, INTERVAL, OPEN, Evidence, claims, judged
+from harness.report.sections.claims import (
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    OPEN,
+    SENSITIVE,
+    UNPUBLISHED,
+    End,
+    Evidence,
+    claims,
+    judged,
+)
 from harness.report.sections.displacement import reading
 from harness.report.sections.hyperparameters import crossing
 from harness.report.sections.pairs import worst
@@ -54,38 +66,72 @@ def table(section: Content | None, caption: str) -> dict[str, list[tuple[str, st
     return {row[0].main: [(field.main, field.sub) for field in row[1:]] for row in found[0].rows}
 
 
-def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval() -> None:
-    rng = np.random.default_rng(0)
-    for shift, want in ((1.0, HOLDS), (-1.0, FAILS), (0.0, OPEN)):
-        values = {seed: float(v) for seed, v in enumerate(shift + 0.1 * rng.standard_normal(8))}
-        interval, word = judged(Evidence("", "", values), family=5)
+def evidence(cell: Cell, *ends: dict[int, float], margin: float = 0.0) -> Evidence:
+    return Evidence([cell], "", [End(f"beta {i}", values) for i, values in enumerate(ends)], margin)
+
+
+def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval(m: ReportData) -> None:
+    rng, cell = np.random.default_rng(0), m.headline.cells[0]
+    holds, fails, unclear = (
+        {seed: float(v) for seed, v in enumerate(shift + 0.1 * rng.standard_normal(8))} for shift in (1.0, -1.0, 0.0)
+    )
+    for values, want in ((holds, HOLDS), (fails, FAILS), (unclear, OPEN)):
+        (interval,), word = judged(evidence(cell, values), family=5)
         half = stats.t.ppf(1 - 0.05 / 5 / 2, 7) * stats.sem(list(values.values()))
         assert word == want and interval.high - interval.low == pytest.approx(2 * half)
-    assert judged(Evidence("", "", dict.fromkeys(range(5), 1.0)), 1)[1] == INTERVAL
-    assert judged(Evidence("", "", {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
+    assert judged(evidence(cell, {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
+    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(7)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
 
 
-def test_claims_rest_on_the_cells_they_name(m: ReportData, results: pd.DataFrame) -> None:
+def test_a_claim_whose_ends_disagree_is_sensitive_to_beta(m: ReportData) -> None:
+    cell = m.headline.cells[0]
+    holds, fails, unclear = ({s: mean + 0.01 * (-1) ** s for s in range(8)} for mean in (1.0, -1.0, 0.0))
+    assert judged(evidence(cell, holds, holds), 2)[1] == HOLDS
+    assert judged(evidence(cell, fails, fails), 2)[1] == FAILS
+    for low, high in ((holds, fails), (holds, unclear), (unclear, fails)):
+        assert judged(evidence(cell, low, high), 2)[1] == SENSITIVE
+
+
+def test_claims_rest_on_the_lowest_and_the_highest_beta(m: ReportData, results: pd.DataFrame) -> None:
     section = claims(m)
     rows = table(section, "Claims of the literature")
-    cell = results.query("objective == 'dpo' and beta == 5 and rate == 0")
-    value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
-    word, (measured, _), (cells, _) = (rows["Reward accuracy hides wrong rankings"][i] for i in range(3))
-    assert word[0] == HOLDS and cells == "dpo at beta 5, misaligned 0.75, clean"
-    assert float(measured.split(" ")[0]) == pytest.approx(value, abs=5e-4)
-    noisy = results.query("beta == 5 and rate == 0.4").pivot(
-        index="seed", columns="objective", values="ranking_accuracy"
-    )
-    robust = rows["robust_dpo ranks better than DPO under flips"]
-    assert float(robust[1][0].split(" ")[0].replace("\u2212", "-")) == pytest.approx(
-        (noisy["robust_dpo"] - noisy["dpo"]).mean(), abs=5e-4
-    )
+    clean = results.query("objective == 'dpo' and rate == 0")
+    (word, _), (measured, _), (place, _) = rows["Reward accuracy hides wrong rankings"]
+    assert place == "dpo; misaligned 0.75, clean"
+    shown = [end.split(": ") for end in measured.split("; ")]
+    assert [where for where, _ in shown] == ["beta 2", "beta 5"]
+    for where, numbers in shown:
+        cell = clean[clean["beta"] == float(where.removeprefix("beta "))]
+        value = (cell["reward_accuracy"] - cell["ranking_accuracy"]).mean() - 0.05
+        assert float(numbers.split(" ")[0].replace("\u2212", "-")) == pytest.approx(value, abs=5e-4)
+    assert word == SENSITIVE, "shown at beta 5, where dpo stalls, and not at beta 2"
     (untested,) = section.more
     assert len(rows) + len(untested.lines) == len(CLAIMS), "a claim that is not tested says what it needs"  # type: ignore[union-attr]
     assert any("RLHF keeps its fidelity" in line and "needs ppo or rloo" in line for line in untested.lines)  # type: ignore[union-attr]
 
 
-def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, results: pd.DataFrame) -> None:
+def test_a_paper_is_cited_only_where_its_configuration_was_run(m: ReportData) -> None:
+    """The fixture's plan says of no run that it is published; told so of dpo, the claim about dpo cites its paper."""
+    name = "Reward accuracy hides wrong rankings"
+
+    def source(data: ReportData) -> str:
+        (block,) = (b for b in claims(data).blocks if isinstance(b, Table))
+        return next(row[0].sub for row in block.rows if row[0].main == name)
+
+    assert source(m) == UNPUBLISHED
+    (claim,) = (claim for claim in CLAIMS if claim.name == name)
+    for cell in m.cells:
+        for run in cell.runs:
+            object.__setattr__(run, "published", "paper" if cell.first.objective == "dpo" else None)
+    try:
+        assert source(m) == claim.source
+    finally:
+        for cell in m.cells:
+            for run in cell.runs:
+                object.__setattr__(run, "published", None)
+
+
+def test_a_verdict_row_is_at_one_beta_and_says_where_its_grid_ends(m: ReportData, results: pd.DataFrame) -> None:
     rows = table(verdict(m), "Under uniform_flip")
     assert list(rows)[-1] == "RLHF" and rows["RLHF"][0][0] == "not in this sweep"
     curve = results.groupby(["objective", "beta", "rate"])["ranking_accuracy"].mean().unstack()
@@ -93,8 +139,14 @@ def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, r
     order = [area[name].max() for name in ("dpo", "robust_dpo", "cpo_smooth")]
     shown = [float(fields[0][1].rsplit("area ", 1)[1]) for head, fields in rows.items() if head != "RLHF"]
     assert shown == pytest.approx(sorted(order, reverse=True), abs=5e-4), "best first"
-    assert float(rows["DPO"][1][0]) == area["dpo"].idxmax()
-    assert "D1 in" in rows["DPO"][3][0] and "fell while wrong" in rows["DPO"][3][0]
+    beta = area["dpo"].idxmax()
+    assert (
+        float(rows["DPO"][1][0]) == beta
+        and rows["DPO"][1][1] == "the lowest tried"
+        and "fell while" in rows["DPO"][3][0]
+    )
+    loss = results.query("objective == 'dpo' and rate == 0").groupby("beta")["train_loss_last"].mean()[beta]
+    assert float(rows["DPO"][3][1].rsplit(" ", 1)[1]) == pytest.approx(loss, abs=5e-4), "the same beta in every field"
 
 
 def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -> None:
@@ -107,22 +159,18 @@ def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -
     for _, cell in path.points:
         own = cell.values("ranking_accuracy")
         gaps.append(np.mean([own[s] - cell.reference[s] for s in own]))
-    below = [i for i, gap in enumerate(gaps) if gap <= 0]
-    if below and below[0] > 0:
-        i = below[0]
-        assert found.rate == pytest.approx(0.2 * (i - 1) + 0.2 * gaps[i - 1] / (gaps[i - 1] - gaps[i]))
-    else:
-        assert math.isnan(found.rate) and (found.beats_none if below else found.beats_all)
+    first = next((i for i, gap in enumerate(gaps) if gap <= 0), 3)
+    assert math.isnan(found.rate), "three rates give a bracket and no point"
+    rates = (math.nan, 0.0, 0.2, 0.4, math.nan)
+    assert (found.last_above, found.first_below) == pytest.approx(rates[first : first + 2], nan_ok=True)
 
 
-def test_a_diverged_seed_counts_as_worst_in_pick_and_breakdown(tmp_path: Path) -> None:
+def test_a_diverged_seed_counts_as_worst_on_a_curve(tmp_path: Path) -> None:
     runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=6)
     lost = next(i for i, run in enumerate(runs) if run.objective.name == "cpo_smooth")
     whole = read_report_data(write_sweep(tmp_path / "whole", runs, samples=False))
     hurt = read_report_data(write_sweep(tmp_path / "hurt", runs, samples=False, diverged=[lost]))
-    before, after = (
-        next(p for p in standings(made.family) if p.first.first.objective == "cpo_smooth") for made in (whole, hurt)
-    )
+    before, after = (curves(made.family, "uniform_flip", "cpo_smooth")[0] for made in (whole, hurt))
     seed = runs[lost].seed
     assert after.first.values("ranking_accuracy")[seed] == 0.0 and seed in after.by_seed
     assert after.by_seed[seed] == pytest.approx(
@@ -192,7 +240,7 @@ def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path:
     for name in names:
         for run in grid(("dpo",), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=2):
             eps = (("eps", 0.1),) if name in ("cdpo", "robust_dpo") else ()
-            extra = (("gamma", 1.0),) if name == "simpo" else ()
+            extra = (("gamma_ratio", 0.5),) if name == "simpo" else ()
             extra += (
                 (("alpha", 1.0), ("gamma", 1.0), ("reduction", "sum"), ("tau", 2.0)) if name == "cpo_smooth" else ()
             )

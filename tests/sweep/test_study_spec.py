@@ -210,7 +210,7 @@ def test_the_space_comes_from_entry_world_and_registry(tmp_path):
         objectives=[
             {"name": "dpo"},
             {"name": "ipo", "beta": {"low": 0.01, "high": 1, "log": True}},
-            {"name": "simpo", "gamma": "search"},
+            {"name": "simpo", "gamma_ratio": "search"},
             {"name": "robust_dpo", "beta": 2, "eps": {"low": 0, "high": 0.4}},
             {"name": "cpo_smooth", "reduction": "sum", "gamma": [0.5, 1.0], "tau": 2, "alpha": 1},
             {"name": "orpo", "lam": "search"},
@@ -222,7 +222,7 @@ def test_the_space_comes_from_entry_world_and_registry(tmp_path):
     training = {"training.learning_rate": Range(1e-5, 1e-2, True), "training.batch_size": Range(8, 32, False, True)}
     assert spaces["dpo"] == {"beta": Range(0.05, 10, True), **training}
     assert spaces["ipo"] == {"beta": Range(0.01, 1, True), **training}
-    assert spaces["simpo"] == {"beta": Range(0.5, 20, True), "gamma": Range(0.6, 1.0), **training}
+    assert spaces["simpo"] == {"beta": Range(0.5, 20, True), "gamma_ratio": Range(0, 1), **training}
     assert spaces["robust_dpo"] == {"eps": Range(0, 0.4), **training}
     assert spaces["cpo_smooth"] == {"beta": Range(0.05, 10, True), "gamma": Choice((0.5, 1.0)), **training}
     assert spaces["orpo"] == {"lam": Range(0.05, 0.5, True), **training}

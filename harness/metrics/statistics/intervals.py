@@ -1,4 +1,4 @@
-"""Intervals of one mean or one share: Student t, Wilson, and that of a report's cell.
+"""Intervals of one mean or one share: Student t and Wilson.
 
 Equal in every bit for every order of the values.
 """
@@ -6,7 +6,6 @@ Equal in every bit for every order of the values.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -102,27 +101,3 @@ def wilson_ends(share: float, items: float, level: float = 0.95) -> tuple[float,
     half = z / (1 + z * z / items) * math.sqrt(share * (1 - share) / items + z * z / (4 * items * items))
     # Rounding could leave the share itself a hair outside at 0 and 1.
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
-
-
-def cell_estimate(
-    seed_values: ArrayLike, item_counts: int | Sequence[int] | None = None, share: bool = True, level: float = 0.95
-) -> Estimate:
-    """Mean of one cell over its seeds (n,) with an interval that speaks about new seeds and new items.
-
-    Student t at every n (below 20 seeds a percentile bootstrap covers too little; from 20 on t is as good and needs no
-    draws). For a share the interval is clipped to [0, 1] and, where `item_counts` says on how many items each seed's
-    value rests (one number, or one per seed), joined with Wilson's interval of the mean on the items of ONE seed, the
-    smallest: seeds may share their items, so counting them all would pretend to more items than there are.
-    A single seed has no interval, since items say nothing about other seeds.
-    """
-    estimate = t_interval(seed_values, level)
-    if not share or estimate.n < 2:
-        return estimate
-    if not 0 <= estimate.mean <= 1:
-        raise ValueError(f"a share must lie in [0, 1], its mean is {estimate.mean}")
-    low, high = max(0.0, estimate.low), min(1.0, estimate.high)
-    if item_counts is not None:
-        items = item_counts if isinstance(item_counts, int) else min(item_counts)
-        item_level = wilson(estimate.mean * items, items, level)
-        low, high = min(low, item_level.low), max(high, item_level.high)
-    return Estimate(estimate.n, estimate.mean, low, high)

@@ -1,4 +1,4 @@
-"""Differences of two methods on the same seeds, and on the same items of a seed: intervals, the exact test, Holm."""
+"""Differences of two methods on the same seeds, or on the same items: intervals, the exact test, Holm."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.metrics.statistics.intervals import Estimate, Floats, finite, moments, t_interval, wilson
+from harness.metrics.statistics.intervals import MIN_SEEDS, Estimate, Floats, finite, moments, t_interval, wilson_ends
 
 EXACT_SIGN_FLIPS = 16  # 2**16 sign patterns are still instant
 
@@ -38,7 +38,7 @@ def simultaneous_level(comparisons: int, alpha: float = 0.05) -> float:
     return 1.0 - alpha / comparisons
 
 
-def newcombe_paired(a: float, b: float, both: float | None, items: int, level: float = 0.95) -> Estimate:
+def newcombe_paired(a: float, b: float, both: float | None, items: float, level: float = 0.95) -> Estimate:
     """a - b for two shares of the SAME `items`, with Newcombe's square-and-add interval (Newcombe 1998, method 10).
 
     `both` is the share of items that count in both; None where it is not known, which takes the two as independent:
@@ -47,52 +47,21 @@ def newcombe_paired(a: float, b: float, both: float | None, items: int, level: f
     """
     if both is not None and not max(0.0, a + b - 1) - 1e-9 <= both <= min(a, b) + 1e-9:
         raise ValueError(f"shares {a} and {b} cannot have {both} in common")
-    first, second = wilson(a * items, items, level), wilson(b * items, items, level)
+    (low_a, high_a), (low_b, high_b) = wilson_ends(a, items, level), wilson_ends(b, items, level)
     phi = 0.0 if both is None else _phi(a, b, both, items)
-    down_a, up_a, down_b, up_b = a - first.low, first.high - a, b - second.low, second.high - b
+    down_a, up_a, down_b, up_b = a - low_a, high_a - a, b - low_b, high_b - b
     low = math.sqrt(max(0.0, down_a**2 - 2 * phi * down_a * up_b + up_b**2))
     high = math.sqrt(max(0.0, up_a**2 - 2 * phi * up_a * down_b + down_b**2))
-    return Estimate(items, a - b, a - b - low, a - b + high)
+    return Estimate(int(items), a - b, a - b - low, a - b + high)
 
 
-def _phi(a: float, b: float, both: float, items: int) -> float:
+def _phi(a: float, b: float, both: float, items: float) -> float:
     """Correlation of two indicators on the same items, continuity-corrected towards 0 where it is positive."""
     scale = math.sqrt(a * (1 - a) * b * (1 - b))
     excess = both - a * b  # (ad - bc) / n^2 of the fourfold table
     if scale == 0.0:
         return 0.0
     return (max(0.0, excess - 0.5 / items) if excess > 0 else excess) / scale
-
-
-def paired_share_difference(
-    a: Mapping[int, float],
-    b: Mapping[int, float],
-    item_counts: int | Sequence[int] | None,
-    both: Mapping[int, float] | None = None,
-    comparisons: int = 1,
-    alpha: float = 0.05,
-) -> Estimate:
-    """Mean of a - b, shares by seed over the same items, over the common seeds; level 1 - alpha / comparisons.
-
-    The paired t interval over seeds, joined with Newcombe's paired interval of the two mean shares on the items of ONE
-    seed (the smallest of `item_counts`): never narrower than either, so two saturated cells do not show [0, 0].
-    `both`: by seed, the share of items that count under both methods; without it, or where a common seed lacks it, the
-    item level takes them as independent. Fewer than 2 common seeds have no interval. ValueError on values that are no
-    shares.
-    """
-    level = simultaneous_level(comparisons, alpha)
-    seeds = sorted(a.keys() & b.keys())
-    estimate = paired_difference(a, b, level)
-    if estimate.n < 2 or item_counts is None:
-        return estimate
-    items = item_counts if isinstance(item_counts, int) else min(item_counts)
-    mean_a, mean_b = (math.fsum(values[seed] for seed in seeds) / len(seeds) for values in (a, b))
-    if not (0 <= mean_a <= 1 and 0 <= mean_b <= 1):
-        raise ValueError(f"shares must lie in [0, 1], their means are {mean_a} and {mean_b}")
-    known = both is not None and all(seed in both for seed in seeds)
-    common = math.fsum(both[seed] for seed in seeds) / len(seeds) if both is not None and known else None
-    item_level = newcombe_paired(mean_a, mean_b, common, items, level)
-    return Estimate(estimate.n, estimate.mean, min(estimate.low, item_level.low), max(estimate.high, item_level.high))
 
 
 def sign_flip_p(differences: ArrayLike) -> float:
@@ -132,3 +101,17 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1.0)
     return [float(value) for value in adjusted]
+
+
+def corrected_p(differences: Sequence[ArrayLike], alpha: float = 0.05) -> list[float | None]:
+    """Sign-flip p-values of a family, corrected by Holm; None where no data could bring them below `alpha`.
+
+    With n seeds no p is below 2 / 2**n, so among 90 comparisons at 10 seeds none could fall below .176. Differences of
+    fewer than `MIN_SEEDS` seeds are not tested and do not count in the family.
+    """
+    arrays = [finite(values) for values in differences]
+    tested = [i for i, array in enumerate(arrays) if array.size >= MIN_SEEDS]
+    least = holm([2 / 2**n if (n := arrays[i].size) <= EXACT_SIGN_FLIPS else 0.0 for i in tested])
+    found = holm([sign_flip_p(arrays[i]) for i in tested])
+    shown = {i: p for i, p, floor in zip(tested, found, least, strict=True) if floor < alpha}
+    return [shown.get(i) for i in range(len(arrays))]

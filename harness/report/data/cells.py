@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,18 @@ from harness.metrics.statistics import (
     LOST,
     WAITING,
     Estimate,
+    ItemLevel,
+    SeedItems,
     Treated,
+    assumed_level,
     cell_estimate,
     intention_to_treat,
+    item_level,
+    seeds_share,
     t_interval,
     worst_value,
 )
-from harness.report.data.run_facts import DIVERGENCES, REWARD_MODEL, Facts
+from harness.report.data.run_facts import COUNTED, DIVERGENCES, REWARD_MODEL, Facts
 from harness.report.data.sweep import Run, Sweep, ordered
 from harness.report.data.tables import MEASURES, csv_bytes, result_row
 from harness.report.render.text import plain, visible
@@ -138,12 +144,45 @@ class Cell:
             counts = [int((self.first.config.get("evaluation") or {}).get(planned) or 0)]
         return counts if counts and min(counts) > 0 else None
 
+    @cached_property
+    def shares_pairs(self) -> bool:
+        """Whether seeds share held-out pairs. Where fewer than two were recorded: on real data they may, while every
+        seed of the embedded world has a world of its own."""
+        ids = [facts.ids for _, facts in self.recorded]
+        return seeds_share(ids) if len(ids) > 1 else self.first.config.get("world") is None
+
+    def item_level(self, measure: str, base: Cell | None = None) -> ItemLevel | None:
+        """What single pairs add to t over the seeds of a share, or of its difference to `base`: pair by pair where
+        every seed was recorded, by their number elsewhere; None of measures that are no shares."""
+        if not MEASURES.get(measure, False):
+            return None
+        values, others = self.values(measure), None if base is None else base.values(measure)
+        seeds = values.keys() if others is None else values.keys() & others.keys()
+        pairs = self._pairs(measure, base)
+        if seeds and pairs.keys() >= seeds:
+            return item_level({seed: pairs[seed] for seed in seeds}, self.shares_pairs)
+        counts = [n for one in (self, base) if one is not None for n in one.items(measure) or ()]
+        return assumed_level(values, others, counts, self.shares_pairs)
+
+    def _pairs(self, measure: str, base: Cell | None) -> dict[int, SeedItems]:
+        """By recorded seed, the held-out pairs and which of them count."""
+        counted = COUNTED.get(measure)
+        if counted is None:
+            return {}
+        others = {} if base is None else {run.seed: facts for run, facts in base.recorded}
+        out = {}
+        for run, facts in self.recorded:
+            other = others.get(run.seed)
+            if base is None or (other is not None and other.ids.size == facts.ids.size):
+                against = None if other is None else counted(other)
+                out[run.seed] = SeedItems(facts.ids, facts.prompts, counted(facts), against)
+        return out
+
     def estimate(self, measure: str) -> Estimate:
-        """Mean and interval of a column of `results.csv` (shares: never narrower than over one seed's pairs)."""
+        """Mean and interval of a column of `results.csv`."""
         if measure not in self._estimates:
-            share = MEASURES.get(measure, False)
-            values = list(self.values(measure).values())
-            self._estimates[measure] = cell_estimate(values, self.items(measure) if share else None, share=share)
+            share, values = MEASURES.get(measure, False), list(self.values(measure).values())
+            self._estimates[measure] = cell_estimate(values, self.item_level(measure), share)
         return self._estimates[measure]
 
     @property
@@ -157,16 +196,20 @@ class Cell:
 
     def fact_estimate(self, name: str) -> Estimate:
         """Mean and interval of a share among `fact_values`."""
-        return cell_estimate(list(self.fact_values(name).values()), self.items())
+        return self._of_pairs(self.fact_values(name).values(), self.items())
 
     def reference_accuracy(self) -> Estimate:
         """Ranking accuracy of the untrained reference over the seeds of this cell."""
-        return cell_estimate([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
+        return self._of_pairs([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
 
     def memorised(self) -> Estimate:
         """Share of wrongly labelled training probe pairs that the policy ranks as their label says."""
         counts = [int(f.probe.wrong.sum()) for _, f in self.recorded if f.probe is not None and f.probe.wrong.any()]
-        return cell_estimate(list(self.fact_values("memorised").values()), counts)
+        return self._of_pairs(self.fact_values("memorised").values(), counts)
+
+    def _of_pairs(self, values: Iterable[float], counts: list[int] | None) -> Estimate:
+        """Mean and interval of a share of which only the number of pairs behind each value is known."""
+        return cell_estimate(list(values), counts, shared=self.shares_pairs)
 
     def spread(self) -> float:
         """Standard deviation of ranking accuracy over seeds, NaN below 2."""

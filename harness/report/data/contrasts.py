@@ -1,39 +1,34 @@
-"""`report/contrasts.csv`: every objective against the baseline under the same condition, paired by seed.
+"""`report/contrasts.csv`: every objective against the baseline in the same arena, paired by seed, in two ways.
 
-Which beta of the baseline: where both have equally many betas under that condition, the one of the same rank;
-otherwise the same beta if the baseline has it; otherwise the nearest relative rank (objectives without a beta: the
-middle one). The family of the correction is all contrasts of one measure in the sweep. Runs that diverged or failed
-count as the measure's worst (`Cell.treated`); unfinished ones leave the contrast incomplete.
+`kl`: at the same KL to the reference, along each objective's frontier; `best`: each at the setting that ranks most
+pairs right. Equal betas, or betas of the same rank, are never compared: they are points on different scales. Where a
+best beta lies at the end of its grid there is no best, and the row says which grid to extend. The family of the
+correction is all comparisons of one measure, times the settings that an objective was chosen among. Runs that diverged
+or failed count as the measure's worst; unfinished ones leave the contrast incomplete.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from harness.metrics.margin_columns import TIE_TOL
+from harness.metrics.frontier import Comparison, at_best, matched, middle
 from harness.metrics.statistics import (
-    INCOMPLETE,
-    INTERVAL_ONLY,
-    MIN_SEEDS,
+    NOTHING,
     Estimate,
-    Treated,
-    bonferroni_interval,
-    holm,
-    item_detectable_effect,
-    minimum_detectable_effect,
-    paired_differences,
-    paired_share_difference,
+    ItemLevel,
+    Verdict,
+    assumed_level,
+    corrected_p,
+    judge,
     practical_margin,
-    sign_flip_p,
-    verdict,
 )
-from harness.report.data.cells import CELL_COLUMNS, Cell, by_condition, cell_columns
+from harness.report.data.cells import CELL_COLUMNS, RANKING, Cell, axis_values
+from harness.report.data.frontier import Arena, edge_text
 from harness.report.data.tables import MEASURES, csv_bytes
+from harness.report.render.text import plain, quantity, visible
 
 DIRECTIONS = {
     "reward_accuracy": "up",
@@ -42,176 +37,217 @@ DIRECTIONS = {
     "gold_reward": "up",
     "ood_ranking_accuracy": "up",
 }
-
-
-# Which held-out pairs count, of the shares whose records the report keeps: what pairs two methods item by item.
-COUNTED = {
-    "ranking_accuracy": lambda facts: facts.delta > 0,
-    "reward_accuracy": lambda facts: facts.delta - facts.delta_ref > TIE_TOL,
-    "undesirable_zone": lambda facts: (facts.delta < 0) & (facts.delta - facts.delta_ref > TIE_TOL),
-}
+AT_KL, AT_BEST = "kl", "best"
+MATCHED = (RANKING, "gold_reward", "ood_ranking_accuracy")  # measures of which more is better: what a frontier is of
+NO_BEST, NO_SHARED_KL = "no best", "no shared KL"
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """`cell` minus `base` on one measure over their common seeds, diverged and failed runs at the measure's worst.
+    """An objective minus the baseline on one measure, diverged and failed runs at the measure's worst.
 
-    `plain` is the paired t interval, `corrected` the simultaneous one of the family, both for shares never narrower
-    than over the pairs of one seed; `p` is Holm-corrected, None below 6 seeds; `mde` is the smallest true difference
-    found with power about .8 at this spread of seeds and pairs, None below 2 seeds.
+    `on`: `kl` or `best`; `at` the KL in nats. `cell` and `base` are the best cells of both (`best` alone). `n` counts
+    the seeds with an outcome on both sides, also where lost runs leave no estimate. `verdict` holds the intervals, the
+    word and the minimum detectable effect. `p` is Holm-corrected, None where no data could have made it significant.
+    `among`: settings (or lines) that were not shown worse than those chosen, which the correction counts as well.
+    `elsewhere`: the mean difference with settings chosen on the other seeds. `note`: what a reader must know of it.
     """
 
-    cell: Cell
-    base: Cell
-    plain: Estimate
-    corrected: Estimate
+    arena: Arena
+    objective: str
+    baseline: str
+    on: str
+    at: float | None
+    cell: Cell | None
+    base: Cell | None
+    n: int
+    verdict: Verdict
     p: float | None
-    word: str
-    family: int
-    mde: float | None
+    among: int
+    elsewhere: float | None
+    note: str
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a difference at all: a best on both sides, or a KL that both reach."""
+        return self.word not in (NO_BEST, NO_SHARED_KL)
+
+    @property
+    def plain(self) -> Estimate:
+        """The interval of this contrast alone."""
+        return self.verdict.plain
+
+    @property
+    def corrected(self) -> Estimate:
+        """The simultaneous interval of the family."""
+        return self.verdict.corrected
+
+    @property
+    def word(self) -> str:
+        """better, worse, or why neither can be said."""
+        return self.verdict.word
+
+    @property
+    def family(self) -> int:
+        """What the interval is corrected for: comparisons of the measure times `among`."""
+        return self.verdict.family
+
+    @property
+    def mde(self) -> float | None:
+        """Smallest true difference that is found with power .8."""
+        return self.verdict.mde
+
+    @property
+    def named(self) -> str:
+        """`cpo_smooth \u2212 dpo at KL 1.5` or `cpo_smooth at beta 2 \u2212 dpo at beta 0.5`."""
+        if self.cell is not None and self.base is not None:
+            return f"{self.cell.named} \u2212 {self.base.named}"
+        where = "" if self.at is None else f" at KL {plain(self.at)}"
+        return f"{visible(self.objective)} \u2212 {visible(self.baseline)}{where}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Two cells on one measure: their values by seed, the differences `(n,)`, and what is known of single items.
+    """One comparison before its verdict: `differences` by seed, how many settings it was `among`, `n` as a Contrast's;
+    `refused` is the word of one that cannot be made."""
 
-    `n` counts the seeds with an outcome on both sides; `differences` is empty where lost runs leave no estimate.
-    """
-
-    cell: Cell
-    base: Cell
-    values: Treated
-    base_values: Treated
+    arena: Arena
+    objective: str
+    on: str
+    differences: Mapping[int, float]
     n: int
-    differences: NDArray[np.float64]
-    items: int | None
-    both: Mapping[int, float] | None
-
-    def interval(self, comparisons: int) -> Estimate:
-        """Simultaneous interval for a family of `comparisons`."""
-        if not self.differences.size:
-            return Estimate(self.n, math.nan, math.nan, math.nan)
-        if self.items is None:
-            return bonferroni_interval(self.differences, comparisons)
-        return paired_share_difference(self.values.values, self.base_values.values, self.items, self.both, comparisons)
-
-    def detectable(self, comparisons: int) -> float | None:
-        """Minimum detectable effect over seeds and, for shares, over the items of one seed: the larger."""
-        if self.differences.size < 2:
-            return None
-        over_seeds = minimum_detectable_effect(float(np.std(self.differences, ddof=1)), self.n, comparisons)
-        if self.items is None:
-            return over_seeds
-        return max(over_seeds, item_detectable_effect(self._discordant(), self.items, comparisons))
-
-    def _discordant(self) -> float:
-        """Mean share of items on which the two disagree; at most, where single items are not known."""
-        first, second = self.values.values, self.base_values.values
-        seeds = sorted(first.keys() & second.keys())
-        sums = [first[seed] + second[seed] for seed in seeds]
-        if self.both is None:
-            return min(1.0, math.fsum(min(s, 2 - s) for s in sums) / len(seeds))
-        return max(0.0, math.fsum(s - 2 * self.both[seed] for s, seed in zip(sums, seeds, strict=True)) / len(seeds))
+    planned: int
+    among: int = 1
+    at: float | None = None
+    cell: Cell | None = None
+    base: Cell | None = None
+    items: ItemLevel | None = None
+    elsewhere: float | None = None
+    note: str = ""
+    refused: str = ""
 
 
-def build_contrasts(cells: Sequence[Cell], baseline: str, measure: str) -> list[Contrast]:
-    """All contrasts of one measure, in the order of the cells; pairs without a common seed that ended are left out."""
-    pairs = [pair for cell, base in baseline_pairs(cells, baseline) if (pair := _pair(cell, base, measure)).n]
-    tested = [i for i, pair in enumerate(pairs) if pair.differences.size >= MIN_SEEDS]
-    corrected_p = dict(zip(tested, holm([sign_flip_p(pairs[i].differences) for i in tested]), strict=True))
-    out, family = [], len(pairs)
-    for i, pair in enumerate(pairs):
-        corrected = pair.interval(family)
-        word, mde = _word(pair, measure, corrected), pair.detectable(family)
-        out.append(Contrast(pair.cell, pair.base, pair.interval(1), corrected, corrected_p.get(i), word, family, mde))
-    return out
+def build_contrasts(arenas: Iterable[Arena], baseline: str, measure: str) -> list[Contrast]:
+    """All contrasts of one measure, in the order of the arenas; pairs without any common seed are left out."""
+    pairs = [
+        pair
+        for arena in arenas
+        for name in arena.objectives
+        if name != baseline and baseline in arena.objectives
+        for pair in (_at_kl(arena, name, baseline, measure), _at_best(arena, name, baseline, measure))
+        if pair is not None
+    ]
+    made = [pair for pair in pairs if not pair.refused]
+    found = iter(corrected_p([list(pair.differences.values()) for pair in made]))
+    p = [None if pair.refused else next(found) for pair in pairs]
+    return [_contrast(pair, baseline, measure, len(made), one) for pair, one in zip(pairs, p, strict=True)]
 
 
-def _pair(cell: Cell, base: Cell, measure: str) -> _Pair:
-    first, second = cell.treated(measure), base.treated(measure)
-    counts = [n for one in (cell, base) for n in (one.items(measure) or ())] if MEASURES.get(measure, False) else []
-    items = min(counts) if counts else None
-    both = None if items is None else _both(cell, base, measure)
-    n = len(set(first.seeds) & set(second.seeds))
-    return _Pair(cell, base, first, second, n, paired_differences(first.values, second.values), items, both)
+def _contrast(pair: _Pair, baseline: str, measure: str, family: int, p: float | None) -> Contrast:
+    verdict = Verdict(NOTHING, NOTHING, pair.refused, family, None)
+    if not pair.refused:
+        verdict = judge(
+            pair.differences,
+            family=family * pair.among,
+            planned=pair.planned,
+            margin=practical_margin(MEASURES.get(measure, False)),
+            direction=DIRECTIONS.get(measure, "none"),
+            items=pair.items,
+            alpha=pair.arena.alpha(pair.planned),
+        )
+    if pair.arena.rounds is not None:
+        p = None  # no sign flip is valid after looks at the data
+    return Contrast(
+        pair.arena, pair.objective, baseline, pair.on, pair.at, pair.cell, pair.base, pair.n, verdict,
+        None if p is None else min(1.0, p * pair.among), pair.among, pair.elsewhere, pair.note,
+    )  # fmt: skip
 
 
-def _both(cell: Cell, base: Cell, measure: str) -> dict[int, float] | None:
-    """By seed, the share of held-out pairs that count under both; None where a finished run's pairs are not known."""
-    count = COUNTED.get(measure)
-    if count is None:
+def comparisons(arena: Arena, objective: str, baseline: str, measure: str = RANKING) -> list[Comparison]:
+    """An objective minus the baseline at every KL that both reach."""
+    return matched(arena.frontier(objective, measure), arena.frontier(baseline, measure))
+
+
+def _at_kl(arena: Arena, name: str, baseline: str, measure: str) -> _Pair | None:
+    if measure not in MATCHED:
         return None
-    first, second = ({run.seed: facts for run, facts in one.recorded} for one in (cell, base))
-    values, base_values = cell.values(measure), base.values(measure)
-    out: dict[int, float] = {}
-    for seed in sorted(values.keys() & base_values.keys()):
-        a, b = first.get(seed), second.get(seed)
-        both = values[seed], base_values[seed]
-        if a is not None and b is not None:
-            if a.delta.size != b.delta.size:
-                return None
-            shared = float(np.mean(count(a) & count(b)))
-            # Records and results may differ in the last bit of a share, never in what is possible.
-            out[seed] = min(max(shared, sum(both) - 1, 0.0), *both)
-        elif set(both) & {0.0, 1.0}:
-            out[seed] = both[0] * both[1]  # none or all of one side's: a lost run
-        else:
-            return None
-    return out
+    every = comparisons(arena, name, baseline, measure)
+    one = middle(every)
+    planned = arena.planned(name, baseline)
+    if one is None:
+        known = all(arena.frontier(objective, measure).own_kl for objective in (name, baseline))
+        return _Pair(arena, name, AT_KL, {}, 0, planned, refused=NO_SHARED_KL) if known else None
+    reached = "" if len(one.a) == one.seeds else f"reached by {len(one.a)} of {quantity(one.seeds, 'seed')}"
+    return _Pair(
+        arena, name, AT_KL, one.differences, len(one.a), planned, one.among, one.at,
+        items=items_of(arena, one, measure), elsewhere=mean(one.elsewhere), note=reached,
+    )  # fmt: skip
 
 
-def _word(pair: _Pair, measure: str, corrected: Estimate) -> str:
-    """The verdict; unfinished seeds block it, and so do lost ones where the measure has no worst value."""
-    if pair.n < MIN_SEEDS:
-        return INTERVAL_ONLY
-    if pair.n < max(pair.cell.planned, pair.base.planned) or not pair.differences.size:
-        return INCOMPLETE
-    margin = practical_margin(MEASURES.get(measure, False))
-    return verdict(corrected, pair.n, margin, DIRECTIONS.get(measure, "none"))
+def _at_best(arena: Arena, name: str, baseline: str, measure: str) -> _Pair | None:
+    chosen = at_best(arena.frontier(name), arena.frontier(baseline))
+    settings = [arena.frontier(objective).best_setting for objective in (name, baseline)]
+    cell, base = arena.cell(name, settings[0]), arena.cell(baseline, settings[1])
+    if chosen is None or cell is None or base is None:
+        return None
+    edges = [(o, edge) for o in (name, baseline) if (edge := arena.edge(o)) is not None]
+    note = "; ".join(edge_text(objective, edge) for objective, edge in edges)
+    planned = min(cell.planned, base.planned)
+    first, second = cell.treated(measure), base.treated(measure)
+    seeds = sorted(set(first.seeds) & set(second.seeds))
+    if not seeds:
+        return None
+    if any(edge.side != "only" for _, edge in edges):
+        return _Pair(arena, name, AT_BEST, {}, 0, planned, note=note, refused=NO_BEST)
+    known = sorted(first.values.keys() & second.values.keys())
+    differences = {seed: first.values[seed] - second.values[seed] for seed in known}
+    elsewhere = mean(chosen.elsewhere) if measure == RANKING else None
+    return _Pair(
+        arena, name, AT_BEST, differences, len(seeds), planned, chosen.among,
+        cell=cell, base=base, items=cell.item_level(measure, base), elsewhere=elsewhere, note=note,
+    )  # fmt: skip
 
 
-def baseline_pairs(cells: Sequence[Cell], baseline: str) -> list[tuple[Cell, Cell]]:
-    """Each cell of another objective with its baseline cell under the same condition, by the rule of the module."""
-    groups = by_condition(cells)
-    pairs = []
-    for cell in cells:
-        peers = groups[cell.first.condition]
-        bases = [other for other in peers if other.first.objective == baseline]
-        if cell.first.objective != baseline and bases:
-            pairs.append((cell, _partner(cell, peers, bases)))
-    return pairs
+def items_of(arena: Arena, one: Comparison, measure: str) -> ItemLevel | None:
+    """What single pairs add to t over seeds at matched KL, where no single pair is known; None of what is no share."""
+    if not MEASURES.get(measure, False):
+        return None
+    counts = [n for cell in arena.cells for n in cell.items(measure) or ()]
+    return assumed_level(one.a, one.b, counts, any(cell.shares_pairs for cell in arena.cells))
 
 
-def _partner(cell: Cell, peers: Sequence[Cell], bases: Sequence[Cell]) -> Cell:
-    same = [peer for peer in peers if peer.first.objective == cell.first.objective]
-    betas, theirs = (sorted({c.first.beta for c in some if c.first.beta is not None}) for some in (same, bases))
-    beta = cell.first.beta
-    if not theirs:
-        return bases[0]
-    if beta is not None and len(betas) == len(theirs):
-        wanted = theirs[betas.index(beta)]
-    elif beta in theirs:
-        wanted = beta
-    else:
-        place = betas.index(beta) / (len(betas) - 1) if beta is not None and len(betas) > 1 else 0.5
-        wanted = theirs[round(place * (len(theirs) - 1))]
-    return next(base for base in bases if base.first.beta == wanted)
+def mean(values: Mapping[int, float]) -> float | None:
+    """The mean over seeds; None without any."""
+    return math.fsum(values.values()) / len(values) if values else None
 
 
-def contrasts_csv(cells: Sequence[Cell], baseline: str, axes: tuple[str, ...]) -> bytes:
+def contrasts_csv(arenas: Sequence[Arena], baseline: str, axes: tuple[str, ...]) -> bytes:
     """`contrasts.csv`: `low`, `high` are the corrected interval, `low_plain`, `high_plain` the one of the row alone."""
     rows = []
     for measure in MEASURES:
         if measure.startswith("train_loss"):  # losses of two objectives are on different scales
             continue
-        for c in build_contrasts(cells, baseline, measure):
+        for c in build_contrasts(arenas, baseline, measure):
             columns = {
-                "baseline": c.base.first.objective, "baseline_beta": c.base.first.beta, "measure": measure,
-                "n": c.plain.n, "difference": c.plain.mean, "low": c.corrected.low, "high": c.corrected.high,
-                "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low, "high_plain": c.plain.high,
-                "family": c.family, "mde": c.mde,
+                "baseline": c.baseline, "baseline_beta": None if c.base is None else c.base.first.beta,
+                "measure": measure, "n": c.n, "difference": c.plain.mean, "low": c.corrected.low,
+                "high": c.corrected.high, "p_corrected": c.p, "verdict": c.word, "low_plain": c.plain.low,
+                "high_plain": c.plain.high, "family": c.family if c.made else None, "mde": c.mde,
+                "matched_on": c.on, "matched_at": c.at, "difference_elsewhere": c.elsewhere, "note": c.note,
             }  # fmt: skip
-            rows.append(cell_columns(c.cell, axes) | columns)
+            rows.append(_columns(c, axes) | columns)
     objective, beta, *rest = CELL_COLUMNS
     header = (objective, beta, "baseline", "baseline_beta", *rest, "measure", "n", "difference", "low", "high")
-    return csv_bytes((*header, "p_corrected", "verdict", *axes, "low_plain", "high_plain", "family", "mde"), rows)
+    more = ("low_plain", "high_plain", "family", "mde", "matched_on", "matched_at", "difference_elsewhere", "note")
+    return csv_bytes((*header, "p_corrected", "verdict", *axes, *more), rows)
+
+
+def _columns(c: Contrast, axes: Iterable[str]) -> dict[str, Any]:
+    """What a row begins with: of a comparison of frontiers only what all their settings share."""
+    cells = (c.cell,) if c.cell is not None else c.arena.of(c.objective)
+    first = cells[0].first
+    beta = first.beta if c.cell is not None else None
+    values = [axis_values(cell, axes) for cell in cells]
+    shared = {axis: value for axis, value in values[0].items() if all(one[axis] == value for one in values)}
+    named = dict(zip(CELL_COLUMNS, (c.objective, beta, first.corruption, cells[0].rate, first.misaligned), strict=True))
+    return named | shared

@@ -8,9 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from harness.metrics.robustness import Breakdown, area_under_curve, breakdown_point
-from harness.metrics.statistics import Estimate, cell_estimate, paired_share_difference
+from harness.metrics.statistics import (
+    Estimate,
+    SeedItems,
+    assumed_level,
+    cell_estimate,
+    item_level,
+    joint_interval,
+    paired_differences,
+)
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition, Family
+from harness.report.data.run_facts import COUNTED
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +66,7 @@ class Curve:
     def area(self) -> Estimate:
         """Mean of `by_seed` with its interval."""
         items = [n for _, cell in self.points for n in cell.items() or ()]
-        return cell_estimate(list(self.by_seed.values()), items or None)
+        return cell_estimate(list(self.by_seed.values()), items or None, shared=self.first.shares_pairs)
 
     @property
     def height(self) -> float:
@@ -68,18 +77,13 @@ class Curve:
 
     def breakdown(self, bar: str) -> Breakdown | None:
         """The rate at which the arm falls to the untrained `reference` or to `chance`; None below two rates."""
-        seeds = [seed for seed in self.seeds if bar == "chance" or all(seed in c.reference for _, c in self.points)]
-        if self.rates is None or not seeds:
-            return None
-        table = [[c.values(RANKING)[s] - (0.5 if bar == "chance" else c.reference[s]) for s in seeds]
-                 for _, c in self.points]  # fmt: skip
-        return breakdown_point(self.rates, table, floor=[_half_width(cell, bar) for _, cell in self.points])
+        above = [against_reference(cell) if bar == "reference" else _above_chance(cell) for _, cell in self.points]
+        return None if self.rates is None or not all(one.n for one in above) else breakdown_point(self.rates, above)
 
 
-def _half_width(cell: Cell, bar: str) -> float:
-    """Half the width of the interval of a cell's difference to the bar, item level included; 0 where there is none."""
-    difference = cell.ranking if bar == "chance" else against_reference(cell)
-    return (difference.high - difference.low) / 2 if math.isfinite(difference.low) else 0.0
+def _above_chance(cell: Cell) -> Estimate:
+    one = cell.ranking
+    return Estimate(one.n, one.mean - 0.5, one.low - 0.5, one.high - 0.5)
 
 
 def curves(family: Family, kind: str | None, objective: str) -> list[Curve]:
@@ -103,18 +107,14 @@ def best_curve(candidates: Sequence[Curve]) -> Curve:
     return max(candidates, key=lambda curve: (len(curve.points) == tested, curve.height))
 
 
-def standings(family: Family) -> list[Curve]:
-    """Every arm with a seed that ended under every condition of the family, the best first.
-
-    Where one kind of corruption was swept, an arm's height is the area under its survival curve.
-    """
-    kind = next(iter(family.kinds)) if len(family.kinds) == 1 else None
-    every = [curve for name in family.objectives for curve in curves(family, kind, name)]
-    whole = [curve for curve in every if curve.by_seed and len(curve.points) == len(family.conditions)]
-    return sorted(whole, key=lambda curve: -curve.height)
-
-
 def against_reference(cell: Cell) -> Estimate:
     """Ranking accuracy minus the untrained reference's, paired by seed and by pair."""
-    both = {run.seed: facts.kept_right for run, facts in cell.recorded}
-    return paired_share_difference(cell.values(RANKING), cell.reference, cell.items(), both)
+    values, reference = cell.values(RANKING), cell.reference
+    right, before = COUNTED[RANKING], COUNTED["ref_accuracy"]
+    pairs = {run.seed: SeedItems(one.ids, one.prompts, right(one), before(one)) for run, one in cell.recorded}
+    seeds = values.keys() & reference.keys()
+    if seeds and pairs.keys() >= seeds:
+        level = item_level({seed: pairs[seed] for seed in seeds}, cell.shares_pairs)
+    else:
+        level = assumed_level(values, reference, cell.items(), cell.shares_pairs)
+    return joint_interval(paired_differences(values, reference), level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,8 @@ from harness.palette import Look, looks
 from harness.report.data.cells import RANKING, Cell, baseline, build_cells
 from harness.report.data.conditions import Condition, Family, build_conditions, build_families
 from harness.report.data.contrasts import Contrast, build_contrasts
+from harness.report.data.dominance import Dominance, dominances
+from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
@@ -49,9 +51,25 @@ class ReportData:
         return next(family for family in self.families if self.headline in family.conditions)
 
     @cached_property
+    def arenas(self) -> tuple[Arena, ...]:
+        """What objectives are compared in: world or data and corruption, over every training that was swept."""
+        conditions = (c for family in self.families for c in family.conditions)
+        return build_arenas(conditions, self.sweep.axes, self.sweep.rounds)
+
+    @property
+    def arena(self) -> Arena:
+        """The arena of the headline."""
+        return next(arena for arena in self.arenas if self.headline in arena.conditions)
+
+    @cached_property
     def contrasts(self) -> list[Contrast]:
-        """Every objective against the baseline in ranking accuracy."""
-        return build_contrasts(self.cells, self.baseline, RANKING)
+        """Every objective against the baseline in ranking accuracy, at matched KL and at the best of each."""
+        return build_contrasts(self.arenas, self.baseline, RANKING)
+
+    @cached_property
+    def dominances(self) -> list[Dominance]:
+        """Where each objective ranks better or worse than the baseline at every matched KL."""
+        return dominances(self.arenas, self.baseline)
 
     @cached_property
     def slices(self) -> tuple[CellSlice, ...]:
@@ -83,6 +101,20 @@ def _wrong_share(condition: Condition) -> float:
     return float(np.mean([probe.wrong.mean() for probe in probes])) if probes else 0.0
 
 
+def read_contrasts(sweep: Sweep) -> list[Contrast]:
+    """`ReportData.contrasts` from results alone, without per-example records."""
+    _, first = _conditions(build_cells(sweep, {}), sweep)
+    return build_contrasts(build_arenas(first, sweep.axes, sweep.rounds), baseline(sweep), RANKING)
+
+
+def _conditions(cells: Sequence[Cell], sweep: Sweep) -> tuple[tuple[Condition, ...], list[Condition]]:
+    """All conditions, and those of one replica: replicas differ by the order of their data alone, so one of them stands
+    for all, and the A/A check compares them."""
+    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
+    conditions = build_conditions(policies or cells, sweep.axes)
+    return conditions, [c for c in conditions if c.first.replica == conditions[0].first.replica]
+
+
 def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> ReportData:
     """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan.
 
@@ -91,10 +123,7 @@ def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "
     sweep = read_sweep(folder)
     facts, problems = read_all(sweep.runs, limit)
     cells = build_cells(sweep, facts)
-    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
-    conditions = build_conditions(policies or cells, sweep.axes)
-    # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
-    first = [c for c in conditions if c.first.replica == conditions[0].first.replica]
+    conditions, first = _conditions(cells, sweep)
     base = baseline(sweep)
     failure = largest_failure(first, base)
     headline = clearest_condition(first) if failure is None else failure.condition

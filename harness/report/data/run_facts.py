@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,19 +72,17 @@ class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
-    ranks them wrong (None where pairs have no loss). `kept_right`: share that both reference and policy rank right.
-    `theory`: closed forms beside what was measured (None without gold margins). `memorised`: share of wrongly labelled
-    training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
-    to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
-    are (None where the true labels are not known). `ids` and, beside them, `delta_ref`, `delta`, `gap` (gold, NaN if
-    unknown), the `prompts` and by column the values of `slices` are `(n,)`. `diagnosis` compares the first and the
-    last checkpoint.
+    ranks them wrong (None where pairs have no loss). `theory`: closed forms beside what was measured (None without gold
+    margins). `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says
+    (None without any). `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the
+    first 50 training probe pairs, and how many those are (None where the true labels are not known). `ids` and, beside
+    them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown), the `prompts` and by column the values of `slices` are
+    `(n,)`. `diagnosis` compares the first and the last checkpoint.
     """
 
     items: int
     ood_items: int
     reference_accuracy: float
-    kept_right: float
     fell_while_wrong: float | None
     theory: Theory | None
     memorised: float | None
@@ -100,6 +98,15 @@ class Facts:
     train: Track
     probe: Probe | None
     diagnosis: Diagnosis
+
+
+# Which held-out pairs count, of the shares whose records are kept: what pairs two methods item by item.
+COUNTED: Mapping[str, Callable[[Facts], NDArray[np.bool_]]] = {
+    "ranking_accuracy": lambda facts: facts.delta > 0,
+    "ref_accuracy": lambda facts: facts.delta_ref > 0,
+    "reward_accuracy": lambda facts: facts.delta - facts.delta_ref > TIE_TOL,
+    "undesirable_zone": lambda facts: (facts.delta < 0) & (facts.delta - facts.delta_ref > TIE_TOL),
+}
 
 
 def read_facts(run: Run) -> Facts | None:
@@ -131,7 +138,6 @@ def read_facts(run: Run) -> Facts | None:
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
-        kept_right=float(np.mean((reference > 0) & (moved > 0))),
         fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))) if np.isfinite(loss_after).all() else None,
         theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),

@@ -15,7 +15,7 @@ from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
-from harness.types import InputError, RunStatus
+from harness.types import InputError, RunStatus, SeedRounds
 
 STATUSES = tuple(RunStatus)
 UNFINISHED = STATUSES[1:]
@@ -26,12 +26,14 @@ _NAMED = {"world.misaligned", "world.labels", "training.steps", "data.path"}
 
 @dataclass(frozen=True)
 class Run:
-    """One planned run. `result` is the content of `result.json`, None while the run is pending."""
+    """One planned run. `result` is the content of `result.json`, None while the run is pending; `published` the preset
+    whose loss it runs, beta aside, None where nobody published that."""
 
     key: str
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     folder: Path | None
+    published: str | None = None
 
     @property
     def status(self) -> RunStatus:
@@ -197,6 +199,7 @@ class Sweep:
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
     texts: str = ""
+    rounds: SeedRounds | None = None  # where seeds came in rounds
 
     @property
     def private(self) -> bool:
@@ -251,25 +254,31 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep:
     """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
-    plan = read_plan_file(folder)
+    return planned_sweep(folder, read_plan_file(folder))
+
+
+def planned_sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
+    """The sweep that consists of a plan's runs, with what of them stands in `folder`."""
     try:
         folders = run_folders(folder)
-        runs = tuple(_run(folders.get(e["run_key"][:8]), e["run_key"], e["config"]) for e in plan["runs"])
+        runs = tuple(_run(folders.get(e["run_key"][:8]), e) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
         texts = str((plan.get("report") or {}).get("texts") or "")
+        rounds = SeedRounds(**plan["seed_rounds"]) if plan.get("seed_rounds") else None
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
-    return Sweep(folder, name, question, notes, runs, texts)
+    return Sweep(folder, name, question, notes, runs, texts, rounds)
 
 
-def _run(folder: Path | None, key: str, config: Mapping[str, Any]) -> Run:
+def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
+    key = planned["run_key"]
     result = None if folder is None else load_result(folder)
     if result is not None and (result["run_key"] != key or result["status"] not in STATUSES):
         raise InputError(
             f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, config, result, folder)
+    return Run(key, planned["config"], result, folder, planned.get("published"))
 
 
 def _note(note: Any) -> str:

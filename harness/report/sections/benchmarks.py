@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.metrics.statistics import NOTHING, Estimate, paired_difference, paired_share_difference
+from harness.metrics.statistics import (
+    NOTHING,
+    Estimate,
+    assumed_level,
+    joint_interval,
+    paired_difference,
+    paired_differences,
+)
 from harness.report.data.cells import Cell
 from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
@@ -77,7 +84,9 @@ def change_of(by_seed: Mapping[int, Evaluated], metric: str) -> tuple[Estimate, 
     both = {seed: change.both for seed, change in changes.items() if change.both is not None}
     if len(both) < len(changes):
         return paired_difference(after, before), "seeds"
-    return paired_share_difference(after, before, [one.n for one in by_seed.values()], both), "seeds"
+    # Every seed answers the same documents.
+    items = assumed_level(after, before, [one.n for one in by_seed.values()], shared=True, both=both)
+    return joint_interval(paired_differences(after, before), items), "seeds"
 
 
 def _table(data: ReportData, cells: Sequence[Cell], task: str, evaluations: Evaluations) -> Table | None:

@@ -1,36 +1,47 @@
-"""Claims of the literature, each with the cells of this sweep that test it: a claim is a function and its row.
+"""Claims of the literature, each with the runs of this sweep that test it: a claim is a function and its row.
 
-A claim's function gives `Evidence`, or None where this sweep has no cells that test it. Which cells those are is fixed
-by the design (highest beta, dial, rate), never chosen by their result. All claims tested make one family: intervals are
-corrected for their number.
+A claim's function gives `Evidence`, or None where this sweep has no runs that test it. What is tested is fixed by the
+design, never chosen by its result: a claim about one objective at its lowest and at its highest beta, a comparison of
+two at the lowest and at the highest KL that every seed of both reaches. Where the two ends disagree the verdict is
+"sensitive to beta". The rule is that of every comparison of the report; all ends tested make one family. A paper is
+cited only where its published configuration was run (loss, eps, normalisation; beta is the axis).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
+from harness.metrics.frontier import Comparison, Frontier, matched
 from harness.metrics.statistics import (
+    INCOMPLETE,
+    INTERVAL_ONLY,
     MIN_SEEDS,
     SHARE_MARGIN,
     Estimate,
-    bonferroni_interval,
+    judge,
     paired_differences,
-    t_interval,
 )
 from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, Family
+from harness.report.data.frontier import Arena
 from harness.report.data.report_data import ReportData
+from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, present
 from harness.report.render.text import plain, quantity, shown
 from harness.report.sections.row import Section
 
-HOLDS, FAILS, OPEN, INTERVAL = "holds here", "does not hold here", "not shown", "interval only"
+Item = TypeVar("Item")
+HOLDS, FAILS, OPEN, SENSITIVE = "holds here", "does not hold here", "not shown", "sensitive to beta"
+WORDS = {"better": HOLDS, "worse": FAILS}  # of a quantity that a claim puts above 0
 CONSTRAINED = "cpo_smooth"
 DIAL = "dpo with a misaligned reference and clean labels"
 FLIPS = "{} and dpo under uniform flips"
+AT_KL = "at a KL that every seed of both reaches"
 CPO_PAPER, RANKINGS = "arXiv 2605.20834", "arXiv 2405.19534"
+UNPUBLISHED = "no published configuration was run, so this judges no paper"
 # Objectives that are said to stand flips better than dpo.
 ROBUST = {
     "robust_dpo": "arXiv 2403.00409",
@@ -43,17 +54,43 @@ ROBUST = {
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the named cells say: `values` by seed of a quantity (named by `what`) that the claim puts above 0.
+class End:
+    """One end of what is tested (`where`: `beta 0.5`, `KL 2`): by seed a quantity that the claim puts above 0.
 
-    The claim holds where the corrected interval lies above 0 and the mean reaches the margin (one point for shares),
-    and fails where the interval lies below 0.
+    `among`: settings that it was chosen among (`harness/metrics/frontier.py`).
     """
 
-    cells: str
-    what: str
+    where: str
     values: Mapping[int, float]
+    among: int = 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What `cells` say of the quantity named by `what` at one end or two.
+
+    At an end the claim holds where the corrected interval lies above 0 and the mean reaches the margin (one point for
+    shares), and fails where it lies below 0. `beside` is what a reader must know of it.
+    """
+
+    cells: Sequence[Cell]
+    what: str
+    ends: Sequence[End]
     margin: float = 0.0
+    beside: str = ""
+
+    @property
+    def published(self) -> bool:
+        """Whether every run behind it is a published configuration."""
+        return all(run.published for cell in self.cells for run in cell.runs)
+
+    @property
+    def place(self) -> str:
+        """`dpo; misaligned 0.75, clean`."""
+        first = self.cells[0].first
+        dial = "" if first.misaligned is None else f"misaligned {plain(first.misaligned)}, "
+        names = dict.fromkeys(cell.first.objective for cell in self.cells)
+        return f"{', '.join(names)}; {dial}{'clean' if first.corruption == 'none' else first.corruption_text}"
 
 
 Test = Callable[[ReportData], Evidence | None]
@@ -68,6 +105,11 @@ class Claim:
     needs: str
     test: Test
 
+    @property
+    def paper(self) -> bool:
+        """Whether the source is an article, which only its own configuration can put to the test."""
+        return self.source.startswith("arXiv") or self.source.endswith(".pdf")
+
 
 CLAIMS: list[Claim] = []  # in the order of the functions below
 
@@ -75,44 +117,52 @@ CLAIMS: list[Claim] = []  # in the order of the functions below
 def claims(data: ReportData) -> Content:
     """The claims that this sweep tests, with verdicts; below, those it cannot test and what they would need."""
     evidence = [(claim, claim.test(data)) for claim in CLAIMS]
-    tested = [(claim, one) for claim, one in evidence if one is not None and one.values]
-    untested = [claim for claim, one in evidence if one is None or not one.values]
-    rows = tuple(_row(claim, one, len(tested)) for claim, one in tested)
-    header = ("Claim", "Verdict", "Measured", "Cells")
+    tested = [(claim, one) for claim, one in evidence if one is not None and _has_values(one)]
+    untested = [claim for claim, one in evidence if one is None or not _has_values(one)]
+    family = sum(len(one.ends) for _, one in tested)
+    rows = tuple(_row(claim, one, family) for claim, one in tested)
+    header = ("Claim", "Verdict", "Measured", "Runs")
     note = (
-        f"Family of {len(rows)}: intervals corrected (Bonferroni) from {MIN_SEEDS} seeds on; below that plain intervals"
-        " and no verdicts. Cells are fixed by the design, never chosen by their result. \u201cHolds here\u201d is about"
-        " this world, these settings and this budget."
+        "Tested at the lowest and the highest beta, comparisons of two objectives at the lowest and the highest KL that"
+        f" every seed of both reaches: {quantity(family, 'test')}, intervals corrected for all (Bonferroni), verdicts"
+        f" from {MIN_SEEDS} seeds on. Where the two ends disagree: \u201c{SENSITIVE}\u201d. \u201cHolds here\u201d is"
+        " about this world, these settings and this budget. A paper is cited where its published configuration ran."
     )
     rest = Lines(tuple(f"{claim.name} ({claim.source}): needs {claim.needs}." for claim in untested))
     return Content(
         "Claims tested",
-        "" if rows else "This sweep has no cells that test a claim of the list.",
+        "" if rows else "This sweep has no runs that test a claim of the list.",
         present(Table("Claims of the literature", header, rows, note, "stack") if rows else None),
         present(rest if untested else None),
         f"{quantity(len(untested), 'claim')} that this sweep cannot test",
     )
 
 
+def _has_values(evidence: Evidence) -> bool:
+    return bool(evidence.ends) and all(end.values for end in evidence.ends)
+
+
 def _row(claim: Claim, evidence: Evidence, family: int) -> tuple[Field, ...]:
-    interval, word = judged(evidence, family)
+    intervals, word = judged(evidence, family)
+    named = (f"{end.where}: {shown(one)}" for end, one in zip(evidence.ends, intervals, strict=True))
     return (
-        Field(claim.name, claim.source),
+        Field(claim.name, claim.source if evidence.published or not claim.paper else UNPUBLISHED),
         Field(word),
-        Field(shown(interval), f"{evidence.what}; {quantity(interval.n, 'seed')}"),
-        Field(evidence.cells),
+        Field("; ".join(named), f"{evidence.what}; {quantity(intervals[0].n, 'seed')}"),
+        Field(evidence.place, evidence.beside),
     )
 
 
-def judged(evidence: Evidence, family: int) -> tuple[Estimate, str]:
-    """The interval, corrected from 6 seeds on, and the verdict's word."""
-    values = list(evidence.values.values())
-    if len(values) < MIN_SEEDS:
-        return t_interval(values), INTERVAL
-    interval = bonferroni_interval(values, family)
-    if interval.low > 0 and interval.mean >= evidence.margin:
-        return interval, HOLDS
-    return interval, FAILS if interval.high < 0 else OPEN
+def judged(evidence: Evidence, family: int) -> tuple[list[Estimate], str]:
+    """The corrected intervals of the ends, and the verdict's word; `family`: tests of the whole page."""
+    planned = max(cell.planned for cell in evidence.cells)
+    verdicts = [
+        judge(end.values, family=family * end.among, planned=planned, margin=evidence.margin) for end in evidence.ends
+    ]
+    words = {one.word for one in verdicts}
+    undecided = next((word for word in (INTERVAL_ONLY, INCOMPLETE) if word in words), None)
+    word = undecided or (SENSITIVE if len(words) > 1 else WORDS.get(words.pop(), OPEN))
+    return [one.corrected for one in verdicts], word
 
 
 def _minus(one: Mapping[int, float], other: Mapping[int, float]) -> dict[int, float]:
@@ -147,33 +197,54 @@ def _best_aligned(families: Sequence[Family]) -> Family | None:
     return min(families, key=lambda family: family.conditions[0].first.misaligned or 0.0, default=None)
 
 
-def _top(condition: Condition | None, name: str) -> Cell | None:
-    """The cell of an objective at its highest beta with any outcome."""
-    cells = () if condition is None else condition.by_objective.get(name, ())
-    return max(measured(cells), key=lambda cell: cell.first.beta or 0.0, default=None)
+def _ends(condition: Condition | None, name: str) -> list[Cell]:
+    """An objective's cells at its lowest and its highest beta with any outcome; one where it has one."""
+    cells = [] if condition is None else measured(condition.by_objective.get(name, ()))
+    by_beta = {cell.first.beta: cell for cell in reversed(cells)}
+    return _first_and_last([by_beta[beta] for beta in sorted(by_beta, key=lambda beta: beta or 0.0)])
 
 
-def _place(cell: Cell) -> str:
-    first = cell.first
-    dial = "" if first.misaligned is None else f", misaligned {plain(first.misaligned)}"
-    damage = "clean" if first.corruption == "none" else f"{first.corruption_text}"
-    return f"{cell.named}{dial}, {damage}"
+def _first_and_last(items: Sequence[Item]) -> list[Item]:
+    return [items[0], items[-1]] if len(items) > 1 else list(items)
 
 
-def _versus(condition: Condition | None, name: str) -> Evidence | None:
-    """An objective minus dpo, both at their highest beta."""
-    one, other = _top(condition, name), _top(condition, "dpo")
-    if one is None or other is None:
+def _over_betas(
+    cells: Sequence[Cell], what: str, values: Callable[[Cell], Mapping[int, float]], margin: float = 0.0
+) -> Evidence | None:
+    ends = [End(f"beta {plain(cell.first.beta)}", values(cell)) for cell in cells]
+    return Evidence(cells, what, ends, margin) if cells else None
+
+
+def _arena(data: ReportData, condition: Condition | None) -> Arena | None:
+    return next((arena for arena in data.arenas if condition in arena.conditions), None)
+
+
+def _frontier(arena: Arena, name: str) -> tuple[Frontier, list[Cell]]:
+    """An objective's frontier over its published configurations, over all where none was run."""
+    cells = [cell for cell in arena.of(name) if cell.first.published] or list(arena.of(name))
+    return arena.frontier_of(cells), cells
+
+
+def _at_kls(arena: Arena | None, name: str) -> tuple[list[Comparison], list[Cell]]:
+    """An objective minus dpo at the KLs that every seed of both reaches, and the cells of both."""
+    if arena is None or not {name, "dpo"} <= set(arena.objectives):
+        return [], []
+    (one, cells), (other, more) = _frontier(arena, name), _frontier(arena, "dpo")
+    return [c for c in matched(one, other) if len(c.a) == c.seeds], cells + more
+
+
+def _versus(arena: Arena | None, name: str) -> Evidence | None:
+    """An objective minus dpo at the lowest and the highest matched KL."""
+    whole, cells = _at_kls(arena, name)
+    if not whole:
         return None
-    what = f"ranking accuracy minus that of {other.named}"
-    return Evidence(_place(one), what, _minus(one.values(RANKING), other.values(RANKING)), SHARE_MARGIN)
+    ends = [End(f"KL {plain(c.at)}", c.differences, c.among) for c in _first_and_last(whole)]
+    return Evidence(cells, "ranking accuracy minus that of dpo at the same KL", ends, SHARE_MARGIN)
 
 
-def _drop(cell: Cell | None) -> Evidence | None:
-    if cell is None:
-        return None
-    values = _minus(cell.reference, cell.values(RANKING))
-    return Evidence(_place(cell), "the reference's ranking accuracy minus the policy's", values, SHARE_MARGIN)
+def _drop(cells: Sequence[Cell]) -> Evidence | None:
+    what = "the reference's ranking accuracy minus the policy's"
+    return _over_betas(cells, what, lambda cell: _minus(cell.reference, cell.values(RANKING)), SHARE_MARGIN)
 
 
 def claim(name: str, source: str, needs: str) -> Callable[[Test], Test]:
@@ -189,41 +260,40 @@ def claim(name: str, source: str, needs: str) -> Callable[[Test], Test]:
 @claim("DPO's loss falls while it goes on preferring the rejected response", CPO_PAPER, DIAL)
 def converges_early(data: ReportData) -> Evidence | None:
     """Loss fell while wrong, beyond 5 % of pairs."""
-    cell = _top(_clean(data, misaligned=True), "dpo")
-    if cell is None:
-        return None
-    values = _beyond(cell.fact_values("fell_while_wrong"), 0.05)
-    return Evidence(_place(cell), "share of pairs whose loss fell while they are ranked wrong, minus .05", values)
+    what = "share of pairs whose loss fell while they are ranked wrong, minus .05"
+    cells = _ends(_clean(data, misaligned=True), "dpo")
+    return _over_betas(cells, what, lambda cell: _beyond(cell.fact_values("fell_while_wrong"), 0.05))
 
 
 @claim("Reward accuracy hides wrong rankings", RANKINGS, DIAL)
 def reward_hides_ranking(data: ReportData) -> Evidence | None:
     """Reward accuracy minus ranking accuracy beyond .05."""
-    cell = _top(_clean(data, misaligned=True), "dpo")
-    if cell is None:
-        return None
-    values = _beyond(_minus(cell.values("reward_accuracy"), cell.values(RANKING)), 0.05)
-    return Evidence(_place(cell), "reward accuracy minus ranking accuracy, minus .05", values)
+
+    def values(cell: Cell) -> dict[int, float]:
+        return _beyond(_minus(cell.values("reward_accuracy"), cell.values(RANKING)), 0.05)
+
+    cells = _ends(_clean(data, misaligned=True), "dpo")
+    return _over_betas(cells, "reward accuracy minus ranking accuracy, minus .05", values)
 
 
 @claim("The larger beta, the larger DPO's undesirable zone", CPO_PAPER, f"{DIAL} at two betas")
 def grows_with_beta(data: ReportData) -> Evidence | None:
     """Undesirable zone at the highest beta minus at the lowest."""
-    condition = _clean(data, misaligned=True)
-    cells = [] if condition is None else measured(condition.by_objective.get("dpo", ()))
-    cells = sorted(cells, key=lambda cell: cell.first.beta or 0.0)
-    if len({cell.first.beta for cell in cells}) < 2:
+    cells = _ends(_clean(data, misaligned=True), "dpo")
+    if len(cells) < 2:
         return None
-    low, high = cells[0], cells[-1]
-    what = f"undesirable zone at beta {plain(high.first.beta)} minus at {plain(low.first.beta)}"
+    low, high = cells
     values = _minus(high.values("undesirable_zone"), low.values("undesirable_zone"))
-    return Evidence(_place(high), what, values, SHARE_MARGIN)
+    where = f"beta {plain(high.first.beta)} minus beta {plain(low.first.beta)}"
+    return Evidence(
+        cells, "undesirable zone at the highest beta minus at the lowest", [End(where, values)], SHARE_MARGIN
+    )
 
 
 @claim("On clean labels DPO's ranking accuracy drops below the reference's", "often told of DPO", DIAL)
 def accuracy_drops(data: ReportData) -> Evidence | None:
     """Reference accuracy minus ranking accuracy after training on clean labels."""
-    return _drop(_top(_clean(data, misaligned=True), "dpo"))
+    return _drop(_ends(_clean(data, misaligned=True), "dpo"))
 
 
 @claim(
@@ -233,75 +303,99 @@ def accuracy_drops(data: ReportData) -> Evidence | None:
 def accuracy_drops_under_noise(data: ReportData) -> Evidence | None:
     """The same at the highest corruption rate, with the best aligned reference."""
     family = _best_aligned([f for f in data.families if f.kinds])
-    return _drop(_top(_noisiest(family.conditions), "dpo")) if family else None
+    return _drop(_ends(_noisiest(family.conditions), "dpo")) if family else None
 
 
 @claim("DPO lowers the chosen log-prob", "arXiv 2410.08847", "dpo on clean labels")
 def chosen_falls(data: ReportData) -> Evidence | None:
     """Minus the chosen displacement."""
-    cell = _top(_clean(data), "dpo")
-    if cell is None:
-        return None
-    values = {seed: -value for seed, value in cell.finished("chosen_displacement").items()}
-    return Evidence(_place(cell), "fall of the chosen log-prob, nats", values)
+
+    def values(cell: Cell) -> dict[int, float]:
+        return {seed: -value for seed, value in cell.finished("chosen_displacement").items()}
+
+    return _over_betas(_ends(_clean(data), "dpo"), "fall of the chosen log-prob, nats", values)
 
 
-@claim("Constrained preference optimization ranks right where DPO does not", CPO_PAPER, f"cpo_smooth and {DIAL}")
+@claim(
+    "Constrained preference optimization ranks right where DPO does not",
+    CPO_PAPER, f"cpo_smooth and {DIAL}, {AT_KL}",
+)  # fmt: skip
 def constrained_keeps(data: ReportData) -> Evidence | None:
-    """Constrained minus dpo, both at their highest beta, clean labels, highest dial."""
-    return _versus(_clean(data, misaligned=True), CONSTRAINED)
+    """Constrained minus dpo at matched KL, clean labels, highest dial."""
+    return _versus(_arena(data, _clean(data, misaligned=True)), CONSTRAINED)
 
 
-@claim("RLHF keeps its fidelity where DPO does not", CPO_PAPER, f"ppo or rloo beside {DIAL}")
+@claim("RLHF keeps its fidelity where DPO does not", CPO_PAPER, f"ppo or rloo beside {DIAL}, {AT_KL}")
 def rlhf_keeps(data: ReportData) -> Evidence | None:
-    """RLHF minus dpo, both at their highest beta."""
+    """RLHF minus dpo at matched KL."""
     names = {name for family in data.families for name in family.objectives}
     name = next((name for name in ("ppo", "rloo", "grpo", "reinforce") if name in names), None)
-    return _versus(_clean(data, misaligned=True), name) if name else None
+    condition = _clean(data, misaligned=True)
+    evidence = _versus(_arena(data, condition), name) if name else None
+    return None if evidence is None or condition is None else replace(evidence, beside=_reward_model(data, condition))
+
+
+def _reward_model(data: ReportData, condition: Condition) -> str:
+    """How good the reward model was that RLHF learnt from, on clean held-out pairs."""
+    cells = (
+        c for c in data.cells if c.first.objective == REWARD_MODEL and c.first.condition == condition.first.condition
+    )
+    known = [one for cell in cells if (one := cell.estimate("reward_accuracy")).n]
+    return f"its reward model scores the better response higher in {shown(known[0])} of clean pairs" if known else ""
 
 
 @claim(
     "Constrained objectives lose more to flipped labels than DPO",
-    "follows from their target: wrong labels are enforced harder", FLIPS.format(CONSTRAINED),
+    "follows from their target: wrong labels are enforced harder", f"{FLIPS.format(CONSTRAINED)} and clean, {AT_KL}",
 )  # fmt: skip
 def constrained_enforces_noise(data: ReportData) -> Evidence | None:
-    """What flips cost the constrained objective minus what they cost dpo, at the highest betas, best reference."""
+    """What flips cost the constrained objective minus what they cost dpo, at the same KL, best reference."""
     family = _best_aligned(
         [f for f in data.families if f.clean is not None and _noisiest(f.conditions, "uniform_flip")]
     )
     if family is None:
         return None
-    worst = _noisiest(family.conditions, "uniform_flip")
-    cells = [_top(condition, name) for name in (CONSTRAINED, "dpo") for condition in (family.clean, worst)]
-    known = [cell for cell in cells if cell is not None]
-    if len(known) < len(cells):
-        return None
-    clean, noisy, dpo_clean, dpo_noisy = (cell.values(RANKING) for cell in known)
-    values = _minus(_minus(clean, noisy), _minus(dpo_clean, dpo_noisy))
-    return Evidence(_place(known[1]), "ranking accuracy lost to flips, minus what dpo loses", values, SHARE_MARGIN)
+    clean, _ = _at_kls(_arena(data, family.clean), CONSTRAINED)
+    noisy, cells = _at_kls(_arena(data, _noisiest(family.conditions, "uniform_flip")), CONSTRAINED)
+    on_clean = {one.at: one for one in clean}
+    both = [(on_clean[one.at], one) for one in noisy if one.at in on_clean]
+    ends = [
+        End(f"KL {plain(b.at)}", _minus(a.differences, b.differences), max(a.among, b.among))
+        for a, b in _first_and_last(both)
+    ]
+    what = "ranking accuracy lost to flips, minus what dpo loses at the same KL"
+    return Evidence(cells, what, ends, SHARE_MARGIN) if ends else None
 
 
 @claim(
     "Constrained objectives move further from the reference than DPO (KL)",
-    "follows from their target", "cpo_smooth, dpo and samples",
+    "follows from their target", "cpo_smooth on sums (the scale of dpo's beta) and dpo at equal betas, and samples",
 )  # fmt: skip
 def constrained_pays_kl(data: ReportData) -> Evidence | None:
-    """KL of the constrained objective minus dpo's, both at their highest beta, highest dial."""
-    one, other = _top(_clean(data), CONSTRAINED), _top(_clean(data), "dpo")
-    if one is None or other is None:
+    """KL of the constrained objective minus dpo's at the same beta, where the scales are one: both on sums."""
+    condition = _clean(data)
+    sides = [] if condition is None else [measured(condition.by_objective.get(n, ())) for n in (CONSTRAINED, "dpo")]
+    if not all(sides) or condition is None:
         return None
-    return Evidence(_place(one), f"KL (nats) minus that of {other.named}", _minus(one.values("kl"), other.values("kl")))
+    ours = {c.first.beta: c for c in reversed(sides[0]) if c.first.hyperparameters.get("reduction") == "sum"}
+    theirs = {c.first.beta: c for c in reversed(sides[1])}
+    betas = _first_and_last(sorted(beta for beta in ours.keys() & theirs.keys() if beta is not None))
+    ends = [End(f"beta {plain(beta)}", _minus(ours[beta].values("kl"), theirs[beta].values("kl"))) for beta in betas]
+    cells = [side[beta] for beta in betas for side in (ours, theirs)]
+    return Evidence(cells, "KL (nats) minus that of dpo at the same beta", ends) if ends else None
 
 
 def robust(name: str, data: ReportData) -> Evidence | None:
-    """An objective minus dpo at the highest rate of uniform flips, each at its highest beta."""
+    """An objective minus dpo at matched KL under the highest rate of uniform flips."""
     clean = _clean(data)
     family = next((f for f in data.families if clean is not None and f.clean is clean), None)
-    return _versus(_noisiest(family.conditions, "uniform_flip"), name) if family else None
+    return _versus(_arena(data, _noisiest(family.conditions, "uniform_flip")), name) if family else None
 
 
 for _name, _source in ROBUST.items():
-    claim(f"{_name} ranks better than DPO under flips", _source, FLIPS.format(_name))(partial(robust, _name))
+    claim(f"{_name} ranks better than DPO under flips", _source, f"{FLIPS.format(_name)}, {AT_KL}")(
+        partial(robust, _name)
+    )
 
 
 @claim(
@@ -311,13 +405,13 @@ for _name, _source in ROBUST.items():
 def optimum_predicts(data: ReportData) -> Evidence | None:
     """Bradley-Terry labels: .1 minus |measured - predicted violated share|."""
     clean = [c for c in _clean_conditions(data) if c.first.labels == "bradley_terry"]
-    cell = _top(clean[0], "dpo") if clean else None
-    if cell is None:
-        return None
-    distance = _minus(cell.fact_values("theory.wrong"), cell.fact_values("theory.violated"))
-    values = {seed: 0.1 - abs(value) for seed, value in distance.items()}
-    what = ".1 minus the distance of measured and predicted share ranked wrong"
-    return Evidence(f"{_place(cell)}, Bradley-Terry labels", what, values)
+
+    def values(cell: Cell) -> dict[int, float]:
+        distance = _minus(cell.fact_values("theory.wrong"), cell.fact_values("theory.violated"))
+        return {seed: 0.1 - abs(value) for seed, value in distance.items()}
+
+    what = ".1 minus the distance of measured and predicted share ranked wrong, Bradley-Terry labels"
+    return _over_betas(_ends(clean[0], "dpo"), what, values) if clean else None
 
 
 @claim(
@@ -333,12 +427,16 @@ def stalls_within_budget(data: ReportData) -> Evidence | None:
                 rest = {**cell.first.config, "seed": 0, "training": {**cell.first.config["training"], "steps": 0}}
                 by_setting.setdefault(repr(sorted(rest.items())), {})[cell.first.planned_steps] = cell
     several = [cells for cells in by_setting.values() if len(cells) > 1]
-    if not several:
-        return None
-    cells = max(several, key=lambda one: one[max(one)].first.beta or 0.0)
-    most, fewest = cells[max(cells)], cells[min(cells)]
-    what = f"ranking accuracy after {max(cells)} steps minus after {min(cells)}"
-    return Evidence(_place(most), what, _minus(most.values(RANKING), fewest.values(RANKING)), SHARE_MARGIN)
+    ordered = _first_and_last(sorted(several, key=lambda cells: cells[max(cells)].first.beta or 0.0))
+    ends = [
+        End(
+            f"beta {plain(cells[max(cells)].first.beta)}, {max(cells)} steps minus {min(cells)}",
+            _minus(cells[max(cells)].values(RANKING), cells[min(cells)].values(RANKING)),
+        )
+        for cells in ordered
+    ]
+    what = "ranking accuracy after the most steps minus after the fewest"
+    return Evidence([c for cells in ordered for c in cells.values()], what, ends, SHARE_MARGIN) if ends else None
 
 
 ROWS = (Section("claims", "Claims", claims),)

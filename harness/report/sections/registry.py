@@ -18,12 +18,14 @@ from harness.report.sections import (
     dataset,
     densities,
     displacement,
+    frontier,
     hyperparameters,
     pairs,
     plane,
     provenance,
     quality,
     regret,
+    rounds,
     slices,
     statistics,
     survival,
@@ -34,8 +36,8 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs, slices,
-    behaviour, quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+    frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
+    slices, behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.metrics.aa import AACounts, aa_check, spread_of_replicas
-from harness.metrics.statistics import MIN_SEEDS, practical_margin, wording
+from harness.metrics.statistics import FEW, MIN_SEEDS, practical_margin, wording
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import Condition
-from harness.report.data.contrasts import DIRECTIONS, Contrast
+from harness.report.data.contrasts import AT_BEST, DIRECTIONS, Contrast
+from harness.report.data.frontier import Arena
 from harness.report.data.report_data import ReportData
 from harness.report.data.sweep import UNFINISHED, Run, Sweep
 from harness.report.data.tables import MEASURES
@@ -37,7 +37,7 @@ def statistics(data: ReportData) -> Content:
         "Statistics",
         "",
         present(
-            _contrast_table(data.contrasts, data.headline),
+            _contrast_table(data.contrasts, data.arena),
             Lines(_methods(data.sweep, data.cells, data.contrasts, data.baseline)),
         ),
         (Terms(DEFINITIONS),),
@@ -45,26 +45,35 @@ def statistics(data: ReportData) -> Content:
     )
 
 
-def _contrast_table(contrasts: Sequence[Contrast], condition: Condition) -> Table | None:
-    """Ranking accuracy against the baseline in the headline condition."""
-    rows = tuple(
-        fields(
-            f"{c.cell.named} \u2212 {c.base.named}",
-            str(c.plain.n),
-            shown(c.plain),
-            interval(c.corrected.low, c.corrected.high) or DASH,
-            DASH if c.p is None else number(c.p),
-            wording(c.word, c.mde),
-        )
-        for c in contrasts
-        if c.cell in condition.cells
-    )
-    if not rows:
+def _contrast_table(contrasts: Sequence[Contrast], arena: Arena) -> Table | None:
+    """Ranking accuracy against the baseline in the headline's arena; p-values only where they could be small."""
+    here = [c for c in contrasts if c.arena is arena]
+    if not here:
         return None
-    corrected = f"corrected for {contrasts[0].family}"
-    header = ("Difference", "seeds", "ranking accuracy, 95 %", corrected, "p (Holm)", "verdict")
-    note = f"Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no p-value and no verdict is given."
-    return Table(f"Against the baseline, paired by seed, under {condition.title}", header, rows, note)
+    tested = any(c.p is not None for c in contrasts)
+    rows = tuple(
+        (
+            Field(c.named, "each at its best setting" if c.on == AT_BEST else "at the same KL"),
+            *fields(str(c.n), shown(c.plain) if c.made else DASH, interval(c.corrected.low, c.corrected.high) or DASH),
+            *(fields(DASH if c.p is None else number(c.p)) if tested else ()),
+            Field(wording(c.word, c.mde), c.note),
+        )
+        for c in here
+    )
+    family = len([c for c in contrasts if c.made])
+    header = ("Difference", "seeds", "ranking accuracy, 95 %", "corrected", *(["p (Holm)"] if tested else []),
+              "verdict")  # fmt: skip
+    note = (
+        f"Corrected for {quantity(family, 'comparison')} and for the settings that each objective was chosen among."
+        f" Other conditions and measures: contrasts.csv. Below {MIN_SEEDS} seeds no verdict is given."
+    )
+    most = max(c.n for c in contrasts)
+    if not tested and most >= MIN_SEEDS:
+        note += (
+            f" No p-values: with {most} seeds the smallest possible sign-flip p, corrected for {family} comparisons,"
+            f" is {number(min(1.0, family * 2 / 2**most))}, so none could fall below .05."
+        )
+    return Table(f"Against the baseline, paired by seed, under {arena.title}", header, rows, note)
 
 
 def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast], baseline: str) -> tuple[str, ...]:
@@ -73,22 +82,31 @@ def _methods(sweep: Sweep, cells: Sequence[Cell], contrasts: Sequence[Contrast],
     detectable = sorted(c.mde for c in contrasts if c.mde is not None and math.isfinite(c.mde))
     items = sorted({n for cell in cells for n in cell.items() or ()})
     pairs = " to ".join(dict.fromkeys(map(str, (items[0], items[-1])))) if items else ""
+    of_pairs = (
+        (
+            f" ({pairs} held-out pairs each); seeds share pairs, whose noise t over seeds cannot see, so it is added"
+            if any(cell.shares_pairs for cell in cells)
+            else f", each with {pairs} held-out pairs of its own; where fewer than {FEW} pairs in all disagree, never"
+            " narrower than Wilson's or Newcombe's interval over all pairs"
+        )
+        if items
+        else ""
+    )
     lines = [
         f"Unit of replication: the seed ({quantity(len(sweep.seeds), 'seed')}). A seed sets world, split, corruption,"
         " starting weights and order of the data and leaves out objective and beta, so every difference is paired.",
-        "Intervals: 95 %, Student t over seeds; for accuracies and shares never narrower than Wilson's interval over"
-        f" the pairs of one seed ({pairs} held-out pairs)."
-        if items
-        else "Intervals: 95 %, Student t over seeds.",
+        f"Intervals: 95 %, Student t over seeds{of_pairs}.",
         "Measures are taken on clean held-out pairs, never on corrupted ones; no checkpoint is selected: the last step"
         " counts. Headline, best and worst beta are chosen after seeing the data, and are labelled as such.",
     ]
     if contrasts:
         lines.append(
-            f"Contrasts: every objective against {visible(baseline)} under the same condition at the beta of the same"
-            f" rank, {quantity(contrasts[0].family, 'comparison')} in the family; intervals by Bonferroni, p-values by"
-            f" exact sign flips and Holm from {MIN_SEEDS} seeds on, alpha .05; \u201cbetter\u201d also needs a"
-            f" difference of at least {margin:g} in a share. Losses are never compared across objectives."
+            f"Contrasts: every objective against {visible(baseline)} in the same world under the same corruption, at"
+            " the same KL (straight in log KL between the settings of one seed, never beyond) and each at the setting"
+            f" with the highest mean ranking accuracy, {quantity(len([c for c in contrasts if c.made]), 'comparison')}"
+            " in the family; intervals by Bonferroni at alpha .05, over the settings not shown worse than the chosen"
+            f" one as well; verdicts from {MIN_SEEDS} seeds on; \u201cbetter\u201d also needs a difference of at least"
+            f" {margin:g} in a share. Losses and equal betas are never compared across objectives."
         )
     if detectable:
         lines.append(
@@ -182,7 +200,8 @@ def _aa_row(run: Run, measure: str, share: bool, values: dict[tuple[int, int], f
     items = int(run.config["evaluation"]["ood" if measure.startswith("ood_") else "heldout"]) if share else None
     direction = DIRECTIONS.get(measure, "none")
     plain = aa_check(values, direction=direction)
-    reported = aa_check(values, margin=practical_margin(share), items=items, direction=direction)
+    margin, shared = practical_margin(share), run.config.get("world") is None
+    reported = aa_check(values, margin=margin, items=items, shared=shared, direction=direction)
     return AARow(run, measure, plain, reported, spread_of_replicas(values))
 
 
@@ -198,8 +217,9 @@ def limits(data: ReportData) -> Content:
     ]
     if world:
         lines.append(
-            "The embedded world is tiny. What carries over is the geometry, beta x |delta_ref|, not the betas, nor a"
-            " ranking of objectives on a large model."
+            "The embedded world is tiny. Neither its betas nor a ranking of objectives carry over to a large model;"
+            " the product beta x |delta_ref| does with Bradley-Terry labels alone. With hard labels learning rate and"
+            " number of steps matter as much."
         )
     if hard:
         lines.append(

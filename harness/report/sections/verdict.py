@@ -1,4 +1,4 @@
-"""The verdict table: one table per kind of corruption, one row per objective with what a decision needs."""
+"""The verdict table: one table per kind of corruption, a row per objective at one beta, with what a decision needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from harness.metrics.robustness import Breakdown
+from harness.metrics.robustness import Breakdown, breakdown_text
 from harness.metrics.statistics import lost_rate
 from harness.report.data.cells import Cell, measured
 from harness.report.data.conditions import Family
@@ -28,8 +28,13 @@ MAX_ROWS = 12  # a sweep of more objectives has the rest behind the fold
 BETA_MATTERS = 0.1  # ranking accuracy between the best and the worst beta
 KL_FAR = 2.0  # nats per response
 HEADER = (
-    *("Objective", "Breakdown: beats the reference up to", "Best beta", "Alignment fidelity: ranked right"),
-    *("Loss behaviour at its worst beta", "Stability", "Cost per run", "Flags"),
+    *(
+        "Objective",
+        "Breakdown: falls to the reference",
+        "Beta of this row",
+        "Alignment fidelity: ranked right",
+    ),
+    *("Loss behaviour", "Stability", "Cost per run", "Flags"),
 )
 
 
@@ -44,11 +49,11 @@ def verdict(data: ReportData) -> Content:
     others = [table for family in data.families if family is not data.family for table in _tables(data, family)]
     return Content(
         "Verdict",
-        "Best first. Best beta: the one with the largest area under its survival curve, chosen on clean held-out pairs"
-        " that no user has. Breakdown: the corruption rate at which ranking accuracy falls to the untrained"
-        " reference's, with a simultaneous confidence set. Worst beta: the one that ranks worst after training on"
-        " clean labels. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks them"
-        " wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
+        "Best first; every field of a row is at the beta that it names, that with the largest area under its survival"
+        " curve on clean held-out pairs that no user has. Where that beta ends its grid, a wider grid may find a better"
+        " one. Breakdown: the tested rates between which ranking accuracy falls to the untrained reference's, as far as"
+        " that is shown at 95 %. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks"
+        " them wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
         " reversal; D3: memorised noise.",
         tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
         (*rest, *others),
@@ -87,18 +92,27 @@ def _row(
         states = sorted({run.status for cell in cells for run in cell.runs})
         return (head, *fields(f"no finished run ({', '.join(states)})", *[DASH] * 6))
     best = best_curve(candidates)
-    clean = measured(family.clean.by_objective.get(name, ())) if family.clean else []
-    worst = min(clean or [curve.first for curve in candidates], key=lambda cell: cell.ranking.mean)
+    arm = [cell for _, cell in best.points]
     return (
         head,
         _breakdown(best, kind),
-        Field(plain(best.first.first.beta), best.first.extra),
-        _fidelity(best, worst),
-        _loss(data, worst, [cell for curve in candidates for _, cell in curve.points]),
-        _stability(cells, worst),
+        Field(plain(best.first.first.beta), "; ".join(filter(None, [best.first.extra, _grid_end(candidates, best)]))),
+        _fidelity(best),
+        _loss(data, arm),
+        _stability(arm),
         Field(quantity_of(cost(best.first, "seconds"), "s"), quantity_of(cost(best.first, "flops"), "FLOPs")),
         Field("; ".join(_flags(data, best, cells)) or DASH),
     )
+
+
+def _grid_end(candidates: Sequence[Curve], best: Curve) -> str:
+    """Whether the row's beta ends the grid of its objective, or is the only one."""
+    betas = sorted({curve.first.first.beta for curve in candidates if curve.first.first.beta is not None})
+    if not betas or best.first.first.beta not in (betas[0], betas[-1]):
+        return ""
+    if len(betas) == 1:
+        return "only one tried"
+    return "the lowest tried" if best.first.first.beta == betas[0] else "the highest tried"
 
 
 def _breakdown(best: Curve, kind: str | None) -> Field:
@@ -108,58 +122,45 @@ def _breakdown(best: Curve, kind: str | None) -> Field:
         beaten = len(best.points) - len(lost)
         named = f"not {', '.join(lost[:MAX_NAMED])}{cut}" if lost else ""
         return Field(f"{beaten} of {len(best.points)} conditions", named)
-    reference, chance = (_rate(best.breakdown(bar), best.points[-1][0].rate) for bar in ("reference", "chance"))
-    return Field(reference, f"above chance: {chance}; area {number(best.area.mean)}")
+    reference, chance = (_rate(best.breakdown(bar)) for bar in ("reference", "chance"))
+    return Field(reference, f"chance: {chance}; area {number(best.area.mean)}")
 
 
-def _rate(point: Breakdown | None, last: float) -> str:
-    """`0.31 [0.22, 0.4]`: the breakdown point with its confidence set; `beyond 0.4` where nothing breaks it."""
-    if point is None:
-        return DASH
-    low = "none" if math.isnan(point.low) else f"{point.low:.2g}"
-    if point.beats_all:
-        shown_to = "not shown" if math.isnan(point.low) else f"shown up to {low}"
-        sure = "" if point.low >= last else f" ({shown_to})" if point.n > 1 else " (one seed)"
-        return f"beyond {last:.2g}{sure}"
-    if point.beats_none:
-        return "never"
-    high = f"beyond {last:.2g}" if math.isnan(point.high) else f"{point.high:.2g}"
-    return f"{point.rate:.2g}" + (f" [{low}, {high}]" if point.n > 1 else "")
+def _rate(point: Breakdown | None) -> str:
+    return DASH if point is None else breakdown_text(point)
 
 
-def _fidelity(best: Curve, worst: Cell) -> Field:
+def _fidelity(best: Curve) -> Field:
     condition, lowest = best.lowest
     beside = f"{condition.damage}: {shown(lowest.ranking)}" if lowest is not best.first else ""
-    if worst.first.arm != best.arm:
-        beside = "; ".join(filter(None, [beside, f"worst, {worst.settings}: {number(worst.ranking.mean)}"]))
     return Field(shown(best.first.ranking), beside)
 
 
-def _loss(data: ReportData, worst: Cell, cells: Sequence[Cell]) -> Field:
+def _loss(data: ReportData, arm: Sequence[Cell]) -> Field:
     """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
-    wrong = worst.fact_estimate("fell_while_wrong")
-    first, last = (worst.described(f"train_loss_{end}") for end in ("first", "last"))
+    wrong = arm[0].fact_estimate("fell_while_wrong")
+    first, last = (arm[0].described(f"train_loss_{end}") for end in ("first", "last"))
     text = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss per pair"
     loss = f"loss {number(first.mean)} \u2192 {number(last.mean)}" if first.n else ""
-    return Field("; ".join([*_types(data, cells), text]), ": ".join(filter(None, [worst.settings, loss])))
+    return Field("; ".join([*_types(data, arm), text]), loss)
 
 
-def _types(data: ReportData, cells: Sequence[Cell]) -> list[str]:
-    """`D1 in 4/4 (beta 5, clean)`: each divergence type with the first cell in which most seeds show it."""
+def _types(data: ReportData, arm: Sequence[Cell]) -> list[str]:
+    """`D1 in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
     texts = []
-    for kind in DIVERGENCES if cells else ():
-        cell = max(cells, key=lambda cell: cell.divergences(data.types).get(kind, 0))
+    for kind in DIVERGENCES:
+        cell = max(arm, key=lambda cell: cell.divergences(data.types).get(kind, 0))
         count = cell.divergences(data.types).get(kind, 0)
         if count:
             where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
-            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({', '.join(filter(None, [cell.settings, where]))})")
+            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({where})")
     return texts
 
 
-def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
-    sd = worst.spread()
+def _stability(arm: Sequence[Cell]) -> Field:
+    sd = arm[0].spread()
     spread = f"sd over seeds {number(sd)}" if math.isfinite(sd) else "one seed: no spread"
-    states = [run.status for cell in cells for run in cell.runs]
+    states = [run.status for cell in arm for run in cell.runs]
     lost = [f"{states.count(status)} {status}" for status in UNFINISHED if status in states]
     rate = lost_rate(dict(enumerate(states)))
     sure = f" (lost: {shown(rate)})" if rate.mean > 0 else ""
