@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness import api
 from harness.api import existing
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
-from harness.identity import canonical_json
 from harness.types import InputError
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
@@ -56,23 +56,19 @@ def diagnose(
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
-    from harness.diagnose.asked import Asked
-    from harness.diagnose.diagnosis import plain
-    from harness.diagnose.page import lines
-    from harness.diagnose.run import run
-
     writable(out)
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
-    asked = Asked(
-        out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, rewardbench or 0, limit,
-        max_length, tokens.value, dtype.value, device, _template_arguments(arguments), track,
+    found = api.diagnose(
+        policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
+        ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
+        tokens=tokens.value, dtype=dtype.value, device=device, out=out,
+        template_arguments=_template_arguments(arguments), track=track,
     )  # fmt: skip
-    found = run(asked, lambda line: typer.echo(line, err=True))
-    say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))
+    say(as_text(found.facts) if as_json else repr(found))
 
 
-def _template_arguments(text: str) -> str:
-    """The JSON of arguments written as JSON or YAML; "" for none. Raises InputError for what is no mapping."""
+def _template_arguments(text: str) -> dict[str, Any]:
+    """Arguments written as JSON or YAML. Raises InputError for what is no mapping."""
     import yaml
 
     try:
@@ -81,7 +77,7 @@ def _template_arguments(text: str) -> str:
         given = None
     if not isinstance(given, dict):
         raise InputError(f"--template-arguments: {text!r} is no mapping; expected e.g. '{{enable_thinking: false}}'")
-    return canonical_json(given) if given else ""
+    return given
 
 
 def export_logps(

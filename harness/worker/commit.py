@@ -54,6 +54,7 @@ class PackRun:
     folder: Path
     journal: Journal
     records: list[Record] = field(default_factory=list)
+    kept_step: int | None = None  # of a reward model that stopped early; None: the last
 
     @property
     def key(self) -> str:
@@ -110,10 +111,10 @@ class PackRun:
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
         if self.is_reward_model:
-            return reward_row(examples)
+            return {**reward_row(examples, self.kept_step), **self.data.votes}
         best_of_n = self.run.objective.name == "best_of_n"
         bound = {"kl_bound": kl_bound(self.hyperparameters["n"])} if best_of_n else {}
-        return results_row(examples, samples, self.run.objective.beta) | bound
+        return {**results_row(examples, samples, self.run.objective.beta), **bound, **self.data.votes}
 
 
 def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
@@ -124,6 +125,7 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
     return {
         "seconds": seconds,
         **work_done(run.run, training, len(run.lane.weights)),
+        "parameters": len(run.lane.weights) + training.model.frozen,
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,

@@ -26,9 +26,9 @@ from harness.metrics.statistics import (
     practical_margin,
 )
 from harness.report.data.cells import CELL_COLUMNS, RANKING, Cell, axis_values
-from harness.report.data.frontier import Arena, edge_text
+from harness.report.data.frontier import Arena, at_kl, edge_text
 from harness.report.data.tables import MEASURES, csv_bytes
-from harness.report.render.text import plain, quantity, visible
+from harness.report.render.text import quantity, visible
 
 DIRECTIONS = {
     "reward_accuracy": "up",
@@ -102,7 +102,7 @@ class Contrast:
         """`cpo_smooth \u2212 dpo at KL 1.5` or `cpo_smooth at beta 2 \u2212 dpo at beta 0.5`."""
         if self.cell is not None and self.base is not None:
             return f"{self.cell.named} \u2212 {self.base.named}"
-        where = "" if self.at is None else f" at KL {plain(self.at)}"
+        where = "" if self.at is None else f" at KL {at_kl(self.at)}"
         return f"{visible(self.objective)} \u2212 {visible(self.baseline)}{where}"
 
 

@@ -148,6 +148,11 @@ def edge_text(name: str, edge: Edge) -> str:
     return f"extend {visible(name)} {edge.side} beta {plain(edge.beta)}"
 
 
+def at_kl(kl: float | None) -> str:
+    """A KL to three digits: that of an objective with one setting is a mean."""
+    return plain(None if kl is None else float(f"{kl:.3g}"))
+
+
 def points_csv(arenas: Iterable[Arena], axes: Sequence[str]) -> bytes:
     """`frontier.csv`: a row per finished run with its KL and qualities, the untrained reference's accuracy beside."""
     rows = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.identity import content_hash
+from harness.plugins import absent
 from harness.report.data.tables import write_results
 from harness.report.render.blocks import Content, Lines, present
 from harness.report.render.text import plain, quantity, visible
@@ -48,6 +49,7 @@ def write_study_report(folder: Path) -> Path:
         status=status(study),
         sections=make_sections(SECTIONS, study),
         texts="none",
+        warnings=tuple(map(visible, absent([*study.sweep.plugins, *study.about.get("plugins", {}).items()]))),
     )
     return write_page(place, page)
 
