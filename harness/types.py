@@ -172,10 +172,15 @@ class PathModelSpec:
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
     template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
+    template_arguments: str = ""  # of the chat template, e.g. {enable_thinking: false}; kept as JSON
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
+    reference: str = ""  # the reference, as `path` says it, of the same tokenizer; empty: what the policies start from
+    reference_sha256: str = ""  # hash of it, filled in; if a spec sets it, the reference must match
+    reference_logps: str = ""  # a log-prob file that holds the reference's log-probs, so that none are computed
+    reference_logps_sha256: str = ""  # hash of the file, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,9 +95,12 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "gradient_checkpointing": P(None, "bool"),
         "template": P(None, "choice", choices=("auto", "none")),
         "template_date": P(None, "text"),  # ISO, checked in `model_section.py`
+        "template_arguments": P(None, "table", doc="a mapping such as {enable_thinking: false}"),
         "sft_steps": _int(0, 1_000_000),
         "sft_batch": _BATCH,
         "sft_learning_rate": _RATE,
+        "reference": P(None, "text"),
+        **dict.fromkeys(("reference_sha256", "reference_logps", "reference_logps_sha256"), P(None, "text")),
     },
     "training": {
         "steps": _STEPS,

@@ -148,7 +148,7 @@ def data_facts(
     shown: ShownPair | None = None
     for data, model, seed in seen:
         if isinstance(model, PathModelSpec):
-            for said in model_folder(model.path, model.sha256).notes:
+            for said in (*model_folder(model.path, model.sha256).notes, *_reference_notes(model)):
                 lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
             table = tables.get((data, model)) or read_pairs(data, folder_render(model))
@@ -188,10 +188,20 @@ def _tokenised(text: TextData) -> ShownPair:
 def folder_render(model: PathModelSpec) -> Render | None:
     """The chat template of a model's folder, without its tokenizer; None where it has none or that is off."""
     return (
-        folder_renderer(model_folder(model.path, model.sha256), model.template_date)
+        folder_renderer(model_folder(model.path, model.sha256), model.template_date, model.template_arguments)
         if model.template == "auto"
         else None
     )
+
+
+def _reference_notes(model: PathModelSpec) -> list[str]:
+    """Where the reference of a model is not what its policies start from, and where its log-probs come from a file."""
+    lines = []
+    if model.reference:
+        lines.append(f"policies start from {model.path} and are compared with the reference {model.reference}")
+    if model.reference_logps:
+        lines.append(f"the reference's log-probs are read from {model.reference_logps}")
+    return lines
 
 
 def _date_notes(model: PathModelSpec) -> list[str]:

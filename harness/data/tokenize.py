@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -114,8 +116,14 @@ def folder_vocabulary(folder: ModelFolder) -> Vocabulary | None:
     path = folder.path / "tokenizer.json"
     if not path.is_file():
         return None
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = file_tokenizer(path)
     return Vocabulary(_encoder(tokenizer), None, folder.eos, lambda ids: str(tokenizer.decode(ids)), folder.bos)
+
+
+@lru_cache(maxsize=2)
+def file_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`."""
+    return Tokenizer.from_file(str(path))
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,6 +181,7 @@ def measure_rate(sweep: SweepSpec, out: Path) -> None:
 
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
+    from harness.inputs.reference_cache import stored_table
     from harness.models.reference_logps import pair_keys, score_responses
     from harness.worker.check_reference import CHECKED_BY_WORKER, CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
@@ -188,6 +190,16 @@ def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     count = CHECKED_BY_WORKER if scored_first(run) else CHECKED_PAIRS
     pairs = [*evidence.text.train[:count], *evidence.text.heldout[:count]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
+    frozen = inputs.reference
+    if inputs.stored is not None:
+        # A file may hold no more than the sweep needs.
+        keys = list(zip(*pair_keys(tokens), strict=True))
+        held = [inputs.stored.sums.keys() >= {*pair} for pair in keys]
+        if not any(held):
+            inputs.stored.check_holds({key for pair in keys for key in pair})
+        pairs, tokens = list(compress(pairs, held)), list(compress(tokens, held))
+        table = stored_table(inputs.stored, tokens)
+    else:
+        table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return reference_evidence(inputs, pairs, stored, device)

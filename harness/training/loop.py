@@ -125,7 +125,12 @@ def start(
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
-        live = build(skeleton(pack.architecture), starts, device)
+        frozen = pack.reference
+        live = (
+            build(skeleton(pack.architecture), starts, device)
+            if frozen is None
+            else build(skeleton(frozen.architecture), [frozen.weights] * len(starts), device)
+        )
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
     done = [0 if state is None else state.step for state in kept]
     adam = adam_state(model.flat)

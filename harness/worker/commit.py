@@ -34,7 +34,16 @@ from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
 from harness.text import slug
 from harness.training.loop import Training, tokens_by_update
-from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, Split, TrainingSpec
+from harness.types import (
+    PathModelSpec,
+    PlannedRun,
+    PreferencePair,
+    Record,
+    RunSpec,
+    RunStatus,
+    Split,
+    TrainingSpec,
+)
 from harness.worker.datasets import TrainingSet
 from harness.worker.protocol import PackTask
 
@@ -192,6 +201,7 @@ def provenance(run: PackRun) -> dict[str, Any]:
         "reference": {
             "setting": inputs.name,
             "sha256": inputs.reference_sha256,
+            "logps": spec.model.reference_logps_sha256 if isinstance(spec.model, PathModelSpec) else "",
             "parameters": len(inputs.weights),
         },
         "machine": {

@@ -91,7 +91,8 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
     if family(first.objective) == "reward":
         architecture, lanes = with_reward_heads(architecture, lanes)
-    return runs, Pack(architecture, corpus, lanes, steps, runs[0].encoded.inputs.ladder)
+    inputs = runs[0].encoded.inputs
+    return runs, Pack(architecture, corpus, lanes, steps, inputs.ladder, inputs.other)
 
 
 def encoded_inputs(run: RunSpec, worker: Worker, check: bool) -> EncodedInputs:

@@ -26,13 +26,13 @@ def score_share(task: ScoreTask, worker: Worker) -> Iterator[Scored]:
     wanted = sorted(_pairs(task, worker).items(), key=lambda item: (item[1].prompt.tobytes(), item[0]))
     share = slice(len(wanted) * task.share // task.shares, len(wanted) * (task.share + 1) // task.shares)
     missing = unscored(cache, inputs, [pair for _, pair in wanted[share]])
-    total, done = 2 * len(missing), 0
+    total, done, frozen = 2 * len(missing), 0, inputs.reference
     yield Scored(task.number, 0, total)
     fresh: ReferenceTable | None = None
     saved_at = time.monotonic()
     for start in range(0, len(missing), PAIRS):
         part = missing[start : start + PAIRS]
-        table = score_responses(inputs.architecture, inputs.weights, part, worker.device, inputs.ladder)
+        table = score_responses(frozen.architecture, frozen.weights, part, worker.device, inputs.ladder)
         fresh = table if fresh is None else merged(fresh, table)
         done += 2 * len(part)
         if start + PAIRS >= len(missing) or time.monotonic() - saved_at > SAVE_SECONDS:
