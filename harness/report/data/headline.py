@@ -38,7 +38,9 @@ def main_grid(conditions: Sequence[Condition]) -> list[Condition]:
 
 def clearest_condition(conditions: Sequence[Condition]) -> Condition:
     """In the main grid hard labels, clean, highest misaligned; the nearest to that, the first among equals."""
-    return max(main_grid(conditions), key=lambda c: (c.first.labels != "bradley_terry", c.clean, c.first.misaligned or 0.0))
+    return max(
+        main_grid(conditions), key=lambda c: (c.first.labels != "bradley_terry", c.clean, c.first.misaligned or 0.0)
+    )
 
 
 def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure | None:
