@@ -18,6 +18,7 @@ from harness.data.export_pairs import Written, export_pairs
 from harness.data.raw_rows import RowError
 from harness.data.transcripts import Turn
 from harness.identity import content_hash
+from harness.model_files.folder import folder_sha256
 from harness.model_files.location import locate_classifier
 from harness.run_names import planned_runs
 from harness.storage.gold import ANSWER, PAIR, SAMPLES, Scored, ScoreStore, read_gold, write_gold
@@ -39,21 +40,31 @@ class RewardModel:
     identity: str
 
 
-def find_models(asked: GoldSpec) -> tuple[RewardModel, ...]:
-    """The reward models asked for. Raises InputError, a line for each that cannot be used."""
-    found: list[RewardModel] = []
+def _located(asked: GoldSpec) -> list[tuple[str, Path, str]]:
+    """Each reward model as asked for, with its folder and, of a hub id, its `id@commit`.
+
+    Raises InputError, a line for each that cannot be used.
+    """
+    found: list[tuple[str, Path, str]] = []
     problems: list[str] = []
     for text in asked.reward_model:
         try:
-            folder, identity = locate_classifier(text)
+            found.append((text, *locate_classifier(text)))
         except InputError as error:
             problems += error.problems
-            continue
+    if problems:
+        raise InputError(*problems)
+    return found
+
+
+def find_models(asked: GoldSpec) -> tuple[RewardModel, ...]:
+    """The reward models asked for, with what identifies their content. Raises InputError as `_located` does."""
+    found: list[RewardModel] = []
+    for text, folder, commit in _located(asked):
+        identity = commit or folder_sha256(folder)
         last = slug(text.partition("@")[0].rstrip("/").rpartition("/")[2])
         name = f"{last}-{content_hash(identity)[:6]}" if any(one.name == last for one in found) else last
         found.append(RewardModel(name, folder, identity))
-    if problems:
-        raise InputError(*problems)
     return tuple(found)
 
 
@@ -63,7 +74,7 @@ def check_gold(sweep: SweepSpec) -> None:
         return
     if any(run.data is None for run in sweep.runs):
         raise InputError("evaluation.gold: the embedded world knows the true reward; leave it out, or set `data`")
-    find_models(sweep.gold)
+    _located(sweep.gold)
 
 
 @dataclass(frozen=True)
