@@ -243,11 +243,10 @@ class GoldSpec:
     """Reward models that score finished runs on `data`. Not part of a run: training does not depend on it."""
 
     # folder or hub id (also id@revision) of a sequence-classification model with one logit, or a list of several
-    reward_model: tuple[str, ...] = ()
+    reward_model: tuple[str, ...]
     batch_size: int = 16  # texts scored at once; larger: faster, more memory
-    max_length: int = (
-        0  # tokens of prompt and answer; of a longer text the end is scored; 0: all the model has positions for
-    )
+    # tokens of prompt and answer; of a longer text the end is scored; 0: all the model has positions for
+    max_length: int = 0
 
 
 TEXTS = ("none", "ids", "short", "full")
