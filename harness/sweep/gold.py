@@ -21,8 +21,7 @@ from harness.identity import content_hash
 from harness.model_files.folder import folder_sha256
 from harness.model_files.location import locate_classifier
 from harness.run_names import planned_runs
-from harness.storage.gold import ANSWER, PAIR, SAMPLES, Scored, ScoreStore, read_gold, write_gold
-from harness.storage.journal import JournalDamaged
+from harness.storage.gold import ANSWER, PAIR, SAMPLES, Scored, ScoreStore, damaged_gold, read_gold, write_gold
 from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
 from harness.text import slug
 from harness.types import DataSpec, GoldSpec, InputError, PlannedRun, RunSpec, RunStatus, Split
@@ -141,11 +140,8 @@ def _entries(sweep_folder: Path, runs: Sequence[PlannedRun]) -> list[_Entry]:
 
 
 def _have(entry: _Entry) -> tuple[Scored, ...]:
-    """What models said of the present samples; nothing where the journal is damaged, as they say it again."""
-    try:
-        return read_gold(entry.folder, entry.samples)
-    except JournalDamaged:
-        return ()
+    """What models said of the present samples; nothing where a file of it is damaged, as they say it again."""
+    return () if damaged_gold(entry.folder) else read_gold(entry.folder, entry.samples)
 
 
 def _score(sweep_folder: Path, entries: Sequence[_Entry], asked: GoldSpec, say: Say) -> list[str]:
