@@ -1,8 +1,8 @@
 """The recommendation as a set: which arms are not shown worse than the best, over which range of the corruption rate.
 
 An arm leaves the set where another is shown better by a one-sided paired t at .05 / (k - 1), k arms (multiple
-comparisons with the best, Hsu 1984, with Bonferroni in place of a joint distribution). The truly best arm is in k - 1 of
-those comparisons, so it is left out with probability at most .05, whichever arm it is and however the arms are
+comparisons with the best, Hsu 1984, with Bonferroni in place of a joint distribution). The truly best arm is in k - 1
+of those comparisons, so it is left out with probability at most .05, whichever arm it is and however the arms are
 correlated. What stands in the set is not shown to be equal; it is what this sweep cannot tell from the best.
 """
 
