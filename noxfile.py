@@ -171,6 +171,13 @@ def audit(session: nox.Session) -> None:
     session.run(*ask, str(ROOT / "constraints.txt"), "--strict", *ignored)  # strict: unheard of is no clean bill
 
 
+@nox.session(name="audit-science")
+def audit_science(session: nox.Session) -> None:
+    """Check that intervals, verdicts and comparisons are as honest as docs/statistics.md says (minutes)."""
+    environment(session)
+    python(session, "-m", "pytest", "tests/audit_science", "-m", "slow or not slow", *session.posargs, **ONE_THREAD)
+
+
 @nox.session
 def browser(session: nox.Session) -> None:
     """Open report and dashboard in headless Chromium, every view; skipped where none is installed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -12,6 +13,7 @@ from harness.commands import corrupt, diagnose, formats, inspect, setup, sweep, 
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
+DISTRIBUTION = "preference-harness"
 app = typer.Typer(
     name="harness",
     help="Train preference objectives x beta x corrupted labels x seeds; report which survive which label noise.",
@@ -44,6 +46,25 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("doctor", setup.doctor, "harness doctor --json"),
     ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"{DISTRIBUTION} {version(DISTRIBUTION)}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that belong to no verb."""
+
+
 for _name, _verb, _example in VERBS:
     app.command(_name, epilog=f"Example: {_example}")(_verb)
 app.command("resume", hidden=True)(sweep.sweep)  # the word many look for; the same command resumes

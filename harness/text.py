@@ -36,12 +36,17 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def look_up(table: Mapping[str, T], name: str, what: str) -> T:
-    """`table[name]`, or an InputError that lists what is allowed and the nearest name."""
+    """`table[name]`, or an InputError that names the nearest entry or, where none is near, every entry."""
     try:
         return table[name]
     except KeyError:
-        allowed = ", ".join(sorted(table))
-        raise InputError(f"unknown {what} '{name}'{suggestion(name, table)} (known: {allowed})") from None
+        raise InputError(f"unknown {what} '{name}'{nearest_or_all(name, table)}") from None
+
+
+def nearest_or_all(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where a known name is near, else all known names in parentheses."""
+    names = sorted(known)
+    return suggestion(name, names) or f" (known: {', '.join(names)})"
 
 
 def without_credentials(url: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from harness.metrics.statistics import t_interval
-from harness.report.sections.claims import CLAIMS
+from harness.report.sections.claims import CLAIMS, UNPUBLISHED
 from tests.readme import ROOT, table
 
 PAGE = ROOT / "docs" / "literature.md"
@@ -18,9 +18,9 @@ UNDECIDED = "interval only"  # fewer than 6 seeds
 LENGTHENING = ("length_biased", "adversarial_easy", "uniform_flip")
 
 
-def verdicts() -> dict[str, dict[str, tuple[str, str, str]]]:
-    """Claim -> report -> (verdict, interval, what is measured), where a report of the gallery gives a verdict on it."""
-    found: dict[str, dict[str, tuple[str, str, str]]] = {claim.name: {} for claim in CLAIMS}
+def verdicts() -> dict[str, dict[str, tuple[str, str, str, str]]]:
+    """Claim -> report -> (verdict, interval, what is measured, source cited), where a report gives a verdict on it."""
+    found: dict[str, dict[str, tuple[str, str, str, str]]] = {claim.name: {} for claim in CLAIMS}
     for name in GALLERY:
         text = (REPORTS / name / "report.md").read_text(encoding="utf-8").replace("\\[", "[").replace("\\]", "]")
         lines = text.partition("## Claims tested")[2].partition("\n## ")[0].splitlines()
@@ -28,7 +28,8 @@ def verdicts() -> dict[str, dict[str, tuple[str, str, str]]]:
             claim = next((claim for claim in CLAIMS if title.startswith(f"{claim.name} (")), None)
             if claim is not None and verdict != UNDECIDED:
                 interval, _, what = measured.partition(" (")
-                found[claim.name][name] = verdict.removesuffix(" here"), interval, what.rpartition(";")[0]
+                cited = title[len(claim.name) + 2 : -1]
+                found[claim.name][name] = verdict.removesuffix(" here"), interval, what.rpartition(";")[0], cited
     return found
 
 
@@ -45,7 +46,9 @@ def claims() -> str:
                 )
                 what = re.sub(r" at beta [\d.]+", "", what)
                 cells = (f"{seen[name][0]}: {seen[name][1]}" if name in seen else "-" for name in names)
-                yield f"{claim.name} ({claim.source}): {what}", *cells
+                cited = {one[3] for one in seen.values()}
+                source = claim.source if claim.source in cited else UNPUBLISHED
+                yield f"{claim.name} ({source}): {what}", *cells
 
     return table(("claim: what is measured", *(f"[{name}](../reports/{name}/report.md)" for name in names)), rows())
 

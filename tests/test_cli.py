@@ -4,6 +4,7 @@ import importlib
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,35 @@ def test_list_objectives(capsys):
     assert rows["dpo"]["parameters"]["beta"]["default"] == 0.1
     assert run(["list", "objectives"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == len(rows) and any(line.startswith("dpo ") and "beta=0.1" in line for line in lines)
+    assert {line.split()[0] for line in lines if line[0] != " "} == {"name", *rows}
+    assert max(map(len, lines)) <= 120
+
+
+def test_list_one_family_and_one_row(capsys):
+    assert run(["list", "objectives", "--family", "token"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("tdpo") for line in lines) and not any(line.startswith("dpo ") for line in lines)
+    assert run(["list", "objectives", "dpo"]) == 0
+    assert "beta: 0.1" in capsys.readouterr().out
+    assert run(["list", "objectives", "dpoo"]) == 2
+    wrong = capsys.readouterr().err
+    assert wrong == "unknown objective 'dpoo'; did you mean 'dpo'?\n"
+    assert run(["list", "objectives", "--family", "tokens"]) == 2
+    assert "expected one of batch, pair, rl, token" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("preference-harness ")
+
+
+def test_status_leaves_out_what_there_is_not(capsys, monkeypatch, tmp_path):
+    facts = {"sweep": "x", "folder": str(tmp_path), "runs": 1, "states": {"done": 1}, "running": None, "failed": []}
+    api = importlib.import_module("harness.api")
+    monkeypatch.setattr(api, "status", lambda folder: types.SimpleNamespace(facts=facts))
+    assert run(["status", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "done 1" in out and "None" not in out and "failed" not in out
 
 
 @pytest.mark.parametrize(("what", "name"), [("corruptions", "uniform_flip"), ("metrics", "ranking_accuracy")])

@@ -18,6 +18,7 @@ from harness.data.mythworld.world import reference_key
 from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
 from harness.identity import plain as plain_data
 from harness.run_names import readable_name, readable_names
+from harness.sweep.detectable import detectable, detectable_lines
 from harness.sweep.packing import pack_key
 from harness.sweep.plan import describe, measured_seconds, render
 from harness.types import CorruptionSpec, InputError
@@ -416,17 +417,20 @@ def test_loading_and_planning_import_no_heavy_library():
 
 
 def test_plan_says_what_the_sweep_could_find(tmp_path):
-    """10 comparisons over 10 seeds: 1.48 sd of the paired difference; in points where earlier runs tell the sd."""
-    objectives = "objectives:\n  - {name: dpo, beta: 1}\n  - {name: ipo, beta: [0.1, 0.2, 0.3, 0.4, 0.5]}\n"
-    text = (
-        BASE.partition("objectives")[0] + objectives + "corruptions: [{kind: none}, {kind: uniform_flip, rate: 0.2}]\n"
-    )
+    """5 rivals at the same KL and at their best over 10 seeds: 10 comparisons, 1.48 sd of the paired difference; in
+    points where earlier runs tell the sd. The number of betas and of learning rates makes no more comparisons."""
+    objectives = "objectives:\n  - {name: dpo, beta: [1, 2]}\n  - {name: [ipo, hinge, cdpo, exo, ln_dpo], beta: 0.1}\n"
+    text = BASE.partition("objectives")[0] + objectives + "corruptions: [{kind: none}]\n"
+    text += "training: {steps: 20, learning_rate: [1e-4, 2e-4]}\n"
     sweep = load(tmp_path, text + "seeds: 10\n")
     plan = describe(sweep, tmp_path / "runs")
     found = plan["detectable"]
     assert (found["comparisons"], found["baseline"], found["sd"]) == (10, "dpo", None)
     assert found["rows"] == [{"seeds": 10, "contrasts": 10, "sd_units": pytest.approx(1.48, abs=0.005), "points": None}]
-    assert found["item_points"] == pytest.approx(100 * (2.807034 + 0.841621) ** 2 / 256, abs=0.01)
+    assert found["item_points"] is None, "every seed of the embedded world has pairs of its own"
+    shared = detectable([dataclasses.replace(run, world=None) for run in sweep.runs], tmp_path, "t")
+    assert shared["item_points"] == pytest.approx(100 * (2.807034 + 0.841621) ** 2 / 256, abs=0.01)
+    assert "shared held-out pairs (256) need 5.2 points" in detectable_lines(shared)[1]
     assert "1.48 sd of the paired difference" in render(plan) and json.loads(json.dumps(plan)) == plan
     folder = tmp_path / "runs" / "t"
     folder.mkdir(parents=True)
@@ -446,7 +450,7 @@ def test_plan_of_one_objective_or_one_seed_finds_nothing(tmp_path):
     assert alone["detectable"]["comparisons"] == 0 and "no two objectives share a condition" in render(alone)
     text = BASE.replace("name: dpo, beta: 1", "name: [dpo, hinge], beta: 1")
     one = describe(load(tmp_path, text), tmp_path / "runs")
-    assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 1, "sd_units": None, "points": None}]
+    assert one["detectable"]["rows"] == [{"seeds": 1, "contrasts": 2, "sd_units": None, "points": None}]
     assert "one seed gives no interval" in render(one)
 
 

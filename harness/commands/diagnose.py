@@ -38,6 +38,9 @@ def diagnose(
     train_data: Annotated[str, typer.Option("--train-data", metavar="FILE", help="the pairs it was trained on")] = "",
     ledger: Annotated[Path | None, typer.Option("--ledger", metavar="FILE", help="what `corrupt` did to them")] = None,
     form: Annotated[str, typer.Option("--format", metavar="NAME", help="form of the rows, see `formats`")] = "",
+    rewardbench: Annotated[
+        int | None, typer.Option("--rewardbench", metavar="1|2", min=1, max=2, help="the pairs are RewardBench's file")
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="first N rows of each file; 0: all")] = 0,
     max_length: Annotated[int, typer.Option("--max-length", min=2, help="tokens of prompt and response")] = 1024,
     tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
@@ -56,8 +59,8 @@ def diagnose(
     writable(out)
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
     asked = Asked(
-        out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, limit, max_length,
-        tokens.value, dtype.value, device, track,
+        out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, rewardbench or 0, limit,
+        max_length, tokens.value, dtype.value, device, track,
     )  # fmt: skip
     found = run(asked, lambda line: typer.echo(line, err=True))
     say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))

@@ -34,7 +34,7 @@ OWN = "{path: @PATH@, lora: {rank: 16, alpha: 32}}   # `lora: null` trains all i
 
 REST = """\
 
-# What is compared. `harness list objectives` prints all names, parameters and defaults.
+# What is compared. `harness list objectives` prints all names, with a name its parameters.
 objectives:
   - {name: dpo, beta: @BETAS@}
   - {name: robust_dpo, beta: @BETA@, eps: 0.2}       # assumes that 20 % of the labels are wrong

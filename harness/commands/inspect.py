@@ -17,7 +17,8 @@ from harness.commands.printing import as_text, flat, say
 def status(folder: Folder, as_json: Json = False) -> None:
     """Count the runs of a sweep by outcome."""
     found = api.status(folder).facts
-    say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in found.items()))
+    said = {key: value for key, value in found.items() if value not in (None, [])}
+    say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in said.items()))
 
 
 def report(

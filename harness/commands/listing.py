@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,6 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
                 "family": row.family,
                 "reduction": row.reduction,
                 "needs_reference": row.needs_reference,
-                "kind": f"{row.family:<6}{_reference(row):<5}beta {_beta(row.hyperparameters):<13}",
                 "beta": _beta(row.hyperparameters),
                 "parameters": _parameters(row.hyperparameters),
                 "presets": {name: {**preset.values, "source": preset.source} for name, preset in row.presets.items()},
@@ -71,18 +71,46 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
     return SECTIONS, [{"name": name, "summary": row.short} for name, row in SECTIONS.items()]
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as text: name, kind of row, what it does, parameters with their defaults, presets, source, plug-in."""
-    width = max((len(row["name"]) for row in rows), default=0) + 2
+def table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
+    """Rows as text of `width` columns: name, kind of row, what it does and, where not built in, its origin."""
+    heads = [*(["reads", "beta"] if rows and "beta" in rows[0] else []), "what it does"]
+    plain = [
+        (row["name"], *((_kind(row), row["beta"]) if "beta" in row else ()), row["summary"] + _origin(row))
+        for row in rows
+    ]
+    sizes = [max(len(cell) for cell in column) + 2 for column in zip(("name", *heads), *plain, strict=True)][:-1]
     lines = []
-    for row in rows:
-        knobs = ", ".join(f"{name}={written(p['default'])}" for name, p in row.get("parameters", {}).items())
-        kind = f"{row['kind']}  " if "kind" in row else ""
-        presets = f"  presets: {', '.join(row['presets'])}" if row.get("presets") else ""
-        source = f"{presets}  {row['citation']}" if row.get("citation") else presets
-        origin = f"  ({row['origin']})" if row["origin"] != BUILT_IN else ""
-        lines.append(f"{row['name']:<{width}}{kind}{row['summary']}{f'  [{knobs}]' if knobs else ''}{source}{origin}")
+    for *cells, text in [("name", *heads), *plain]:
+        start = "".join(f"{cell:<{size}}" for cell, size in zip(cells, sizes, strict=True))
+        wrapped = textwrap.wrap(text, max(width - len(start), 30))
+        lines += [start + wrapped[0], *(" " * len(start) + line for line in wrapped[1:])]
     return "\n".join(lines)
+
+
+def details(row: Mapping[str, Any], width: int) -> str:
+    """One row in full: what it does, its source, and each parameter with default, allowed values and meaning."""
+    lines = [row["name"], *textwrap.wrap(row["summary"] + _origin(row), width)]
+    if row.get("citation"):
+        lines += textwrap.wrap(f"source: {row['citation']}", width)
+    for name, parameter in row.get("parameters", {}).items():
+        allowed = parameter["allowed"]
+        among = " | ".join(map(str, allowed)) if isinstance(allowed, list) else allowed
+        head = f"  {name}: {written(parameter['default'])}" + (f"  ({among})" if among else "")
+        text = parameter["doc"] + (f" ({parameter['source']})" if parameter["source"] else "")
+        lines += [head, *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+    for name, preset in row.get("presets", {}).items():
+        values = ", ".join(f"{key} {written(value)}" for key, value in preset.items() if key != "source")
+        text = f"preset {name}: {values or 'the defaults'} ({preset['source']})"
+        lines += textwrap.wrap(text, width, subsequent_indent=" " * 6, initial_indent="  ")
+    return "\n".join(lines)
+
+
+def _kind(row: Mapping[str, Any]) -> str:
+    return f"{row['family']}{', reference' if row['needs_reference'] else ''}"
+
+
+def _origin(row: Mapping[str, Any]) -> str:
+    return f" ({row['origin']})" if row["origin"] != BUILT_IN else ""
 
 
 def written(value: Any) -> str:
@@ -147,10 +175,6 @@ def _beta(parameters: Mapping[str, Parameter]) -> str:
     if beta is None:
         return "-"
     return f"{beta.search[0]:g} to {beta.search[1]:g}" if beta.search else f"{beta.default:g}"
-
-
-def _reference(row: Any) -> str:
-    return "ref" if row.needs_reference else "-"
 
 
 def _parameters(parameters: Mapping[str, Parameter]) -> dict[str, dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +12,29 @@ import typer
 from harness.api import existing
 from harness.commands.options import RUNS, Json, Out, Table
 from harness.commands.printing import as_text, escaped, say
+from harness.text import look_up
+from harness.types import InputError
 
 
 def list_(
     what: Annotated[Table, typer.Argument(metavar="objectives|corruptions|metrics|formats|sections")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="this row alone, with its parameters")] = None,
+    family: Annotated[str | None, typer.Option("--family", help="objectives of one family, such as pair")] = None,
     as_json: Json = False,
 ) -> None:
-    """List objectives, corruptions, metrics, data formats or report sections. Shows parameters, defaults and origin."""
-    from harness.commands.listing import listing, problems, table
+    """List objectives, corruptions, metrics, data formats or report sections; with a name, its parameters as well."""
+    from harness.commands.listing import details, listing, problems, table
 
     rows = listing(what.value)
-    say(as_text(rows) if as_json else table(rows))
+    if family is not None:
+        families = sorted({row["family"] for row in rows if "family" in row})
+        if family not in families:
+            raise InputError(f"--family: '{family}'; expected one of {', '.join(families) or 'none: ' + what.value}")
+        rows = [row for row in rows if row["family"] == family]
+    if name is not None:
+        rows = [look_up({row["name"]: row for row in rows}, name, what.value.removesuffix("s"))]
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    say(as_text(rows) if as_json else table(rows, width) if name is None else details(rows[0], width))
     for line in problems(what.value):
         print(escaped(line), file=sys.stderr)
 

@@ -21,6 +21,10 @@ def eval_(
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="first N documents of each task")] = None,
     fewshot: Annotated[int | None, typer.Option("--num-fewshot", min=0, help="examples before each document")] = None,
     runs: Annotated[Runs, typer.Option("--runs", help="which runs of a sweep: all, best or flagged")] = Runs.all,
+    include: Annotated[
+        Path | None, typer.Option("--include-path", metavar="DIR", help="lm-eval tasks of your own, as YAML files")
+    ] = None,
+    trust: Annotated[bool, typer.Option("--trust-task-code", help="run the Python that your own tasks name")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -30,7 +34,7 @@ def eval_(
     from harness.types import LmEvalSpec
 
     names = tuple(name.strip() for name in tasks.split(",")) if tasks is not None else LmEvalSpec().tasks
-    asked = LmEvalSpec(names, limit, fewshot, runs.value)
+    asked = LmEvalSpec(names, limit, fewshot, runs.value, include_path=str(include or ""), trust_task_code=trust)
     found, failures = evaluate_folder(folder, asked, _nothing if as_json or quiet else say)
     publish(folder, _nothing if as_json else say)
     if as_json:

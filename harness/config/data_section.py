@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from harness.config.overrides import SOURCE
+from harness.config.overrides import absolute
 from harness.config.schema import section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.text import suggestion
@@ -42,7 +42,7 @@ def data_axes(
         problems.append(f"{given['hub'].where} {prefix}data.hub: given beside path; expected one of the two")
     place = given["path"]
     places = place.value if isinstance(place.value, tuple) else (place,)
-    paths = [_absolute(text, child, base) for text, child in zip(axes["path"], places, strict=True)]
+    paths = [absolute(text, child, base) for text, child in zip(axes["path"], places, strict=True)]
     found = [_hash(path, f"{child.where} {key}", hashes, problems) for path, child in zip(paths, places, strict=True)]
     if "sha256" in given and axes["sha256"] != found:
         problems.append(
@@ -154,10 +154,6 @@ def _check_splits(
                         problems += [f"{where} {line}" for line in error.problems]
     if set(filter(None, axes["heldout_split"])) & set(axes["split"]):
         problems.append(f"{given['heldout_split'].where} {key}.heldout_split: is the training split; expected another")
-
-
-def _absolute(text: str, node: Node, base: Path) -> Path:
-    return ((Path.cwd() if node.where == SOURCE else base) / Path(text).expanduser()).resolve()
 
 
 def _hash(path: Path, place: str, hashes: dict[Path, str], problems: list[str]) -> str:

@@ -23,10 +23,10 @@ from harness.config.cells import (
 )
 from harness.config.data_section import data_axes
 from harness.config.model_section import fit_problems, is_path_model, path_model_axes
-from harness.config.schema import SECTIONS, VARIANTS, section_axes, shown
+from harness.config.schema import SECTIONS, VARIANTS, read_mapping, section_axes, shown
 from harness.config.strict_yaml import Node, plain
 from harness.objectives.budget import REWARD_MODEL, learns_from_model
-from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, Parameter, RunSpec, SeedRounds
 
 MAX_SEED = 2**32
 GRID = ("world", "data", "model", "training", "evaluation")  # outermost axes first
@@ -43,6 +43,7 @@ class Block:
     seeds: range | tuple[int, ...]
     device: str
     replicas: range | tuple[int, ...] = (0,)
+    rounds: SeedRounds | None = None  # how many of the seeds run, where that depends on what they show
 
     @property
     def world(self) -> bool:
@@ -126,6 +127,7 @@ def read_block(
     for name, axes in sections.items():
         problems += _shape_problems(name, axes, keys.get(name), prefixes.get(name, ""), where)
     world = "world" in keys
+    rounds = read_rounds(keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems)
 
     def objective(cell: Mapping[str, Any]) -> ObjectiveSpec:
         return resolve_objective(cell, world)
@@ -136,11 +138,37 @@ def read_block(
         corruptions=_entries(
             "corruptions", "kind", keys, prefixes, where, problems, corruption_entry, resolve_corruption
         ),
-        seeds=_numbers("seed", keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems),
+        seeds=_numbers("seed", keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems)
+        if rounds is None
+        else range(rounds.most),
         device=_device(keys.get("device"), prefixes.get("device", "") + "device", problems),
         replicas=_numbers("replica", keys.get("replica"), prefixes.get("replica", "") + "replica", problems),
+        rounds=rounds,
     )
     return block, problems
+
+
+ROUNDS = {
+    "min": Parameter(None, "int", 2, 1000),
+    "max": Parameter(None, "int", 2, 1000),
+    "stop": Parameter(None, "choice", choices=("settled",)),
+}
+
+
+def read_rounds(node: Node | None, path: str, problems: list[str]) -> SeedRounds | None:
+    """The rounds of `seeds: {min: 4, max: 12, stop: settled}`; None of any other form and of a mistake."""
+    if node is None or not isinstance(node.value, dict):
+        return None
+    example = "seeds: {min: 4, max: 12, stop: settled}"
+    before, given = len(problems), read_mapping(ROUNDS, node, path, example, problems) or {}
+    problems += [
+        f"{node.where} {path}.{key}: missing; expected e.g. `{example}`" for key in ROUNDS if key not in node.value
+    ]
+    if len(problems) > before:
+        return SeedRounds(1, 1)
+    if given["max"] <= given["min"]:
+        problems.append(f"{node.where} {path}.max: {given['max']} is no more than min {given['min']}; expected more")
+    return SeedRounds(given["min"], given["max"])
 
 
 def _section_cells(name: str, axes: Mapping[str, list[Any]]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from harness.config.strict_yaml import Node, parse_yaml
 from harness.types import InputError
@@ -57,3 +58,8 @@ def _put(node: Node, parts: list[str], new: Node, key: str) -> Node:
     children = dict(node.value or {})
     children[head] = _put(children.get(head, Node(None, SOURCE)), rest, new, key)
     return Node(children, node.where)
+
+
+def absolute(text: str, node: Node, base: Path) -> Path:
+    """The path that a node's text means: from the working folder in `--set`, from `base` in the spec file."""
+    return ((Path.cwd() if node.where == SOURCE else base) / Path(text).expanduser()).resolve()

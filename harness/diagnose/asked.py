@@ -22,6 +22,7 @@ class Asked:
     beta: float | None = None
     slices: Sequence[str] | None = None
     form: str = ""
+    rewardbench: int = 0  # 1 or 2: the pairs are that benchmark's file
     limit: int = 0
     max_length: int = 1024
     tokens: str = "dpo"  # as TRL's DPO trainer has them, as its CPO trainer (cpo), or as a sweep (harness)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from harness.diagnose.logps_file import REFERENCE, LogpsTable
 from harness.diagnose.measures import (
-    MAX_VALUES,
     PROMPT,
     Comparison,
     Fall,
@@ -29,6 +28,8 @@ from harness.diagnose.measures import (
 from harness.diagnose.verdict import Verdict, evidence, verdict
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Bools, Columns, select, size
+from harness.metrics.rewardbench import BenchScore, bench_scores
+from harness.metrics.slices import MAX_VALUES
 from harness.metrics.statistics import Estimate
 from harness.text import suggestion
 from harness.types import InputError
@@ -77,6 +78,7 @@ class PolicyDiagnosis:
     fall: Fall | None
     memorised: Memorisation | None
     verdict: Verdict
+    rewardbench: Mapping[str, BenchScore]
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,6 +195,7 @@ def _one(
         fall,
         memory,
         verdict(facts),
+        bench_scores(columns, referenced),
     )
 
 
@@ -264,6 +267,7 @@ def _plain_policy(one: PolicyDiagnosis) -> dict[str, Any]:
             "what": one.verdict.what,
             "interval": interval(one.verdict.interval),
         },
+        "rewardbench": {name: asdict(score) for name, score in one.rewardbench.items()},
         "usual_charts": dict(one.charts),
         "metrics": dict(one.metrics),
         "slices": [

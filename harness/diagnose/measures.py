@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.metrics import METRICS
 from harness.metrics.distributions import mean
-from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY, clustered_sign_p
+from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
 from harness.metrics.margin_columns import (
     chosen_log_ratio,
     delta,
@@ -27,10 +27,10 @@ from harness.metrics.margin_columns import (
 from harness.metrics.pair_measures import RATES
 from harness.metrics.records import Array, Bools, Columns, Floats, by_id, numbers, select, size
 from harness.metrics.row import LENGTHS, LOGPS
+from harness.metrics.slices import corrected, fall_p, slice_tests
 from harness.metrics.statistics import (
     SHARE_MARGIN,
     Estimate,
-    below_rest_p,
     clustered_interval,
     clustered_p,
     holm,
@@ -38,8 +38,6 @@ from harness.metrics.statistics import (
 )
 
 PROMPT = "prompt_id"
-MIN_SLICE = 5  # pairs below which a value of a slice column is counted and not measured
-MAX_VALUES = 50  # of a slice column that nobody asked for: with more it is an identifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,42 +157,23 @@ def length_terciles(columns: Columns) -> Array:
 
 def slices(columns: Columns, names: Sequence[str], referenced: bool, tie_tol: float) -> tuple[Slice, ...]:
     """Every value of the slice columns that has at least `MIN_SLICE` pairs, in order of column and value."""
-    masks = [
-        (name, str(value), columns[name] == value)
-        for name in names
-        for value in sorted(set(columns[name].tolist()))
-        if (columns[name] == value).sum() >= MIN_SLICE
-    ]
-    if not masks:
-        return ()
     change = MEASURES["ranking_change" if referenced else "ranking_accuracy"].values(columns, tie_tol)
-    fell = [fall_p(-change[mask], columns[PROMPT][mask]) if referenced else 1.0 for _, _, mask in masks]
-    behind = [below_rest_p(change, mask, columns[PROMPT]) for _, _, mask in masks]
-    corrected = holm([*fell, *behind])
+    tests = slice_tests(columns, names, change, columns[PROMPT], referenced)
+    level = 1 - ALPHA / max(len(tests), 1)
     found = []
-    for at, (name, value, mask) in enumerate(masks):
-        part = select(columns, mask)
-        inside, rest = mean(change[mask]), mean(change[~mask])
-        p_fell, p_behind = corrected[at], corrected[len(masks) + at]
-        shown = (p_fell <= ALPHA and inside <= -SHARE_MARGIN) or (p_behind <= ALPHA and inside - rest <= -SHARE_MARGIN)
-        level = 1 - ALPHA / len(masks)
+    for test, (p_fell, p_behind) in zip(tests, corrected(tests), strict=True):
+        part = select(columns, test.mask)
         measured = {
             key: estimate(key, part, tie_tol, level) for key in IN_SLICES if referenced or not MEASURES[key].referenced
         }
         prompts = len(set(part[PROMPT].tolist()))
-        found.append(Slice(name, value, size(part), prompts, measured, inside, rest, p_fell, p_behind, shown))
+        shown = test.shows(p_fell, p_behind)
+        found.append(
+            Slice(
+                test.column, test.value, size(part), prompts, measured, test.change, test.rest, p_fell, p_behind, shown
+            )
+        )
     return tuple(found)
-
-
-def _net(losses: Floats, prompts: Array) -> list[int]:
-    _, index = np.unique(np.asarray(prompts).astype(str), return_inverse=True)
-    return [round(total) for total in np.bincount(index, weights=losses)]
-
-
-def fall_p(losses: Floats, prompts: Array) -> float:
-    """Exact one-sided p of "no fewer right answers than before": `losses` (n,) is 1 where one was lost, -1 where one
-    was won; the sign of each prompt's net loss is a coin under the null."""
-    return clustered_sign_p(_net(losses, prompts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +207,10 @@ def comparisons(
         scale, name = (beta, "reward_margin") if beta is not None and referenced else (1.0, "margin")
         apart = scale * (delta(a) - delta(b))
         rows.append((one, other, name, clustered_interval(apart, a[PROMPT]), clustered_p(apart, a[PROMPT]), 0.0))
-    corrected = holm([row[4] for row in rows]) if rows else []
+    adjusted = holm([row[4] for row in rows]) if rows else []
     return tuple(
         Comparison(one, other, name, apart, p, p <= ALPHA and abs(apart.mean) >= least)
-        for (one, other, name, apart, _, least), p in zip(rows, corrected, strict=True)
+        for (one, other, name, apart, _, least), p in zip(rows, adjusted, strict=True)
     )
 
 
@@ -251,10 +230,10 @@ def fall_since(earlier: Mapping[int, Columns], last: Columns) -> Fall | None:
         before, after = by_id(columns, last)
         losses = (delta(before) > 0).astype(np.float64) - (delta(after) > 0)
         falls.append((step, mean(losses), fall_p(losses, after[PROMPT])))
-    corrected = holm([p for _, _, p in falls]) if falls else []
+    adjusted = holm([p for _, _, p in falls]) if falls else []
     shown = [
         Fall(step, fall, p)
-        for (step, fall, _), p in zip(falls, corrected, strict=True)
+        for (step, fall, _), p in zip(falls, adjusted, strict=True)
         if p <= ALPHA and fall >= EPSILON_ACCURACY
     ]
     return max(shown, key=lambda one: one.fall, default=None)

@@ -79,6 +79,7 @@ def build_page(found: Diagnosis, name: str) -> Page:
         (Anchor("measures", "Measures"), _measures(found)),
         (Anchor("trajectory", "Trajectory"), _trajectory(found)),
         (Anchor("compared", "Compared"), _compared(found)),
+        (Anchor("rewardbench", "RewardBench"), _rewardbench(found)),
         (Anchor("slices", "Slices"), _slices(found)),
         (Anchor("memory", "Memory"), _memory(found)),
         (Anchor("worst", "Worst pairs"), _worst(found)),
@@ -290,6 +291,34 @@ def _slices(found: Diagnosis) -> Content | None:
         tables.append(Table(_named(one), head, tuple(map(_slice_row, one.slices)), note))
     lines = Lines(tuple(named)) if named else Lines(("No slice is shown to differ from the others.",))
     return Content("Is some kind of pair worse off?", "", present(lines), tuple(tables), "All slices")
+
+
+def _rewardbench(found: Diagnosis) -> Content | None:
+    scored = [one for one in found.policies if one.rewardbench]
+    if not scored:
+        return None
+    first = next(iter(scored[0].rewardbench.values()))
+    head = ("Scored by", "total", *(first.sections or first.subsets))
+    rows = tuple(
+        (Field(name, _named(one)), Field(number(100 * score.total, 1)),
+         *(Field(number(100 * value, 1)) for value in (score.sections or score.subsets).values()))
+        for one in scored
+        for name, score in one.rewardbench.items()
+    )  # fmt: skip
+    parts = [
+        Table(f"{_named(one)}: {name}", ("Subset", "rows", "right"), tuple(
+            (Field(part), Field(str(score.n[part])), Field(number(100 * value, 1)))
+            for part, value in score.subsets.items()
+        ))
+        for one in scored
+        for name, score in one.rewardbench.items()
+        if score.sections
+    ]  # fmt: skip
+    note = "Percent. By RewardBench's own formulas; the implicit reward is the log-prob less the reference's."
+    if first.missing:
+        note += f" Not in the file, so the total is no published figure: {', '.join(first.missing)}."
+    title = f"RewardBench{' 2' if first.version == 2 else ''}: what is the policy worth as a reward model?"
+    return Content(title, "", (Table("Scores", head, rows, note),), tuple(parts), "Every subset")
 
 
 def _memory(found: Diagnosis) -> Content | None:

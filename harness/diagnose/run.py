@@ -13,6 +13,7 @@ from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis
 from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
 from harness.storage.atomic import write_json
+from harness.text import slug
 from harness.tracking.diagnoses import DiagnosedRun, send_diagnosis
 from harness.types import InputError
 
@@ -50,11 +51,17 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
 def _tracked(one: PolicyDiagnosis, found: Diagnosis) -> DiagnosedRun:
     """A policy as an MLflow run: our measures under `geometry/`, the trainer's charts as of an evaluation set."""
     last = Point(one.step or 0, one.estimates, one.charts)
+    bench = {
+        f"rewardbench/{slug(name)}/{slug(part)}": value
+        for name, score in one.rewardbench.items()
+        for part, value in {"total": score.total, **score.sections, **score.subsets}.items()
+    }
     points = {
         point.step: {f"geometry/{name}": value.mean for name, value in point.estimates.items()}
         | {f"eval_{name}": value for name, value in point.charts.items()}
         for point in one.trajectory or (last,)
     }
+    points[one.step or 0] = points.get(one.step or 0, {}) | bench
     tags = {
         "harness.kind": "diagnosis",
         "harness.verdict": one.verdict.kind,

@@ -19,8 +19,9 @@ from harness.data.rows import TokenisedPair, response_key
 from harness.data.tokenize import encode_pairs, model_vocabulary
 from harness.data.trl_tokens import TOKENS, trl_renderer
 from harness.diagnose.asked import Asked
-from harness.diagnose.logps_file import LogpsTable, checked, read_logps, token_key
+from harness.diagnose.logps_file import OPTIONAL, REQUIRED, LogpsTable, checked, read_logps, token_key
 from harness.identity import content_hash
+from harness.metrics.rewardbench import SOURCE_ID
 from harness.model_files.folder import TOKENIZER, length_problems, read_folder
 from harness.model_files.location import HUB_ID, locate
 from harness.models.adapter import adapter_base, adapter_sha256, is_adapter, merged_weights
@@ -142,9 +143,11 @@ class Rows:
 def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Sequence[str]) -> Rows:
     """The pairs of a file, a folder or a hub id as token ids. Raises InputError where none is left."""
     hub = not Path(text).exists() and HUB_ID.fullmatch(text) is not None
+    benchmark = asked.rewardbench if split == HELDOUT else 0
+    form = {1: "reward_bench", 2: "reward_bench_2"}.get(benchmark, asked.form)
     spec = DataSpec(
-        path="" if hub else text, hub=text if hub else "", format=asked.form, limit=asked.limit,
-        slices=", ".join(slices), split="",
+        path="" if hub else text, hub=text if hub else "", format=form, limit=asked.limit,
+        slices=", ".join(slices), split="", pairs="all" if benchmark == 2 else "best_worst",
     )  # fmt: skip
     as_trl = TOKENS.get(asked.tokens)
     table = read_pairs(spec, (trl_renderer if as_trl else chat_renderer)(tokenizer, PathModelSpec().template_date))
@@ -182,10 +185,12 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
     models = [*policies, *([reference] if isinstance(reference, Scored) else [])]
     tokenizer = _one_tokenizer(models)
     names = [name for name in asked.slices or () if name != "length"]
+    if reserved := [name for name in names if name in (*REQUIRED, *OPTIONAL)]:
+        raise InputError(f"--slices: {', '.join(reserved)}: a column of the log-prob file; rename it in the data")
     files = {HELDOUT: asked.data} | ({TRAIN: asked.train_data} if asked.train_data else {})
     rows = {}
     for split, text in files.items():
-        rows[split] = read_rows(text, split, asked, tokenizer, names)
+        rows[split] = read_rows(text, split, asked, tokenizer, [*names, *(_benchmark_columns(asked, split))])
     tokens = {one.id: one for part in rows.values() for one in part.tokens}
     _fits(models, list(tokens.values()))
     before = None
@@ -197,7 +202,7 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
     for policy in policies:
         after = _scores(policy, list(tokens.values()), asked, say)
         for split, part in rows.items():
-            _add(columns, policy, split, part, after, before, names)
+            _add(columns, policy, split, part, after, before, [*names, *_benchmark_columns(asked, HELDOUT)])
     meta: dict[str, Any] = {
         "dtype": asked.dtype,
         "tokens": asked.tokens,
@@ -207,6 +212,13 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
         "notes": [note for part in rows.values() for note in part.notes],
     }
     return checked(columns, str(asked.out), meta), Path(asked.data).name
+
+
+def _benchmark_columns(asked: Asked, split: str) -> list[str]:
+    """The columns of the source that RewardBench's scores need."""
+    if not asked.rewardbench or split != HELDOUT:
+        return []
+    return [name for name in ("subset", *(["id"] * (asked.rewardbench == 2))) if name not in (asked.slices or ())]
 
 
 def _one_tokenizer(models: Sequence[Scored]) -> Any:
@@ -261,7 +273,10 @@ def _add(
             "chosen_len": len(one.chosen), "rejected_len": len(one.rejected),
             "gold_margin": pair.gold_margin, "split": split, "step": policy.step, "policy": policy.name,
             "tokens": key, "row": pair.meta.get("row", -1),
-            **{name: pair.meta.get("slices", {}).get(name, "") for name in slices},
+            **{
+                SOURCE_ID if name == "id" else name: pair.meta.get("slices", {}).get(name, "")
+                for name in slices
+            },
         }  # fmt: skip
         for name, value in row.items():
             columns.setdefault(name, []).append(value)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.diagnose.measures import PROMPT, Fall, Memorisation, fall_p
+from harness.diagnose.measures import PROMPT, Fall, Memorisation
 from harness.metrics.distributions import mean, sigmoid
 from harness.metrics.divergence import ALPHA, EPSILON_ACCURACY
 from harness.metrics.margin_columns import delta, delta_ref, log_ratio_margin, margins
 from harness.metrics.pair_measures import RATES
 from harness.metrics.records import Columns, size
+from harness.metrics.slices import fall_p
 from harness.metrics.statistics import Estimate
 
 # Kind -> the word for it on a page.

@@ -1,14 +1,15 @@
 """Which of lm-eval's tasks may run, by name. Imports neither lm_eval nor torch.
 
 A task's YAML can import the Python beside it, and some tasks run code that a model wrote. So tasks are named here:
-those of lm-eval itself that score or generate text and neither need remote code nor execute any. Groups stand for
-their members.
+those of lm-eval itself that score or generate text and neither need remote code nor execute any, and those of a folder
+of the user's own. Groups stand for their members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from harness.evaluation.own_tasks import NO_TASKS, OwnTasks
 from harness.evaluation.preference_task import NAME
 from harness.text import suggestion
 from harness.types import InputError
@@ -25,15 +26,34 @@ ALLOWED = (
 RUNS_CODE = ("humaneval", "humaneval_instruct", "humaneval_plus", "mbpp", "mbpp_instruct", "mbpp_plus", "code_eval")
 
 
-def check_tasks(names: Sequence[str], key: str) -> tuple[str, ...]:
-    """The names, each once. Raises InputError, a line for each that may not run; `key` is where they were given."""
-    problems = []
+def check_tasks(names: Sequence[str], key: str, own: OwnTasks = NO_TASKS, trusted: bool = False) -> tuple[str, ...]:
+    """The names, each once. Raises InputError, a line for each that may not run; `key` is where they were given.
+
+    `own` are the tasks of the user's folder; those that are code run only where they are `trusted`.
+    """
+    problems = [
+        f"{key}: '{name}' of {own.folder} is a task of lm-eval itself; give it another name"
+        for name in own.members
+        if name in ALLOWED or name in RUNS_CODE
+    ]
     for name in names:
+        if name in own.members:
+            if name in own.code and not trusted:
+                problems.append(
+                    f"{key}: '{name}' runs code ({own.code[name]}); read it, then pass --trust-task-code or set "
+                    "evaluation.lm_eval.trust_task_code: true"
+                )
+            foreign = [one for one in own.members[name] if one not in own.members and one not in ALLOWED]
+            problems += [
+                f"{key}: '{name}' holds '{one}', which is neither beside it nor on the list" for one in foreign
+            ]
+            continue
         if name in RUNS_CODE:
             problems.append(f"{key}: '{name}' runs code that a model wrote; it is not run here")
         elif name not in ALLOWED:
-            near = suggestion(name, ALLOWED)
-            problems.append(f"{key}: '{name}' is not on the list of tasks: {', '.join(ALLOWED)}{near}")
+            near = suggestion(name, (*ALLOWED, *own.members))
+            listed = ", ".join((*own.members, *ALLOWED))
+            problems.append(f"{key}: '{name}' is not on the list of tasks: {listed}{near}")
     if not names:
         problems.append(f"{key}: no task named; expected some of {', '.join(ALLOWED)}")
     if problems:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.evaluation.own_tasks import NO_TASKS, OwnTasks
 from harness.evaluation.preference_task import NAME
 from harness.identity import content_hash
 from harness.types import InputError
@@ -91,8 +92,12 @@ def tokenised_otherwise(lm: Any, docs: Sequence[Mapping[str, Any]]) -> int:
         return sum(not as_ids(doc) for doc in docs)
 
 
-def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int | None = None) -> dict[str, Any]:
+def open_tasks(
+    names: Sequence[str], include: Path | None = None, fewshot: int | None = None, own: OwnTasks = NO_TASKS
+) -> dict[str, Any]:
     """The tasks of `names` by name, loaded: groups become their members. `include` is the built-in task's folder.
+
+    `own` are checked tasks of the user's folder (`check_tasks`): what they ask for is run.
 
     `fewshot` overrides the number of examples of tasks that do not fix it at 0. Raises InputError where a task is not
     installed, wants code run, or its data cannot be had.
@@ -101,8 +106,8 @@ def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int |
         from lm_eval.tasks import TaskManager
 
         others = [name for name in names if name != NAME]
-        paths = [str(include)] if include is not None else None
-        manager = TaskManager(include_path=paths, include_defaults=bool(others))
+        paths = [str(path) for path in (include, own.folder) if path is not None]
+        manager = TaskManager(include_path=paths, include_defaults=bool(set(others) - own.members.keys()))
         if missing := [name for name in others if name not in manager.all_tasks]:
             raise InputError(*(f"lm_eval: '{name}' is not installed with lm-eval" for name in missing))
         found: dict[str, Any] = {}
@@ -116,7 +121,7 @@ def open_tasks(names: Sequence[str], include: Path | None = None, fewshot: int |
                     "already be in HF_HOME"
                 ) from error
     for name, task in found.items():
-        if getattr(task, "UNSAFE_CODE", False) or _remote_code(task.dump_config()):
+        if name not in own.members and (getattr(task, "UNSAFE_CODE", False) or _remote_code(task.dump_config())):
             raise InputError(f"lm_eval: '{name}' asks for code to be run; it is not run here")
         if fewshot is not None and task.get_config("num_fewshot") != 0:  # lm-eval, too, leaves a fixed 0 as it is
             task.set_config(key="num_fewshot", value=fewshot)

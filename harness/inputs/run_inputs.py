@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash, plain
+from harness.metrics.vote_table import Vote
 from harness.models.architecture import Architecture
 from harness.types import PreferencePair
 
@@ -42,6 +43,7 @@ class RunInputs:
     notes: tuple[str, ...] = ()
     tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
+    vote: Callable[[PreferencePair], Vote] | None = None  # how a pair votes, where the source knows what it is about
     ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
     tuned: bool = True  # the reference was trained by the sweep; False: it is the model of the architecture's source
 

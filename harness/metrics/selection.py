@@ -105,16 +105,16 @@ class RuleResult:
 
 
 def compare_rules(
-    candidates: Mapping[int, Sequence[Candidate]], rules: Sequence[str] = tuple(RULES)
+    candidates: Mapping[int, Sequence[Candidate]], rules: Sequence[str] = tuple(RULES), shared: bool = True
 ) -> list[RuleResult]:
-    """Every rule side by side over the `candidates` by seed, intervals over seeds (test: never below its items')."""
+    """Every rule side by side over the `candidates` by seed, intervals over seeds; `shared`: seeds may share pairs."""
     seeds = sorted(candidates)
     oracle = {seed: choose(candidates[seed], "oracle").test for seed in seeds}
     out = []
     for rule in rules:
         picks = {seed: choose(candidates[seed], rule) for seed in seeds}
         tests = {seed: pick.test for seed, pick in picks.items()}
-        test = cell_estimate(list(tests.values()), [pick.items for pick in picks.values()] if picks else None)
+        test = cell_estimate(list(tests.values()), [pick.items for pick in picks.values()], shared=shared)
         lost = paired_difference({s: regret(candidates[s], rule) for s in seeds}, dict.fromkeys(seeds, 0.0))
         out.append(RuleResult(rule, test, lost, paired_difference(oracle, tests), picks))
     return out

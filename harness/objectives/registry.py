@@ -18,7 +18,7 @@ from harness.objectives import (
 )
 from harness.objectives.row import Objective
 from harness.plugins import Registry
-from harness.text import suggestion
+from harness.text import nearest_or_all, suggestion
 from harness.types import InputError, ObjectiveSpec, Parameter
 
 FAMILIES = (
@@ -89,19 +89,19 @@ def _row(name: str) -> Objective:
     name = ALIASES.get(name, name)
     if name not in OBJECTIVES:
         visible = sorted(key for key, row in OBJECTIVES.items() if row.tier != "internal")
-        unknown = f"unknown objective '{name}'{_hint(name, visible)} (known: {', '.join(visible)})"
+        unknown = f"unknown objective '{name}'{_hint(name, visible)}"
         raise InputError(unknown, *OBJECTIVES.found.broken)
     OBJECTIVES.check(name)
     return OBJECTIVES[name]
 
 
 def _hint(name: str, known: Sequence[str]) -> str:
-    """The nearest name: one wrong letter or two swapped ones before anything longer or shorter (`dpp` is `dpo`)."""
+    """The nearest name, else all: one wrong letter or two swapped before anything longer or shorter (`dpp`: `dpo`)."""
     for key in known:
         wrong = [pair for pair in zip(name, key, strict=False) if pair[0] != pair[1]]
         if len(key) == len(name) and (len(wrong) == 1 or (len(wrong) == 2 and sorted(name) == sorted(key))):
             return f"; did you mean '{key}'?"
-    return suggestion(name, known)
+    return nearest_or_all(name, known)
 
 
 def _values(row: Objective, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -13,6 +13,7 @@ from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition
 from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
 from harness.report.data.curves import against_reference
+from harness.report.data.frontier import at_kl
 from harness.report.data.headline import falls_below_reference, has_gap, largest_failure
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
@@ -139,8 +140,8 @@ def _at_kl(data: ReportData, c: Contrast, count: int) -> str:
     whole = ""
     if over is not None and over.everywhere and over.whole is not None and over.whole[0] < over.whole[1]:
         low, high = over.whole
-        whole = f", and {over.everywhere} at every KL compared from {plain(low)} to {plain(high)} nats"
-    return f"at the same KL of {plain(c.at)} nats, {_difference(c, count)}{whole}"
+        whole = f", and {over.everywhere} at every KL compared from {at_kl(low)} to {at_kl(high)} nats"
+    return f"at the same KL of {at_kl(c.at)} nats, {_difference(c, count)}{whole}"
 
 
 def _at_best(c: Contrast, count: int = 1) -> str:
@@ -160,8 +161,8 @@ def _difference(c: Contrast, count: int) -> str:
     corrected = f"{shown(c.corrected)} ({n}, paired, corrected for {c.family}{of})"
     if c.word in ("better", "worse"):
         return f"{name} ranks {'more' if c.plain.mean > 0 else 'fewer'} held-out pairs right than {base}: {corrected}"
-    few = f": an interval and no verdict below {MIN_SEEDS} seeds" if c.word == INTERVAL_ONLY else ""
-    hidden = "" if c.mde is None or few else f"; a true difference up to {number(c.mde)} could stay hidden"
-    if few and c.corrected.excludes(0.0):
-        return f"{name} less {base} is {corrected} in ranking accuracy{few}"
-    return f"no difference of {name} to {base} in ranking accuracy is shown: {corrected}{few}{hidden}"
+    hidden = "" if c.mde is None else f"; a true difference up to {number(c.mde)} could stay hidden"
+    if c.word == INTERVAL_ONLY and c.corrected.excludes(0.0):
+        few = f"with fewer than {MIN_SEEDS} seeds that is an interval and no verdict"
+        return f"{name} less {base} is {corrected} in ranking accuracy: {few}"
+    return f"no difference of {name} to {base} in ranking accuracy is shown: {corrected}{hidden}"

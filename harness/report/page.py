@@ -17,6 +17,7 @@ from harness.report.data.contrasts import contrasts_csv
 from harness.report.data.dominance import matched_csv
 from harness.report.data.frontier import points_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
+from harness.report.data.slices import slices_csv
 from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
@@ -30,7 +31,7 @@ from harness.types import RunStatus
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
-    """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, `cells.csv`, `contrasts.csv`, figures).
+    """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, figures and CSV tables).
 
     Returns the path of `report/index.html`. Works while runs or their records are missing (the page says which); above
     `limit` runs no per-example record is read. `texts`, one of `TEXTS`, stands for what the spec says of texts; quotes
@@ -44,6 +45,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     write_atomic(folder / "contrasts.csv", contrasts_csv(data.arenas, data.baseline, data.sweep.axes))
     write_atomic(folder / "frontier.csv", points_csv(data.arenas, data.sweep.axes))
     write_atomic(folder / "matched.csv", matched_csv(data.arenas, data.baseline))
+    if data.slices:
+        write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)

@@ -1,8 +1,10 @@
 """The minimum detectable effect of a sweep's comparisons, before it runs. Imports no torch.
 
-The family is the report's: every setting of another objective against the baseline (dpo, or the first objective of the
-spec) under the same condition. Only the sd of a paired difference is unknown beforehand: the effect is in units of it,
-and in points of ranking accuracy where earlier runs show what it was.
+The family is the report's: every other objective against the baseline (dpo, or the first objective of the spec) in one
+world under one corruption, at the same KL and each at its best setting. It may prove smaller, where no KL is shared or
+a best lies at the end of its grid, and intervals widen by the settings that a best was chosen among. Only the sd of a
+paired difference is unknown beforehand: the effect is in units of it, and in points of ranking accuracy where earlier
+runs show what it was.
 """
 
 from __future__ import annotations
@@ -21,6 +23,15 @@ from harness.types import RunSpec, RunStatus
 POWER, ALPHA = 0.8, 0.05
 BASELINE = "dpo"
 MEASURE = "ranking_accuracy"
+REWARD_MODEL = "reward_model"  # scores responses and is compared with nothing
+OF_A_SETTING = (
+    "objective",
+    "seed",
+    "device",
+    "reward_model",
+    "training",
+    "replica",
+)  # all else makes the comparison's place
 LEAST = 3  # common seeds from which a spread is taken
 SECTIONS = ("corruption.", "world.", "data.", "model.", "training.", "evaluation.")
 CONDITION = ("corruption", "rate", "misaligned", "labels", "steps", "replica")
@@ -92,19 +103,23 @@ def baseline_of(runs: Iterable[RunSpec]) -> str:
 
 
 def contrast_seeds(runs: Sequence[RunSpec]) -> list[int]:
-    """For each comparison of the family the number of seeds planned on both sides, the most of any baseline setting."""
+    """For each comparison of the family the seeds planned on both sides, the most of any setting: two comparisons for
+    each rival, or one (at the best of each) where no samples are drawn, so that no KL is known."""
     base = baseline_of(runs)
-    cells: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    arenas: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    samples: dict[str, int] = defaultdict(int)
     for run in runs:
-        config = plain(run)
-        setting = canonical_json(config.pop("objective"))
-        del config["seed"], config["device"]
-        cells[canonical_json(config)][setting].add(run.seed)
-    counts = []
-    for settings in cells.values():
-        of_base = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' in setting]
-        others = [seeds for setting, seeds in settings.items() if f'"name":"{base}"' not in setting]
-        counts += [max(len(other & seeds) for seeds in of_base) for other in others if of_base]
+        if run.objective.name != REWARD_MODEL:
+            arena = canonical_json({k: v for k, v in plain(run).items() if k not in OF_A_SETTING})
+            arenas[arena][run.objective.name].add(run.seed)
+            samples[arena] = max(samples[arena], run.evaluation.samples)
+    counts = [
+        len(seeds & objectives[base])
+        for arena, objectives in arenas.items()
+        for name, seeds in objectives.items()
+        if name != base and base in objectives
+        for _ in range(2 if samples[arena] else 1)
+    ]
     return [count for count in counts if count]
 
 

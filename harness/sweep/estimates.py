@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import content_hash, plain
 from harness.model_files.location import ModelShape, model_shape
 from harness.objectives.budget import budget, family
@@ -54,7 +54,7 @@ class StepShape:
 def shape_of(run: RunSpec) -> ModelShape:
     """The decoder that a run trains."""
     if run.world is not None:
-        world, vocab_size = run.world, len(mythtokens.VOCABULARY)
+        world, vocab_size = run.world, len(LANGUAGES[run.world.version].vocabulary)
         return ModelShape(vocab_size, world.hidden_size, world.layers, world.heads, world.intermediate_size)
     assert run.model is not None
     return model_shape(run.model)
@@ -64,7 +64,8 @@ def step_shape(run: RunSpec) -> StepShape:
     """The sizes of a run's training step at its widest."""
     model, batch = shape_of(run), budget(run.objective, run.training).batch_size
     if run.data is None:
-        prompt, response = mythtokens.PROMPT_TOKENS, mythtokens.RESPONSE_TOKENS
+        assert run.world is not None
+        prompt, response = PROMPT_TOKENS, LANGUAGES[run.world.version].response_tokens
     else:
         response = run.data.max_response_length or run.data.max_length
         prompt = min(run.data.max_prompt_length, run.data.max_length)

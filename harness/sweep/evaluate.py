@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.config.load import SweepSpec, load_sweep
 from harness.evaluation.benchmarks import check_tasks
+from harness.evaluation.own_tasks import OwnTasks, own_tasks
 from harness.evaluation.preference_task import NAME, VERSION, preference_docs, write_task
 from harness.identity import plain
 from harness.metrics.benchmarks import document_values, paired_change, tie_share
@@ -48,7 +49,10 @@ def check_asked(sweep: SweepSpec) -> None:
     """Before anything trains: raises InputError for tasks that may not run, and where no weights would be saved."""
     if sweep.lm_eval is None:
         return
-    check_tasks(sweep.lm_eval.tasks, "evaluation.lm_eval.tasks")
+    check_tasks(
+        sweep.lm_eval.tasks, "evaluation.lm_eval.tasks", _own(sweep.lm_eval, "evaluation.lm_eval.include_path"),
+        sweep.lm_eval.trust_task_code,
+    )  # fmt: skip
     built = [run for run in sweep.runs if run.world is not None or isinstance(run.model, ModelSpec)]
     if any(run.evaluation.keep in ("", "none") for run in built):
         raise InputError("evaluation.lm_eval: the weights of a model that the sweep builds are not saved; "
@@ -110,11 +114,12 @@ def _noted(name: str, failures: list[str]) -> Iterator[None]:
 
 def _evaluate(sweep_folder: Path, entries: Sequence[_Entry], asked: LmEvalSpec, say: Say) -> list[str]:
     """Evaluate the entries; what failed, one line each."""
-    asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks"))
+    own = _own(asked, "--include-path")
+    asked = replace(asked, tasks=check_tasks(asked.tasks, "tasks", own, asked.trust_task_code))
     failures: list[str] = []
     for group in _by_base(entries):
         with _noted(", ".join(entry.folder.name for entry in group), failures):
-            _evaluate_group(sweep_folder, group, asked, say, failures)
+            _evaluate_group(sweep_folder, group, asked, own, say, failures)
     return failures
 
 
@@ -166,7 +171,7 @@ def _by_base(entries: Sequence[_Entry]) -> Iterator[list[_Entry]]:
 
 
 def _evaluate_group(
-    sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, say: Say, failures: list[str]
+    sweep_folder: Path, group: Sequence[_Entry], asked: LmEvalSpec, own: OwnTasks, say: Say, failures: list[str]
 ) -> None:
     from harness.evaluation import lm_eval
     from harness.inputs.encoded import open_inputs
@@ -178,7 +183,7 @@ def _evaluate_group(
 
     cache = sweep_folder.parent / "cache"
     base = sweep_folder / REFERENCES / reference_key(group[0].run)[:16]
-    todo = [(entry, _missing(entry.folder, asked, entry.result["files"][WEIGHTS])) for entry in group]
+    todo = [(entry, _missing(entry.folder, asked, own, entry.result["files"][WEIGHTS])) for entry in group]
     wanted = [name for name in asked.tasks if any(name in missing for _, missing in todo)]
     if not wanted:
         return
@@ -196,12 +201,12 @@ def _evaluate_group(
             apart = lm_eval.tokenised_otherwise(wrapped, docs)
             note = f" ({apart} of {len(docs)} pairs: its tokens are not the run's)" if apart else ""
             say(f"task     {NAME}: lm_eval --include_path {include}{note}")
-        tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot)
-        of_base = [name for name in wanted if name in _missing(base, asked, "reference")]
+        tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot, own)
+        of_base = [name for name in wanted if name in _missing(base, asked, own, "reference")]
         if of_base:
             put_weights(model, weight_tensors(inputs.architecture, inputs.weights))
-            results = lm_eval.evaluate(wrapped, _members(tasks, of_base), asked.limit)
-            _store(_created(base), 0, "reference", results, None)
+            results = lm_eval.evaluate(wrapped, _members(tasks, of_base, own), asked.limit)
+            _store(_created(base), 0, "reference", results, None, own)
             say(f"eval     reference {base.name}: {_first_metrics(read_evaluations(base))}")
         for entry, missing in todo:
             if not missing:
@@ -209,8 +214,8 @@ def _evaluate_group(
             with _noted(entry.folder.name, failures):
                 tensors, _ = load_weights_file(entry.folder / WEIGHTS)
                 put_weights(model, tensors)
-                results = lm_eval.evaluate(wrapped, _members(tasks, missing), asked.limit)
-                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], results, base)
+                results = lm_eval.evaluate(wrapped, _members(tasks, missing, own), asked.limit)
+                _store(entry.folder, entry.result["steps"], entry.result["files"][WEIGHTS], results, base, own)
                 say(f"eval     {entry.folder.name}: {_first_metrics(read_evaluations(entry.folder))}")
 
 
@@ -219,31 +224,45 @@ def _created(folder: Path) -> Path:
     return folder
 
 
-def _members(tasks: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+def _own(asked: LmEvalSpec, key: str) -> OwnTasks:
+    return own_tasks(Path(asked.include_path) if asked.include_path else None, key)
+
+
+def _members(tasks: Mapping[str, Any], names: Sequence[str], own: OwnTasks) -> dict[str, Any]:
     """Of the loaded tasks those of `names`, or of groups among them."""
-    return {name: task for name, task in tasks.items() if name in names or _group_of(name, names)}
+    return {task: loaded for task, loaded in tasks.items() if any(_belongs(task, name, own) for name in names)}
 
 
-def _group_of(task: str, names: Sequence[str]) -> bool:
-    return any(task.startswith(f"{name}_") for name in names)
+def _belongs(task: str, name: str, own: OwnTasks) -> bool:
+    """Whether a task is `name` or a member of the group `name`; lm-eval's own groups begin their members' names."""
+    if name in own.members:
+        return task in own.members[name]
+    return task == name or task.startswith(f"{name}_")
 
 
-def _missing(folder: Path, asked: LmEvalSpec, weights: str) -> list[str]:
+def _missing(folder: Path, asked: LmEvalSpec, own: OwnTasks, weights: str) -> list[str]:
     """The asked tasks (or groups) that a folder lacks in these settings for these weights."""
     have = {
         one.task
         for one in read_evaluations(folder)
         if one.weights == weights and one.limit == asked.limit and _fewshot_as_asked(one, asked)
         if one.task != NAME or one.version == str(VERSION)
+        if one.task not in own.digests or one.version.endswith(own.digests[one.task])
     }
-    return [name for name in asked.tasks if name not in have and not any(one.startswith(f"{name}_") for one in have)]
+    return [name for name in asked.tasks if not _complete(name, have, own)]
+
+
+def _complete(name: str, have: set[str], own: OwnTasks) -> bool:
+    if name in own.members:
+        return set(own.members[name]) <= have
+    return any(_belongs(task, name, own) for task in have)
 
 
 def _fewshot_as_asked(evaluated: Evaluated, asked: LmEvalSpec) -> bool:
     return asked.num_fewshot is None or evaluated.num_fewshot in (asked.num_fewshot, 0)
 
 
-def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: Path | None) -> None:
+def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: Path | None, own: OwnTasks) -> None:
     """Write the results of one model, with their paired change against the reference in `base`."""
     reference = {one.task: one for one in read_evaluations(base)} if base is not None else {}
     rows = []
@@ -254,7 +273,7 @@ def _store(folder: Path, step: int, weights: str, results: Sequence[Any], base: 
         before = reference.get(result.task)
         evaluated = Evaluated(
             task=result.task,
-            version=result.version,
+            version=f"{result.version} {own.digests.get(result.task, '')}".strip(),
             library=version("lm_eval"),
             n=result.n,
             limit=result.limit,

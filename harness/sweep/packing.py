@@ -30,7 +30,8 @@ def pack_key(run: RunSpec) -> str:
     """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device."""
     source: object
     if run.world is not None:
-        source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
+        world = run.world
+        source = [world.version, world.hidden_size, world.layers, world.heads, world.intermediate_size]
     else:
         # Where each replicate trains its own tokenizer, row widths differ between seeds.
         own = [] if isinstance(run.model, PathModelSpec) else [run.seed]

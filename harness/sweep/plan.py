@@ -31,6 +31,7 @@ from harness.sweep.estimates import (
 from harness.sweep.evaluate import check_asked
 from harness.sweep.grid_range import grid_notes
 from harness.sweep.packing import plan_packs
+from harness.sweep.rounds import rounds
 from harness.text import duration
 from harness.types import PathModelSpec, PlannedRun, RunSpec
 
@@ -91,11 +92,32 @@ def describe(
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
         "first": _named(runs[0]),
         "last": _named(runs[-1]),
+        **({"rounds": _rounds(sweep, out, per_run, done, seconds)} if sweep.rounds is not None else {}),
         "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *notes, *grid_notes(sweep.runs)],
         **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
+    }
+
+
+def _rounds(
+    sweep: SweepSpec, out: Path, per_run: Sequence[float], done: set[str], seconds: Mapping[str, float]
+) -> dict[str, Any]:
+    """What the first round takes and what all rounds would: `runs` and `wall_seconds` still to do, each [least, most].
+
+    The models that references start from are built for each seed: their share is taken as the runs'.
+    """
+    assert sweep.rounds is not None
+    first = {planned.key for planned in next(rounds(sweep, out / sweep.name))}
+    todo = [planned.key for planned in planned_runs(sweep.runs) if planned.key not in done]
+    cost = math.fsum(per_run)
+    least = math.fsum(one for key, one in zip(todo, per_run, strict=True) if key in first)
+    wall = math.fsum(seconds.values()) / (os.cpu_count() or 1)
+    return {
+        "looks": list(sweep.rounds.looks),
+        "runs": [len(first), len(sweep.runs)],
+        "wall_seconds": [round(wall * least / cost, 1) if cost else 0.0, round(wall, 1)],
     }
 
 
@@ -123,6 +145,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("models", ", ".join(f"{n} {stage}" for stage, n in plan["models_to_build"].items()) or "none to build"),
         ("cost", f"about {duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
+        ("seeds", _rounds_line(plan["rounds"]) if "rounds" in plan else ""),
         *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
         ("lm-eval", ", ".join(plan["lm_eval"])),
@@ -132,6 +155,14 @@ def render(plan: Mapping[str, Any]) -> str:
         *(("pair" if i == 0 else "", text) for i, text in enumerate(_pair_lines(plan.get("first_pair")))),
     ]
     return "\n".join(f"{head:<10}{text}" for head, text in rows if text)
+
+
+def _rounds_line(planned: Mapping[str, Any]) -> str:
+    looks, (least, most), (soon, late) = planned["looks"], planned["runs"], planned["wall_seconds"]
+    return (
+        f"in rounds of up to {', '.join(map(str, looks))}: {least} to {most} runs, about {duration(soon)} to"
+        f" {duration(late)}; an objective stops in a world under a corruption once its comparisons are settled"
+    )
 
 
 def _pair_lines(pair: Mapping[str, Any] | None) -> list[str]:

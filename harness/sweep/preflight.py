@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from harness.config.load import SweepSpec
-from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import plain
 from harness.objectives.budget import budget
 from harness.preflight.evidence import Opened, gather, sources
@@ -89,13 +89,19 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
     return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
 
 
+def _world_row(run: RunSpec) -> float:
+    """Tokens of a row of the embedded world, which all have one width."""
+    assert run.world is not None
+    return float(PROMPT_TOKENS + 2 * LANGUAGES[run.world.version].response_tokens)
+
+
 def estimate(
     runs: Sequence[RunSpec], row_tokens: Mapping[Any, float], lm_eval: LmEvalSpec | None, seconds: float
 ) -> dict[str, Any]:
     """Totals and the costliest run as plain data. `row_tokens`: mean tokens of a training row, by data section."""
     tokens, peaks, disk = [], [], []
     for run in runs:
-        width = row_tokens.get(run.data) or float(mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS)
+        width = row_tokens.get(run.data) or _world_row(run)
         training = budget(run.objective, run.training)
         tokens.append(training.steps * training.batch_size * width)
         peaks.append(pack_bytes(step_shape(run), 1))

@@ -18,7 +18,6 @@ from harness.data.splits import data_notes
 from harness.identity import plain, run_key
 from harness.objectives.registry import OBJECTIVES
 from harness.report.data.tables import write_results
-from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import PLAN
@@ -29,6 +28,7 @@ from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.packing import Packing, as_plan, settle
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
+from harness.sweep.rounds import rounds
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
 from harness.tracking.connection import tracking_warning
@@ -61,17 +61,29 @@ def run_sweep(
         if workers is None and options.engine in CLUSTERS:
             workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
-        runs = planned_runs(sweep.runs)
         packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
-        write_plan(folder, sweep, runs, packing)
-        check_data(sweep.runs, folder, output.progress)
-        missing = _missing(runs, folder)
-        check_free_space(folder, [planned.run for planned in missing])
-        output.progress(f"{sweep.name}: {len(runs)} runs, {len(runs) - len(missing)} already done, {count} workers")
         if warning := tracking_warning(out):
             output.result(f"tracking {warning}")
+        failures: list[str] = []
+        runs: tuple[PlannedRun, ...] = ()
+
+        def begin(missing: Sequence[PlannedRun]) -> None:
+            write_plan(folder, sweep, runs, packing)
+            check_data([planned.run for planned in runs], folder, output.progress)
+            check_free_space(folder, [planned.run for planned in missing])
+            done = len(runs) - len(missing)
+            output.progress(f"{sweep.name}: {len(runs)} runs, {done} already done, {count} workers")
+
         try:
-            failures = run_packs(folder, len(runs), missing, count, output, options) if missing else []
+            for runs in rounds(sweep, folder):
+                missing = _missing(runs, folder)
+                if missing:
+                    begin(missing)
+                    failures = run_packs(folder, len(runs), missing, count, output, options)
+                if failures:
+                    break  # the same command tries them again, then come further rounds
+            if not missing:  # the plan on disk is that of an earlier round, or of an earlier spec
+                begin(missing)
             if sweep.lm_eval is not None:
                 failures += evaluate_runs(folder, runs, sweep.lm_eval, output.progress, sweep.lm_eval.runs)
         except KeyboardInterrupt:
@@ -97,9 +109,10 @@ def write_plan(folder: Path, sweep: SweepSpec, runs: Sequence[PlannedRun], packi
     plan = {
         "name": sweep.name,
         "question": sweep.question,
-        "notes": [*sweep.notes, *_data_notes(sweep.runs)],
+        "notes": [*sweep.notes, *_data_notes([one.run for one in runs])],
         "report": plain(sweep.report),
         "packing": as_plan(packing),
+        **({"seed_rounds": plain(sweep.rounds)} if sweep.rounds is not None else {}),
         "runs": [_planned(one) for one in runs],
     }
     write_json(folder / PLAN, plan)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-RANKING, ZONE = "final/ranking_accuracy", "final/undesirable_zone"
+RANKING, ZONE, KL, GOLD = "final/ranking_accuracy", "final/undesirable_zone", "final/kl", "final/gold_reward"
+FRONTIER = "Quality against the KL paid for it, a point per run: compare heights at one KL, not at one beta"
 
 
 def _line(metric: str, section: str) -> dict[str, Any]:
@@ -49,6 +50,8 @@ def comparison(axes: Iterable[str]) -> tuple[Mapping[str, Any], ...]:
     """The charts of one set of runs, a mark or line per run in its objective's colour; `axes`: params that vary."""
     end, against = "At the end, a point per run", list(axes)
     return (
+        _scatter(KL, RANKING, FRONTIER),
+        _scatter(KL, GOLD, FRONTIER),
         *_course("Over training steps: does accuracy follow the loss?"),
         *(_scatter(name, RANKING, end) for name in ("objective.name", *against[:2])),
         *(_scatter(name, ZONE, end) for name in ("objective.name", *against[:2])),
@@ -75,7 +78,7 @@ GEOMETRY = (
     *_lines("Zones: right and up, wrong and up, wrong and down", "zone_z1", "undesirable_zone", "zone_z4"),
     *_lines(MOVED, "chosen_displacement", "rejected_displacement", "both_down"),
     *_lines("Accuracies: by reward, by ranking", "reward_accuracy", "ranking_accuracy", "ood_ranking_accuracy"),
-    _scatter("final/kl", "final/gold_reward", BOUGHT),
-    _scatter("final/kl", RANKING, BOUGHT),
-    _scatter(RANKING, "final/gold_reward", BOUGHT),
+    _scatter(KL, GOLD, BOUGHT),
+    _scatter(KL, RANKING, BOUGHT),
+    _scatter(RANKING, GOLD, BOUGHT),
 )

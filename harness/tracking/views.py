@@ -53,10 +53,10 @@ COLUMNS = {
     "params.`corruption.rate`": 120,
     "params.`world.misaligned`": 130,
     "params.`seed`": 60,
-    "metrics.`final/ranking_accuracy`": 170,
-    "metrics.`final/undesirable_zone`": 170,
-    "metrics.`final/gold_reward`": 140,
     "metrics.`final/kl`": 120,
+    "metrics.`final/ranking_accuracy`": 170,
+    "metrics.`final/gold_reward`": 140,
+    "metrics.`final/undesirable_zone`": 170,
     "attributes.`Dataset`": 240,
 }
 

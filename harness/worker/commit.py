@@ -24,6 +24,7 @@ from harness.metrics.margin_columns import delta
 from harness.metrics.records import Array, Columns, select, size, steps, where
 from harness.metrics.results import results_row
 from harness.metrics.reward_model import reward_metrics, reward_row
+from harness.metrics.slices import MAX_VALUES, MIN_SLICE, SLICE
 from harness.models.pack import Lane
 from harness.objectives.budget import budget, family
 from harness.rlhf.best_of_n import kl_bound
@@ -31,6 +32,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.storage.atomic import write_json
 from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
+from harness.text import slug
 from harness.training.loop import Training
 from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, Split, TrainingSpec
 from harness.worker.datasets import TrainingSet
@@ -52,6 +54,7 @@ class PackRun:
     folder: Path
     journal: Journal
     records: list[Record] = field(default_factory=list)
+    kept_step: int | None = None  # of a reward model that stopped early; None: the last
 
     @property
     def key(self) -> str:
@@ -108,10 +111,10 @@ class PackRun:
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
         if self.is_reward_model:
-            return reward_row(examples)
+            return {**reward_row(examples, self.kept_step), **self.data.votes}
         best_of_n = self.run.objective.name == "best_of_n"
         bound = {"kl_bound": kl_bound(self.hyperparameters["n"])} if best_of_n else {}
-        return results_row(examples, samples, self.run.objective.beta) | bound
+        return {**results_row(examples, samples, self.run.objective.beta), **bound, **self.data.votes}
 
 
 def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
@@ -262,6 +265,20 @@ def worst_pairs(examples: Columns, pairs: Mapping[str, Mapping[str, PreferencePa
     return table | meta_columns([pair for _, pair in worst], "row", "group")
 
 
+def slice_points(heldout: Columns) -> dict[str, float]:
+    """Ranking accuracy of each slice of held-out pairs, as `final/slice/<column>/<value>`; none of few pairs."""
+    names = [name for name in heldout if name.startswith(SLICE)]
+    right = delta(heldout) > 0 if names else np.zeros(0, dtype=bool)
+    points = {}
+    for name in names:
+        values = sorted(set(heldout[name].tolist()))
+        for value in values if len(values) <= MAX_VALUES else ():
+            inside = heldout[name] == value
+            if inside.sum() >= MIN_SLICE:
+                points[f"final/slice/{slug(name.removeprefix(SLICE))}/{slug(value)}"] = float(right[inside].mean())
+    return points
+
+
 def meta_columns(pairs: Sequence[PreferencePair], *names: str) -> dict[str, Array]:
     """Columns of what the pairs' `meta` says under `names`, each only where every pair has it."""
     return {
@@ -308,7 +325,8 @@ def commit_run(
             results["rate"] = run.data.ledger.attrs["manifest"]["rate_realised"]
     steps = run.lane.training.steps
     final = {f"final/{name}": value for name, value in results.items() if value is not None}
-    run.journal.append({"kind": "metrics", "step": steps, **final})
+    sliced = {} if run.is_reward_model else slice_points(where(examples, steps, Split.HELDOUT))
+    run.journal.append({"kind": "metrics", "step": steps, **final, **sliced})
     end = {"kind": "end", "status": status} | ({"diverged_step": diverged_at} if diverged_at >= 0 else {})
     run.journal.append(end)
     run.journal.sync()

@@ -13,6 +13,7 @@ from harness.data.order import batch_ids, probe_ids
 from harness.identity import content_hash, run_stream
 from harness.inputs.encoded import EncodedInputs, EncodedPairs
 from harness.metrics.hidden_similarity import ches_columns
+from harness.metrics.slices import SLICE
 from harness.models.pack import EvalSet, Lane
 from harness.types import PreferencePair, RunSpec, Split
 from harness.worker.datasets import VALIDATION, TrainingSet, gold_margins
@@ -50,7 +51,8 @@ def build_lane(
             for s in splits
         ),
     )
-    parts = [_columns(split) for split in splits]
+    slices = run.data.slices.split(", ") if run.data is not None and run.data.slices else []
+    parts = [_columns(split, slices) for split in splits]
     return lane, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -126,7 +128,7 @@ def _untouched(
     return _Split(name, pairs, places, *clean, kinds, validation_label)
 
 
-def _columns(split: _Split) -> dict[str, np.ndarray]:
+def _columns(split: _Split, slices: Sequence[str]) -> dict[str, np.ndarray]:
     """What the records of a split say of each pair at every step, `(n,)` each."""
     pairs = split.pairs
     products = np.array([part.products[row] for part, row in split.places], np.float32).reshape(-1, 3)
@@ -145,6 +147,10 @@ def _columns(split: _Split) -> dict[str, np.ndarray]:
         "gold_margin": split.gold_margin,
         "group": np.array([str(pair.meta.get("group", "")) for pair in pairs], dtype=object),
         "prompt_id": np.array([prompt_id(pair) for pair in pairs], dtype=object),
+        **{
+            SLICE + name: np.array([pair.meta.get("slices", {}).get(name, "") for pair in pairs], dtype=object)
+            for name in slices
+        },
         "vacuous": np.array([pair.chosen == pair.rejected for pair in pairs], dtype=bool),
         **ches_columns(products, lengths),
     }

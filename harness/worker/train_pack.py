@@ -9,6 +9,7 @@ import ctypes
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from harness.inputs.reference_models import build_models
 from harness.objectives.budget import family
@@ -17,7 +18,7 @@ from harness.signals import stop_handler
 from harness.storage.runs import write_table
 from harness.training.loop import Training
 from harness.training.timing import Spans, gemm_ceiling
-from harness.types import Record, RunStatus
+from harness.types import Record, RunStatus, Split
 from harness.worker.checkpointing import Stopped, checkpointed_records, resume
 from harness.worker.commit import PackRun, commit_run, commit_stopped, run_costs
 from harness.worker.gradient_probe import gradient_probe, probe_table
@@ -35,7 +36,7 @@ from harness.worker.protocol import (
     WorkerConfig,
     failure_kind,
 )
-from harness.worker.reward_models import save_rewards
+from harness.worker.reward_models import Stopping, save_rewards
 from harness.worker.samples import sample_runs
 from harness.worker.saved_weights import BestWeights
 from harness.worker.trainers import build_trainer
@@ -101,9 +102,11 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     training = trainer.run
     probed = specs[0].evaluation.gradient_probe if isinstance(training, Training) and kind != "reward" else 0
     probes = [gradient_probe(training, pack.lanes, probed, 0)]
-    best = BestWeights.of_pack(runs)
-    # Checkpoints do not hold the best weights: packs with runs that save them start anew.
-    resumed = [] if best.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
+    best, stopping = BestWeights.of_pack(runs), Stopping.of_pack([run.key for run in runs], specs)
+    # Checkpoints do not hold the best weights: packs with runs that keep them start anew.
+    resumed = (
+        [] if best.wanted or stopping.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
+    )
     if any(resumed):
         states = [checkpoint.state if checkpoint else None for checkpoint in resumed]
         trainer = build_trainer(pack, specs, inputs, config.cache, device, states)
@@ -114,7 +117,7 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     records = checkpointed_records(trainer, runs, resumed, started, config.checkpoint_seconds, worker.stop)
     with worker.stop.deferring(trainer.answers is None):  # best-of-n has no step boundary to check at
         try:
-            yield from _take_records(task, runs, records, training, best, spans)
+            yield from _take_records(task, runs, records, training, best, stopping, spans)
         except Stopped as stopped:
             commit_stopped(task, runs, stopped.steps, time.monotonic() - started, t0_ms)
             for run in runs:
@@ -125,6 +128,8 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
             samples = [] if kind == "reward" else sample_runs(runs, training.model, trainer.answers)
         diverged = training.diverged_at[:, 0].tolist()
         if kind == "reward":
+            kept = [stopping.keep(run.key, training.model, lane) for lane, run in enumerate(runs)]
+            runs = [replace(run, kept_step=step) for run, step in zip(runs, kept, strict=True)]
             save_rewards(config.cache, specs, pack, training.model, [step >= 0 for step in diverged])
         seconds, flops = (time.monotonic() - started) / len(runs), 0.0
         for lane, run in enumerate(runs):
@@ -149,6 +154,7 @@ def _take_records(
     records: Iterator[Record],
     training: Training | RlTraining,
     best: BestWeights,
+    stopping: Stopping,
     spans: Spans,
 ) -> Iterator[PackStep]:
     """Train the pack: add every record to its run and its metrics to the run's journal."""
@@ -157,6 +163,9 @@ def _take_records(
     for record in records:
         run = by_key[record.run_key]
         best.update(record, training.pack, training.model)
+        if run.key in stopping.wanted and record.split == Split.HELDOUT:
+            lane = [other.key for other in training.pack.lanes].index(run.key)  # lanes that ended leave the pack
+            stopping.update(run.key, record.step, run.all_columns(record), training.model.weights(lane))
         run.records.append(record)
         if training.step != step:
             step = training.step

@@ -90,6 +90,72 @@ def test_pairs_of_their_own_add_nothing_but_where_nearly_all_agree():
     assert found.high == -found.low == pytest.approx(least / (3 * 256 + least))
 
 
+def items_of(tables, base=None, shared=True, per_prompt=1):
+    """`SeedItems` of `(seeds, pairs)` tables, the same pairs on every seed where `shared`."""
+    out = {}
+    for seed, row in enumerate(tables):
+        names = np.array([f"{'' if shared else seed}/{i}" for i in range(row.size)], dtype=object)
+        prompts = np.array([f"{'' if shared else seed}/{i // per_prompt}" for i in range(row.size)], dtype=object)
+        out[seed] = s.SeedItems(names, prompts, row, None if base is None else base[seed])
+    return out
+
+
+def test_shared_pairs_add_the_mean_covariance_of_two_seeds():
+    """Which t over seeds leaves out: by numpy's own covariances, over the number of pairs."""
+    rng = np.random.default_rng(1)
+    right = rng.random((4, 50)) < np.where(rng.random(50) < 0.5, 0.9, 0.3)
+    level = s.item_level(items_of(right), shared=True)
+    covariances = np.cov(right.astype(float))[np.triu_indices(4, 1)]
+    assert level.added == pytest.approx(covariances.mean() / 50) and level.prompts == 50 and not level.floor
+    mean, error = right.mean(), stats.sem(right.mean(axis=1))
+    total = error**2 + level.added
+    df = total**2 / (error**4 / 3 + level.added**2 / 49)
+    found = s.joint_interval(right.mean(axis=1), level)
+    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, df, mean, math.sqrt(total)))
+    assert s.joint_interval(right.mean(axis=1), s.item_level(items_of(right, shared=False), False)) == s.t_interval(
+        right.mean(axis=1)
+    )
+
+
+def test_order_of_rows_and_seeds_changes_no_bit():
+    rng = np.random.default_rng(2)
+    right, base = rng.random((3, 40)) < 0.7, rng.random((3, 40)) < 0.6
+    level = s.item_level(items_of(right, base, per_prompt=4), shared=True)
+    order = rng.permutation(40)
+    turned = {
+        seed: s.SeedItems(one.ids[order], one.prompts[order], one.counts[order], one.base[order])
+        for seed, one in reversed(items_of(right, base, per_prompt=4).items())
+    }
+    assert s.item_level(turned, shared=True) == level
+
+
+def test_where_all_agree_a_prompt_counts_as_one_pair():
+    """3 seeds of 40 pairs on 10 prompts each: 30 prompts of their own, 10 where they are shared."""
+    whole, z2 = np.ones((3, 40), dtype=bool), stats.norm.isf(0.025) ** 2
+    for shared, prompts in ((False, 30), (True, 10)):
+        level = s.item_level(items_of(whole, whole, shared, per_prompt=4), shared)
+        assert level.floor and level.pairs.items == prompts and level.added == 0
+        assert s.joint_interval(np.zeros(3), level).high == pytest.approx(z2 / (prompts + z2))
+    one = s.cell_estimate([1.0, 1.0, 1.0], s.item_level(items_of(whole, None, False, 4), False))
+    assert one.low == pytest.approx(s.wilson(30, 30).low) and one.high == 1.0
+
+
+def test_whether_seeds_share_pairs_is_read_from_their_ids():
+    a, b, c = (np.array(list(text), dtype=object) for text in ("abc", "cde", "fgh"))
+    assert s.seeds_share([a, b]) and not s.seeds_share([a, c]) and not s.seeds_share([a])
+    assert s.item_level({}, True) is None
+
+
+def test_a_difference_near_one_brings_its_own_noise():
+    """Both at 1: a difference of 10 points is 10 % of pairs that disagree. At .5 it adds next to nothing."""
+    assert s.Pairs(1.0, 1.0, 1.0, 100).added_by(0.1) == pytest.approx((0.1 - 0.01) / 100)
+    assert s.Pairs(0.5, 0.5, 0.4, 100).added_by(0.1) == 0.0
+    assert s.Pairs(0.9, None, None, 100).added_by(0.1) == 0.0
+    own = s.ItemLevel(s.Pairs(0.98, 0.98, 0.97, 1024))
+    differences = dict(enumerate([0.002, -0.001, 0.001, 0.0, -0.002, 0.001]))
+    assert s.judge(differences, items=own).mde > s.judge(differences).mde
+
+
 # Intention to treat.
 STATUSES = {0: "done", 1: "diverged", 2: "failed", 3: "done", 4: "pending", 5: "stopped"}
 

@@ -44,7 +44,7 @@ def test_beyond_the_last_rate_and_before_the_first():
     always, never = point(np.full((5, 6), 0.1)), point(np.full((5, 6), -0.1))
     assert breakdown_text(always) == "above 0.4" and breakdown_text(never) == "below 0"
     assert math.isnan(always.rate) and math.isnan(always.high) and math.isnan(never.low)
-    wide = np.array([[0.1, -0.1], [0.2, -0.1]])
+    wide = np.array([[0.2, -0.1], [0.2, -0.1]])
     assert breakdown_text(point(wide, (0.0, 0.4))) == "not shown (mean: above 0.4)"
 
 

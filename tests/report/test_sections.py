@@ -14,7 +14,7 @@ from scipy import stats
 
 from harness.metrics.statistics import INCOMPLETE, Estimate
 from harness.report.data.cells import Cell
-from harness.report.data.curves import curves, standings
+from harness.report.data.curves import curves
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.data.run_facts import divergence_types
 from harness.report.render.blocks import Content, Table
@@ -80,7 +80,7 @@ def test_a_claim_holds_fails_or_stays_open_by_its_corrected_interval(m: ReportDa
         half = stats.t.ppf(1 - 0.05 / 5 / 2, 7) * stats.sem(list(values.values()))
         assert word == want and interval.high - interval.low == pytest.approx(2 * half)
     assert judged(evidence(cell, {s: 0.5 + s * 1e-3 for s in range(8)}, margin=0.6), 1)[1] == OPEN
-    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(5)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
+    assert judged(evidence(cell, {s: 1.0 + s * 1e-3 for s in range(7)}), 1)[1] == INCOMPLETE, "8 seeds were planned"
 
 
 def test_a_claim_whose_ends_disagree_is_sensitive_to_beta(m: ReportData) -> None:
@@ -131,7 +131,7 @@ def test_a_paper_is_cited_only_where_its_configuration_was_run(m: ReportData) ->
                 object.__setattr__(run, "published", None)
 
 
-def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, results: pd.DataFrame) -> None:
+def test_a_verdict_row_is_at_one_beta_and_says_where_its_grid_ends(m: ReportData, results: pd.DataFrame) -> None:
     rows = table(verdict(m), "Under uniform_flip")
     assert list(rows)[-1] == "RLHF" and rows["RLHF"][0][0] == "not in this sweep"
     curve = results.groupby(["objective", "beta", "rate"])["ranking_accuracy"].mean().unstack()
@@ -139,8 +139,14 @@ def test_verdicts_name_best_beta_breakdown_and_where_types_show(m: ReportData, r
     order = [area[name].max() for name in ("dpo", "robust_dpo", "cpo_smooth")]
     shown = [float(fields[0][1].rsplit("area ", 1)[1]) for head, fields in rows.items() if head != "RLHF"]
     assert shown == pytest.approx(sorted(order, reverse=True), abs=5e-4), "best first"
-    assert float(rows["DPO"][1][0]) == area["dpo"].idxmax()
-    assert "D1 in" in rows["DPO"][3][0] and "fell while wrong" in rows["DPO"][3][0]
+    beta = area["dpo"].idxmax()
+    assert (
+        float(rows["DPO"][1][0]) == beta
+        and rows["DPO"][1][1] == "the lowest tried"
+        and "fell while" in rows["DPO"][3][0]
+    )
+    loss = results.query("objective == 'dpo' and rate == 0").groupby("beta")["train_loss_last"].mean()[beta]
+    assert float(rows["DPO"][3][1].rsplit(" ", 1)[1]) == pytest.approx(loss, abs=5e-4), "the same beta in every field"
 
 
 def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -> None:
@@ -153,22 +159,18 @@ def test_breakdown_is_where_the_mean_curve_meets_the_reference(tmp_path: Path) -
     for _, cell in path.points:
         own = cell.values("ranking_accuracy")
         gaps.append(np.mean([own[s] - cell.reference[s] for s in own]))
-    below = [i for i, gap in enumerate(gaps) if gap <= 0]
-    if below and below[0] > 0:
-        i = below[0]
-        assert found.rate == pytest.approx(0.2 * (i - 1) + 0.2 * gaps[i - 1] / (gaps[i - 1] - gaps[i]))
-    else:
-        assert math.isnan(found.rate) and (found.beats_none if below else found.beats_all)
+    first = next((i for i, gap in enumerate(gaps) if gap <= 0), 3)
+    assert math.isnan(found.rate), "three rates give a bracket and no point"
+    rates = (math.nan, 0.0, 0.2, 0.4, math.nan)
+    assert (found.last_above, found.first_below) == pytest.approx(rates[first : first + 2], nan_ok=True)
 
 
-def test_a_diverged_seed_counts_as_worst_in_pick_and_breakdown(tmp_path: Path) -> None:
+def test_a_diverged_seed_counts_as_worst_on_a_curve(tmp_path: Path) -> None:
     runs = grid(("dpo", "cpo_smooth"), betas=1, dials=(0.75,), rates=(0.0, 0.2), seeds=6)
     lost = next(i for i, run in enumerate(runs) if run.objective.name == "cpo_smooth")
     whole = read_report_data(write_sweep(tmp_path / "whole", runs, samples=False))
     hurt = read_report_data(write_sweep(tmp_path / "hurt", runs, samples=False, diverged=[lost]))
-    before, after = (
-        next(p for p in standings(made.family) if p.first.first.objective == "cpo_smooth") for made in (whole, hurt)
-    )
+    before, after = (curves(made.family, "uniform_flip", "cpo_smooth")[0] for made in (whole, hurt))
     seed = runs[lost].seed
     assert after.first.values("ranking_accuracy")[seed] == 0.0 and seed in after.by_seed
     assert after.by_seed[seed] == pytest.approx(

@@ -78,9 +78,9 @@ def test_outcomes_are_drawn_against_what_varies_among_the_runs_shown(tmp_path: P
     """Sixteen runs of one beta: two rates and two dials vary in the sweep, neither within a condition."""
     plan = plan_of(tmp_path / "s", 2, 2)
     whole, within = (view for view in views(plan) if view.slug in ("comparison", "only-misaligned-0.75-clean"))
-    assert against(whole) == ["objective.name", "corruption.rate", "world.misaligned"]
+    assert against(whole) == ["final/kl", "objective.name", "corruption.rate", "world.misaligned"]
     assert "PARALLEL" in [chart["type"] for chart in whole.charts]
-    assert against(within) == ["objective.name"]
+    assert against(within) == ["final/kl", "objective.name"]
     assert "PARALLEL" not in [chart["type"] for chart in within.charts]
 
 

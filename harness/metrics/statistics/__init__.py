@@ -14,8 +14,8 @@ from harness.metrics.statistics.clustered import (
 from harness.metrics.statistics.intervals import MIN_SEEDS, NOTHING, Estimate, t_interval, wilson
 from harness.metrics.statistics.items import (
     FEW,
-    Floor,
     ItemLevel,
+    Pairs,
     SeedItems,
     assumed_level,
     cell_estimate,
@@ -38,6 +38,7 @@ from harness.metrics.statistics.power import (
     minimum_detectable_effect,
     t_test_power,
 )
+from harness.metrics.statistics.sequential import is_settled, look_alpha
 from harness.metrics.statistics.treatment import LOST, WAITING, Treated, intention_to_treat, lost_rate, worst_value
 from harness.metrics.statistics.verdict import (
     INCOMPLETE,
@@ -52,9 +53,10 @@ from harness.metrics.statistics.verdict import (
 
 __all__ = [
     "FEW", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN",
-    "WAITING", "Estimate", "Floor", "ItemLevel", "SeedItems", "Treated", "Verdict", "assumed_level", "below_rest_p",
+    "WAITING", "Estimate", "ItemLevel", "Pairs", "SeedItems", "Treated", "Verdict", "assumed_level", "below_rest_p",
     "bonferroni_interval", "cell_estimate", "clustered_interval", "clustered_p", "corrected_p", "detectable_effect",
-    "holm", "independent_difference", "intention_to_treat", "item_detectable_effect", "item_level", "joint_interval",
-    "judge", "lost_rate", "minimum_detectable_effect", "newcombe_paired", "paired_difference", "paired_differences",
-    "practical_margin", "seeds_share", "sign_flip_p", "t_interval", "t_test_power", "wilson", "wording", "worst_value",
+    "holm", "independent_difference", "intention_to_treat", "is_settled", "item_detectable_effect", "item_level",
+    "joint_interval", "judge", "look_alpha", "lost_rate", "minimum_detectable_effect", "newcombe_paired",
+    "paired_difference", "paired_differences", "practical_margin", "seeds_share", "sign_flip_p", "t_interval",
+    "t_test_power", "wilson", "wording", "worst_value",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,8 +21,8 @@ FEW = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Floor:
-    """The least interval of a share, or of `first` minus `second`, that `items` independent pairs allow.
+class Pairs:
+    """The pairs behind a share, or behind `first` minus `second`, as if `items` independent ones.
 
     `both`: share of pairs that count in both; None where it is not known, which takes the two as independent.
     """
@@ -40,20 +40,33 @@ class Floor:
 
     @property
     def discordant(self) -> float:
-        """Share of pairs on which the two disagree; where `both` is not known, the most it can be."""
+        """Share of pairs on which the two disagree (of one share: the rarer outcome); at most, where not known."""
         if self.second is None:
             return min(self.first, 1 - self.first)
         total = self.first + self.second
         return min(total, 2 - total) if self.both is None else max(0.0, total - 2 * self.both)
 
+    def added_by(self, effect: float) -> float:
+        """What a true difference of `effect` would add to the variance of the difference: it brings pairs of its own on
+        which the two disagree, most of all where nearly all are right. Dependence between the two stays as it is."""
+        if self.second is None:
+            return 0.0
+        high = max(self.first + self.second, 2 - self.first - self.second) / 2
+        low = max(high - effect, 0.0)
+        before, after = 2 * high * (1 - high), high * (1 - low) + low * (1 - high)
+        grown = max(effect, self.discordant * after / before) if before > 0 else effect
+        return max(0.0, grown - effect**2 - self.discordant) / self.items
+
 
 @dataclass(frozen=True, slots=True)
 class ItemLevel:
-    """What the pairs add to t over seeds: `added` to the variance of the mean, on `prompts` clusters, and a floor."""
+    """What the pairs say beyond t over seeds: `added` to the variance of the mean, on `prompts` clusters; with `floor`
+    no interval is narrower than that of the `pairs`."""
 
+    pairs: Pairs
+    floor: bool = False
     added: float = 0.0
     prompts: int = 0
-    floor: Floor | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,12 +89,12 @@ def seeds_share(ids: Sequence[NDArray[np.object_]]) -> bool:
 
 
 def item_level(by_seed: Mapping[int, SeedItems], shared: bool) -> ItemLevel | None:
-    """The item level of a share, or of a difference of two, from single pairs; None where it adds nothing.
+    """The item level of a share, or of a difference of two, from single pairs; None where there are none.
 
-    Shared pairs: two-way clustered variance by seed and prompt (Cameron, Gelbach and Miller 2011), of which t over
-    seeds is the part by seed; what the prompts add is their part less that of seed and prompt together. Fewer than
-    `FEW` pairs that disagree, over all seeds: a floor on the number of pairs, divided by the design effect of their
-    prompts; where all agree, a prompt counts as one pair.
+    Shared pairs: `added` is the mean covariance between two seeds, estimated from the prompts that they share: what
+    two-way clustered variance (Cameron, Gelbach and Miller 2011) has beyond its part by seed, without its bias at few
+    seeds. Fewer than `FEW` pairs that disagree, over all seeds: a floor on the number of pairs, divided by the design
+    effect of their prompts; where all agree, a prompt counts as one pair.
     """
     seeds = sorted(by_seed)
     sizes = [by_seed[seed].ids.size for seed in seeds]
@@ -90,43 +103,33 @@ def item_level(by_seed: Mapping[int, SeedItems], shared: bool) -> ItemLevel | No
     counts = np.concatenate([by_seed[seed].counts for seed in seeds]).astype(np.float64)
     bases = [one for seed in seeds if (one := by_seed[seed].base) is not None]
     base = np.concatenate(bases).astype(np.float64) if len(bases) == len(seeds) else None
-    few = _disagree(counts, base) < FEW
+    both = None if base is None else float(np.mean(counts * base))
+    pairs = Pairs(float(counts.mean()), None if base is None else float(base.mean()), both, float(counts.size))
+    few = pairs.discordant * pairs.items < FEW
     if not (shared or few):
-        return None
+        return ItemLevel(pairs)
     values = counts if base is None else counts - base
-    weights = np.repeat([1 / (len(seeds) * size) for size in sizes], sizes)
-    prompts = np.concatenate([by_seed[seed].prompts for seed in seeds]).astype(str)
-    _, of_prompt = np.unique(prompts, return_inverse=True)
     of_seed = np.repeat(np.arange(len(seeds)), sizes)
-    of_both = of_prompt * len(seeds) + of_seed
-    clusters = of_prompt if shared else of_both
-    by_cluster = _variance(values, weights, clusters)
-    added = max(0.0, by_cluster - _variance(values, weights, of_both)) if shared else 0.0
-    number = np.unique(clusters).size
-    floor = None
+    means = np.bincount(of_seed, weights=values) / sizes
+    codes: dict[str, int] = {}
+    of_prompt = [
+        codes.setdefault(str(prompt), len(codes)) for seed in seeds for prompt in by_seed[seed].prompts.tolist()
+    ]
+    # Of each prompt in each seed: the sum of its residuals, weighted as in the mean over seeds.
+    both_of, index = np.unique(np.array(of_prompt) * len(seeds) + of_seed, return_inverse=True)
+    place, of = np.divmod(both_of, len(seeds))
+    residuals = np.bincount(index, weights=values) - np.bincount(index) * means[of]
+    totals = residuals / (len(seeds) * np.array(sizes)[of])
+    degrees = both_of.size / max(both_of.size - len(seeds), 1)
+    by_both = math.fsum(totals**2) * degrees
+    by_prompt = math.fsum(np.bincount(place, weights=totals) ** 2) * degrees
+    prompts = len(codes) if shared else both_of.size
+    added = max(0.0, by_prompt - by_both) * len(seeds) / (len(seeds) - 1) if shared and len(seeds) > 1 else 0.0
     if few:
-        spread = math.fsum(values**2) / values.size - (math.fsum(values) / values.size) ** 2
-        items = float(number) if by_cluster == 0 else min(float(values.size), max(1.0, spread / by_cluster))
-        both = None if base is None else float(np.mean(counts * base))
-        floor = Floor(float(counts.mean()), None if base is None else float(base.mean()), both, items)
-    return ItemLevel(added, number, floor)
-
-
-def _disagree(counts: Floats, base: Floats | None) -> float:
-    """Pairs on which two methods disagree; of one method, those of the rarer outcome."""
-    if base is not None:
-        return float(np.sum(counts != base))
-    return float(min(counts.sum(), (1 - counts).sum()))
-
-
-def _variance(values: Floats, weights: Floats, clusters: NDArray[np.int64]) -> float:
-    """Cluster-robust variance of the weighted mean, with G / (G - 1)."""
-    centred = weights * (values - math.fsum(weights * values))
-    order = np.lexsort((centred, clusters))  # sums that do not depend on the order of rows
-    _, index = np.unique(clusters[order], return_inverse=True)
-    totals = np.bincount(index, weights=centred[order])
-    number = totals.size
-    return math.fsum(totals**2) * number / (number - 1) if number > 1 else 0.0
+        by_cluster, spread = by_prompt if shared else by_both, math.fsum((values - means[of_seed]) ** 2) / values.size
+        items = float(prompts) if by_cluster == 0 else min(float(values.size), max(1.0, spread / by_cluster))
+        pairs = replace(pairs, items=items)
+    return ItemLevel(pairs, few, added, prompts)
 
 
 def assumed_level(
@@ -136,7 +139,7 @@ def assumed_level(
     shared: bool,
     both: Mapping[int, float] | None = None,
 ) -> ItemLevel | None:
-    """The item level where only the shares by seed and the `items` behind each are known; None where it adds nothing.
+    """The item level where only the shares by seed and the `items` behind each are known; None without any.
 
     `shared`: the pairs are taken as those of one seed, the smallest, and the interval is never narrower than those
     allow. Otherwise there is a floor, on all pairs, only where fewer than `FEW` of them can disagree. `both`: by seed,
@@ -154,8 +157,8 @@ def assumed_level(
     if not all(0 <= share <= 1 for share in (first, second) if share is not None):
         raise ValueError(f"a share must lie in [0, 1], the means are {first} and {second}")
     common = mean(both) if both is not None and all(seed in both for seed in seeds) else None
-    floor = Floor(first, second, common, float(least * (1 if shared else len(seeds))))
-    return ItemLevel(floor=floor) if shared or floor.discordant * floor.items < FEW else None
+    pairs = Pairs(first, second, common, float(least * (1 if shared else len(seeds))))
+    return ItemLevel(pairs, floor=shared or pairs.discordant * pairs.items < FEW)
 
 
 def cell_estimate(
@@ -190,8 +193,8 @@ def joint_interval(values: ArrayLike, items: ItemLevel | None = None, level: flo
     mean, error, df = standard_error(array, items)
     half = t_quantile(level, df) * error
     low, high = mean - half, mean + half
-    if items is not None and items.floor is not None:
-        least = items.floor.interval(level)
+    if items is not None and items.floor:
+        least = items.pairs.interval(level)
         low, high = min(low, least.low), max(high, least.high)
     return Estimate(array.size, mean, low, high)
 

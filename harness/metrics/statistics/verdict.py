@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.metrics.statistics.intervals import MIN_SEEDS, Estimate, finite
+from harness.metrics.statistics.intervals import MIN_SEEDS, Estimate, Floats, finite
 from harness.metrics.statistics.items import ItemLevel, joint_interval, standard_error
 from harness.metrics.statistics.paired import simultaneous_level
-from harness.metrics.statistics.power import detectable_effect, item_detectable_effect
+from harness.metrics.statistics.power import detectable_effect, item_detectable_effect, unbiased_error
 
 INTERVAL_ONLY = "interval only"
 NO_DIFFERENCE = "no difference shown"
@@ -52,7 +52,7 @@ def judge(
     least |mean| that is called a difference (`practical_margin`). `direction` is the measure's: up, down or none.
     `items`: what single pairs add to t over seeds (`item_level`, `assumed_level`).
 
-    Below 6 planned seeds the word is "interval only". "better" or "worse" need a corrected interval that excludes 0
+    Below 6 seeds the word is "interval only". "better" or "worse" need a corrected interval that excludes 0
     and |mean| >= `margin`; everything else is "no difference shown".
     """
     if direction not in ("up", "down", "none"):
@@ -60,18 +60,22 @@ def judge(
     values = finite([differences[seed] for seed in sorted(differences)])
     plain = joint_interval(values, items, 1 - alpha)
     corrected = joint_interval(values, items, simultaneous_level(family, alpha))
-    mde = None
-    if values.size > 1:
-        _, error, df = standard_error(values, items)
-        mde = detectable_effect(error, df, family, margin=margin, alpha=alpha)
-        if items is not None and items.floor is not None:
-            floor = items.floor
-            mde = max(mde, item_detectable_effect(floor.discordant, floor.items, family, alpha=alpha))
+    mde = _detectable(values, items, family, margin, alpha) if values.size > 1 else None
     return Verdict(plain, corrected, _word(corrected, planned or values.size, margin, direction), family, mde)
 
 
+def _detectable(values: Floats, items: ItemLevel | None, family: int, margin: float, alpha: float) -> float:
+    """The smallest true difference that this test finds with power .8; a share's brings variance of its own."""
+    _, error, df = standard_error(values, items)
+    added = None if items is None else items.pairs.added_by
+    effect = detectable_effect(unbiased_error(error, df), df, family, margin=margin, alpha=alpha, added=added)
+    if items is None or not items.floor:
+        return effect
+    return max(effect, item_detectable_effect(items.pairs.discordant, items.pairs.items, family, alpha=alpha))
+
+
 def _word(corrected: Estimate, planned: int, margin: float, direction: str) -> str:
-    if planned < MIN_SEEDS:
+    if planned < MIN_SEEDS or 0 < corrected.n < MIN_SEEDS:
         return INTERVAL_ONLY
     if corrected.n < planned:
         return INCOMPLETE

@@ -202,6 +202,10 @@ class Cell:
         """Ranking accuracy of the untrained reference over the seeds of this cell."""
         return self._of_pairs([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
 
+    def vote_table(self) -> Estimate:
+        """What a table of the training labels ranks right, the same for every objective of a condition."""
+        return self.described("vote_table")
+
     def memorised(self) -> Estimate:
         """Share of wrongly labelled training probe pairs that the policy ranks as their label says."""
         counts = [int(f.probe.wrong.sum()) for _, f in self.recorded if f.probe is not None and f.probe.wrong.any()]

@@ -107,17 +107,6 @@ def best_curve(candidates: Sequence[Curve]) -> Curve:
     return max(candidates, key=lambda curve: (len(curve.points) == tested, curve.height))
 
 
-def standings(family: Family) -> list[Curve]:
-    """Every arm with a seed that ended under every condition of the family, the best first.
-
-    Where one kind of corruption was swept, an arm's height is the area under its survival curve.
-    """
-    kind = next(iter(family.kinds)) if len(family.kinds) == 1 else None
-    every = [curve for name in family.objectives for curve in curves(family, kind, name)]
-    whole = [curve for curve in every if curve.by_seed and len(curve.points) == len(family.conditions)]
-    return sorted(whole, key=lambda curve: -curve.height)
-
-
 def against_reference(cell: Cell) -> Estimate:
     """Ranking accuracy minus the untrained reference's, paired by seed and by pair."""
     values, reference = cell.values(RANKING), cell.reference

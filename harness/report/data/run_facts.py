@@ -14,6 +14,7 @@ from harness.metrics.diagnosis import READ, Diagnosis, diagnose
 from harness.metrics.divergence import Divergence, confirmed
 from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, delta, delta_ref, margins, rejected_log_ratio
 from harness.metrics.pair_measures import RATES
+from harness.metrics.slices import SLICE
 from harness.metrics.theory import Theory, theory
 from harness.report.data.sweep import Run
 from harness.types import InputError, Split
@@ -71,28 +72,28 @@ class Facts:
     """Numbers over a run's clean held-out pairs at its last step; shares in [0, 1], log-probs in nats.
 
     `fell_while_wrong`: share of pairs whose own loss lies below its value at the first checkpoint while the policy
-    ranks them wrong (None where pairs have no loss). `kept_right`: share that both reference and policy rank right.
-    `theory`: closed forms beside what was measured (None without gold margins). `memorised`: share of wrongly labelled
-    training probe pairs that the policy ranks as the wrong label says (None without any). `groups` maps a pair's group
-    to (pairs, ranking accuracy). `audited`: wrong labels among the first 50 training probe pairs, and how many those
-    are (None where the true labels are not known). `ids` and, beside them, `prompts`, `delta_ref`, `delta`, `gap`
-    (gold, NaN if unknown) are `(n,)`. `diagnosis` compares the first and the last checkpoint.
+    ranks them wrong (None where pairs have no loss). `theory`: closed forms beside what was measured (None without gold
+    margins). `memorised`: share of wrongly labelled training probe pairs that the policy ranks as the wrong label says
+    (None without any). `groups` maps a pair's group to (pairs, ranking accuracy). `audited`: wrong labels among the
+    first 50 training probe pairs, and how many those are (None where the true labels are not known). `ids` and, beside
+    them, `delta_ref`, `delta`, `gap` (gold, NaN if unknown), the `prompts` and by column the values of `slices` are
+    `(n,)`. `diagnosis` compares the first and the last checkpoint.
     """
 
     items: int
     ood_items: int
     reference_accuracy: float
-    kept_right: float
     fell_while_wrong: float | None
     theory: Theory | None
     memorised: float | None
     groups: Mapping[str, tuple[int, float]]
     audited: tuple[int, int] | None
     ids: NDArray[np.object_]
-    prompts: NDArray[np.object_]
     delta_ref: NDArray[np.float32]
     delta: NDArray[np.float32]
     gap: NDArray[np.float32]
+    prompts: NDArray[np.object_]
+    slices: Mapping[str, NDArray[np.object_]]
     heldout: Track
     train: Track
     probe: Probe | None
@@ -113,7 +114,8 @@ def read_facts(run: Run) -> Facts | None:
 
     Raises OSError where the file does not match its checksum, InputError where it lacks one of `NEEDED`.
     """
-    table = run.table("examples.parquet", COLUMNS) if run.done else None
+    sliced = [SLICE + name for name in run.slices]
+    table = run.table("examples.parquet", (*COLUMNS, *sliced)) if run.done else None
     if table is None:
         return None
     for name in NEEDED:
@@ -136,17 +138,17 @@ def read_facts(run: Run) -> Facts | None:
         items=records.size(last),
         ood_items=records.size(ood[-1]) if ood else 0,
         reference_accuracy=float(np.mean(reference > 0)),
-        kept_right=float(np.mean((reference > 0) & (moved > 0))),
         fell_while_wrong=float(np.mean(fell & (delta(after) <= 0))) if np.isfinite(loss_after).all() else None,
         theory=_theory(run, last),
         memorised=None if probe is None or not probe.wrong.any() else float(np.mean(probe.margin[probe.wrong] > 0)),
         groups=_by_group(last, moved),
         audited=_audited(train[max(train)]) if train else None,
         ids=last["id"].copy(),  # not a view: it would keep the whole table alive
-        prompts=last.get("prompt_id", last["id"]).copy(),
         delta_ref=reference.astype(np.float32),
         delta=moved.astype(np.float32),
         gap=records.numbers(last, "gold_margin").astype(np.float32),
+        prompts=last["prompt_id" if "prompt_id" in last else "id"].copy(),
+        slices={name.removeprefix(SLICE): last[name].copy() for name in sliced if name in last},
         diagnosis=_diagnosis(run, blocks, tie_tol),
         heldout=_track(heldout, tie_tol),
         train=_track(train, tie_tol),

@@ -15,7 +15,7 @@ from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
-from harness.types import InputError, RunStatus
+from harness.types import InputError, RunStatus, SeedRounds
 
 STATUSES = tuple(RunStatus)
 UNFINISHED = STATUSES[1:]
@@ -98,6 +98,12 @@ class Run:
         """The world's dial; None for real data."""
         world = self.config.get("world")
         return None if world is None else float(world["misaligned"])
+
+    @property
+    def slices(self) -> list[str]:
+        """Columns of the data by which results are broken down."""
+        names = str((self.config.get("data") or {}).get("slices") or "")
+        return names.split(", ") if names else []
 
     @property
     def labels(self) -> str | None:
@@ -193,6 +199,7 @@ class Sweep:
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
     texts: str = ""
+    rounds: SeedRounds | None = None  # where seeds came in rounds
 
     @property
     def private(self) -> bool:
@@ -247,16 +254,21 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep:
     """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
-    plan = read_plan_file(folder)
+    return planned_sweep(folder, read_plan_file(folder))
+
+
+def planned_sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
+    """The sweep that consists of a plan's runs, with what of them stands in `folder`."""
     try:
         folders = run_folders(folder)
         runs = tuple(_run(folders.get(e["run_key"][:8]), e) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
         texts = str((plan.get("report") or {}).get("texts") or "")
+        rounds = SeedRounds(**plan["seed_rounds"]) if plan.get("seed_rounds") else None
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
-    return Sweep(folder, name, question, notes, runs, texts)
+    return Sweep(folder, name, question, notes, runs, texts, rounds)
 
 
 def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:

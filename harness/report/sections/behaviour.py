@@ -127,7 +127,7 @@ def _estimate(data: ReportData, cell: Cell, column: Rate, prefix: str, split: st
     if not known:
         return ""
     values_, counts = [value for value, _ in known], [count for _, count in known]
-    return shown(cell_estimate(values_, counts, share=True) if column.share else t_interval(values_))
+    return shown(cell_estimate(values_, counts, shared=cell.shares_pairs) if column.share else t_interval(values_))
 
 
 def _answers(data: ReportData, cells: Sequence[Cell], judged: bool) -> Table | None:

@@ -126,6 +126,7 @@ def _metrics(by_seed: Mapping[int, Evaluated]) -> list[str]:
 def _readings(data: ReportData, cells: Sequence[Cell], tasks: Sequence[str], evaluations: Evaluations) -> list[str]:
     """Sentences on the tax: only changes whose interval leaves out 0 are called changes."""
     out = []
+    lost: list[str] = []
     for task in tasks:
         moved: dict[str, list[str]] = {"up": [], "down": []}
         seen = 0
@@ -138,13 +139,19 @@ def _readings(data: ReportData, cells: Sequence[Cell], tasks: Sequence[str], eva
             if change.n and math.isfinite(change.low):
                 seen += 1
                 if change.low > 0 or change.high < 0:
+                    better = next(iter(by_seed.values())).higher_is_better.get(metric.partition(".")[0], True)
                     moved["up" if change.low > 0 else "down"].append(cell.named)
+                    if (change.high < 0) == better:
+                        lost.append(f"{visible(task)} ({cell.named}: {shown(change)})")
         if not seen:
             continue
         parts = [f"{len(names)} went {way}" for way, names in moved.items() if names]
         still = seen - sum(map(len, moved.values()))
         parts += [f"{still} show no change (the interval holds 0)"] if still else []
         out.append(f"{visible(task)}: of {quantity(seen, 'setting')}, {', '.join(parts)}.")
+    if seen_other := [visible(task) for task in tasks if task != PREFERENCE]:
+        said = f"Lost: {'; '.join(lost)}." if lost else f"No task is shown to have lost ({', '.join(seen_other)})."
+        out.insert(0, said)
     if tasks == [PREFERENCE] or not set(tasks) - {PREFERENCE}:
         out.append(
             "No other benchmark was run, so what alignment costs elsewhere is not known: add tasks to"

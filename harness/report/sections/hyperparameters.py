@@ -29,7 +29,7 @@ def betas(data: ReportData) -> Content | None:
     clean = [c for c in data.conditions if c.clean and c in {f.clean for f in data.families} and _lines(c)]
     return Content(
         "Which beta?",
-        "Each objective has its own scale of beta; what counts is beta x |delta_ref|. The dotted line is what the"
+        "Each objective has its own scale of beta: compare shapes, not heights at one beta. The dotted line is what the"
         " optimum of DPO and RLHF would rank right, 1 - P(delta_ref + gap / beta < 0); the vertical line marks where"
         " that is one half. With hard labels there is no finite optimum, so nothing is predicted.",
         (_picture(data, clean[:4]),),

@@ -25,6 +25,8 @@ from harness.report.sections import (
     provenance,
     quality,
     regret,
+    rounds,
+    slices,
     statistics,
     survival,
     theory,
@@ -35,7 +37,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    behaviour, quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+    slices, behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from harness.metrics.selection import READINGS, Candidate, RuleResult, candidates_of, compare_rules
 from harness.report.data.cells import Cell
@@ -53,7 +53,7 @@ def _candidates(condition: Condition) -> dict[str, list[Candidate]]:
     return candidates
 
 
-def _rows(name: str, cells: Iterable[Cell], candidates: dict[str, list[Candidate]]) -> list[tuple[Field, ...]]:
+def _rows(name: str, cells: Sequence[Cell], candidates: dict[str, list[Candidate]]) -> list[tuple[Field, ...]]:
     by_seed: dict[int, list[Candidate]] = {}
     for cell in cells:
         for run in cell.runs:
@@ -61,10 +61,11 @@ def _rows(name: str, cells: Iterable[Cell], candidates: dict[str, list[Candidate
     by_seed = {seed: several for seed, several in by_seed.items() if several}
     if not by_seed:
         return []
+    shared = any(cell.shares_pairs for cell in cells)
     try:
-        results = compare_rules(by_seed)
+        results = compare_rules(by_seed, shared=shared)
     except InputError:  # no noisy validation labels: the rules that need them are left out
-        results = compare_rules(by_seed, ["oracle"])
+        results = compare_rules(by_seed, ["oracle"], shared)
     return [_row(name, result) for result in results]
 
 

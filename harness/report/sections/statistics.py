@@ -217,8 +217,9 @@ def limits(data: ReportData) -> Content:
     ]
     if world:
         lines.append(
-            "The embedded world is tiny. What carries over is the geometry, beta x |delta_ref|, not the betas, nor a"
-            " ranking of objectives on a large model."
+            "The embedded world is tiny. Neither its betas nor a ranking of objectives carry over to a large model;"
+            " the product beta x |delta_ref| does with Bradley-Terry labels alone. With hard labels learning rate and"
+            " number of steps matter as much."
         )
     if hard:
         lines.append(

@@ -1,4 +1,4 @@
-"""The verdict table: one table per kind of corruption, one row per objective with what a decision needs."""
+"""The verdict table: one table per kind of corruption, a row per objective at one beta, with what a decision needs."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ HEADER = (
     *(
         "Objective",
         "Breakdown: falls to the reference",
-        "Best beta",
+        "Beta of this row",
         "Alignment fidelity: ranked right",
     ),
-    *("Loss behaviour at its worst beta", "Stability", "Cost per run", "Flags"),
+    *("Loss behaviour", "Stability", "Cost per run", "Flags"),
 )
 
 
@@ -49,11 +49,11 @@ def verdict(data: ReportData) -> Content:
     others = [table for family in data.families if family is not data.family for table in _tables(data, family)]
     return Content(
         "Verdict",
-        "Best first. Best beta: the one with the largest area under its survival curve, chosen on clean held-out pairs"
-        " that no user has. Breakdown: the tested rates between which ranking accuracy falls to the untrained"
-        " reference's, as far as that is shown at 95 %. Worst beta: the one that ranks worst after training on"
-        " clean labels. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks them"
-        " wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
+        "Best first; every field of a row is at the beta that it names, that with the largest area under its survival"
+        " curve on clean held-out pairs that no user has. Where that beta ends its grid, a wider grid may find a better"
+        " one. Breakdown: the tested rates between which ranking accuracy falls to the untrained reference's, as far as"
+        " that is shown at 95 %. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks"
+        " them wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
         " reversal; D3: memorised noise.",
         tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
         (*rest, *others),
@@ -92,18 +92,27 @@ def _row(
         states = sorted({run.status for cell in cells for run in cell.runs})
         return (head, *fields(f"no finished run ({', '.join(states)})", *[DASH] * 6))
     best = best_curve(candidates)
-    clean = measured(family.clean.by_objective.get(name, ())) if family.clean else []
-    worst = min(clean or [curve.first for curve in candidates], key=lambda cell: cell.ranking.mean)
+    arm = [cell for _, cell in best.points]
     return (
         head,
         _breakdown(best, kind),
-        Field(plain(best.first.first.beta), best.first.extra),
-        _fidelity(best, worst),
-        _loss(data, worst, [cell for curve in candidates for _, cell in curve.points]),
-        _stability(cells, worst),
+        Field(plain(best.first.first.beta), "; ".join(filter(None, [best.first.extra, _grid_end(candidates, best)]))),
+        _fidelity(best),
+        _loss(data, arm),
+        _stability(arm),
         Field(quantity_of(cost(best.first, "seconds"), "s"), quantity_of(cost(best.first, "flops"), "FLOPs")),
         Field("; ".join(_flags(data, best, cells)) or DASH),
     )
+
+
+def _grid_end(candidates: Sequence[Curve], best: Curve) -> str:
+    """Whether the row's beta ends the grid of its objective, or is the only one."""
+    betas = sorted({curve.first.first.beta for curve in candidates if curve.first.first.beta is not None})
+    if not betas or best.first.first.beta not in (betas[0], betas[-1]):
+        return ""
+    if len(betas) == 1:
+        return "only one tried"
+    return "the lowest tried" if best.first.first.beta == betas[0] else "the highest tried"
 
 
 def _breakdown(best: Curve, kind: str | None) -> Field:
@@ -121,39 +130,37 @@ def _rate(point: Breakdown | None) -> str:
     return DASH if point is None else breakdown_text(point)
 
 
-def _fidelity(best: Curve, worst: Cell) -> Field:
+def _fidelity(best: Curve) -> Field:
     condition, lowest = best.lowest
     beside = f"{condition.damage}: {shown(lowest.ranking)}" if lowest is not best.first else ""
-    if worst.first.arm != best.arm:
-        beside = "; ".join(filter(None, [beside, f"worst, {worst.settings}: {number(worst.ranking.mean)}"]))
     return Field(shown(best.first.ranking), beside)
 
 
-def _loss(data: ReportData, worst: Cell, cells: Sequence[Cell]) -> Field:
+def _loss(data: ReportData, arm: Sequence[Cell]) -> Field:
     """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
-    wrong = worst.fact_estimate("fell_while_wrong")
-    first, last = (worst.described(f"train_loss_{end}") for end in ("first", "last"))
+    wrong = arm[0].fact_estimate("fell_while_wrong")
+    first, last = (arm[0].described(f"train_loss_{end}") for end in ("first", "last"))
     text = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss per pair"
     loss = f"loss {number(first.mean)} \u2192 {number(last.mean)}" if first.n else ""
-    return Field("; ".join([*_types(data, cells), text]), ": ".join(filter(None, [worst.settings, loss])))
+    return Field("; ".join([*_types(data, arm), text]), loss)
 
 
-def _types(data: ReportData, cells: Sequence[Cell]) -> list[str]:
-    """`D1 in 4/4 (beta 5, clean)`: each divergence type with the first cell in which most seeds show it."""
+def _types(data: ReportData, arm: Sequence[Cell]) -> list[str]:
+    """`D1 in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
     texts = []
-    for kind in DIVERGENCES if cells else ():
-        cell = max(cells, key=lambda cell: cell.divergences(data.types).get(kind, 0))
+    for kind in DIVERGENCES:
+        cell = max(arm, key=lambda cell: cell.divergences(data.types).get(kind, 0))
         count = cell.divergences(data.types).get(kind, 0)
         if count:
             where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
-            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({', '.join(filter(None, [cell.settings, where]))})")
+            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({where})")
     return texts
 
 
-def _stability(cells: Sequence[Cell], worst: Cell) -> Field:
-    sd = worst.spread()
+def _stability(arm: Sequence[Cell]) -> Field:
+    sd = arm[0].spread()
     spread = f"sd over seeds {number(sd)}" if math.isfinite(sd) else "one seed: no spread"
-    states = [run.status for cell in cells for run in cell.runs]
+    states = [run.status for cell in arm for run in cell.runs]
     lost = [f"{states.count(status)} {status}" for status in UNFINISHED if status in states]
     rate = lost_rate(dict(enumerate(states)))
     sure = f" (lost: {shown(rate)})" if rate.mean > 0 else ""

@@ -10,7 +10,7 @@ from harness.report.data.tables import csv_bytes
 from harness.report.render.blocks import Table, fields
 from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.study.figures import SHORT
-from harness.report.study.findings import TunedDifference, fresh_results, reference_gold, selections
+from harness.report.study.findings import TunedDifference, breaches, fresh_results, reference_gold, selections
 from harness.report.study.study import Study, StudyTrial
 
 TOP = 3  # trials shown per objective beside the winner
@@ -89,6 +89,18 @@ def winners_table(study: Study) -> Table:
     )  # fmt: skip
 
 
+def bounds_table(study: Study) -> Table | None:
+    """What the bounds of the search are worth on fresh seeds."""
+    rows = tuple(fields(b.arm, b.bound, shown(b.fresh), b.word) for b in breaches(study))
+    if not rows:
+        return None
+    note = (
+        "In the search the bound holds for the 95 % limit over a trial's seeds, not for its mean alone. Kept: the whole"
+        " interval over fresh seeds lies within; broken: its mean lies beyond."
+    )
+    return Table("Bounds on fresh seeds", ("objective", "bound", "fresh seeds, 95 %", ""), rows, note)
+
+
 def _words(split: str) -> str:
     return split.replace("validation_", "").replace("clean", "validation").replace("observed", "noisy validation")
 
@@ -97,10 +109,11 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
     """The tuned baseline against every tuned rival."""
     if not differences:
         return None
+    tested = any(d.p is not None for d in differences)  # elsewhere no p-value could be small
     rows = tuple(
         fields(
-            f"{d.one} \u2212 {d.other}", str(d.plain.n), shown(d.plain), shown(d.corrected), number(d.p), number(d.mde),
-            d.word,
+            f"{d.one} \u2212 {d.other}", str(d.plain.n), shown(d.plain), shown(d.corrected),
+            *([number(d.p)] if tested else []), number(d.mde), d.word,
         )
         for d in differences
     )  # fmt: skip
@@ -111,7 +124,7 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
             "fresh seeds",
             "paired 95 % interval",
             "corrected interval",
-            "p (Holm)",
+            *(["p (Holm)"] if tested else []),
             "detectable",
             "verdict",
         ),
