@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.storage.answer_file import read_answer
 from harness.storage.lock import lock_holder
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import load_result, run_folders, run_status
@@ -13,7 +14,7 @@ from harness.types import RunStatus
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Counts by status, the failed runs, and the process that is running the sweep, if any.
+    """Counts by status, the failed runs, the process that is running the sweep, if any, and what its report answers.
 
     Raises InputError for a folder that holds no sweep.
     """
@@ -31,5 +32,6 @@ def read_status(folder: Path) -> dict[str, Any]:
         "states": {state.value: counts.get(state, 0) for state in RunStatus},
         "running": lock_holder(folder),
         "failed": [r["name"] for r in plan["runs"] if states[r["run_key"]] is RunStatus.FAILED],
+        "answer": read_answer(folder / "report"),
         "report": str(folder / "report" / "index.html") if (folder / "report" / "index.html").exists() else None,
     }

@@ -51,6 +51,23 @@ class Recommended:
 
 
 @dataclass(frozen=True, eq=False)
+class Lead:
+    """How far the recommended arm `by` is before `over` in one arena, with the interval corrected for `family`
+    comparisons whose ends are one-sided at 5 %."""
+
+    arena: Arena
+    by: Cell
+    over: Cell
+    interval: Estimate
+    family: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown to be better."""
+        return self.interval.low > 0
+
+
+@dataclass(frozen=True, eq=False)
 class Recommendation:
     """What is recommended along one kind of corruption; `picks` stand beside the `arenas`, clean first."""
 
@@ -59,23 +76,37 @@ class Recommendation:
     picks: tuple[Pick[Arm], ...]
     bands: tuple[Recommended, ...]
 
-    def lead_over(self, objective: str) -> tuple[Recommended, Estimate | None, Cell, Cell] | None:
-        """In the first band the lead of the recommended arm over an objective's best arm there; the interval is None
-        where that arm is in the set. None where the objective is recommended itself, or has no arm."""
-        band = self.bands[0]
-        if any(choice.objective == objective for choice in band.choices[:1]):
-            return None
-        arena, pick = band.arenas[0], self.picks[0]
-        theirs = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] == objective]
+    @property
+    def lead(self) -> Cell:
+        """The recommended arm under the lowest rate."""
+        return self.bands[0].choices[0].lead
+
+    @property
+    def runner_up(self) -> str | None:
+        """The objective, other than the recommended one, with the best arm under the lowest rate."""
+        pick = self.picks[0]
+        others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != self.lead.first.objective]
+        return max(others, key=lambda arm: _mean(self.arenas[0], arm, self.measure))[0] if others else None
+
+    def leads_over(self, objective: str) -> tuple[Lead, ...]:
+        """The recommended arm against an objective's best arm, at every rate of the first band; nothing of the
+        recommended objective itself."""
+        own = self.bands[0].choices[0].arms[0]
+        return tuple(
+            lead
+            for arena, pick in list(zip(self.arenas, self.picks, strict=True))[: len(self.bands[0].arenas)]
+            if objective != own[0] and (lead := self._lead(arena, pick, own, objective)) is not None
+        )
+
+    def _lead(self, arena: Arena, pick: Pick[Arm], own: Arm, objective: str) -> Lead | None:
+        arms = [*pick.arms, *pick.beaten]
+        theirs = [arm for arm in arms if arm[0] == objective]
         if not theirs:
             return None
-        best = max(theirs, key=lambda arm: arena_mean(arena, arm, self.measure))
-        cell = arena.cell(*best)
-        assert cell is not None, "an arm of the pick has a cell"
-        found = pick.beaten.get(best)
-        lead = band.choices[0].lead if found is None else arena.cell(*found[0])
-        assert lead is not None, "an arm of the pick has a cell"
-        return band, None if found is None else found[1], lead, cell
+        best = max(theirs, key=lambda arm: _mean(arena, arm, self.measure))
+        by, over = arena.cell(*own), arena.cell(*best)
+        assert by is not None and over is not None, "an arm of the pick has a cell"
+        return Lead(arena, by, over, _lead(arena, self.measure, own, best, len(arms) - 1), len(arms) - 1)
 
 
 def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None:
@@ -121,7 +152,7 @@ def _values(arena: Arena, measure: str) -> dict[Arm, dict[int, float]]:
     }
 
 
-def arena_mean(arena: Arena, arm: Arm, measure: str) -> float:
+def _mean(arena: Arena, arm: Arm, measure: str) -> float:
     """Mean quality of an arm, minus infinity where it has none."""
     cell = arena.cell(*arm)
     values = {} if cell is None else cell.values(measure)
@@ -171,9 +202,16 @@ def _choice(arena: Arena, arms: Sequence[Arm]) -> Choice:
     every = [arena.setting(cell) for cell in arena.of(objective)]
     for place, (axis, _) in enumerate(arms[0][1]):
         values = list(dict.fromkeys(setting[place][1] for _, setting in arms))
+        if axis != "beta" and _follows_beta(every, place):
+            continue
         if len({setting[place][1] for setting in every}) > 1 or (axis == "beta" and values[0] is not None):
             parts.append(f"{axis.rpartition('.')[2].replace('_', ' ')} {_range(values)}")
     return Choice(objective, ", ".join([visible(objective), *parts]), lead, tuple(arms))
+
+
+def _follows_beta(settings: Sequence[Setting], place: int) -> bool:
+    """Whether every beta has one value of an axis, so that the beta alone names the arm."""
+    return len({setting[0][1] for setting in settings}) == len({(s[0][1], s[place][1]) for s in settings})
 
 
 def _range(values: Sequence[object]) -> str:

@@ -36,7 +36,7 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
+    hyperparameters, verdict, frontier, dataset, damage, survival, trajectories, plane, displacement, densities, pairs,
     slices, behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))

@@ -53,8 +53,8 @@ def verdict(data: ReportData) -> Content:
         " curve on clean held-out pairs that no user has. Where that beta ends its grid, a wider grid may find a better"
         " one. Breakdown: the tested rates between which ranking accuracy falls to the untrained reference's, as far as"
         " that is shown at 95 %. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks"
-        " them wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
-        " reversal; D3: memorised noise.",
+        " them wrong. Satisfied too early: the loss is near its minimum while pairs are still misranked; reversed:"
+        " it falls while fewer pairs are ranked right; memorised noise: wrong labels are ranked as they say.",
         tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
         (*rest, *others),
         "The other objectives and settings" if rest else "The other settings",
@@ -74,8 +74,6 @@ def _table(data: ReportData, family: Family, kind: str | None, caption: str) -> 
     height = {name: best_curve(own).height if own else -1.0 for name, own in by_name.items()}
     ranked = sorted(family.objectives, key=lambda name: (-height[name], name))  # without any outcome: last
     rows = [_row(data, family, kind, name, by_name[name]) for name in ranked]
-    if not set(family.objectives) & set(RLHF) and family is data.family:
-        rows.append((Field("RLHF", ", ".join(RLHF[:3]) + ", \u2026"), *fields("not in this sweep", *[DASH] * 6)))
     columns = [i for i in range(len(HEADER)) if family.kinds or i != 1]
     return Table(
         caption, tuple(HEADER[i] for i in columns), tuple(tuple(row[i] for i in columns) for row in rows), look="stack"
@@ -153,7 +151,7 @@ def _types(data: ReportData, arm: Sequence[Cell]) -> list[str]:
         count = cell.divergences(data.types).get(kind, 0)
         if count:
             where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
-            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({where})")
+            texts.append(f"{DIVERGENCES[kind]} in {count}/{len(cell.recorded)} ({where})")
     return texts
 
 
