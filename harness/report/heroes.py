@@ -1,4 +1,4 @@
-"""The two figures that head a page, each with its finding as its title: how accuracy holds out, and what it costs in KL.
+"""The two figures that head a page, each titled by its finding: how accuracy holds out, and what it costs in KL.
 
 Every mark of a mean says its value, interval and n (`<title>`); small marks are seeds.
 """
@@ -81,7 +81,7 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
         f"Clean held-out pairs ranked right, %{f', {family.title}' if family.title else ''}; small dots are seeds, each"
         " objective at the beta with the highest average over the rates.",
         f"{title}. Share of clean held-out pairs ranked right against the share of corrupted labels. "
-        + " ".join(f"{visible(n)}: " + ", ".join(percent(c.ranking.mean) for _, c in p) + "." for n, p in lines.items()),
+        + " ".join(f"{visible(n)}: {', '.join(percent(c.ranking.mean) for _, c in p)}." for n, p in lines.items()),
         (1, 1), SIZE, paint,
     )  # fmt: skip
 

@@ -115,7 +115,7 @@ def heat(data: ReportData) -> Content | None:
     """A table per setting: objective and beta down, corruption across (or the other way round where that is wider)."""
     tables = [_heat_map(data, family) for family in (data.family, *(f for f in data.families if f is not data.family))]
     long = TALL if all(len(family.conditions) == 1 for family in data.families) else LONG
-    open_ = 2 if sum(len(table.rows) for table in tables[:2]) <= long else 1 if len(tables[0].rows) <= long else 0
+    open_ = 1 if len(tables[0].rows) <= long else 0
     return Content(
         "Which setting, at which rate?",
         f"Clean held-out pairs ranked right, %, mean over seeds; {BEST} best of its column. Blue: above one half"
