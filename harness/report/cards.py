@@ -82,18 +82,21 @@ def _use(data: ReportData) -> Card:
         end = first.arenas[-1].cell(*first.choices[0].arms[0])
         if end is not None:
             lines.append(f"With {noise(first.arenas[-1].first)} it {_quality(end, found.measure)}.")
-    lines += [
-        f"Expect {_span(band)}? {_names(band)}: there it {_quality(band.choices[0].lead, found.measure)}, and"
-        f" {first.choices[0].text} is shown worse."
-        for band in later
-    ]
-    if found.bands[0].cheapest not in (None, lead):
-        kl = first.cheapest.estimate("kl") if first.cheapest else lead.estimate("kl")
-        lines.append(
-            f"Closest to the reference of these: {first.cheapest.named if first.cheapest else ''}, KL"
-            f" {number(kl.mean, 1)} nats."
-        )
+    lines += [_crossing(found, band) for band in later]
+    near = first.cheapest
+    if near is not None and near is not lead:
+        kl = number(near.estimate("kl").mean, 1)
+        lines.append(f"Closest to the reference of these: {near.named}, KL {kl} nats.")
     return Card("use", "Use", _names(first), tuple(lines))
+
+
+def _crossing(found: Recommendation, band: Recommended) -> str:
+    """What to use in a later band, and whether the first band's choice is shown worse throughout it."""
+    first = found.bands[0].choices[0]
+    picks = [pick for arena, pick in zip(found.arenas, found.picks, strict=True) if arena in band.arenas]
+    worse = f"; {first.text} is shown worse there" if all(set(first.arms) <= set(p.beaten) for p in picks) else ""
+    lead = band.choices[0].lead
+    return f"Expect {_span(band)}? {_names(band)}: {lead.named} {_quality(lead, found.measure)}{worse}."
 
 
 def _alone(data: ReportData) -> Card:
