@@ -8,6 +8,9 @@ first use, so importing `harness` loads neither torch nor pandas.
 - `corrupt(pairs, kind=..., rate=..., seed=...)`: corrupted copies of preference pairs, and a ledger of every change.
 - `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
 - `plan(spec)`, `sweep(spec)`, `study(spec)`, `status(folder)`, `report(folder)`: the verbs of the command line.
+- `compare(folder, folder, ...)`: sweeps side by side; `publish(folder, to)`: what of a sweep may leave the machine.
+- `diagnose(policies, data=...)`: what a trained policy does to pairs; `corrupt_file(data, out, kind=...)`: a file of
+  pairs converted or corrupted.
 - `load(folder)`: the tables of a sweep's folder for pandas.
 - `InputError`: what every one of them raises for a mistake, a line per problem in `problems`.
 """
@@ -20,7 +23,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import plan, report, status, study, sweep
+    from harness.api import compare, corrupt_file, diagnose, plan, publish, report, status, study, sweep
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
@@ -28,8 +31,8 @@ if TYPE_CHECKING:
     from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
 __all__ = [
-    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "corrupt",
-    "load", "plan", "report", "status", "study", "sweep",
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "compare",
+    "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,12 +45,15 @@ _HOMES = {
     "PreferencePair": "harness.types",
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
-    **dict.fromkeys(("plan", "report", "status", "study", "sweep"), "harness.api"),
+    **dict.fromkeys(
+        ("compare", "corrupt_file", "diagnose", "plan", "publish", "report", "status", "study", "sweep"), "harness.api"
+    ),
 }
 
 
 class _Package(ModuleType):
-    """`harness` itself, whose `sweep`, `study` and `report` are functions although packages have the same names.
+    """`harness` itself, whose `sweep`, `study`, `report` and `diagnose` are functions, although packages have these
+    names.
 
     Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
     harness.sweep.run import ...` works as ever.

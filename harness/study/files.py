@@ -18,6 +18,7 @@ from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, DOWNSTREAM, TEST
 from harness.data.splits import data_notes
 from harness.identity import plain, run_key
+from harness.metrics import METRICS
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.runs import write_table
 from harness.study.scores import Scorer
@@ -142,6 +143,9 @@ def write_study(
             "name": spec.name,
             "question": spec.question,
             "key": spec.key,
+            "plugins": {
+                f"measure {one.measure}": plugin for one in spec.wanted if (plugin := METRICS.plugin(one.measure))
+            },
             **settings,
             "targets": plain(spec.targets),
             "constraints": [{**plain(bound), "name": bound.name} for bound in spec.constraints],

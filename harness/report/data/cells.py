@@ -141,7 +141,7 @@ class Cell:
         name, planned = ("ood_items", "ood") if measure.startswith("ood_") else ("items", "heldout")
         counts = [getattr(facts, name) for _, facts in self.recorded]
         if not counts:
-            counts = [int((self.first.config.get("evaluation") or {}).get(planned) or 0)]
+            counts = [run.pairs[planned] for run in self.runs]
         return counts if counts and min(counts) > 0 else None
 
     @cached_property

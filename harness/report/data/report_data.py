@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from harness.report.data.slices import CellSlice, cell_slices
 from harness.report.data.sweep import Sweep, read_sweep
 from harness.report.render.blocks import Field
 from harness.report.texts import Texts
+from harness.storage.prediction_file import read_prediction
 from harness.types import default_texts
 
 PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
@@ -45,6 +47,7 @@ class ReportData:
     sampled: tuple[Cell, ...]  # the cells whose answers were read
     samples: Mapping[str, Columns]  # free-running samples by run key
     texts: Texts  # what the page shows of texts
+    prediction: Mapping[str, Any] | None = None  # what was predicted of the runs, and when
 
     @cached_property
     def family(self) -> Family:
@@ -148,4 +151,5 @@ def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "
         sampled=sampled,
         samples=samples,
         texts=Texts(texts or sweep.texts or default_texts(sweep.private), sweep.private),
+        prediction=read_prediction(folder),
     )

@@ -34,6 +34,7 @@ class Run:
     result: Mapping[str, Any] | None
     folder: Path | None
     published: str | None = None
+    stated: Mapping[str, Any] | None = None  # the provenance of a run that was published, which has no folder
 
     @property
     def status(self) -> RunStatus:
@@ -129,8 +130,25 @@ class Run:
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """What `provenance.json` says; empty where the run left none."""
+        if self.stated is not None:
+            return self.stated
         path = None if self.folder is None else self.folder / "provenance.json"
         return read_json(path) if path is not None and path.is_file() else {}
+
+    @property
+    def pairs(self) -> Mapping[str, int]:
+        """Pairs measured on, by `heldout` and `ood`: planned, or of a published run what its records held."""
+        planned = self.config.get("evaluation") or {}
+        return dict(self.provenance.get("pairs") or {name: int(planned.get(name) or 0) for name in ("heldout", "ood")})
+
+    @property
+    def parameters(self) -> int | None:
+        """Parameters of the model, frozen ones among them; None where the run does not say."""
+        if self.costs.get("parameters"):
+            return int(self.costs["parameters"])
+        adapters = (self.config.get("model") or {}).get("lora")  # where the reference is stated without its base
+        stated = (self.provenance.get("reference") or {}).get("parameters")
+        return None if adapters or not stated else int(stated)
 
     @property
     def costs(self) -> Mapping[str, Any]:
@@ -278,7 +296,7 @@ def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
         raise InputError(
             f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, planned["config"], result, folder, planned.get("published"))
+    return Run(key, planned["config"], result, folder, published=planned.get("published"))
 
 
 def _note(note: Any) -> str:

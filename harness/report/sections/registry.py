@@ -22,6 +22,7 @@ from harness.report.sections import (
     hyperparameters,
     pairs,
     plane,
+    prediction,
     provenance,
     quality,
     regret,
@@ -37,7 +38,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     hyperparameters, verdict, frontier, dataset, damage, survival, trajectories, plane, displacement, densities, pairs,
-    slices, behaviour, quality, benchmarks, claims, theory, regret, rounds, costs, statistics, provenance,
+    slices, behaviour, quality, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

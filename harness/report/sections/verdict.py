@@ -145,7 +145,7 @@ def _loss(data: ReportData, arm: Sequence[Cell]) -> Field:
 
 
 def _types(data: ReportData, arm: Sequence[Cell]) -> list[str]:
-    """`D1 in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
+    """`satisfied too early in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
     texts = []
     for kind in DIVERGENCES:
         cell = max(arm, key=lambda cell: cell.divergences(data.types).get(kind, 0))
