@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -47,7 +48,6 @@ def judge(
     existing(folder)
     from harness.evaluation.chat_endpoint import Retries
     from harness.signals import Interrupted, catching_signals
-    from harness.storage.judgements import plain
     from harness.sweep.evaluate import publish
     from harness.sweep.judge import JudgeOptions, judge_folder, lines
 
@@ -66,7 +66,7 @@ def judge(
         show(line)
     publish(folder, _nothing if as_json else say)
     if as_json:
-        say(as_text({"runs": {path.name: plain(one) for path, one in found}}))
+        say(as_text({"runs": {path.name: asdict(one) for path, one in found}}))
     for line in failures:
         print(escaped(f"failed   {line}"), file=sys.stderr)
     raise typer.Exit(1 if failures else 0)

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -96,6 +97,29 @@ def win_rate(judged: Sequence[Judged]) -> WinRate:
         position_bias=(FIRST if first.low > 0.5 else SECOND if first.high < 0.5 else ""),
         agree=float((as_first == 1 - as_second)[asked].mean()) if asked.any() else math.nan,
     )
+
+
+def plain(one: WinRate) -> dict[str, Any]:
+    """A win rate as JSON: null where nothing is known."""
+    return {name: _known(value) for name, value in asdict(one).items()}
+
+
+def _known(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _known(child) for name, child in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def from_plain(value: Mapping[str, Any]) -> WinRate:
+    """The win rate that `plain` gave. Raises TypeError for other fields."""
+    found: dict[str, Any] = dict(value)
+    for name, child in found.items():
+        if isinstance(child, Mapping):
+            known: dict[str, Any] = {key: math.nan if part is None else part for key, part in child.items()}
+            found[name] = Estimate(**known)
+        elif child is None and name != "length_controlled":
+            found[name] = math.nan
+    return WinRate(**found)
 
 
 def bias_text(one: WinRate) -> str:

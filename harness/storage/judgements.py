@@ -6,32 +6,33 @@ a run's folder: win rates of that run's answers, one entry per judge and opponen
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.metrics.judge import WinRate
-from harness.metrics.statistics import Estimate
 from harness.storage.atomic import read_json, set_aside, write_json
 from harness.storage.journal import JournalDamaged, read_journal
 from harness.types import InputError
 
 FOLDER, VERDICTS, JUDGEMENTS = "judge", "verdicts.jsonl", "judge.json"
 PREFIX = "judge"
+REFERENCE = "reference"
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """Win rates of a run's answers by one judge against one opponent: `reference`, or the name of a run."""
+    """Win rates of a run's answers by one judge against one opponent: `reference`, or the name of a run's folder.
+
+    `template`: SHA-256 of the prompt template. `step`: the run's last. `result`: a `WinRate` as JSON, null for unknown.
+    """
 
     model: str
     endpoint: str
-    template: str  # SHA-256 of the prompt template
+    template: str
     against: str
     step: int
-    result: WinRate
+    result: Mapping[str, Any]
 
     @property
     def asked(self) -> tuple[str, str, str, str]:
@@ -56,7 +57,7 @@ def write_judgement(folder: Path, judgement: Judgement) -> None:
     except JournalDamaged:
         set_aside(folder / JUDGEMENTS)
         others = []
-    write_json(folder / JUDGEMENTS, {"judgements": [plain(one) for one in (*others, judgement)]})
+    write_json(folder / JUDGEMENTS, {"judgements": [asdict(one) for one in (*others, judgement)]})
 
 
 def read_judgements(folder: Path) -> tuple[Judgement, ...]:
@@ -65,38 +66,13 @@ def read_judgements(folder: Path) -> tuple[Judgement, ...]:
     if not path.is_file():
         return ()
     try:
-        return tuple(_judgement(value) for value in read_json(path)["judgements"])
-    except (InputError, KeyError, TypeError, ValueError, AttributeError):
+        return tuple(Judgement(**value) for value in read_json(path)["judgements"])
+    except (InputError, KeyError, TypeError):
         raise JournalDamaged(path, 1) from None
 
 
 def points(judgement: Judgement) -> dict[str, float]:
     """The metric points of a judgement against the reference; a run has one name for each, so others have none."""
-    if judgement.against != "reference" or not judgement.result.prompts:
-        return {}
-    rates = {"win_rate": judgement.result.win_rate, "win_rate_length_controlled": judgement.result.length_controlled}
-    return {f"{PREFIX}/{name}": rate.mean for name, rate in rates.items() if rate is not None}
-
-
-def plain(judgement: Judgement) -> dict[str, Any]:
-    """A judgement as JSON: null where nothing is known."""
-    return {name: _known(value) for name, value in asdict(judgement).items()}
-
-
-def _known(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {name: _known(child) for name, child in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _judgement(value: Mapping[str, Any]) -> Judgement:
-    result: dict[str, Any] = dict(value["result"])
-    for name, child in result.items():
-        if isinstance(child, Mapping):
-            known: dict[str, Any] = {key: math.nan if part is None else part for key, part in child.items()}
-            result[name] = Estimate(**known)
-        elif child is None and name != "length_controlled":
-            result[name] = math.nan
-    if set(result) != {one.name for one in fields(WinRate)}:
-        raise ValueError("other fields than a win rate's")
-    return Judgement(**{**value, "result": WinRate(**result)})
+    rates = {"win_rate": "win_rate", "win_rate_length_controlled": "length_controlled"}
+    found = {name: judgement.result.get(key) for name, key in rates.items() if judgement.against == REFERENCE}
+    return {f"{PREFIX}/{name}": rate["mean"] for name, rate in found.items() if rate and rate["mean"] is not None}

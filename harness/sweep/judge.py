@@ -17,19 +17,18 @@ import numpy as np
 from harness.evaluation.chat_endpoint import ChatEndpoint, NoReply, Retries, check_endpoint, read_key
 from harness.evaluation.judge import Comparison, Judge, comparison_key, message, read_template, read_verdict
 from harness.identity import content_hash
-from harness.metrics.judge import TIE, Judged, bias_text, win_rate
+from harness.metrics.judge import TIE, Judged, bias_text, from_plain, plain, win_rate
 from harness.metrics.records import column, select
 from harness.metrics.samples import EVALUATION_SPLITS
 from harness.report.data.sweep import Run, read_sweep
 from harness.signals import Interrupted, Stop
 from harness.storage.journal import Journal, JournalDamaged
-from harness.storage.judgements import FOLDER, VERDICTS, Judgement, read_verdicts, write_judgement
+from harness.storage.judgements import FOLDER, REFERENCE, VERDICTS, Judgement, read_verdicts, write_judgement
 from harness.storage.lock import sweep_lock
 from harness.storage.runs import RESULT
 from harness.types import InputError
 
 Say = Callable[[str], None]
-REFERENCE = "reference"
 GIVE_UP = 3  # comparisons in a row without a reply: the endpoint is down, and more attempts only cost time
 
 
@@ -112,7 +111,7 @@ def judge_folder(
             if run.key in pairs and run.folder is not None and run.result is not None:
                 result = win_rate([_judged(pair, judge, verdicts) for pair in pairs[run.key]])
                 step = int(run.result["steps"])
-                judgement = Judgement(judge.model, judge.endpoint, template, against, step, result)
+                judgement = Judgement(judge.model, judge.endpoint, template, against, step, plain(result))
                 write_judgement(run.folder, judgement)
                 found.append((run.folder, judgement))
     if stop.received:
@@ -240,13 +239,14 @@ def lines(found: Sequence[tuple[Path, Judgement]]) -> list[str]:
     """A line per run, and one where the judge goes by the order."""
     out = []
     for folder, judgement in found:
-        one = judgement.result
+        one = from_plain(judgement.result)
         controlled = one.length_controlled
         more = f", {controlled.mean:.3f} at equal length" if controlled is not None else ""
         counts = ((one.prompts, "prompts"), (one.unreadable, "unreadable"), (one.missing, "not judged"))
         of = ", ".join(f"{count} {what}" for count, what in counts if count)
         rate = f"{one.win_rate.mean:.3f} [{one.win_rate.low:.3f}, {one.win_rate.high:.3f}]"
-        out.append(f"judge    {folder.name} against {judgement.against}: win rate {rate}{more} ({of})")
+        counted = f"{one.wins} won, {one.ties} tied, {one.losses} lost"
+        out.append(f"judge    {folder.name} against {judgement.against}: win rate {rate}{more} ({counted}; {of})")
         if one.position_bias:
             out.append(f"warning  {folder.name}: {bias_text(one)}")
     return out

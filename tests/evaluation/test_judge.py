@@ -19,6 +19,7 @@ import pytest
 from harness.cli import run
 from harness.evaluation.chat_endpoint import check_endpoint
 from harness.evaluation.judge import Comparison, Judge, message, read_template, read_verdict
+from harness.metrics.judge import from_plain, plain
 from harness.report.page import write_report
 from harness.storage.journal import read_journal
 from harness.storage.runs import run_folders
@@ -93,6 +94,7 @@ def test_better_answers_win_and_reach_report_and_tracking(tmp_path: Path, capsys
     assert "What does a judge prefer?" in page and "Judge m, against reference" in page
     assert count_points(better_run) == before + 2
     assert verify(better_run) == []
+    assert plain(from_plain(found)) == found
     (better_run / "judge.json").write_text("{}")
     assert verify(better_run) == [f"{better_run.name[:8]} judge.json: damaged"]
 

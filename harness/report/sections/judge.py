@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from harness.metrics.judge import bias_text
+from harness.metrics.judge import WinRate, bias_text, from_plain
 from harness.metrics.statistics import Estimate, t_interval
 from harness.report.data.cells import Cell
 from harness.report.data.report_data import ReportData
@@ -13,10 +13,10 @@ from harness.report.render.blocks import Content, Field, Lines, Table, present
 from harness.report.render.text import DASH, number, quantity, shown, visible
 from harness.report.sections.row import Section
 from harness.storage.journal import JournalDamaged
-from harness.storage.judgements import Judgement, read_judgements
+from harness.storage.judgements import read_judgements
 
 Asked = tuple[str, str, str, str]
-ByRun = Mapping[str, Judgement]
+ByRun = Mapping[str, WinRate]  # by run key
 
 
 def judge(data: ReportData) -> Content | None:
@@ -35,17 +35,18 @@ def judge(data: ReportData) -> Content | None:
     )
 
 
-def _read(data: ReportData) -> tuple[dict[Asked, dict[str, Judgement]], list[str]]:
-    questions: dict[Asked, dict[str, Judgement]] = {}
+def _read(data: ReportData) -> tuple[dict[Asked, dict[str, WinRate]], list[str]]:
+    questions: dict[Asked, dict[str, WinRate]] = {}
     damaged = []
     for run in data.sweep.runs:
         if run.folder is None or not run.done:
             continue
         try:
             for one in read_judgements(run.folder):
-                if one.result.prompts:
-                    questions.setdefault(one.asked, {})[run.key] = one
-        except JournalDamaged:
+                result = from_plain(one.result)
+                if result.prompts:
+                    questions.setdefault(one.asked, {})[run.key] = result
+        except (JournalDamaged, TypeError):
             damaged.append(f"judgements of {run.key[:8]} cannot be read; harness judge makes them again")
     return questions, damaged
 
@@ -66,8 +67,7 @@ def _table(data: ReportData, asked: Asked, by_run: ByRun) -> Table:
     return Table(f"Judge {visible(model)}, against {visible(against)}", header, tuple(rows), note, "stack")
 
 
-def _row(data: ReportData, cell: Cell, title: str, judged: Sequence[Judgement]) -> tuple[Field, ...]:
-    results = [one.result for one in judged]
+def _row(data: ReportData, cell: Cell, title: str, results: Sequence[WinRate]) -> tuple[Field, ...]:
     controlled = [one.length_controlled for one in results if one.length_controlled is not None]
     left = sum(one.unreadable + one.missing for one in results)
     ties = sum(one.ties for one in results) / (2 * sum(one.prompts for one in results))
@@ -93,13 +93,13 @@ def _over(estimates: Sequence[Estimate]) -> tuple[str, str]:
 def _readings(questions: Mapping[Asked, ByRun]) -> list[str]:
     out = []
     for (model, _, _, against), by_run in questions.items():
-        biased = [bias_text(one.result) for one in by_run.values() if one.result.position_bias]
+        biased = [bias_text(one) for one in by_run.values() if one.position_bias]
         if biased:
             more = f" ({quantity(len(biased), 'run')} of {len(by_run)}; this is the first)" if len(by_run) > 1 else ""
             out.append(f"{visible(model)} against {visible(against)}: {biased[0]}{more}.")
-        if unreadable := sum(one.result.unreadable for one in by_run.values()):
+        if unreadable := sum(one.unreadable for one in by_run.values()):
             out.append(f"{visible(model)}: {quantity(unreadable, 'prompt')} left out, its reply ended in no verdict.")
-        if missing := sum(one.result.missing for one in by_run.values()):
+        if missing := sum(one.missing for one in by_run.values()):
             out.append(f"{visible(model)}: {quantity(missing, 'prompt')} not judged yet; harness judge continues.")
     return out
 
