@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.identity import canonical_json
 from harness.types import InputError, PathModelSpec
 
 if TYPE_CHECKING:
@@ -258,6 +259,10 @@ def plan(
 
     machines = None if engine is None else Machines(str(engine), workers or os.cpu_count() or 1)
     loaded = load_sweep(spec, _texts(overrides), max_runs)
+    if preflight:
+        from harness.sweep.preflight import measure_rate
+
+        measure_rate(loaded, Path(out))
     facts = describe(loaded, Path(out), machines, _model_reading() if preflight else None)
     text = render(facts)
     if preflight:
@@ -431,6 +436,7 @@ def diagnose(
     tokens: str = "dpo",
     dtype: str = "float32",
     device: str = "auto",
+    template_arguments: Mapping[str, Any] | None = None,
     out: Path | str = "diagnosis",
     track: bool = False,
     quiet: bool = False,
@@ -450,7 +456,7 @@ def diagnose(
     asked = Asked(
         Path(out), policies, reference, data, None if logps is None else Path(logps), train_data,
         None if ledger is None else Path(ledger), beta, slices, format, rewardbench, limit,
-        max_length, tokens, dtype, device, track,
+        max_length, tokens, dtype, device, canonical_json(template_arguments) if template_arguments else "", track,
     )  # fmt: skip
     return Diagnosed(Path(out), run(asked, _silent if quiet else _progress))
 

@@ -172,17 +172,23 @@ class PathModelSpec:
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
     template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
+    template_arguments: str = ""  # of the chat template, e.g. {enable_thinking: false}; kept as JSON
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
+    reference: str = ""  # the reference, as `path` says it, of the same tokenizer; empty: what the policies start from
+    reference_sha256: str = ""  # hash of it, filled in; if a spec sets it, the reference must match
+    reference_logps: str = ""  # a log-prob file that holds the reference's log-probs, so that none are computed
+    reference_logps_sha256: str = ""  # hash of the file, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
+    """Preference training: AdamW, linear warm-up, decay to `final_lr_fraction`, per-run gradient clipping."""
 
     steps: int = 200  # optimizer steps; more: closer to the objective's optimum, label noise included
+    epochs: float = 0.0  # passes over the training pairs, given instead of `steps`, which follow from it; 0: by `steps`
     # pairs per step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
     batch_size: int = 16
     learning_rate: float = 2e-4  # peak rate; too large and runs diverge, too small and the loss stalls within `steps`
@@ -192,6 +198,11 @@ class TrainingSpec:
     adam_beta1: float = 0.9  # memory of the mean gradient; larger: smoother steps
     adam_beta2: float = 0.99  # memory of the squared gradient; larger: a steadier step size
     weight_decay: float = 0.0  # decoupled: every step shrinks the weights by the share rate x this
+    # how the rate falls to `final_lr_fraction` after warm-up. linear: in a line | cosine: in half a cosine |
+    # constant: not at all
+    schedule: str = "linear"
+    # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
+    micro_batch: int = 0
     mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
 
 

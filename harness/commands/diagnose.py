@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,7 @@ from harness import api
 from harness.api import existing
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
+from harness.types import InputError
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
 Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
@@ -47,6 +48,9 @@ def diagnose(
     tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="of the forward pass")] = Dtype.float32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    arguments: Annotated[
+        str, typer.Option("--template-arguments", metavar="JSON", help="of the chat template: {enable_thinking: false}")
+    ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
     track: Annotated[bool, typer.Option("--track", help="also as runs in MLflow")] = False,
     as_json: Json = False,
@@ -57,17 +61,36 @@ def diagnose(
     found = api.diagnose(
         policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
         ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
-        tokens=tokens.value, dtype=dtype.value, device=device, out=out, track=track,
+        tokens=tokens.value, dtype=dtype.value, device=device, out=out,
+        template_arguments=_template_arguments(arguments), track=track,
     )  # fmt: skip
     say(as_text(found.facts) if as_json else repr(found))
+
+
+def _template_arguments(text: str) -> dict[str, Any]:
+    """Arguments written as JSON or YAML. Raises InputError for what is no mapping."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        given = None
+    if not isinstance(given, dict):
+        raise InputError(f"--template-arguments: {text!r} is no mapping; expected e.g. '{{enable_thinking: false}}'")
+    return given
 
 
 def export_logps(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the log-prob file to write, e.g. logps.parquet")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="the reference's on all their pairs, for model.reference_logps")
+    ] = False,
 ) -> None:
     """Write the log-probs of finished runs as a log-prob file. Holds held-out pairs and the training probe."""
     existing(folder)
     from harness.diagnose.export import export_logps as write
+    from harness.diagnose.export import export_reference
 
-    say(f"{write(folder, out)} rows in {out}")
+    rows = export_reference(folder, out, lambda line: typer.echo(line, err=True)) if reference else write(folder, out)
+    say(f"{rows} rows in {out}")

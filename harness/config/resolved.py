@@ -26,6 +26,7 @@ def resolved_spec(name: str, question: str, blocks: Iterable[Block]) -> dict[str
 
 def _block(block: Block) -> dict[str, Any]:
     out: dict[str, Any] = {section: _axes(axes) for section, axes in block.sections.items()}
+    del out["training"]["epochs" if block.sections["training"]["epochs"] == [0.0] else "steps"]
     out["objectives"] = [cell for entry in block.objectives for cell in _objective(entry, block.world)]
     out["corruptions"] = [cell for entry in block.corruptions for cell in _corruption(entry)]
     out["seeds"] = list(block.seeds)

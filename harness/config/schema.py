@@ -95,12 +95,16 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "gradient_checkpointing": P(None, "bool"),
         "template": P(None, "choice", choices=("auto", "none")),
         "template_date": P(None, "text"),  # ISO, checked in `model_section.py`
+        "template_arguments": P(None, "table", doc="a mapping such as {enable_thinking: false}"),
         "sft_steps": _int(0, 1_000_000),
         "sft_batch": _BATCH,
         "sft_learning_rate": _RATE,
+        "reference": P(None, "text"),
+        **dict.fromkeys(("reference_sha256", "reference_logps", "reference_logps_sha256"), P(None, "text")),
     },
     "training": {
         "steps": _STEPS,
+        "epochs": P(None, "float", 0, 10_000),
         "batch_size": _BATCH,
         "learning_rate": _RATE,
         "warmup_steps": _int(0, 1_000_000),
@@ -109,6 +113,8 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "adam_beta1": P(None, "float", 0, 1, high_open=True),
         "adam_beta2": P(None, "float", 0, 1, high_open=True),
         "weight_decay": P(None, "float", 0, 10),
+        "schedule": P(None, "choice", choices=("linear", "cosine", "constant")),
+        "micro_batch": _int(0, 65_536),
         "mode": P(None, "choice", choices=("strict", "fast")),
     },
     "evaluation": {

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 
 from harness.diagnose.asked import Asked
 from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose, plain
-from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
 from harness.storage.atomic import write_json
+from harness.storage.logps_file import LogpsTable, read_logps, write_logps
 from harness.text import slug
 from harness.tracking.diagnoses import TrackedRun, send_diagnosis
 from harness.types import InputError

@@ -53,12 +53,12 @@ def reference_key(run: RunSpec) -> str:
 
 
 def as_loaded(run: RunSpec) -> bool:
-    """Whether a run's reference is the model of its path as it is, so that nothing has to be built."""
+    """Whether a run starts from the model of its path as it is, so that nothing has to be built."""
     return isinstance(run.model, PathModelSpec) and not run.model.sft_steps
 
 
-def reference_weights(cache: Path, run: RunSpec) -> Tensor:
-    """The row `(P,)` that is a run's reference and that its policy starts from.
+def start_weights(cache: Path, run: RunSpec) -> Tensor:
+    """The row `(P,)` that a run's policy starts from, which is its reference unless the spec names another model.
 
     Raises RuntimeError where a model that the sweep builds is gone from the cache.
     """

@@ -18,6 +18,7 @@ from harness.data.splits import data_notes
 from harness.identity import plain, run_key
 from harness.objectives.registry import OBJECTIVES
 from harness.report.data.tables import write_results
+from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import PLAN
@@ -25,9 +26,9 @@ from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_runs
-from harness.sweep.packing import Packing, as_plan, settle
+from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, core_count, gpu_memory, room_in, worker_count
 from harness.sweep.rounds import rounds
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
@@ -61,16 +62,18 @@ def run_sweep(
         if workers is None and options.engine in CLUSTERS:
             workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
-        packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
+        every, cache = planned_runs(sweep.runs), out / "cache"
         if warning := tracking_warning(out):
             output.result(f"tracking {warning}")
         failures: list[str] = []
         runs: tuple[PlannedRun, ...] = ()
 
         def begin(missing: Sequence[PlannedRun]) -> None:
+            check_data([one.run for one in runs], folder, output.progress)
+            counts, memory = counts_of(sweep.runs, cache), gpu_memory(sweep.runs[0].device)
+            packing = settle(folder, count, memory, every, _cores(count, options), counts)
             write_plan(folder, sweep, runs, packing)
-            check_data([planned.run for planned in runs], folder, output.progress)
-            check_free_space(folder, [planned.run for planned in missing])
+            check_free_space(folder, [one.run for one in missing])
             done = len(runs) - len(missing)
             output.progress(f"{sweep.name}: {len(runs)} runs, {done} already done, {count} workers")
 
@@ -90,6 +93,11 @@ def run_sweep(
             print_stopped(folder, output)
             raise
         return _finish(folder, failures, output)
+
+
+def _cores(workers: int, options: SweepOptions) -> int:
+    """Cores that the packs at work share."""
+    return workers * options.cluster.cpus if options.engine in CLUSTERS else core_count()
 
 
 def print_stopped(folder: Path, output: CommandOutput) -> None:

@@ -30,7 +30,7 @@ from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
 from harness.inputs.mythworld import mythworld_architecture
-from harness.models.architecture import initial_weights, with_score
+from harness.models.architecture import Frozen, initial_weights, with_score
 from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
@@ -85,8 +85,8 @@ def pack(objective: ObjectiveSpec) -> Pack:
 def final_samples(made: Pack, model: LaneModel) -> None:
     prompts = [mythtokens.encode_prompt(pair.prompt, FIRST) for pair in pairs()[SPEC.pairs : SPEC.pairs + 320]]
     plan = SamplePlan(prompts, np.random.default_rng(0).random((320, 14)))
-    weights = [initial_weights(ARCHITECTURE, 0)] * LANES
-    sample_lanes(ARCHITECTURE, model, weights, [plan] * LANES, mythtokens.EOS, PROMPT_TOKENS)
+    reference = Frozen(ARCHITECTURE, initial_weights(ARCHITECTURE, 0))
+    sample_lanes([reference] * LANES, model, [plan] * LANES, mythtokens.EOS, PROMPT_TOKENS)
     del made
 
 

@@ -15,7 +15,7 @@ import torch
 
 from harness.data.rows import pack_rows
 from harness.inputs.mythworld import mythworld_inputs
-from harness.inputs.reference_models import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, start_weights
 from harness.models.architecture import skeleton
 from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus, pair_logps
@@ -30,7 +30,7 @@ def directions(version: int, seed: int, cache: Path) -> tuple[float, float, floa
     run = RunSpec(ObjectiveSpec("dpo"), CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed, world=world)
     for stage in builds([run]):
         build_models(cache, stage, CPU)
-    inputs = mythworld_inputs(run, reference_weights(cache, run))
+    inputs = mythworld_inputs(run, start_weights(cache, run))
     rows = pack_rows([inputs.encode(pair) for pair in inputs.train], tokens=inputs.tokens, responses=inputs.responses)
     corpus = build_corpus([rows], None, CPU)
     model = build_lanes(skeleton(inputs.architecture), [inputs.weights], CPU)

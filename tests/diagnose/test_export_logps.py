@@ -12,8 +12,9 @@ from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
 from harness.data.mythworld.language import FIRST
+from harness.data.rows import token_key
 from harness.diagnose.diagnosis import diagnose
-from harness.diagnose.logps_file import read_logps, token_key
+from harness.storage.logps_file import read_logps
 from harness.storage.runs import load_result, run_folders
 
 SPEC = """

@@ -18,7 +18,7 @@ from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import world as mythworld
 from harness.data.mythworld.language import FIRST, SPECIALS
 from harness.inputs.mythworld import mythworld_architecture
-from harness.inputs.reference_models import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, start_weights
 from harness.models.architecture import skeleton
 from harness.models.export import _world_tokenizer
 from harness.models.lane_model import parameter_shapes, unflatten
@@ -36,7 +36,7 @@ def write_reference(folder: Path, misaligned: float, seed: int = 0) -> Path:
         build_models(cache, stage, torch.device("cpu"))
     assert run.world is not None
     model = skeleton(mythworld_architecture(run.world))
-    values = unflatten(reference_weights(cache, run), parameter_shapes(model))
+    values = unflatten(start_weights(cache, run), parameter_shapes(model))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])

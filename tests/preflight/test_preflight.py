@@ -336,7 +336,8 @@ def test_too_little_room_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     import shutil
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000})())
-    total = estimate([the_run_on(tmp_path)], {}, LmEvalSpec(limit=5), 10.0)
+    run = the_run_on(tmp_path)
+    total = estimate([run], {run.data: 30.0}, LmEvalSpec(limit=5), 10.0)
     assert total["tokens"] > 0
     assert only(limits(total, tmp_path)).severity == "error"
     assert "1 kB are free under --out" in only(limits(total, tmp_path)).line

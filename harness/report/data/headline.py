@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,13 +26,26 @@ class Failure:
     falls: bool
 
 
+def main_grid(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions of the settings (world or data, training) that the sweep has under most corruptions.
+
+    The other settings ask whether what is found there holds elsewhere.
+    """
+    corruptions = Counter(condition.first.setting for condition in conditions)
+    most = max(corruptions.values(), default=0)
+    return [condition for condition in conditions if corruptions[condition.first.setting] == most]
+
+
 def clearest_condition(conditions: Sequence[Condition]) -> Condition:
-    """Hard labels, clean, highest misaligned; the nearest to that the sweep has, the first among equals."""
-    return max(conditions, key=lambda c: (c.first.labels != "bradley_terry", c.clean, c.first.misaligned or 0.0))
+    """In the main grid hard labels, clean, highest misaligned; the nearest to that, the first among equals."""
+    return max(
+        main_grid(conditions), key=lambda c: (c.first.labels != "bradley_terry", c.clean, c.first.misaligned or 0.0)
+    )
 
 
 def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure | None:
-    """The larger of the widest gap under the clearest condition and the deepest fall under any; None without either."""
+    """In the main grid the larger of the widest gap under the clearest condition and the deepest fall under any."""
+    conditions = main_grid(conditions)
     clearest = clearest_condition(conditions)
     cells = [c for c in clearest.by_objective.get(baseline, ()) if c.values(RANKING)]
     widest = max((cell for cell in cells if has_gap(cell)), key=gap_size, default=None)

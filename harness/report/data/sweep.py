@@ -33,8 +33,8 @@ class Run:
     config: Mapping[str, Any]
     result: Mapping[str, Any] | None
     folder: Path | None
-    stated: Mapping[str, Any] | None = None  # the provenance of a published run, which has no folder
     published: str | None = None
+    stated: Mapping[str, Any] | None = None  # the provenance of a run that was published, which has no folder
 
     @property
     def status(self) -> RunStatus:
@@ -296,7 +296,7 @@ def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
         raise InputError(
             f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, planned["config"], result, folder, planned.get("published"))
+    return Run(key, planned["config"], result, folder, published=planned.get("published"))
 
 
 def _note(note: Any) -> str:
