@@ -48,7 +48,6 @@ def judge(
     existing(folder)
     from harness.evaluation.chat_endpoint import Retries
     from harness.signals import Interrupted, catching_signals
-    from harness.sweep.evaluate import publish
     from harness.sweep.judge import JudgeOptions, judge_folder, lines
 
     options = JudgeOptions(
@@ -64,6 +63,8 @@ def judge(
             raise typer.Exit(stopped.code) from None
     for line in lines(found):
         show(line)
+    from harness.sweep.evaluate import publish  # after the judge: it reads more modules
+
     publish(folder, _nothing if as_json else say)
     if as_json:
         say(as_text({"runs": {path.name: asdict(one) for path, one in found}}))

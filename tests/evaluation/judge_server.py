@@ -36,7 +36,8 @@ class Served:
     url: str = ""
     asked: Counter[str] = field(default_factory=Counter)
     headers: list[dict[str, str]] = field(default_factory=list)
-    answered: Counter[str] = field(default_factory=Counter)
+    held: threading.Event = field(default_factory=threading.Event)  # set once a request waits for `most` to rise
+    most: int = 1 << 30  # requests that are answered; later ones wait
 
 
 @contextmanager
@@ -53,12 +54,13 @@ def serving(rule: Rule, fault: Fault = lambda number: None, delay: float = 0.0) 
                 number = sum(served.asked.values())
                 served.asked[text] += 1
                 served.headers.append(dict(self.headers))
+            while number >= served.most:
+                served.held.set()
+                time.sleep(0.01)
             time.sleep(delay)
             failed = fault(number)
             if failed is None:
                 reply = {"role": "assistant", "content": rule(*answers(text))}
-                with lock:
-                    served.answered[text] += 1
                 self._send(200, json.dumps({"choices": [{"message": reply}]}))
             else:
                 self._send(*failed)
