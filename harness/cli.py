@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import corrupt, diagnose, formats, inspect, setup, share, sweep, weights
+from harness.commands import corrupt, diagnose, formats, inspect, judge, setup, share, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -38,6 +38,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("publish", share.publish, "harness publish runs/quick --to quick-published"),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
+    ("judge", judge.judge, "harness judge runs/real --endpoint http://127.0.0.1:8000/v1 --model judge --limit 100"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
     ("verify", inspect.verify, "harness verify runs/quick"),
     ("clean", inspect.clean, "harness clean runs/quick --yes"),

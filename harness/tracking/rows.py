@@ -16,6 +16,8 @@ from harness.identity import canonical_json, content_hash, file_sha256
 from harness.palette import looks
 from harness.storage.evaluations import EVALUATIONS
 from harness.storage.journal import read_journal
+from harness.storage.judgements import JUDGEMENTS, read_judgements
+from harness.storage.judgements import points as judge_points
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import RESULT, run_status
 from harness.types import RunStatus
@@ -148,12 +150,12 @@ def digest_of(result: Mapping[str, Any]) -> str:
 
 
 def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
-    """The digest of a delivery: of the run, and of its benchmark results where it was evaluated since.
+    """The digest of a delivery: of the run, and of its benchmark results and judgements where it was evaluated since.
 
     The run's digest does not change with these, so they are added to it at the server and do not replace it.
     """
-    evaluated = folder / EVALUATIONS
-    return content_hash([digest_of(result), file_sha256(evaluated)])[:32] if evaluated.exists() else digest_of(result)
+    since = [file_sha256(path) for path in (folder / EVALUATIONS, folder / JUDGEMENTS) if path.exists()]
+    return content_hash([digest_of(result), *since])[:32] if since else digest_of(result)
 
 
 def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
@@ -212,7 +214,10 @@ def count_points(folder: Path, runs: int = 0) -> int:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    return read_journal(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else []
+    """The points that came after the run: of benchmarks, and of the judge that was asked last."""
+    benchmarks = read_journal(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else []
+    judged = [(one.step, found) for one in read_judgements(folder) if (found := judge_points(one))]
+    return benchmarks + [{"kind": "metrics", "step": step, **found} for step, found in judged[-1:]]
 
 
 def is_committed(folder: Path) -> bool:

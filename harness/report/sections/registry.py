@@ -20,6 +20,7 @@ from harness.report.sections import (
     displacement,
     frontier,
     hyperparameters,
+    judge,
     pairs,
     plane,
     prediction,
@@ -38,7 +39,8 @@ from harness.report.sections.row import Section
 
 ORDER = (
     hyperparameters, verdict, frontier, dataset, damage, survival, trajectories, plane, displacement, densities, pairs,
-    slices, behaviour, quality, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics, provenance,
+    slices, behaviour, quality, judge, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
+    provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 
