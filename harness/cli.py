@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import corrupt, diagnose, formats, inspect, judge, setup, share, sweep, weights
+from harness.commands import corrupt, diagnose, formats, gold, inspect, judge, setup, share, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -38,6 +38,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("publish", share.publish, "harness publish runs/quick --to quick-published"),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
+    ("gold", gold.gold, "harness gold runs/real --reward-model models/reward"),
     ("judge", judge.judge, "harness judge runs/real --endpoint http://127.0.0.1:8000/v1 --model judge --limit 100"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
     ("verify", inspect.verify, "harness verify runs/quick"),
@@ -95,9 +96,9 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _no_flag_twice(argv: Sequence[str]) -> None:
-    """The parser would keep the last silently. `--set` and `--policy` are meant to be repeated."""
+    """The parser would keep the last silently. `--set`, `--policy` and `--reward-model` are meant to be repeated."""
     options = [word.partition("=")[0] for word in argv[: argv.index("--") if "--" in argv else None]]
-    flags = [word for word in options if word.startswith("--") and word not in ("--set", "--policy")]
+    flags = [word for word in options if word.startswith("--") and word not in ("--set", "--policy", "--reward-model")]
     twice = [flag for flag in dict.fromkeys(flags) if flags.count(flag) > 1]
     if twice:
         raise InputError(*(f"{flag}: given twice; keep one" for flag in twice))

@@ -238,6 +238,18 @@ class LmEvalSpec:
     trust_task_code: bool = False  # run your own tasks' Python (`!function`, `class`) as well
 
 
+@dataclass(frozen=True, slots=True)
+class GoldSpec:
+    """Reward models that score finished runs on `data`. Not part of a run: training does not depend on it."""
+
+    # folder or hub id (also id@revision) of a sequence-classification model with one logit, or a list of several
+    reward_model: tuple[str, ...] = ()
+    batch_size: int = 16  # texts scored at once; larger: faster, more memory
+    max_length: int = (
+        0  # tokens of prompt and answer; of a longer text the end is scored; 0: all the model has positions for
+    )
+
+
 TEXTS = ("none", "ids", "short", "full")
 
 
@@ -331,6 +343,7 @@ __all__ = [
     "CorruptionSpec",
     "DataSpec",
     "EvaluationSpec",
+    "GoldSpec",
     "InputError",
     "LmEvalSpec",
     "LoraSpec",

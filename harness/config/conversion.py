@@ -36,3 +36,11 @@ def load_conversion(data: Path, overrides: Sequence[str]) -> tuple[DataSpec, dic
     if problems:
         raise InputError(*problems)
     return DataSpec(**{name: values[0] for name, values in axes.items()}), params
+
+
+def load_reading(data: Path, overrides: Sequence[str]) -> DataSpec:
+    """How the rows of `data` are read, where nothing else may be given. Raises InputError."""
+    spec, params = load_conversion(data, overrides)
+    if params:
+        raise InputError(*(f"--set {name}: expected a key of data, such as data.format" for name in params))
+    return spec

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from harness.config.gold_section import take_gold
 from harness.config.grid import Block, read_block
 from harness.config.lm_eval_section import take_lm_eval
 from harness.config.overrides import apply_overrides
@@ -25,7 +26,7 @@ from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
+from harness.types import GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
 
 MAX_RUNS = 10_000
 
@@ -57,6 +58,7 @@ class SweepSpec:
     lm_eval: LmEvalSpec | None = None
     report: ReportSpec = field(default_factory=ReportSpec)
     rounds: SeedRounds | None = None  # where seeds come in rounds; `runs` has those of all rounds
+    gold: GoldSpec | None = None
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | None = None) -> SweepSpec:
@@ -75,10 +77,13 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
     main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", path.parent, problems)
+    main, gold = take_gold(main, "", path.parent, problems)
     blocks: list[Block] = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
-        own = take_lm_eval(own, prefix, path.parent, problems)[0] if prefix else own
+        if prefix:
+            own = take_lm_eval(own, prefix, path.parent, problems)[0]
+            own = take_gold(own, prefix, path.parent, problems)[0]
         merged = _override(main, own) if prefix else main
         if prefix and "seeds" in own and (blocks[0].rounds or isinstance(own["seeds"].value, dict)):
             problems.append(f"{own['seeds'].where} {prefix}seeds: seeds in rounds are the whole sweep's; leave it out")
@@ -95,8 +100,10 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     resolved = resolved_spec(name, question, blocks)
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": as_data(lm_eval)}
+    if gold is not None:
+        resolved["evaluation"] = {**resolved["evaluation"], "gold": as_data(gold)}
     resolved[REPORT] = as_data(report)
-    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report, blocks[0].rounds)
+    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report, blocks[0].rounds, gold)
 
 
 def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:

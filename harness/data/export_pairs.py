@@ -9,8 +9,8 @@ import io
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from harness.corruptions.apply import Corrupted, apply
 from harness.corruptions.ledger import write_ledger
 from harness.corruptions.registry import CORRUPTIONS, SEQUENCE, needs, resolve
-from harness.data.chat import Rendered
+from harness.data.conversations import KeptTurns
 from harness.data.formats import FORMATS
 from harness.data.notes import Note
 from harness.data.pairs import PairTable, read_pairs
@@ -54,9 +54,22 @@ class Written:
         return "\n".join(lines)
 
 
-def export_pairs(data: DataSpec, cell: Mapping[str, Any], seed: int, out: Path, force: bool = False) -> Written:
+# Prompts as the data has them, and answers -> a score each; the name says what scored them.
+Scorer = Callable[[Sequence[tuple[str | Sequence[Turn], str]]], Sequence[float]]
+
+
+def export_pairs(
+    data: DataSpec,
+    cell: Mapping[str, Any],
+    seed: int,
+    out: Path,
+    force: bool = False,
+    score: Scorer | None = None,
+    scored_by: str = "",
+) -> Written:
     """Corrupt the pairs of `data` by `cell` ({kind, rate, parameters}) and write set, ledger and card, the set last.
 
+    `score` gives every answer a score, in place of those that the data has; `scored_by` is what the card calls it.
     Raises InputError before anything is written: for an output that exists (unless `force`) or is the input, for data
     or a cell that cannot be used, and for a fact that rows lack.
     """
@@ -65,6 +78,8 @@ def export_pairs(data: DataSpec, cell: Mapping[str, Any], seed: int, out: Path, 
     kind, params = cell["kind"], {name: value for name, value in cell.items() if name not in ("kind", "rate")}
     spec = resolve({SEQUENCE: params.get("steps")} if kind == SEQUENCE else cell)
     source = _read(data, spec)
+    if score is not None:
+        source = _scored(source, score, scored_by)
     done = apply(source.table.pairs, spec.kind, spec.rate, seed, source.facts, dict(spec.params))
     if not done.pairs:
         raise InputError(f"corruption '{kind}' leaves no pair of {data.path}; lower its rate or its parameters")
@@ -111,26 +126,11 @@ class _Source:
         return [note for note in self.table.notes if note.kind != "rendered"]
 
 
-@dataclass(frozen=True)
-class _Turns:
-    """A renderer that leaves answers as they are, and gives each list of turns a text of its own."""
-
-    by_text: dict[str, Sequence[Turn]] = field(default_factory=dict)
-
-    def __call__(self, context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
-        parts = [f"{turn['role']}: {turn['content']}" for turn in context]
-        more = [turn for turn in context if len(turn) > 2]  # calls of tools and the like
-        text = "\n\n".join([*parts, json.dumps(more, sort_keys=True)] if more else parts)
-        while self.by_text.setdefault(text, context) != context:  # a message that holds what looks like turns
-            text += " "
-        return Rendered(text, chosen, rejected)
-
-
 def _read(data: DataSpec, spec: CorruptionSpec) -> _Source:
     """The pairs, and the facts that the corruption needs beyond them from columns of their names."""
     wanted = sorted(needs(spec) - _OF_PAIRS)
     given = tuple(name for name in data.slices.split(", ") if name)
-    turns = _Turns()
+    turns = KeptTurns()
     asked = replace(data, slices=", ".join(dict.fromkeys([*given, *wanted])))
     try:
         table = read_pairs(asked, turns)
@@ -151,6 +151,24 @@ def _read(data: DataSpec, spec: CorruptionSpec) -> _Source:
     facts = {name: [_fact(pair, name, data.path) for pair in table.pairs] for name in wanted}
     known = {"id": [pair.id for pair in table.pairs], **facts} if wanted else None
     return _Source(table, turns.by_text, known, given)
+
+
+def _scored(source: _Source, score: Scorer, by: str) -> _Source:
+    """The source with the scores of a reward model, and a note on how often it agrees with the labels."""
+    pairs = source.table.pairs
+    prompts = [source.turns.get(pair.prompt, pair.prompt) for pair in pairs]
+    asked = [(prompt, pair.chosen) for prompt, pair in zip(prompts, pairs, strict=True)]
+    asked += [(prompt, pair.rejected) for prompt, pair in zip(prompts, pairs, strict=True)]
+    scores = [float(value) for value in score(asked)]
+    n = len(pairs)
+    made = tuple(
+        replace(pair, gold_margin=good - bad, meta={**pair.meta, "score_chosen": good, "score_rejected": bad})
+        for pair, good, bad in zip(pairs, scores[:n], scores[n:], strict=True)
+    )
+    right = sum(pair.gold_margin is not None and pair.gold_margin > 0 for pair in made)
+    text = f"of {n} pairs have chosen scored higher by {by}, whose scores stand in place of the data's own"
+    notes = (*source.table.notes, Note("gold", right, (), f"{right} {text}"))
+    return replace(source, table=replace(source.table, pairs=made, notes=notes))
 
 
 def _fact(pair: PreferencePair, name: str, path: str) -> Any:

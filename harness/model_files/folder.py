@@ -116,6 +116,31 @@ def read_folder(folder: Path, weights: bool = True) -> ModelFolder:
     )
 
 
+def check_classifier(folder: Path, weights: bool = True) -> dict[str, Any]:
+    """The configuration of a reward model's folder: a sequence-classification model with one logit and a tokenizer.
+
+    Raises InputError with a line for each thing that cannot be used, each naming the file.
+    """
+    if not (folder / CONFIG).is_file():
+        what = "is a file" if folder.is_file() else f"has no {CONFIG}" if folder.is_dir() else "does not exist"
+        raise InputError(f"{folder} {what}; expected a reward model's folder, as save_pretrained writes it")
+    problems: list[str] = []
+    config, settings = _json(folder / CONFIG, problems), _json(folder / TOKENIZER_CONFIG, problems, {})
+    names = ", ".join(map(str, config.get("architectures") or ())) or str(config.get("model_type"))
+    labels = len(config.get("id2label") or ()) or int(config.get("num_labels") or 2)
+    if not problems and "ForSequenceClassification" not in names:
+        problems.append(f"{folder}/{CONFIG}: {names} is no reward model; expected one ...ForSequenceClassification")
+    elif not problems and labels != 1:
+        problems.append(f"{folder}/{CONFIG}: the model has {labels} labels; expected a reward model with one logit")
+    if not any((folder / name).is_file() for name in (TOKENIZER, "tokenizer.model", "vocab.txt", "vocab.json")):
+        problems.append(f"{folder} has no {TOKENIZER}; write it with the tokenizer's save_pretrained")
+    problems += _code(folder, config, settings)
+    problems += _weight_problems(folder) if weights else ()
+    if problems:
+        raise InputError(*problems)
+    return config
+
+
 def length_problems(model: ModelFolder, max_length: int) -> Iterator[str]:
     """Why sequences of `max_length` tokens cannot be scored as the model would score them."""
     if model.positions is not None and max_length > model.positions:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.identity import file_sha256
-from harness.model_files.folder import SIZES, ModelFolder, folder_sha256, read_folder
+from harness.model_files.folder import SIZES, ModelFolder, check_classifier, folder_sha256, read_folder
 from harness.model_files.gguf import check_gguf, converted_folder, is_gguf
 from harness.types import InputError, ModelSpec, PathModelSpec
 
@@ -45,6 +45,21 @@ def locate(text: str, revision: str, base: Path, hashes: dict[Path, str]) -> tup
     snapshot = hub_folder(text, revision, weights=False)
     read_folder(snapshot, weights=False)
     return text, f"{text}@{snapshot.name}"
+
+
+def locate_classifier(text: str) -> tuple[Path, str]:
+    """The folder of a reward model (a folder, or a hub id with its revision behind `@`), of a hub id its `id@commit`.
+
+    Raises InputError where there is none, or where it is no sequence-classification model with one logit.
+    """
+    identity, _, revision = text.partition("@")
+    if Path(text).is_absolute() or not HUB_ID.fullmatch(identity):
+        check_classifier(Path(text))
+        return Path(text), ""
+    check_classifier(hub_folder(identity, revision, weights=False), weights=False)
+    folder = hub_folder(identity, revision, weights=True)
+    check_classifier(folder)
+    return folder, f"{identity}@{folder.name}"
 
 
 def hub_folder(identity: str, revision: str, weights: bool) -> Path:

@@ -34,6 +34,7 @@ from harness.sweep.estimates import (
     train_flops,
 )
 from harness.sweep.evaluate import check_asked
+from harness.sweep.gold import check_gold
 from harness.sweep.grid_range import grid_notes
 from harness.sweep.packing import Source, by_source, counts_of, plan_packs, scored_first, source_of
 from harness.sweep.rounds import rounds
@@ -59,6 +60,7 @@ def describe(
     `forecast` is there where `machines` are given (`sweep/estimates.py`). `reading` opens a model's tokenizer.
     """
     check_asked(sweep)
+    check_gold(sweep)
     folder = out / sweep.name
     runs = planned_runs(sweep.runs)
     done = final_keys(folder, [planned.key for planned in runs])
@@ -106,6 +108,7 @@ def describe(
         **({"rounds": _rounds(sweep, out, per_run, done, seconds)} if sweep.rounds is not None else {}),
         "run_keys": [planned.key for planned in runs],
         "lm_eval": list(sweep.lm_eval.tasks) if sweep.lm_eval is not None else [],
+        "gold": list(sweep.gold.reward_model) if sweep.gold is not None else [],
         "detectable": detectable(sweep.runs, out, sweep.name),
         "notes": [*sweep.notes, *notes, *grid_notes(sweep.runs)],
         **({"first_pair": plain(first_pair)} if first_pair is not None else {}),
@@ -182,6 +185,7 @@ def render(plan: Mapping[str, Any]) -> str:
         *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
         ("lm-eval", ", ".join(plan["lm_eval"])),
+        ("gold", ", ".join(plan["gold"])),
         ("first run", plan["first"]),
         ("last run", plan["last"]),
         *(("note", note) for note in plan["notes"]),

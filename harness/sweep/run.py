@@ -27,6 +27,7 @@ from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_runs
+from harness.sweep.gold import check_gold, score_runs
 from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_free_space, core_count, gpu_memory, room_in, worker_count
@@ -57,6 +58,7 @@ def run_sweep(
     """
     output = CommandOutput(console or Console(), quiet)
     check_asked(sweep)
+    check_gold(sweep)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), sweep_lock(folder):
@@ -90,6 +92,8 @@ def run_sweep(
                 begin(missing)
             if sweep.lm_eval is not None:
                 failures += evaluate_runs(folder, runs, sweep.lm_eval, output.progress, sweep.lm_eval.runs)
+            if sweep.gold is not None:
+                failures += score_runs(folder, runs, sweep.gold, output.progress)
         except KeyboardInterrupt:
             print_stopped(folder, output)
             raise

@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 from harness.identity import canonical_json, content_hash, file_sha256
 from harness.palette import looks
 from harness.storage.evaluations import EVALUATIONS
+from harness.storage.gold import GOLD
 from harness.storage.journal import read_journal
 from harness.storage.judgements import JUDGEMENTS, read_judgements
 from harness.storage.judgements import points as judge_points
@@ -28,6 +29,7 @@ STATUS = {
     RunStatus.FAILED: "FAILED",
     RunStatus.STOPPED: "KILLED",
 }
+LATER = (EVALUATIONS, GOLD)  # journals of a run that are written after its result
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones silently
 # Points cost a server most: of 10,000 runs it gets 50 per metric, which look the same in a chart as all of them.
@@ -150,12 +152,12 @@ def digest_of(result: Mapping[str, Any]) -> str:
 
 
 def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
-    """The digest of a delivery: of the run, and of its benchmark results and judgements where it was evaluated since.
+    """The digest of a delivery: of the run, and of benchmark results, gold scores and judgements that came since.
 
     The run's digest does not change with these, so they are added to it at the server and do not replace it.
     """
-    since = [file_sha256(path) for path in (folder / EVALUATIONS, folder / JUDGEMENTS) if path.exists()]
-    return content_hash([digest_of(result), *since])[:32] if since else digest_of(result)
+    later = [file_sha256(folder / name) for name in (*LATER, JUDGEMENTS) if (folder / name).exists()]
+    return content_hash([digest_of(result), *later])[:32] if later else digest_of(result)
 
 
 def run_row(folder: Path, result: Mapping[str, Any], plan: Plan) -> RunRow:
@@ -214,10 +216,10 @@ def count_points(folder: Path, runs: int = 0) -> int:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    """The points that came after the run: of benchmarks, and of the judge that was asked last."""
-    benchmarks = read_journal(folder / EVALUATIONS) if (folder / EVALUATIONS).exists() else []
+    """The points that came after the run: of benchmarks and gold models, and of the judge that was asked last."""
+    later = [record for name in LATER if (folder / name).exists() for record in read_journal(folder / name)]
     judged = [(one.step, found) for one in read_judgements(folder) if (found := judge_points(one))]
-    return benchmarks + [{"kind": "metrics", "step": step, **found} for step, found in judged[-1:]]
+    return later + [{"kind": "metrics", "step": step, **found} for step, found in judged[-1:]]
 
 
 def is_committed(folder: Path) -> bool:

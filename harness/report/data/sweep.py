@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from harness.identity import canonical_json
 from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
+from harness.storage.gold import ANSWER, FINAL, SAMPLES, Scored, read_gold, read_scores
+from harness.storage.journal import JournalDamaged
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
 from harness.types import InputError, RunStatus, SeedRounds
@@ -125,7 +127,33 @@ class Run:
     def table(self, file: str, columns: Sequence[str] | None = None) -> dict[str, NDArray[Any]] | None:
         """A Parquet file of the run's folder as columns; None where it has none. OSError where it is damaged."""
         path = None if self.folder is None else self.folder / file
-        return None if path is None or not path.is_file() else read_table(path, columns)
+        table = None if path is None or not path.is_file() else read_table(path, columns)
+        return self._judged(table) if table is not None and file == SAMPLES and self.gold else table
+
+    def _judged(self, samples: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Samples with the first reward model's scores for a true reward that is not known."""
+        assert self.folder is not None and self.gold
+        scores = read_scores(self.folder)
+        own = (scores["model"] == self.gold[0].name) & (scores["kind"] == ANSWER)
+        found = dict(zip(FINAL, (scores["score"][own], scores["other"][own]), strict=True))
+        return samples | {name: values for name, values in found.items() if name in samples}
+
+    @cached_property
+    def gold(self) -> tuple[Scored, ...] | None:
+        """What reward models say of the run, in the order asked for; None where their journal is damaged."""
+        if self.folder is None or not self.result:
+            return ()
+        try:
+            return read_gold(self.folder, str(self.result["files"].get(SAMPLES, "")))
+        except JournalDamaged:
+            return None
+
+    @cached_property
+    def results(self) -> Mapping[str, Any]:
+        """The measured columns, those of the first reward model where the source knows no true reward."""
+        own = dict(self.result["results"]) if self.result else {}
+        known = self.gold[0].metrics if self.gold else {}
+        return own | {name: known[name] for name in FINAL if name in known and own.get(name) is None}
 
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
@@ -163,7 +191,7 @@ class Run:
 
     def measured(self, column: str) -> float | None:
         """A measured column of `results.csv`; None where it was not measured or does not apply."""
-        value = None if self.result is None else self.result["results"].get(column)
+        value = self.results.get(column)
         return None if value is None else float(value)
 
     @cached_property

@@ -54,13 +54,13 @@ def result_columns(sweep: Sweep) -> tuple[str, ...]:
     settings = sorted(n for n in named if n.startswith("hp.")) + sorted(n for n in named if n.startswith("corruption."))
     axes = [name for name in sweep.axes if name in named and name not in settings]
     known = (*IDENTITY, *MEASURES, "labels", *settings, *axes)
-    measured = {name for run in sweep.runs if run.result for name in run.result["results"]}
+    measured = {name for run in sweep.runs for name in run.results}
     return (*known, *sorted(measured - set(known)))
 
 
 def result_row(run: Run) -> dict[str, Any]:
     """One row by column name, None where not applicable. `steps` counts the steps done (planned, while pending)."""
-    row: dict[str, Any] = dict(run.result["results"]) if run.result else {}
+    row: dict[str, Any] = dict(run.results)
     row |= {name: run.measured(name) for name in MEASURES}
     return row | {
         "run_key": run.key,

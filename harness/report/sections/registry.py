@@ -19,6 +19,7 @@ from harness.report.sections import (
     densities,
     displacement,
     frontier,
+    gold,
     hyperparameters,
     judge,
     pairs,
@@ -39,7 +40,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     hyperparameters, verdict, frontier, dataset, damage, survival, trajectories, plane, displacement, densities, pairs,
-    slices, behaviour, quality, judge, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
+    slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
     provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
