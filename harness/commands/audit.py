@@ -1,0 +1,65 @@
+"""`harness audit`: which labels of a preference set are likely wrong, and a cleaned set on request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.commands.options import Json, writable
+from harness.commands.printing import as_text, say
+from harness.types import InputError
+
+
+def audit(
+    data: Annotated[
+        str, typer.Option("--data", metavar="PATH", help="preference pairs in any form: file, folder, hub id")
+    ],
+    model: Annotated[
+        str, typer.Option("--model", metavar="DIR", help="a model's folder or hub id; default: a tiny one, fitted")
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the audit")] = Path("audit"),
+    write: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="also write a cleaned set")] = None,
+    drop: Annotated[int | None, typer.Option("--drop", metavar="K", help="without the K most suspect rows")] = None,
+    relabel: Annotated[int | None, typer.Option("--relabel", metavar="K", help="with these K relabelled")] = None,
+    advice: Annotated[bool, typer.Option("--advice", help="as the audit advises")] = False,
+    slices: Annotated[
+        str, typer.Option("--slices", metavar="A,B", help="columns to break the share of wrong labels down by")
+    ] = "",
+    form: Annotated[str, typer.Option("--format", metavar="NAME", help="form of the rows, see `formats`")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=0, help="first N rows; 0: all")] = 0,
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=20, help="parts of the prompts, each judged by others")
+    ] = 5,
+    steps: Annotated[int, typer.Option("--steps", min=10, help="updates of each model")] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="draws folds and planted errors")] = 0,
+    max_length: Annotated[int, typer.Option("--max-length", min=8, help="tokens of prompt and response")] = 256,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="replace files that exist")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say which labels of a preference set are likely wrong, how many, and how far that can be trusted."""
+    from harness.audit.asked import Asked
+    from harness.audit.audit import first_sentence, plain
+    from harness.audit.run import run
+
+    writable(out)
+    wanted = [
+        name for name, on in (("drop", drop is not None), ("relabel", relabel is not None), ("advice", advice)) if on
+    ]
+    if len(wanted) > 1:
+        raise InputError(f"--{wanted[0]} and --{wanted[1]}: give one of them")
+    names = [name.strip() for name in slices.split(",") if name.strip()]
+    asked = Asked(
+        data, out, model, names, form, limit, folds, steps, seed=seed, max_length=max_length, device=device,
+        write=write, clean=wanted[0] if wanted else "", rows=drop or relabel or 0, force=force,
+    )  # fmt: skip
+    found, written = run(asked, lambda line: typer.echo(line, err=True))
+    lines = [first_sentence(found), f"page     {out / 'index.html'}"]
+    if written is not None:
+        lines += [
+            f"set      {written.out}: {written.pairs} pairs, {written.touched} acted on",
+            f"ledger   {written.ledger}",
+        ]
+    say(as_text(plain(found)) if as_json else "\n".join(lines))
