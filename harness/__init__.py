@@ -8,6 +8,7 @@ first use, so importing `harness` loads neither torch nor pandas.
 - `corrupt(pairs, kind=..., rate=..., seed=...)`: corrupted copies of preference pairs, and a ledger of every change.
 - `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
 - `plan(spec)`, `sweep(spec)`, `study(spec)`, `status(folder)`, `report(folder)`: the verbs of the command line.
+- `audit(data)`: which labels of a preference set are likely wrong, and what to do about it.
 - `load(folder)`: the tables of a sweep's folder for pandas.
 - `InputError`: what every one of them raises for a mistake, a line per problem in `problems`.
 """
@@ -20,7 +21,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import plan, report, status, study, sweep
+    from harness.api import audit, plan, report, status, study, sweep
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
     from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
 __all__ = [
-    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "corrupt",
-    "load", "plan", "report", "status", "study", "sweep",
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit",
+    "corrupt", "load", "plan", "report", "status", "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -42,7 +43,7 @@ _HOMES = {
     "PreferencePair": "harness.types",
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
-    **dict.fromkeys(("plan", "report", "status", "study", "sweep"), "harness.api"),
+    **dict.fromkeys(("audit", "plan", "report", "status", "study", "sweep"), "harness.api"),
 }
 
 

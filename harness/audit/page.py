@@ -58,8 +58,8 @@ def write_page(found: Audit, rows: np.ndarray, ids: Sequence[str], folder: Path,
         visible(name),
         "Which of these labels are wrong?",
         (first_sentence(found),),
-        f"{quantity(found.pairs, 'pair')} of {quantity(found.prompts, 'prompt')}; models that saw no pair of its prompt "
-        f"judge its label ({found.meta['model']}, {found.meta['folds']} folds). Intervals are 95 %.",
+        f"{quantity(found.pairs, 'pair')} of {quantity(found.prompts, 'prompt')}; each label is judged by models that "
+        f"saw no pair of its prompt ({found.meta['model']}, {found.meta['folds']} folds). Intervals are 95 %.",
         tuple((anchor, content) for anchor, content in sections if content is not None),
     )
     write_pictures(folder / "figures", [one for _, content in page.sections for one in content.pictures])

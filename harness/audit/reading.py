@@ -67,6 +67,8 @@ def read_audit(asked: Asked, device: torch.device, say: Say) -> AuditPairs:
             f"--data {asked.data}: {len(pairs)} pairs of {len(set(prompts))} prompts; {asked.folds} folds by prompt "
             f"need at least {asked.folds} prompts. Add prompts, or lower --folds"
         )
+    if asked.rows >= len(pairs):
+        raise InputError(f"--{asked.clean} {asked.rows}: {len(pairs)} pairs can be audited; expected fewer")
     architecture = text_architecture(data, model)
     weights = _reference(asked, architecture, model, kept, device, say)
     notes = tuple(note.text for note in (*table.notes, *cut))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,7 +16,7 @@ from harness.audit.duplicates import contradicted, near_duplicates
 from harness.audit.evidence import Judged, Say, folds_by_prompt, out_of_fold, recipes, reference_logps
 from harness.audit.page import write_page
 from harness.audit.reading import AuditPairs, read_audit
-from harness.data.export_pairs import Written, check_output, export_cleaned
+from harness.data.export_pairs import check_output, export_cleaned
 from harness.identity import stream_seed, uniform
 from harness.metrics.records import Bools
 from harness.storage.atomic import write_atomic, write_json
@@ -23,17 +26,15 @@ from harness.worker.prepare import pick_device
 TABLE, JSON = "audit.parquet", "audit.json"
 
 
-def run(asked: Asked, say: Say) -> tuple[Audit, Written | None]:
+def run(asked: Asked, say: Say) -> tuple[dict[str, Any], Path | None]:
     """Write `audit.json`, `audit.parquet`, `index.html` and `report.md` into `asked.out`, and the cleaned set that was
-    asked for; `say` shows progress.
+    asked for; returns the content of `audit.json` and the path of the set. `say` shows progress.
 
     Raises InputError for what cannot be used, before anything is trained where that can be told.
     """
     _check(asked)
     device = pick_device(asked.device)
     known = read_audit(asked, device, say)
-    if asked.clean in ("drop", "relabel") and asked.rows >= len(known.pairs):
-        raise InputError(f"--{asked.clean} {asked.rows}: {len(known.pairs)} pairs can be audited; expected fewer")
     judged = known.judged
     evidence = gather(judged, asked, device, say)
     lengths = np.array([(len(one.chosen), len(one.rejected)) for one in judged.tokens], np.float64).T
@@ -52,10 +53,11 @@ def run(asked: Asked, say: Say) -> tuple[Audit, Written | None]:
     )  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     _write_table(found, known, evidence, asked)
-    write_json(asked.out / JSON, plain(found))
+    facts = plain(found)
     rows = np.array([int(pair.meta["row"]) for pair in known.pairs])
     write_page(found, rows, [pair.id for pair in known.pairs], asked.out, asked.data.rpartition("/")[2])
-    return found, _clean(asked, found, known)
+    write_json(asked.out / JSON, facts)  # last: it says that the audit is whole
+    return facts, _clean(asked, found, known)
 
 
 def gather(judged: Judged, asked: Asked, device: torch.device, say: Say) -> Evidence:
@@ -130,8 +132,8 @@ def _write_table(found: Audit, known: AuditPairs, evidence: Evidence, asked: Ask
     write_atomic(asked.out / TABLE, sink.getvalue().to_pybytes())
 
 
-def _clean(asked: Asked, found: Audit, known: AuditPairs) -> Written | None:
-    """The cleaned set that was asked for; with advice that asks for nothing, the set as it is."""
+def _clean(asked: Asked, found: Audit, known: AuditPairs) -> Path | None:
+    """Write the cleaned set that was asked for; with advice that asks for nothing, the set as it is."""
     if asked.write is None:
         return None
     action, rows = asked.clean, asked.rows
@@ -142,4 +144,4 @@ def _clean(asked: Asked, found: Audit, known: AuditPairs) -> Written | None:
         (int(pair.meta["row"]), pair.id): float(margin)
         for pair, margin in zip(known.pairs, found.margin.tolist(), strict=True)
     }
-    return export_cleaned(known.data, action, rows, margins, asked.write, asked.force)
+    return export_cleaned(known.data, action, rows, margins, asked.write, asked.force).out

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from harness.commands.options import Json, writable
+from harness.api import audit as audit_
+from harness.commands.options import Json
 from harness.commands.printing import as_text, say
-from harness.types import InputError
 
 
 def audit(
@@ -40,26 +40,13 @@ def audit(
     as_json: Json = False,
 ) -> None:
     """Say which labels of a preference set are likely wrong, how many, and how far that can be trusted."""
-    from harness.audit.asked import Asked
-    from harness.audit.audit import first_sentence, plain
-    from harness.audit.run import run
-
-    writable(out)
-    wanted = [
-        name for name, on in (("drop", drop is not None), ("relabel", relabel is not None), ("advice", advice)) if on
-    ]
-    if len(wanted) > 1:
-        raise InputError(f"--{wanted[0]} and --{wanted[1]}: give one of them")
     names = [name.strip() for name in slices.split(",") if name.strip()]
-    asked = Asked(
-        data, out, model, names, form, limit, folds, steps, seed=seed, max_length=max_length, device=device,
-        write=write, clean=wanted[0] if wanted else "", rows=drop or relabel or 0, force=force,
+    found = audit_(
+        data, out=out, model=model, slices=names, write=write, drop=drop, relabel=relabel, advice=advice, form=form,
+        limit=limit, folds=folds, steps=steps, seed=seed, max_length=max_length, device=device, force=force,
     )  # fmt: skip
-    found, written = run(asked, lambda line: typer.echo(line, err=True))
-    lines = [first_sentence(found), f"page     {out / 'index.html'}"]
-    if written is not None:
-        lines += [
-            f"set      {written.out}: {written.pairs} pairs, {written.touched} acted on",
-            f"ledger   {written.ledger}",
-        ]
-    say(as_text(plain(found)) if as_json else "\n".join(lines))
+    lines = [found.answer, f"page     {found.report}"]
+    if found.cleaned is not None:
+        ledger, card = found.cleaned.with_suffix(".ledger.parquet"), found.cleaned.with_suffix(".md")
+        lines += [f"set      {found.cleaned}", f"ledger   {ledger}", f"card     {card}"]
+    say(as_text(found.facts) if as_json else "\n".join(lines))
