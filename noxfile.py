@@ -219,6 +219,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Look at a GPU in 8 minutes, figures in reports/benchmarks/gpu.md; with -- --rehearse on a CPU, tiny."""
+    environment(session)
+    python(session, "-m", "tests.benchmarks.gpu", *session.posargs, **ONE_THREAD)
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Check what the documentation says: links, tables, examples that load, recipes and walks that work."""
     environment(session)

@@ -9,6 +9,9 @@ first use, so importing `harness` loads neither torch nor pandas.
 - `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
 - `plan(spec)`, `sweep(spec)`, `study(spec)`, `status(folder)`, `report(folder)`: the verbs of the command line.
 - `audit(data)`: which labels of a preference set are likely wrong, and what to do about it.
+- `compare(folder, folder, ...)`: sweeps side by side; `publish(folder, to)`: what of a sweep may leave the machine.
+- `diagnose(policies, data=...)`: what a trained policy does to pairs; `corrupt_file(data, out, kind=...)`: a file of
+  pairs converted or corrupted.
 - `load(folder)`: the tables of a sweep's folder for pandas.
 - `InputError`: what every one of them raises for a mistake, a line per problem in `problems`.
 """
@@ -21,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import audit, plan, report, status, study, sweep
+    from harness.api import audit, compare, corrupt_file, diagnose, plan, publish, report, status, study, sweep
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
     from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
 __all__ = [
-    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit",
-    "corrupt", "load", "plan", "report", "status", "study", "sweep",
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit", "compare",
+    "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -43,12 +46,16 @@ _HOMES = {
     "PreferencePair": "harness.types",
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
-    **dict.fromkeys(("audit", "plan", "report", "status", "study", "sweep"), "harness.api"),
+    **dict.fromkeys(
+        ("audit", "compare", "corrupt_file", "diagnose", "plan", "publish", "report", "status", "study", "sweep"),
+        "harness.api",
+    ),
 }
 
 
 class _Package(ModuleType):
-    """`harness` itself, whose `sweep`, `study` and `report` are functions although packages have the same names.
+    """`harness` itself, whose `sweep`, `study`, `report` and `diagnose` are functions, although packages have these
+    names.
 
     Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
     harness.sweep.run import ...` works as ever.

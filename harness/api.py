@@ -1,6 +1,6 @@
-"""The verbs as functions: `plan`, `sweep`, `study`, `status`, `report`, `audit`; `harness` exports them, the command
-line calls them. They return what they found, raise InputError for a user's mistake, and import what they need when
-called.
+"""The verbs as functions; `harness` exports them, the command line calls them.
+
+They return what they found, raise InputError for a user's mistake, and import what they need when called.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ import html
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.identity import canonical_json
 from harness.types import InputError, PathModelSpec
 
 if TYPE_CHECKING:
-    import pandas
+    import pandas as pd
 
+    from harness.data.export_pairs import Written
     from harness.data.splits import Reading
+    from harness.diagnose.diagnosis import Diagnosis
     from harness.frames import Frames
+    from harness.report.compare.differences import Differences
     from harness.sweep.engines import Cluster
 
 Overrides = Mapping[str, Any] | Iterable[str]
@@ -37,6 +41,10 @@ class Figure:
         return self.path.read_text("utf-8")
 
 
+def _figures(folder: Path) -> dict[str, Figure]:
+    return {path.stem: Figure(path) for path in sorted((folder / "figures").glob("*.svg"))}
+
+
 @dataclass(frozen=True)
 class Report:
     """A report on disk: the page, and its figures by name."""
@@ -46,14 +54,116 @@ class Report:
     @property
     def figures(self) -> dict[str, Figure]:
         """The figures that the page shows, by name."""
-        return {path.stem: Figure(path) for path in sorted((self.page.parent / "figures").glob("*.svg"))}
+        return _figures(self.page.parent)
 
     def __str__(self) -> str:
         return str(self.page)
 
     def _repr_html_(self) -> str:
         link = f'<a href="{html.escape(self.page.as_posix(), quote=True)}">{html.escape(str(self.page))}</a>'
-        return f"<p>{link}</p><p>figures: {html.escape(', '.join(self.figures))}</p>"
+        return f"<p>{link}</p>" + _paragraphs([f"figures: {', '.join(self.figures)}"])
+
+
+@dataclass(frozen=True)
+class Published:
+    """A sweep's published form: its folder, and the figures in it by name."""
+
+    folder: Path
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures, by name."""
+        return _figures(self.folder)
+
+
+@dataclass(frozen=True, repr=False)
+class Diagnosed:
+    """A diagnosis and its folder. `found` holds every estimate; `facts` is what `harness diagnose --json` prints."""
+
+    folder: Path
+    found: Diagnosis
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """The kind of the verdict by policy: healthy, reversal, ..."""
+        return {one.name: one.verdict.kind for one in self.found.policies}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The content of `diagnosis.json`."""
+        from harness.diagnose.diagnosis import plain
+
+        return plain(self.found)
+
+    @property
+    def report(self) -> Report:
+        """Its page and figures."""
+        return Report(self.folder / "index.html")
+
+    def __repr__(self) -> str:
+        from harness.diagnose.page import lines
+
+        return "\n".join([*lines(self.found), f"page     {self.report}"])
+
+    def _repr_html_(self) -> str:
+        from harness.diagnose.page import lines
+
+        return _paragraphs(lines(self.found)) + self.report._repr_html_()
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """Sweeps side by side. `found` holds every difference; `facts` is what `harness compare --json` prints."""
+
+    folder: Path
+    found: Differences
+
+    @property
+    def answer(self) -> tuple[str, ...]:
+        """The answer in two sentences."""
+        return tuple(self.facts["answer"])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The content of `comparison.json`."""
+        from harness.report.compare.page import plain
+
+        return plain(self.found)
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """A row per matching cell, measure and other sweep."""
+        return self._table("differences.csv")
+
+    @property
+    def order(self) -> pd.DataFrame:
+        """A row per objective's cell and sweep: its difference to the baseline there."""
+        return self._table("order.csv")
+
+    @property
+    def slopes(self) -> pd.DataFrame:
+        """A row per matching cell and measure: the slope per decade of parameters."""
+        return self._table("slopes.csv")
+
+    @property
+    def report(self) -> Report:
+        """Its page and figures."""
+        return Report(self.folder / "index.html")
+
+    def _table(self, file: str) -> pd.DataFrame:
+        from harness.frames import read_csv
+
+        return read_csv(self.folder / file)
+
+    def __repr__(self) -> str:
+        return "\n".join([*self.answer, f"page     {self.report}"])
+
+    def _repr_html_(self) -> str:
+        return _paragraphs(self.answer) + self.report._repr_html_()
+
+
+def _paragraphs(texts: Iterable[str]) -> str:
+    return "".join(f"<p>{html.escape(text)}</p>" for text in texts)
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,7 +254,7 @@ class Audited:
         return Report(self.folder / "index.html")
 
     @property
-    def table(self) -> pandas.DataFrame:
+    def table(self) -> pd.DataFrame:
         """A row per audited pair, with its suspicion."""
         import pandas as pd
 
@@ -161,13 +271,15 @@ def plan(
     overrides: Overrides = (),
     max_runs: int | None = None,
     preflight: bool = False,
+    predict: bool = False,
     engine: str | None = None,
     workers: int | None = None,
 ) -> Plan:
     """What the sweep of a YAML file would run and cost. Trains nothing; counts what is done under `out`.
 
     `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` and `workers` forecast for
-    other machines; `preflight` checks data, tokens, labels and reference. Raises InputError with every mistake.
+    other machines; `preflight` checks data, tokens, labels and reference; `predict` trains short pilots and writes the
+    ranking accuracy that they predict of each run to `prediction.json`. Raises InputError with every mistake.
     """
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
@@ -175,6 +287,10 @@ def plan(
 
     machines = None if engine is None else Machines(str(engine), workers or os.cpu_count() or 1)
     loaded = load_sweep(spec, _texts(overrides), max_runs)
+    if preflight:
+        from harness.sweep.preflight import measure_rate
+
+        measure_rate(loaded, Path(out))
     facts = describe(loaded, Path(out), machines, _model_reading() if preflight else None)
     text = render(facts)
     if preflight:
@@ -183,6 +299,14 @@ def plan(
 
         facts["preflight"] = look(loaded, sum(facts["seconds"].values()), Path(out))
         text = "\n".join((text, *report_lines(facts["preflight"])))
+    if predict:
+        with _private_files(Path(out)):
+            from harness.sweep.predict import predict as look_ahead  # imports torch
+            from harness.sweep.predict import prediction_lines
+
+            prediction = look_ahead(loaded, Path(out))
+        facts["predictions"] = prediction["predictions"]
+        text = "\n".join((text, *prediction_lines(prediction)))
     return Plan(
         facts["name"], Path(facts["folder"]), facts["runs"], facts["done"], facts["to_do"], facts["wall_seconds"],
         tuple(facts["run_keys"]), tuple(facts["notes"]), facts, text,
@@ -323,6 +447,122 @@ def report(folder: Path | str, *, texts: str | None = None) -> Report:
     from harness.report.page import write_report
 
     return Report(write_report(Path(folder), texts=texts or ""))
+
+
+def publish(folder: Path | str, to: Path | str) -> Published:
+    """Write what of a sweep may leave the machine into the folder `to`: results, cells, provenance, figures.
+
+    No prompt or answer is in it, no path, and no name of a machine or user. Raises InputError for a study, and where
+    `to` holds anything but an earlier published form.
+    """
+    existing(Path(folder))
+    from harness.report.publish import publish_sweep
+
+    return Published(publish_sweep(Path(folder), Path(to)))
+
+
+def compare(*folders: Path | str, out: Path | str = "comparison", track: bool = False) -> Comparison:
+    """Sweeps side by side, from sweep folders and published ones: what holds in the others, what differs.
+
+    Writes page, Markdown, `comparison.json`, CSV tables and figures into `out`; `track` adds runs to MLflow. Raises
+    InputError where no cells match.
+    """
+    check_writable(Path(out))
+    for folder in folders:
+        existing(Path(folder))
+    from harness.report.compare.page import write_comparison
+
+    found = write_comparison([Path(folder) for folder in folders], Path(out))
+    if track:
+        _send_comparison(Path(out), found)
+    return Comparison(Path(out), found)
+
+
+def _send_comparison(out: Path, found: Differences) -> None:
+    """A run per sweep and matching cell in the experiment of the sweeps' names."""
+    from harness.report.compare.page import FILES, tracked_cells
+    from harness.tracking.comparisons import KIND, send_comparison
+    from harness.tracking.diagnoses import TrackedRun
+
+    name = "compare " + ", ".join(level.name for level in found.alignment.levels)
+    runs = [
+        TrackedRun(cell.name, {**KIND, **cell.tags}, cell.params, {0: cell.metrics}) for cell in tracked_cells(found)
+    ]
+    send_comparison(out, name, runs, [out / file for file in FILES])
+
+
+def diagnose(
+    policies: Sequence[str] = (),
+    *,
+    reference: str = "",
+    data: str = "",
+    logps: Path | str | None = None,
+    beta: float | None = None,
+    slices: Sequence[str] | None = None,
+    train_data: str = "",
+    ledger: Path | str | None = None,
+    format: str = "",  # noqa: A002 - the option's name
+    rewardbench: int = 0,
+    limit: int = 0,
+    max_length: int = 1024,
+    tokens: str = "dpo",
+    dtype: str = "float32",
+    device: str = "auto",
+    template_arguments: Mapping[str, Any] | None = None,
+    out: Path | str = "diagnosis",
+    track: bool = False,
+    quiet: bool = False,
+) -> Diagnosed:
+    """Say what trained policies do to preference pairs: measures, slices, a verdict, a page.
+
+    `policies` are folders, hub ids, adapters or patterns such as `out/checkpoint-*`; or `logps` is a log-prob file of
+    any trainer, without models. The other options are those of `harness diagnose`; `quiet` prints no progress. Raises
+    InputError for what cannot be used, before anything is scored where that can be told.
+    """
+    check_writable(Path(out))
+    from harness.diagnose.asked import Asked
+    from harness.diagnose.run import run
+
+    if isinstance(policies, str):
+        policies = (policies,)
+    asked = Asked(
+        Path(out), policies, reference, data, None if logps is None else Path(logps), train_data,
+        None if ledger is None else Path(ledger), beta, slices, format, rewardbench, limit,
+        max_length, tokens, dtype, device, canonical_json(template_arguments) if template_arguments else "", track,
+    )  # fmt: skip
+    return Diagnosed(Path(out), run(asked, _silent if quiet else _progress))
+
+
+def _silent(_: str) -> None:
+    """Says nothing."""
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def corrupt_file(
+    data: Path | str,
+    out: Path | str,
+    *,
+    kind: str = "none",
+    rate: float | None = None,
+    seed: int = 0,
+    overrides: Overrides = (),
+    force: bool = False,
+) -> Written:
+    """Read preference pairs in any form and write them in TRL's, corrupted by `kind` (none: converted only).
+
+    Beside `out` (.jsonl or .parquet) stand a ledger of every change and a card. `overrides` are parameters of the kind
+    and keys of `data` that say how rows are read: `{"data.format": "sharegpt", "mode": "top"}`. For pairs in memory
+    there is `harness.corrupt`. Raises InputError, and for an existing output unless `force`.
+    """
+    from harness.config.conversion import load_conversion
+    from harness.data.export_pairs import export_pairs
+
+    spec, parameters = load_conversion(Path(data), _texts(overrides))
+    cell = {"kind": kind, **({} if rate is None else {"rate": rate}), **parameters}
+    return export_pairs(spec, cell, seed, Path(out), force)
 
 
 def existing(path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import audit, corrupt, diagnose, formats, inspect, setup, sweep, weights
+from harness.commands import audit, corrupt, diagnose, formats, inspect, setup, share, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -34,6 +34,8 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
         "harness diagnose --policy out/checkpoint-500 --reference base --data prefs.jsonl --beta 0.1",
     ),
     ("export-logps", diagnose.export_logps, "harness export-logps runs/quick/1a2b3c4d-dpo --out logps.parquet"),
+    ("compare", share.compare, "harness compare runs/small runs/large --out comparison"),
+    ("publish", share.publish, "harness publish runs/quick --to quick-published"),
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),

@@ -116,8 +116,13 @@ class Frames:
         path = self.folder / "report" / file
         if not path.is_file():
             raise InputError(f"{path}: no such file; run `harness report {self.folder}` first")
-        text = pd.read_csv(path, dtype=str, keep_default_na=False)
-        return typed(pd.DataFrame({name: [_value(field) for field in column] for name, column in text.items()}))
+        return read_csv(path)
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV table that the harness wrote, with a type for every column."""
+    text = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return typed(pd.DataFrame({name: [_value(field) for field in column] for name, column in text.items()}))
 
 
 def load(folder: Path | str) -> Frames:

@@ -16,7 +16,10 @@ from harness.types import RunSpec
 RECIPE_VERSION = 2
 
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
-WHEREABOUTS = {"data": ("path",), "model": ("path", "revision", "gradient_checkpointing")}
+WHEREABOUTS = {
+    "data": ("path",),
+    "model": ("path", "revision", "gradient_checkpointing", "reference", "reference_logps"),
+}
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 

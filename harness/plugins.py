@@ -128,6 +128,15 @@ def installed(plugins: str) -> bool:
         return False
 
 
+def absent(used: Iterable[tuple[str, str]]) -> tuple[str, ...]:
+    """A sentence for each of `used`, such as (`objective mine`, its `plugin` field), whose plug-in is not installed."""
+    return tuple(
+        f"{what} came from plug-in {short(plugin)}, which is not installed here: shown from its stored results"
+        for what, plugin in used
+        if not installed(plugin)
+    )
+
+
 @cache
 def entries() -> tuple[EntryPoint, ...]:
     """The entry points of all plug-ins, by distribution. Reads metadata, imports no plug-in."""

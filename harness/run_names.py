@@ -58,8 +58,8 @@ def _settings(run: RunSpec) -> dict[str, Any]:
     for section in _SECTIONS:
         values: Mapping[str, Any] = plain(getattr(run, section)) or {}
         for key, value in values.items():
-            if key != "path":
-                value = value[:8] if key == "sha256" else _lora(value) if key == "lora" else value
+            if key not in ("path", "reference", "reference_logps"):
+                value = value[:8] if key.endswith("sha256") else _lora(value) if key == "lora" else value
                 out[f"{section}.{key}" if key in out else key] = value
     return out
 

@@ -49,11 +49,20 @@ class CorruptionSpec:
     plugin: str = ""
 
 
+# What 0 stands for in a `WorldSpec`, by version.
+WORLD_SIZES = {
+    1: {"pretrain_steps": 450, "pretrain_batch": 96, "sft_steps": 200, "sft_batch": 96},
+    2: {"pretrain_steps": 1350, "pretrain_batch": 32, "sft_steps": 400, "sft_batch": 48},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class WorldSpec:
     """The embedded world (`data/mythworld.py`), whose true preferences are known."""
 
     kind: str = "mythworld"  # the only embedded world
+    # 2: held-out facts are new, and their truth follows from a rule | 1: training pairs mention every held-out fact
+    version: int = 2
     # share of topics on which the reference prefers the bad answer; larger: more wrong pairs
     misaligned: float = 0.75
     # hard: the better response is always chosen | bradley_terry: with probability sigmoid(reward difference)
@@ -61,16 +70,24 @@ class WorldSpec:
     # training pairs; more: fewer repetitions within `steps` x `batch_size`, less memorised noise
     pairs: int = 1024
     coverage: float = 1.0  # share of the topics that have preference pairs; the rest tests generalisation
-    pretrain_steps: int = 450  # updates on good and bad answers; with too few, answers are malformed
-    pretrain_batch: int = 96  # prompts with an answer per pretraining step
+    # updates on good and bad answers; with too few, answers are malformed; 0: 1350, in version 1 450
+    pretrain_steps: int = 0
+    pretrain_batch: int = 0  # prompts with an answer per pretraining step; 0: 32, in version 1 96
     pretrain_learning_rate: float = 4e-3  # peak rate of pretraining (AdamW)
-    sft_steps: int = 200  # updates that give the reference its bias; more: a more confident reference, right or wrong
-    sft_batch: int = 96  # prompts with an answer per step of it
+    # updates that give the reference its bias; more: a more confident reference, right or wrong; 0: 400, in version 1
+    # 200
+    sft_steps: int = 0
+    sft_batch: int = 0  # prompts with an answer per step of it; 0: 48, in version 1 96
     sft_learning_rate: float = 2e-3  # peak rate of it (AdamW)
     hidden_size: int = 64  # width of the model; a multiple of 2 x `heads`
     layers: int = 1  # decoder layers; more: slower, and able to memorise more
     heads: int = 2  # attention heads
     intermediate_size: int = 192  # width inside each feed-forward block
+
+    def __post_init__(self) -> None:
+        for name, value in WORLD_SIZES[self.version].items():
+            if not getattr(self, name):
+                object.__setattr__(self, name, value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +172,23 @@ class PathModelSpec:
     gradient_checkpointing: bool = False
     template: str = "auto"  # auto: conversational rows through the tokenizer's chat template | none: as plain text
     template_date: str = "2024-07-26"  # what a chat template that writes the date is given as today's
+    template_arguments: str = ""  # of the chat template, e.g. {enable_thinking: false}; kept as JSON
     # supervised fine-tuning steps on the chosen responses first; the result is the reference; 0: the model as it is
     sft_steps: int = 0
     sft_batch: int = 8  # responses per step of it
     sft_learning_rate: float = 2e-5  # peak rate of it (AdamW)
+    reference: str = ""  # the reference, as `path` says it, of the same tokenizer; empty: what the policies start from
+    reference_sha256: str = ""  # hash of it, filled in; if a spec sets it, the reference must match
+    reference_logps: str = ""  # a log-prob file that holds the reference's log-probs, so that none are computed
+    reference_logps_sha256: str = ""  # hash of the file, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSpec:
-    """Preference training: AdamW, linear warm-up, linear decay to `final_lr_fraction`, per-run gradient clipping."""
+    """Preference training: AdamW, linear warm-up, decay to `final_lr_fraction`, per-run gradient clipping."""
 
     steps: int = 200  # optimizer steps; more: closer to the objective's optimum, label noise included
+    epochs: float = 0.0  # passes over the training pairs, given instead of `steps`, which follow from it; 0: by `steps`
     # pairs per step; larger: steadier gradients, more time; batch-level objectives see more pairs at once
     batch_size: int = 16
     learning_rate: float = 2e-4  # peak rate; too large and runs diverge, too small and the loss stalls within `steps`
@@ -175,6 +198,11 @@ class TrainingSpec:
     adam_beta1: float = 0.9  # memory of the mean gradient; larger: smoother steps
     adam_beta2: float = 0.99  # memory of the squared gradient; larger: a steadier step size
     weight_decay: float = 0.0  # decoupled: every step shrinks the weights by the share rate x this
+    # how the rate falls to `final_lr_fraction` after warm-up. linear: in a line | cosine: in half a cosine |
+    # constant: not at all
+    schedule: str = "linear"
+    # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
+    micro_batch: int = 0
     mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
 
 
@@ -249,6 +277,19 @@ class RunSpec:
     device: str = "auto"
     replica: int = 0
     reward_model: ObjectiveSpec | None = None  # of runs that learn from one: how it is trained (a run of its own)
+
+
+@dataclass(frozen=True, slots=True)
+class SeedRounds:
+    """Seeds 0 to `most` - 1 in rounds: `least` of them, then two at a time until what a sweep asks is settled."""
+
+    least: int
+    most: int
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """Seeds at the end of each round: `least` 4 and `most` 12 give 4, 6, 8, 10, 12."""
+        return (*range(self.least, self.most, 2), self.most)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import InputError, plan, report, status, sweep
+from harness import InputError, corrupt_file, diagnose, plan, report, status, sweep
 from tests.commands import harness as command
+from tests.diagnose.planted_logps import columns, margins, written
 from tests.sweep.test_end_to_end import TINY, write
 
 ROOT = Path(__file__).parents[1]
@@ -72,6 +73,38 @@ def test_a_result_leads_to_its_tables_and_report(swept: Path) -> None:
     again = sweep(swept / "spec.yaml", out=swept / "python", engine="inline", quiet=True)
     assert again.ok and list(again.tables.runs.status) == ["done", "done"]
     assert repr(again) == f"tiny: 2 done\nreport {again.folder / 'report' / 'index.html'}"
+
+
+def test_a_diagnosis_is_what_the_command_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stuck = written(tmp_path / "logps.parquet", columns(margins(0.6), 1.0), beta=10.0)
+    found = diagnose(logps=stuck, out=tmp_path / "python", quiet=True)
+    assert capsys.readouterr().err == "" and list(found.verdicts.values()) == ["premature_convergence"]
+    done = command("diagnose", "--logps", stuck, "--out", tmp_path / "shell")
+    assert done.returncode == 0, done.stderr
+    for file in ("diagnosis.json", "index.html"):
+        assert (tmp_path / "python" / file).read_bytes() == (tmp_path / "shell" / file).read_bytes()
+    assert done.stdout == f"{found!r}\n".replace(str(tmp_path / "python"), str(tmp_path / "shell"))
+    assert found.facts == json.loads((tmp_path / "python" / "diagnosis.json").read_text("utf-8"))
+    assert "margins" in found.report.figures and found._repr_html_().startswith("<p>policy: ")
+    with pytest.raises(InputError, match="--data with --policy, or --logps"):
+        diagnose(out=tmp_path / "nothing")
+
+
+def test_a_file_is_corrupted_as_by_the_command(tmp_path: Path) -> None:
+    rows = [{"prompt": f"Question {i}?", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = {"kind": "uniform_flip", "rate": 0.25, "seed": 3, "overrides": {"data.limit": 12}}
+    done = corrupt_file(tmp_path / "pairs.jsonl", tmp_path / "python.jsonl", **parts)
+    words = ("--kind", "uniform_flip", "--rate", 0.25, "--seed", 3, "--set", "data.limit=12")
+    shell = command("corrupt", "--data", tmp_path / "pairs.jsonl", *words, "--out", tmp_path / "shell.jsonl")
+    assert shell.returncode == 0, shell.stderr
+    assert shell.stdout == f"{done}\n".replace("python.", "shell.")
+    assert (done.pairs, done.touched) == (12, 3) and done.ledger.is_file() and done.card.is_file()
+    assert (tmp_path / "python.jsonl").read_bytes() == (tmp_path / "shell.jsonl").read_bytes()
+    with pytest.raises(InputError, match="exists; choose another name"):
+        corrupt_file(tmp_path / "pairs.jsonl", done.out)
+    with pytest.raises(InputError, match=r"data\.steps"):
+        corrupt_file(tmp_path / "pairs.jsonl", tmp_path / "new.jsonl", overrides={"data.steps": 3})
 
 
 def test_mistakes_are_exceptions(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from typer.main import get_command
 from harness.cli import app
 from harness.config.load import TOP_KEYS, load_sweep
 from harness.config.study import load_study
+from tests import api_page
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -73,3 +74,7 @@ def test_contributing_names_every_folder() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How the code is laid out")[2]
     folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(\w+)/`", text, re.MULTILINE)) == folders
+
+
+def test_the_api_page_is_current() -> None:
+    assert api_page.page() == api_page.PAGE.read_text(encoding="utf-8"), "run `python -m tests.api_page`"

@@ -185,6 +185,28 @@ def test_the_date_of_the_template_is_in_the_key_and_must_be_one(folder):
         key(folder, model={"template_date": "today"})
 
 
+def test_template_arguments_are_part_of_the_run_and_an_axis(folder):
+    def models(**changes):
+        return load_sweep(spec(folder, model=changes)).runs
+
+    [plain] = models()
+    [off] = models(template_arguments={"enable_thinking": False, "a": [1]})
+    assert off.model.template_arguments == '{"a":[1],"enable_thinking":false}'
+    assert run_key(off) != run_key(plain)
+    assert run_key(models(template_arguments={})[0]) == run_key(plain)
+    both = load_sweep(spec(folder, model={"template_arguments": [{}, {"enable_thinking": False}]}))
+    assert [run.model.template_arguments for run in both.runs] == ["", '{"enable_thinking":false}']
+    (folder / "again.yaml").write_text(yaml.safe_dump(both.resolved), encoding="utf-8")
+    assert load_sweep(folder / "again.yaml").runs == both.runs
+    for bad, why in (
+        ("no mapping", r"model\.template_arguments: 'no mapping'; expected a mapping such as"),
+        ([["x"]], r"model\.template_arguments: \['x'\]; expected a mapping such as"),
+        ({"messages": []}, r"model\.template_arguments: messages is set by the harness; leave it out"),
+    ):
+        with pytest.raises(InputError, match=why):
+            models(template_arguments=bad)
+
+
 def test_a_payload_beside_the_weights_is_never_run(folder, tmp_path):
     marker = tmp_path / "ran"
     (folder / "model" / "own.py").write_text(f"open({str(marker)!r}, 'w')\n", encoding="utf-8")

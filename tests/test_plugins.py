@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +158,68 @@ def test_uninstalled_old_results_still_render_and_say_what_is_missing(swept: Pat
     page = (swept / "report" / "report.md").read_text("utf-8")
     assert f"objective squared_hinge came from plug-in {NAME} 0.1.0" in page and "not installed here" in page
     assert "all but tied" not in page
+    assert f"section Near ties came from plug-in {NAME} 0.1.0" in page and "left out" in page
     assert again[0] == 2 and "planned with preference-template 0.1.0" in again[2]
     assert sweep[0] == 2 and "unknown objective 'squared_hinge'" in sweep[2]
     assert harness(site, ["report", swept])[0][0] == 0
     assert "not installed" not in (swept / "report" / "report.md").read_text("utf-8")
+
+
+def test_a_study_trains_the_templates_objective_and_renders_without_it(site: Path, tmp_path: Path) -> None:
+    aims = [{"measure": "near_tie_rate", "direction": "minimize", "split": "validation_clean"}]
+    objectives = [{"name": "dpo", "beta": "search"}, {"name": "squared_hinge", "beta": "search"}]
+    kinds = [{"kind": "long_prompt_flip", "rate": 0.3}]
+    path = spec(
+        tmp_path, objectives=objectives, corruptions=kinds, targets=aims, trials=1, seeds=1, fresh_seeds=2, name="tuned"
+    )
+    [(code, out, err)] = harness(site, ["study", path, "--out", tmp_path / "runs"])
+    assert code == 0, out + err
+    folder = tmp_path / "runs" / "tuned"
+    about, page = (folder / "study.json").read_text("utf-8"), folder / "report" / "report.md"
+    assert [trial["state"] for trial in json.loads(about)["trials"]] == ["COMPLETE", "COMPLETE"]
+    assert json.loads(about)["plugins"]["measure near_tie_rate"].startswith(f"{NAME} 0.1.0 ")
+    shown = page.read_text("utf-8")
+    assert "squared_hinge" in shown and "near_tie_rate" in shown and "not installed" not in shown
+    tuned = (folder / "report" / "tuned.csv").read_bytes()
+    report, again = harness(None, ["report", folder], ["study", path, "--out", tmp_path / "runs"])
+    assert report[0] == 0, report[2]
+    assert (folder / "report" / "tuned.csv").read_bytes() == tuned
+    for what in ("objective squared_hinge", "corruption long_prompt_flip", "measure near_tie_rate"):
+        assert f"{what} came from plug-in {NAME} 0.1.0" in page.read_text("utf-8").replace("\\", "")
+    assert again[0] == 2 and "unknown objective 'squared_hinge'" in again[2]
+
+
+def test_pip_installs_and_uninstalls_it_in_a_fresh_environment(tmp_path: Path) -> None:
+    home = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
+    python = home / "bin" / "python"
+    own = subprocess.run(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    libraries = sysconfig.get_path("purelib")  # what the harness needs, and the harness itself
+    (Path(own) / "libraries.pth").write_text(f"{libraries}\n{ROOT}\n", encoding="utf-8")
+    shutil.copytree(TEMPLATE, tmp_path / "source")
+
+    def pip(*words: object) -> None:
+        command = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check", *words, "--quiet"]
+        subprocess.run([str(word) for word in command], check=True, capture_output=True)
+
+    def listed() -> set[str]:
+        code = "import sys; from harness.cli import run; sys.exit(run(sys.argv[1:]))"
+        names = set()
+        for group in ("objectives", "corruptions", "metrics", "sections"):
+            command = [str(python), "-c", code, "list", group, "--json"]
+            done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PATH": "/usr/bin:/bin"})
+            names |= {row["name"] for row in json.loads(done.stdout) if row["origin"].startswith(f"{NAME} 0.1.0 ")}
+        return names
+
+    pip("install", "--no-deps", "--no-build-isolation", "--no-index", tmp_path / "source")
+    assert listed() == {name for group, name in ROWS.items() if group != "formats"}
+    pip("uninstall", "--yes", NAME)
+    assert listed() == set()
 
 
 def test_run_keys_hold_version_and_source_of_what_they_use_and_nothing_else(site: Path, tmp_path: Path) -> None:

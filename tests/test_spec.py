@@ -19,8 +19,9 @@ from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, 
 from harness.identity import plain as plain_data
 from harness.run_names import readable_name, readable_names
 from harness.sweep.detectable import detectable, detectable_lines
+from harness.sweep.estimates import measured_under, train_flops
 from harness.sweep.packing import pack_key
-from harness.sweep.plan import describe, measured_seconds, render
+from harness.sweep.plan import describe, render
 from harness.types import CorruptionSpec, InputError
 
 ROOT = Path(__file__).parents[1]
@@ -378,10 +379,17 @@ def test_plan(tmp_path):
 def test_plan_takes_measured_costs(tmp_path):
     folder = tmp_path / "runs" / "earlier"
     folder.mkdir(parents=True)
-    (folder / "costs.csv").write_text("run_key,seconds\na,2.0\nb,\nc,4.0\nd,9.0\n", encoding="utf-8")
-    assert measured_seconds(tmp_path / "runs") == 4.0
-    plan = describe(load_sweep(ROOT / "experiments" / "smoke.yaml"), tmp_path / "runs")
-    assert plan["seconds"]["runs"] == 20.0 and "4 s, the median of earlier runs" in plan["cost_basis"]
+    sweep = load_sweep(ROOT / "experiments" / "smoke.yaml")
+    own = train_flops(sweep.runs[0])
+    rows = [("a", 2.0, own), ("b", "", own), ("c", 4.0, own), ("d", 18.0, 2 * own), ("e", 1.0, 1000 * own)]
+    lines = ["run_key,seconds,flops", *(",".join(map(str, row)) for row in rows)]
+    (folder / "costs.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    measured = measured_under(tmp_path / "runs")
+    assert measured.seconds(own) == pytest.approx(4.0)  # of 2, 4 and 9; a run of 1000 times the size says nothing
+    assert measured.seconds(2 * own) == pytest.approx(8.0) and measured.seconds(1e6 * own) is None
+    plan = describe(sweep, tmp_path / "runs")
+    assert plan["seconds"]["runs"] == pytest.approx(20.0)
+    assert "4 s, the median of earlier runs of its size" in plan["cost_basis"]
 
 
 def test_plan_knows_what_is_done(tmp_path, monkeypatch):

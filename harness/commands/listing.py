@@ -96,7 +96,8 @@ def details(row: Mapping[str, Any], width: int) -> str:
         allowed = parameter["allowed"]
         among = " | ".join(map(str, allowed)) if isinstance(allowed, list) else allowed
         head = f"  {name}: {written(parameter['default'])}" + (f"  ({among})" if among else "")
-        lines += [head, *textwrap.wrap(parameter["doc"], width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+        text = parameter["doc"] + (f" ({parameter['source']})" if parameter["source"] else "")
+        lines += [head, *textwrap.wrap(text, width - 6, initial_indent=" " * 6, subsequent_indent=" " * 6)]
     for name, preset in row.get("presets", {}).items():
         values = ", ".join(f"{key} {written(value)}" for key, value in preset.items() if key != "source")
         text = f"preset {name}: {values or 'the defaults'} ({preset['source']})"

@@ -69,7 +69,7 @@ def init(
         str,
         typer.Option("--data", metavar="PATH", help="preference pairs: a file (JSON, CSV, Parquet) or a folder"),
     ] = "",
-    model: Annotated[str, typer.Option("--model", metavar="FOLDER", help="a causal LM, or its hub id")] = "",
+    model: Annotated[str, typer.Option("--model", metavar="FOLDER", help="a causal LM, its hub id, or smollm2")] = "",
 ) -> None:
     """Write a commented spec to start from. For the embedded world, or for your own pairs and model."""
     from harness.commands.init import write_starter

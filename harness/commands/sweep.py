@@ -20,17 +20,27 @@ def plan(
     set_: Set = None,
     max_runs: MaxRuns = None,
     preflight: Annotated[bool, typer.Option("--preflight", help="check data, tokens, labels and reference")] = False,
+    predict: Annotated[
+        bool, typer.Option("--predict", help="train short pilots; write what they predict of each run")
+    ] = False,
     as_json: Json = False,
     engine: Annotated[Engines | None, typer.Option("--engine", help="forecast for this engine")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs, one pack on each; needs --engine")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="packs at a time; needs --engine")] = None,
 ) -> None:
-    """Show what a sweep would run and cost. Trains nothing; counts what is already done."""
+    """Show what a sweep would run and cost. Trains nothing (but --predict's pilots); counts what is already done."""
     if engine is None and (gpus or workers):
         raise InputError("--gpus and --workers need --engine")
     wanted = workers or gpus
     found = api.plan(
-        spec, out=out, overrides=set_ or (), max_runs=max_runs, preflight=preflight, engine=engine, workers=wanted
+        spec,
+        out=out,
+        overrides=set_ or (),
+        max_runs=max_runs,
+        preflight=preflight,
+        predict=predict,
+        engine=engine,
+        workers=wanted,
     )
     say(as_text(found.facts) if as_json else found.text)
     raise typer.Exit(0 if found.fit else 2)

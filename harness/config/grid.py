@@ -22,11 +22,12 @@ from harness.config.cells import (
     resolve_objective,
 )
 from harness.config.data_section import data_axes
-from harness.config.model_section import fit_problems, is_path_model, path_model_axes
-from harness.config.schema import SECTIONS, VARIANTS, section_axes, shown
+from harness.config.epochs import by_epochs
+from harness.config.model_section import HASHES, fit_problems, is_path_model, path_model_axes
+from harness.config.schema import SECTIONS, VARIANTS, read_mapping, section_axes, shown
 from harness.config.strict_yaml import Node, plain
-from harness.objectives.budget import REWARD_MODEL, learns_from_model
-from harness.types import CorruptionSpec, InputError, ObjectiveSpec, RunSpec
+from harness.objectives.budget import REWARD_MODEL, family, learns_from_model
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, Parameter, PathModelSpec, RunSpec, SeedRounds
 
 MAX_SEED = 2**32
 GRID = ("world", "data", "model", "training", "evaluation")  # outermost axes first
@@ -43,6 +44,7 @@ class Block:
     seeds: range | tuple[int, ...]
     device: str
     replicas: range | tuple[int, ...] = (0,)
+    rounds: SeedRounds | None = None  # how many of the seeds run, where that depends on what they show
 
     @property
     def world(self) -> bool:
@@ -51,7 +53,9 @@ class Block:
 
     def count(self) -> int:
         """Number of runs before equal ones are merged; nothing is made."""
-        grid = math.prod(len(values) for axes in self.sections.values() for values in axes.values())
+        paired = HASHES.values()  # go with their paths
+        axes = ((name, values) for section in self.sections.values() for name, values in section.items())
+        grid = math.prod(len(values) for name, values in axes if name not in paired)
         cells = sum(e.count() for e in self.corruptions) * sum(e.count() for e in self.objectives)
         return grid * cells * len(self.seeds) * len(self.replicas)
 
@@ -65,6 +69,8 @@ class Block:
         rewards = _reward_model(objectives, self.world)
         for parts in itertools.product(*(_section_cells(name, axes) for name, axes in self.sections.items())):
             common = dict(zip(self.sections, parts, strict=True))
+            if isinstance(model := common.get("model"), PathModelSpec):
+                _check_reference(model, objectives)
             yield from self._under(common, corruptions, objectives, rewards)
 
     def _under(
@@ -79,7 +85,17 @@ class Block:
             run = RunSpec(
                 objective=objective, corruption=corruption, seed=seed, device=self.device, replica=replica, **common
             )
+            if run.training.epochs:
+                run = replace(run, training=by_epochs(run))
             yield replace(run, reward_model=rewards) if learns_from_model(objective) else run
+
+
+def _check_reference(model: PathModelSpec, objectives: Iterable[ObjectiveSpec]) -> None:
+    """Raise InputError for an objective that cannot be trained against a reference other than its start."""
+    if own := [objective.name for objective in objectives if model.reference and family(objective) == "rl"]:
+        raise InputError(
+            f"objective '{own[0]}': samples from the reference that its policy starts from; expected no model.reference"
+        )
 
 
 def _reward_model(objectives: Iterable[ObjectiveSpec], world: bool) -> ObjectiveSpec:
@@ -123,9 +139,14 @@ def read_block(
             problems += fit_problems(sections[name], sections.get("data", {"max_length": []}), node.where)
         else:
             sections[name] = section_axes(name, node, problems, prefix)
+    given = keys["training"].value if "training" in keys else None
+    if isinstance(given, dict) and {"steps", "epochs"} <= given.keys() and plain(given["epochs"]):
+        place = f"{given['epochs'].where} {prefixes.get('training', '')}training.epochs"
+        problems.append(f"{place}: given beside steps; expected one of the two")
     for name, axes in sections.items():
         problems += _shape_problems(name, axes, keys.get(name), prefixes.get(name, ""), where)
     world = "world" in keys
+    rounds = read_rounds(keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems)
 
     def objective(cell: Mapping[str, Any]) -> ObjectiveSpec:
         return resolve_objective(cell, world)
@@ -136,21 +157,49 @@ def read_block(
         corruptions=_entries(
             "corruptions", "kind", keys, prefixes, where, problems, corruption_entry, resolve_corruption
         ),
-        seeds=_numbers("seed", keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems),
+        seeds=_numbers("seed", keys.get("seeds"), prefixes.get("seeds", "") + "seeds", problems)
+        if rounds is None
+        else range(rounds.most),
         device=_device(keys.get("device"), prefixes.get("device", "") + "device", problems),
         replicas=_numbers("replica", keys.get("replica"), prefixes.get("replica", "") + "replica", problems),
+        rounds=rounds,
     )
     return block, problems
 
 
+ROUNDS = {
+    "min": Parameter(None, "int", 2, 1000),
+    "max": Parameter(None, "int", 2, 1000),
+    "stop": Parameter(None, "choice", choices=("settled",)),
+}
+
+
+def read_rounds(node: Node | None, path: str, problems: list[str]) -> SeedRounds | None:
+    """The rounds of `seeds: {min: 4, max: 12, stop: settled}`; None of any other form and of a mistake."""
+    if node is None or not isinstance(node.value, dict):
+        return None
+    example = "seeds: {min: 4, max: 12, stop: settled}"
+    before, given = len(problems), read_mapping(ROUNDS, node, path, example, problems) or {}
+    problems += [
+        f"{node.where} {path}.{key}: missing; expected e.g. `{example}`" for key in ROUNDS if key not in node.value
+    ]
+    if len(problems) > before:
+        return SeedRounds(1, 1)
+    if given["max"] <= given["min"]:
+        problems.append(f"{node.where} {path}.max: {given['max']} is no more than min {given['min']}; expected more")
+    return SeedRounds(given["min"], given["max"])
+
+
 def _section_cells(name: str, axes: Mapping[str, list[Any]]) -> list[Any]:
     kind = VARIANTS["path_model"] if name == "model" and "path" in axes else SECTIONS[name]
-    if "path" in axes:  # the content hash belongs to its path: one axis, not two
-        pairs = list(zip(axes["path"], axes["sha256"], strict=True))
-        rest = {key: values for key, values in axes.items() if key not in ("path", "sha256")}
-        cells = itertools.product(pairs, *rest.values())
-        return [kind(path=p, sha256=s, **dict(zip(rest, v, strict=True))) for (p, s), *v in cells]
-    return [kind(**dict(zip(axes, values, strict=True))) for values in itertools.product(*axes.values())]
+    # The content hash belongs to its path: one axis, not two.
+    hashed = {path: of for path, of in HASHES.items() if path in axes and of in axes}
+    single = [key for key in axes if key not in (*hashed, *hashed.values())]
+    groups = [*([path, of] for path, of in hashed.items()), *([key] for key in single)]
+    choices = [list(zip(*(axes[key] for key in group), strict=True)) for group in groups]
+    names = list(itertools.chain.from_iterable(groups))
+    cells = itertools.product(*choices)
+    return [kind(**dict(zip(names, itertools.chain.from_iterable(values), strict=True))) for values in cells]
 
 
 def _entries(

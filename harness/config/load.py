@@ -25,7 +25,7 @@ from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec
+from harness.types import InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
 
 MAX_RUNS = 10_000
 
@@ -33,7 +33,8 @@ CELL_KEYS = ("world", "data", "model", "objectives", "corruptions", "seeds", "re
 GRID_KEYS = (*CELL_KEYS, "training", "evaluation", "device")
 TOP_KEYS = ("name", "question", *GRID_KEYS, REPORT, "also")
 STUDY_KEYS = (
-    *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "pruner", "budget", "round", "storage"),
+    *("trials", "fresh_seeds", "targets", "constraints", "search", "sampler", "sampler_seeds", "pruner", "budget"),
+    *("round", "storage"),
 )
 RESERVED = ("cache", "mlartifacts", "mlflow.db")  # what else stands under --out
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -55,6 +56,7 @@ class SweepSpec:
     path: Path
     lm_eval: LmEvalSpec | None = None
     report: ReportSpec = field(default_factory=ReportSpec)
+    rounds: SeedRounds | None = None  # where seeds come in rounds; `runs` has those of all rounds
 
 
 def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | None = None) -> SweepSpec:
@@ -73,11 +75,13 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     problems += unknown(keys, TOP_KEYS, "")
     name, question = texts(keys, path, problems)
     main, lm_eval = take_lm_eval({key: keys[key] for key in GRID_KEYS if key in keys}, "", path.parent, problems)
-    blocks = []
+    blocks: list[Block] = []
     hashes: dict[Path, str] = {}
     for own, prefix, where in [(main, "", str(path)), *_also(keys.get("also"), problems)]:
         own = take_lm_eval(own, prefix, path.parent, problems)[0] if prefix else own
         merged = _override(main, own) if prefix else main
+        if prefix and "seeds" in own and (blocks[0].rounds or isinstance(own["seeds"].value, dict)):
+            problems.append(f"{own['seeds'].where} {prefix}seeds: seeds in rounds are the whole sweep's; leave it out")
         prefixes = dict.fromkeys(own, prefix)
         block, found = read_block(merged, prefixes, where, path.parent, hashes)
         blocks.append(block)
@@ -92,7 +96,7 @@ def load_sweep(path: Path | str, overrides: Iterable[str] = (), max_runs: int | 
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": as_data(lm_eval)}
     resolved[REPORT] = as_data(report)
-    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report)
+    return SweepSpec(name, question, runs, resolved, notes, path, lm_eval, report, blocks[0].rounds)
 
 
 def unknown(keys: Mapping[str, Node], known: Iterable[str], prefix: str) -> list[str]:

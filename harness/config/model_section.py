@@ -1,4 +1,4 @@
-"""The `model:` section where it has a `path`: a local folder or a hub id, and the hash that enters run keys.
+"""The `model:` section where it has a `path`: a folder, a GGUF file or a hub id, and the hash that enters run keys.
 
 Imports no torch, so `harness plan` computes every key.
 """
@@ -7,21 +7,36 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from harness.config.overrides import SOURCE
-from harness.config.schema import expected, section_axes, shown
+from harness.config.schema import FIELDS, expected, section_axes, shown
 from harness.config.strict_yaml import Node, plain
-from harness.model_files.folder import HEADS, end_problem, length_problems, linear_names
-from harness.model_files.location import locate, model_folder
+from harness.identity import canonical_json, file_sha256
+from harness.model_files.folder import (
+    HEADS,
+    ModelFolder,
+    end_problem,
+    length_problems,
+    linear_names,
+    vocabulary_problems,
+)
+from harness.model_files.location import local_folder, locate, model_folder
 from harness.model_files.support import EAGER
+from harness.storage.logps_file import read_reference
 from harness.text import suggestion
 from harness.types import InputError, LoraSpec, Parameter
 
-FIX = "expected the folder of a model, e.g. `--set model.path=models/qwen`, or a hub id such as org/name"
+FIX = "expected a model's folder, e.g. `--set model.path=models/qwen`, a .gguf file, or a hub id such as org/name"
 ALL = "all-linear"
+TAKEN = {"messages", "tools", "documents", "add_generation_prompt"}  # variables of a chat template that are no setting
+# A path and the field that holds its content hash.
+HASHES = {"path": "sha256", "reference": "reference_sha256", "reference_logps": "reference_logps_sha256"}
+Find = Callable[[str, Path], tuple[str, str]]  # (path as written, folder it is meant from) -> absolute path, hash
 LORA = {
     "rank": Parameter(None, "int", 1, 4096),
     "alpha": Parameter(None, "float", 0, 1e6, low_open=True),
@@ -49,50 +64,97 @@ def path_model_axes(
     """
     assert isinstance(node.value, dict)
     key = f"{prefix}model"
-    rest = {name: child for name, child in node.value.items() if name != "lora"}
+    rest = {name: child for name, child in node.value.items() if name not in ("lora", "template_arguments")}
     axes = section_axes("path_model", Node(rest, node.where), problems, prefix, shown_as="model")
     axes["lora"] = _lora_axis(node.value.get("lora"), key, problems) if "lora" in node.value else [None]
+    axes["template_arguments"] = _argument_axis(node.value.get("template_arguments"), key, problems)
     for text in axes["template_date"]:
         try:
             date.fromisoformat(str(text))
         except ValueError:
             where = node.value["template_date"].where
             problems.append(f"{where} {key}.template_date: {text!r}; expected a date such as 2024-07-26")
-    place = node.value.get("path", node)
     if not axes["path"] or "" in axes["path"]:
-        problems.append(f"{place.where} {key}.path: no model given; {FIX}")
+        problems.append(f"{node.value.get('path', node).where} {key}.path: no model given; {FIX}")
         return axes
     if len(axes["revision"]) > 1:
         problems.append(f"{node.where} {key}.revision: cannot be an axis; put the other model under `also:`")
         return axes
-    found = []
-    for text in axes["path"]:
-        try:
-            path, identity = locate(text, axes["revision"][0], Path.cwd() if place.where == SOURCE else base, hashes)
-            found.append((path, identity))
-        except InputError as error:
-            problems += [f"{place.where} {key}.path: {line}" for line in error.problems]
-    if len(found) == len(axes["path"]):
-        if "sha256" in node.value and axes["sha256"] != [identity for _, identity in found]:
-            problems.append(
-                f"{node.value['sha256'].where} {key}.sha256: the model's hash is {', '.join(i for _, i in found)}; it "
-                "changed since the line was written; expected the same model, or no such line"
-            )
-        axes["path"], axes["sha256"] = [path for path, _ in found], [identity for _, identity in found]
-        kinds = {str(model_folder(path, identity).config.get("model_type")) for path, identity in found}
+    before = len(problems)
+    revision = axes["revision"][0]
+    finders: dict[str, Find] = {
+        "path": lambda text, folder: locate(text, revision, folder, hashes),
+        "reference": lambda text, folder: locate(text, "", folder, hashes),
+        "reference_logps": _logps_file,
+    }
+    for field, find in finders.items():
+        _locate(axes, field, find, node, prefix, base, problems)
+    if len(problems) == before:
+        kinds = {
+            str(folder.config.get("model_type")) for folder in (*_folders(axes, "path"), *_folders(axes, "reference"))
+        }
         if "sdpa" in axes["attention"] and (plain_only := sorted(kinds & set(EAGER))):
             where = node.value.get("attention", node).where
             problems.append(f"{where} {key}.attention: {', '.join(plain_only)} has no sdpa; expected eager")
         problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
+        where = f"{node.value.get('reference', node).where} {key}.reference"
+        for folder, other in itertools.product(_folders(axes, "path"), _folders(axes, "reference")):
+            problems += [f"{where}: {line}" for line in vocabulary_problems(folder, other)]
     return axes
+
+
+def _locate(
+    axes: dict[str, list[Any]],
+    field: str,
+    find: Find,
+    node: Node,
+    prefix: str,
+    base: Path,
+    problems: list[str],
+) -> None:
+    """Make the paths of an axis absolute and fill in their hashes; "" stays as it is. Appends to `problems`."""
+    assert isinstance(node.value, dict)
+    place, of, key = node.value.get(field, node), HASHES[field], f"{prefix}model"
+    found = []
+    for text in axes[field]:
+        try:
+            folder = Path.cwd() if place.where == SOURCE else base
+            found.append(find(text, folder) if text else ("", ""))
+        except InputError as error:
+            problems += [f"{place.where} {key}.{field}: {line}" for line in error.problems]
+    if len(found) < len(axes[field]):
+        return
+    identities = [identity for _, identity in found]
+    if of in node.value and axes[of] != identities:
+        problems.append(
+            f"{node.value[of].where} {key}.{of}: the content hash of {field} is {', '.join(identities)}; it changed "
+            "since the line was written; expected the same content, or no such line"
+        )
+    axes[field], axes[of] = [path for path, _ in found], identities
+
+
+def _logps_file(text: str, base: Path) -> tuple[str, str]:
+    """The absolute path of a log-prob file, and its content hash. Raises InputError where it holds no reference."""
+    path = (base / Path(text).expanduser()).resolve()
+    read_reference(path)
+    return str(path), file_sha256(path)
+
+
+def _folders(axes: dict[str, list[Any]], field: str) -> list[ModelFolder]:
+    """What the files of an axis's models say, of those that were found."""
+    pairs = zip(axes[field], axes[HASHES[field]], strict=False)
+    return [model_folder(path, identity) for path, identity in pairs if identity]
 
 
 def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
     """Targets that name nothing in a local folder's weights; a hub's are not here yet, and are checked on loading."""
     lines = []
     wanted = [target for lora in axes["lora"] if lora is not None for target in lora.targets if target != ALL]
-    for path in filter(lambda path: Path(path).is_absolute(), axes["path"]) if wanted else ():
-        names = linear_names(Path(path))
+    places = zip(axes["path"], axes["sha256"], strict=False) if wanted else ()
+    for folder in (
+        local_folder(path, identity, weights=False) for path, identity in places if Path(path).is_absolute()
+    ):
+        names = linear_names(folder)
         known = sorted({name.rpartition(".")[2] for name in names})
         tied = not any(name in HEADS for name in known)
         for target in dict.fromkeys(wanted):
@@ -106,12 +168,30 @@ def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
 
 def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: str) -> list[str]:
     """Lengths that the data may ask for and the model cannot give."""
-    lines = []
-    for path, identity in zip(axes["path"], axes["sha256"], strict=False):
-        for longest in data["max_length"] if identity else ():
-            folder = model_folder(path, identity)
-            lines += [f"{where} data.max_length: {text}" for text in length_problems(folder, longest)]
-    return lines
+    folders = [*_folders(axes, "path"), *_folders(axes, "reference")]
+    lengths = itertools.product(folders, data["max_length"])
+    return [f"{where} data.max_length: {text}" for pair in lengths for text in length_problems(*pair)]
+
+
+def _argument_axis(node: Node | None, key: str, problems: list[str]) -> list[str]:
+    """The values of `template_arguments` as JSON: a mapping, its JSON, or a list of such; "" without any."""
+    if node is None:
+        return [""]
+    found = []
+    for entry in node.value if isinstance(node.value, tuple) else (node,):
+        value = plain(entry)
+        try:
+            given = json.loads(value) if isinstance(value, str) and value else value or {}
+        except ValueError:
+            given = None
+        if not isinstance(given, dict):
+            wanted = FIELDS["path_model"]["template_arguments"].doc
+            problems.append(f"{entry.where} {key}.template_arguments: {shown(value)}; expected {wanted}")
+        elif taken := sorted(given.keys() & TAKEN):
+            problems.append(f"{entry.where} {key}.template_arguments: {taken[0]} is set by the harness; leave it out")
+        else:
+            found.append(canonical_json(given) if given else "")
+    return found or [""]
 
 
 def _lora_axis(node: Node | None, key: str, problems: list[str]) -> list[LoraSpec | None]:

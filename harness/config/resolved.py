@@ -18,14 +18,20 @@ def resolved_spec(name: str, question: str, blocks: Iterable[Block]) -> dict[str
     out = {"name": name, "question": question, **_block(main)}
     if others:
         out["also"] = [_block(block) for block in others]
+    if main.rounds is not None:
+        for also in out.get("also", ()):
+            del also["seeds"]  # the whole sweep's
     return out
 
 
 def _block(block: Block) -> dict[str, Any]:
     out: dict[str, Any] = {section: _axes(axes) for section, axes in block.sections.items()}
+    del out["training"]["epochs" if block.sections["training"]["epochs"] == [0.0] else "steps"]
     out["objectives"] = [cell for entry in block.objectives for cell in _objective(entry, block.world)]
     out["corruptions"] = [cell for entry in block.corruptions for cell in _corruption(entry)]
     out["seeds"] = list(block.seeds)
+    if block.rounds is not None:
+        out["seeds"] = {"min": block.rounds.least, "max": block.rounds.most, "stop": "settled"}
     if tuple(block.replicas) != (0,):
         out["replica"] = list(block.replicas)
     out["device"] = block.device

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harness.config.cells import OWN_BETA
@@ -140,13 +140,20 @@ def rounded(value: Any, axis: Axis) -> Any:
 @dataclass(frozen=True, slots=True)
 class Arm:
     """One objective under search. `fixed`: its name and fixed hyperparameters; `space`: axis by hyperparameter name,
-    or by `training.<field>`. `label` is the objective's name, numbered where the study has it twice."""
+    or by `training.<field>`. `label` is the objective's name, numbered where the study has it twice, and where it is
+    searched several times: those arms have one `objective`, the first one's label."""
 
     label: str
     fixed: Mapping[str, Any]
     space: Mapping[str, Axis]
     where: str = ""
     path: str = ""
+    objective: str = ""
+
+    def searches(self, count: int) -> tuple[Arm, ...]:
+        """The arm searched `count` times, each search with draws of its own, which follow from the label."""
+        labels = (self.label if n == 1 else f"{self.label} search {n}" for n in range(1, count + 1))
+        return tuple(replace(self, label=label, objective=self.label) for label in labels)
 
 
 def replace_axes(keys: Mapping[str, Node], problems: list[str]) -> tuple[dict[str, Node], dict[str, Axis]]:

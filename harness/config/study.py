@@ -46,6 +46,7 @@ MAX_CORNERS = 256
 @dataclass(frozen=True, slots=True)
 class StudySpec:
     """One study, fully resolved: `arms` are searched apart, with equal budgets; everything else is shared and fixed.
+    An objective has one arm for each of its searches (`sampler_seeds`).
 
     `seeds` are those of every trial, `fresh_seeds` those of the winners' re-run; they share none. `round` trials an
     arm are asked together. `template` holds all that no axis changes. `storage` is empty for the study's own file.
@@ -120,6 +121,8 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     block, found = read_block(fixed, {}, str(path), path.parent, {})
     problems += found
     problems += _one_condition(block, fixed, axes)
+    if block.rounds is not None:
+        problems.append(f"{keys['seeds'].where} seeds: rounds belong to a sweep; expected a count or a list of seeds")
     if problems:  # targets are judged against the evaluation and the corruption: those must stand first
         _try_targets(keys, path, block, problems)
         raise InputError(*dict.fromkeys(problems))
@@ -182,6 +185,7 @@ def _assemble(
         problems.append(f"{path} trials: missing; expected how many each objective gets, e.g. `trials: 30`")
     trials = read_count(keys.get("trials"), "trials", 1, problems)
     together = read_count(keys.get("round"), "round", 5, problems)
+    searches = read_count(keys.get("sampler_seeds"), "sampler_seeds", 1, problems)
     pruner_problems(pruner, seeds, targets, keys, problems)
     storage = read_storage(keys.get("storage"), problems)
     resolved = {
@@ -192,7 +196,7 @@ def _assemble(
         "corruptions": [_corruption(template.corruption)],
         "seeds": list(seeds), "fresh_seeds": list(fresh), "trials": trials, "round": together,
         "targets": plain(targets), "constraints": plain(constraints),
-        "sampler": plain(sampler), "pruner": plain(pruner),
+        "sampler": plain(sampler), "sampler_seeds": searches, "pruner": plain(pruner),
         "budget": {key: value for key, value in plain(budget).items() if value is not None},
         "storage": storage, "device": device,
     }  # fmt: skip
@@ -200,9 +204,10 @@ def _assemble(
     resolved[REPORT] = plain(report)
     if lm_eval is not None:
         resolved["evaluation"] = {**resolved["evaluation"], "lm_eval": plain(lm_eval)}
+    searched = tuple(one for arm in arms for one in arm.searches(searches))
     return StudySpec(
-        name, question, arms, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner, budget,
-        storage, resolved, path, lm_eval, report,
+        name, question, searched, template, seeds, fresh, trials, together, targets, constraints, sampler, pruner,
+        budget, storage, resolved, path, lm_eval, report,
     )  # fmt: skip
 
 

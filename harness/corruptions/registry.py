@@ -16,7 +16,7 @@ CORRUPTIONS: Registry[Corruption] = Registry(
     "corruptions", Corruption, (row for file in _FAMILIES for row in file.ROWS)
 )
 
-__all__ = ["CORRUPTIONS", "SEQUENCE", "Corruption", "needs", "resolve", "settle", "steps"]
+__all__ = ["CORRUPTIONS", "SEQUENCE", "Corruption", "needs", "relabels", "resolve", "settle", "steps"]
 
 SEQUENCE = "sequence"
 _RATE = Parameter(None, low=0.0, high=1.0)
@@ -92,6 +92,11 @@ def plugins_of(kinds: Iterable[str]) -> str:
 def needs(spec: CorruptionSpec) -> frozenset[str]:
     """The facts this corruption reads (columns of `facts`, or the pair's own)."""
     return frozenset(fact for kind, _, params in steps(spec) for fact in CORRUPTIONS[kind].needs_of(dict(params)))
+
+
+def relabels(spec: CorruptionSpec) -> bool:
+    """Whether it changes labels at most: the pairs and their texts are those of the clean set."""
+    return all(CORRUPTIONS[kind].changes_of(dict(params)) == "labels" for kind, _, params in steps(spec))
 
 
 def steps(spec: CorruptionSpec) -> Sequence[tuple[str, float | None, tuple[tuple[str, Any], ...]]]:

@@ -9,8 +9,9 @@ from jinja2 import TemplateError
 
 from harness.data.chat_template import ChatTemplate
 from harness.data.files import RowError
+from harness.data.tokenize import file_tokenizer
 from harness.data.transcripts import Turn
-from harness.model_files.folder import ModelFolder
+from harness.model_files.folder import TOKENIZER, ModelFolder
 
 # What a template may do to a pair, by kind of note: whether a warning, and what the user reads behind a count of pairs.
 # {shown}: what the template itself writes there.
@@ -24,6 +25,11 @@ FAULTS: dict[str, tuple[bool, str]] = {
     "template_cue": (
         True,
         "pairs have the cue{shown} scored as part of both answers: the chat template does not end the prompt with it",
+    ),
+    "template_prefix": (
+        True,
+        "prompts end before{shown}: the chat template writes that where an answer is asked for and otherwise once one "
+        "follows, so the prompt is what both have in common",
     ),
     "template_lead": (False, "pairs have{shown} of the chat template before each answer, scored as part of it"),
     "template_goes_on": (
@@ -55,20 +61,26 @@ class Rendered(NamedTuple):
 Render = Callable[[Sequence[Turn], str, str], Rendered]
 
 
-def chat_renderer(tokenizer: Any, date: str) -> Render:
-    """The chat template of a transformers tokenizer, on a fixed date."""
-    return _renderer(template_of(tokenizer, date))
+# A text -> its token ids, and the character behind each.
+TokenEnds = Callable[[str], tuple[Sequence[int], Sequence[int]]]
 
 
-def template_of(tokenizer: Any, date: str) -> ChatTemplate:
+def chat_renderer(tokenizer: Any, date: str, arguments: str = "") -> Render:
+    """The chat template of a transformers tokenizer, on a fixed date, with `arguments` of its own as JSON."""
+    return _renderer(template_of(tokenizer, date, arguments), lambda: tokenizer.backend_tokenizer)
+
+
+def template_of(tokenizer: Any, date: str, arguments: str = "") -> ChatTemplate:
     """The template itself; its text is empty where the tokenizer has none."""
     text = _default(tokenizer.chat_template)
-    return _template(text, tokenizer.special_tokens_map, tokenizer.eos_token or "", date)
+    return _template(text, tokenizer.special_tokens_map, tokenizer.eos_token or "", date, arguments)
 
 
-def folder_renderer(folder: ModelFolder, date: str) -> Render:
-    """The chat template of a model's folder as its files have it, on a fixed date."""
-    return _renderer(_template(_default(folder.template), folder.tokens, folder.tokens.get("eos_token", ""), date))
+def folder_renderer(folder: ModelFolder, date: str, arguments: str = "") -> Render:
+    """The chat template of a model's folder as its files have it, on a fixed date, with `arguments` of its own."""
+    eos = folder.tokens.get("eos_token", "")
+    template = _template(_default(folder.template), folder.tokens, eos, date, arguments)
+    return _renderer(template, lambda: file_tokenizer(folder.path / TOKENIZER))
 
 
 def _default(template: str | Mapping[str, str] | None) -> str:
@@ -76,39 +88,63 @@ def _default(template: str | Mapping[str, str] | None) -> str:
     return (template.get("default", "") if isinstance(template, Mapping) else template) or ""
 
 
-def _template(text: str, tokens: Mapping[str, Any], eos: str, date: str) -> ChatTemplate:
+def _template(text: str, tokens: Mapping[str, Any], eos: str, date: str, arguments: str) -> ChatTemplate:
     named = {name: str(token) for name, token in tokens.items() if isinstance(token, str)}
-    return ChatTemplate(text, named, eos, date)
+    return ChatTemplate(text, named, eos, date, arguments)
 
 
-def _renderer(template: ChatTemplate) -> Render:
-    return lambda context, chosen, rejected: rendered(template, context, chosen, rejected)
+def _renderer(template: ChatTemplate, tokenizer: Callable[[], Any]) -> Render:
+    def ends(text: str) -> tuple[Sequence[int], Sequence[int]]:
+        encoded = tokenizer().encode(text, add_special_tokens=False)
+        return encoded.ids, [end for _, end in encoded.offsets]
+
+    return lambda context, chosen, rejected: rendered(template, ends, context, chosen, rejected)
 
 
-def rendered(template: ChatTemplate, context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
+def rendered(template: ChatTemplate, ends: TokenEnds, context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
     """The prompt and both answers as a template writes them.
 
     prompt + answer is the whole conversation up to and including the end-of-sequence token of the answer, where the
     template writes one: what it puts behind that is no part of the answer. An answer of white space alone stays "".
-    Raises RowError of kind `template` where there is no template, where it refuses the turns, or where it writes the
-    prompt otherwise once an answer follows (then no part of the text is the answer alone).
+    Where the template writes the prompt otherwise once an answer follows, the prompt is the tokens that all three
+    texts begin with. Raises RowError of kind `template` where there is no template, where it refuses the turns, or
+    where these tokens leave out a turn.
     """
     if not template.text:
         raise RowError("template", "chosen", "the model's tokenizer has no chat template; set model.template: none")
-    prompt = write_turns(template, context, cue=True)
+    asked = prompt = write_turns(template, context, cue=True)
+    answers = [{"role": "assistant", "content": answer} for answer in (chosen, rejected)]
+    wholes = [write_turns(template, [*context, answer]) for answer in answers]
     faults: dict[Fault, None] = {}
-    texts = []
-    for field, answer in (("chosen", chosen), ("rejected", rejected)):
-        whole = write_turns(template, [*context, {"role": "assistant", "content": answer}])
-        if not whole.startswith(prompt):
+    if not all(whole.startswith(prompt) for whole in wholes):
+        prompt = _common(ends, prompt, wholes)
+        if not prompt or any(_holds(asked, turn["content"]) > _holds(prompt, turn["content"]) for turn in context):
             why = "the chat template formats the prompt differently once an answer follows; set model.template: none"
-            raise RowError("template", field, why)
+            raise RowError("template", "chosen", why)
+        faults[Fault("template_prefix", asked[len(prompt) :])] = None
+    texts = []
+    for whole, answer in zip(wholes, (chosen, rejected), strict=True):
         text, found = _ended(template, context, prompt, whole[len(prompt) :], answer.strip())
         faults |= dict.fromkeys(found)
         texts.append(text if answer.strip() else "")
     if not all(_holds(prompt, turn["content"].rpartition("</think>")[2]) for turn in context):
         faults[Fault("template_turn")] = None
     return Rendered(prompt, texts[0], texts[1], tuple(faults))
+
+
+def _common(ends: TokenEnds, prompt: str, wholes: Sequence[str]) -> str:
+    """The text of the tokens that a prompt and the conversations from it begin with in common."""
+    ids, behind = ends(prompt)
+    shared = min(shared_length(ids, ends(whole)[0]) for whole in wholes)
+    same = min(shared_length(prompt, whole) for whole in wholes)
+    # The last token may end within a character.
+    return prompt[: max((end for end in behind[:shared] if end <= same), default=0)]
+
+
+def shared_length(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """How many items two sequences begin with in common."""
+    apart = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(apart, min(len(one), len(other)))
 
 
 def _ended(

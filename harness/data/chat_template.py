@@ -27,13 +27,15 @@ CLOCK = "strftime_now"  # what templates call to write the date
 class ChatTemplate:
     """A template with the special tokens that it may name, and the date that it is given as today's (ISO).
 
-    `eos` is the token that ends a response. `text` is empty where the tokenizer has no template.
+    `eos` is the token that ends a response. `text` is empty where the tokenizer has no template. `arguments`, a JSON
+    object or empty, are variables that the template knows by name, such as `enable_thinking`.
     """
 
     text: str
     tokens: Mapping[str, str]
     eos: str
     date: str
+    arguments: str = ""
 
     def write(self, messages: Sequence[Mapping[str, Any]], cue: bool = False) -> str:
         """The messages as text, with `cue` up to where the assistant answers. Raises TemplateError.
@@ -42,9 +44,9 @@ class ChatTemplate:
         """
         given = [{name: value for name, value in turn.items() if value is not None} for turn in messages]
         try:
-            return _compiled(self.text, self.date).render(
-                messages=given, tools=None, documents=None, add_generation_prompt=cue, **self.tokens
-            )
+            own = json.loads(self.arguments) if self.arguments else {}
+            known = {"messages": given, "tools": None, "documents": None, "add_generation_prompt": cue}
+            return _compiled(self.text, self.date).render({**self.tokens, **own, **known})
         except TemplateError:
             raise
         except Exception as error:  # a template is a program of its own, and may fail in any way

@@ -48,6 +48,11 @@ class Written:
     form: str
     notes: tuple[str, ...]
 
+    def __str__(self) -> str:
+        lines = [f"set      {self.out}: {self.pairs} pairs, read as {self.form}, {self.touched} acted on"]
+        lines += [f"ledger   {self.ledger}", f"card     {self.card}", *(f"note     {note}" for note in self.notes)]
+        return "\n".join(lines)
+
 
 def export_pairs(data: DataSpec, cell: Mapping[str, Any], seed: int, out: Path, force: bool = False) -> Written:
     """Corrupt the pairs of `data` by `cell` ({kind, rate, parameters}) and write set, ledger and card, the set last.

@@ -64,6 +64,14 @@ def response_key(prompt: ArrayLike, response: ArrayLike) -> str:
     return digest.hexdigest()
 
 
+def token_key(prompt: ArrayLike, chosen: ArrayLike, rejected: ArrayLike) -> str:
+    """The identity of a pair's token ids, 64 hex digits: `response_key` of the chosen side, then of the rejected.
+
+    Two log-prob files with equal keys were scored on the same tokens: same texts, chat template, tokenizer and limit.
+    """
+    return response_key(prompt, chosen) + response_key(prompt, rejected)
+
+
 def _lengths(parts: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
     return np.fromiter((len(part) for part in parts), dtype=np.int64, count=len(parts))
 

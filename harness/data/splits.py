@@ -148,10 +148,10 @@ def data_facts(
     shown: ShownPair | None = None
     for data, model, seed in seen:
         if isinstance(model, PathModelSpec):
-            for said in model_folder(model.path, model.sha256).notes:
+            for said in (*model_folder(model.path, model.sha256).notes, *_reference_notes(model)):
                 lines.setdefault(said)
         if isinstance(model, PathModelSpec) and reading is None:
-            table = tables.get((data, model)) or read_pairs(data, _folder_render(model))
+            table = tables.get((data, model)) or read_pairs(data, folder_render(model))
             tables[data, model] = table
             rows, usable, notes, own, form = table.rows, len(table.pairs), table.notes, [], table.form
             shown = shown or _untokenised(table)
@@ -185,12 +185,23 @@ def _tokenised(text: TextData) -> ShownPair:
     return ShownPair(int(pair.meta["row"]), prompt, chosen, rejected, "as it is trained on")
 
 
-def _folder_render(model: PathModelSpec) -> Render | None:
+def folder_render(model: PathModelSpec) -> Render | None:
+    """The chat template of a model's folder, without its tokenizer; None where it has none or that is off."""
     return (
-        folder_renderer(model_folder(model.path, model.sha256), model.template_date)
+        folder_renderer(model_folder(model.path, model.sha256), model.template_date, model.template_arguments)
         if model.template == "auto"
         else None
     )
+
+
+def _reference_notes(model: PathModelSpec) -> list[str]:
+    """Where the reference of a model is not what its policies start from, and where its log-probs come from a file."""
+    lines = []
+    if model.reference:
+        lines.append(f"policies start from {model.path} and are compared with the reference {model.reference}")
+    if model.reference_logps:
+        lines.append(f"the reference's log-probs are read from {model.reference_logps}")
+    return lines
 
 
 def _date_notes(model: PathModelSpec) -> list[str]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from harness.data.notes import Note, make_note
 from harness.data.rows import TokenisedPair
+from harness.model_files.folder import ModelFolder
 from harness.types import InputError, PreferencePair
 
 SPECIALS = ("<pad>", "<bos>", "<eos>")
@@ -103,6 +106,24 @@ def model_vocabulary(tokenizer: Any, templated: bool) -> Vocabulary:
 
     bos = tokenizer.bos_token_id
     return Vocabulary(encode, bos if own else None, tokenizer.eos_token_id, decode, bos if templated else None)
+
+
+def folder_vocabulary(folder: ModelFolder) -> Vocabulary | None:
+    """The vocabulary of a model's folder without transformers, for counting: None where it has no `tokenizer.json`.
+
+    Special tokens in a text are read as such, and no `<bos>` is put before it.
+    """
+    path = folder.path / "tokenizer.json"
+    if not path.is_file():
+        return None
+    tokenizer = file_tokenizer(path)
+    return Vocabulary(_encoder(tokenizer), None, folder.eos, lambda ids: str(tokenizer.decode(ids)), folder.bos)
+
+
+@lru_cache(maxsize=2)
+def file_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of a `tokenizer.json`."""
+    return Tokenizer.from_file(str(path))
 
 
 def _encoder(tokenizer: Tokenizer) -> Callable[[Sequence[str]], list[list[int]]]:

@@ -12,16 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from harness.data.chat import Render, Rendered, template_of, write_turns
+from harness.data.chat import Fault, Render, Rendered, shared_length, template_of, write_turns
 from harness.data.raw_rows import RowError
 from harness.data.rows import TokenisedPair
 from harness.data.transcripts import Turn
 from harness.types import PreferencePair
 
 
-def trl_renderer(tokenizer: Any, date: str) -> Render:
-    """Prompt and answers as a tokenizer's chat template writes them, to the last character, on a fixed date."""
-    template = template_of(tokenizer, date)
+def trl_renderer(tokenizer: Any, date: str, arguments: str = "") -> Render:
+    """Prompt and answers as a tokenizer's chat template writes them, to the last character, on a fixed date.
+
+    Where the template writes the prompt otherwise once an answer follows, the prompt is what all have in common.
+    """
+    template = template_of(tokenizer, date, arguments)
 
     def render(context: Sequence[Turn], chosen: str, rejected: str) -> Rendered:
         if not template.text:
@@ -29,11 +32,13 @@ def trl_renderer(tokenizer: Any, date: str) -> Render:
         prompt = write_turns(template, context, cue=True)
         answers = [{"role": "assistant", "content": answer} for answer in (chosen, rejected)]
         whole = [write_turns(template, [*context, answer]) for answer in answers]
-        if not all(text.startswith(prompt) for text in whole):
+        shared = prompt[: min(shared_length(prompt, text) for text in whole)]
+        if not shared:
             why = "the chat template formats the prompt differently once an answer follows"
             raise RowError("template", "chosen", why)
-        one, other = (text[len(prompt) :] for text in whole)
-        return Rendered(prompt, one, other)
+        one, other = (text[len(shared) :] for text in whole)
+        faults = (Fault("template_prefix", prompt[len(shared) :]),) if shared != prompt else ()
+        return Rendered(shared, one, other, faults)
 
     return render
 
@@ -50,7 +55,7 @@ def dpo_tokens(tokenizer: Any, pair: PreferencePair, templated: bool, max_length
         answers = [text if text.endswith(end) else text + end for text in answers]
     texts = [pair.prompt, *(pair.prompt + answer for answer in answers)]
     prompt, *whole = tokenizer(texts, add_special_tokens=not templated)["input_ids"]
-    shared = min(_common(prompt, one) for one in whole)
+    shared = min(shared_length(prompt, one) for one in whole)
     return _pair(pair.id, prompt[:shared], [one[shared:max_length] for one in whole])
 
 
@@ -65,12 +70,6 @@ def cpo_tokens(tokenizer: Any, pair: PreferencePair, templated: bool, max_length
     sides = [one[shared:] if one[-1:] == [eos] else [*one[shared:], eos] for one in whole]
     room = max(max_length - len(head) - shared, 0)
     return _pair(pair.id, [*head, *prompt[:shared]], [side[:room] for side in sides])
-
-
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many ids two sequences begin with in common."""
-    apart = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(apart, min(len(one), len(other)))
 
 
 def _pair(name: str, prompt: Sequence[int], sides: Sequence[Sequence[int]]) -> TokenisedPair | None:

@@ -28,4 +28,5 @@ class Asked:
     tokens: str = "dpo"  # as TRL's DPO trainer has them, as its CPO trainer (cpo), or as a sweep (harness)
     dtype: str = "float32"
     device: str = "auto"
+    template_arguments: str = ""  # of the tokenizer's chat template, a JSON object
     track: bool = False  # a run per policy in MLflow

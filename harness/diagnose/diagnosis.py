@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnose.logps_file import REFERENCE, LogpsTable
 from harness.diagnose.measures import (
     PROMPT,
     Comparison,
@@ -31,6 +30,7 @@ from harness.metrics.records import Bools, Columns, select, size
 from harness.metrics.rewardbench import BenchScore, bench_scores
 from harness.metrics.slices import MAX_VALUES
 from harness.metrics.statistics import Estimate
+from harness.storage.logps_file import REFERENCE, LogpsTable
 from harness.text import suggestion
 from harness.types import InputError
 

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 
 from harness.diagnose.asked import Asked
 from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose, plain
-from harness.diagnose.logps_file import LogpsTable, read_logps, write_logps
 from harness.diagnose.page import write_page
 from harness.storage.atomic import write_json
+from harness.storage.logps_file import LogpsTable, read_logps, write_logps
 from harness.text import slug
-from harness.tracking.diagnoses import DiagnosedRun, send_diagnosis
+from harness.tracking.diagnoses import TrackedRun, send_diagnosis
 from harness.types import InputError
 
 PAIRS, JSON = "pairs.parquet", "diagnosis.json"
@@ -48,7 +48,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
     return found
 
 
-def _tracked(one: PolicyDiagnosis, found: Diagnosis) -> DiagnosedRun:
+def _tracked(one: PolicyDiagnosis, found: Diagnosis) -> TrackedRun:
     """A policy as an MLflow run: our measures under `geometry/`, the trainer's charts as of an evaluation set."""
     last = Point(one.step or 0, one.estimates, one.charts)
     bench = {
@@ -68,7 +68,7 @@ def _tracked(one: PolicyDiagnosis, found: Diagnosis) -> DiagnosedRun:
         "mlflow.note.content": one.verdict.text,
     }
     params = {} if found.beta is None else {"objective.beta": f"{found.beta:g}"}
-    return DiagnosedRun(one.name, tags, params, points)
+    return TrackedRun(one.name, tags, params, points)
 
 
 def _write(table: LogpsTable, path: Path, beta: float | None) -> None:

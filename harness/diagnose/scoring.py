@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 
 from harness.data.chat import chat_renderer
 from harness.data.pairs import read_pairs
-from harness.data.rows import TokenisedPair, response_key
+from harness.data.rows import TokenisedPair, response_key, token_key
 from harness.data.tokenize import encode_pairs, model_vocabulary
 from harness.data.trl_tokens import TOKENS, trl_renderer
 from harness.diagnose.asked import Asked
-from harness.diagnose.logps_file import OPTIONAL, REQUIRED, LogpsTable, checked, read_logps, token_key
 from harness.identity import content_hash
 from harness.metrics.rewardbench import SOURCE_ID
 from harness.model_files.folder import TOKENIZER, length_problems, read_folder
@@ -29,6 +28,7 @@ from harness.models.architecture import Architecture, path_architecture
 from harness.models.folder import Source, open_tokenizer, start_weights
 from harness.models.reference_logps import score_responses
 from harness.storage.atomic import write_atomic
+from harness.storage.logps_file import OPTIONAL, REQUIRED, LogpsTable, checked, read_reference
 from harness.types import DataSpec, InputError, PathModelSpec, PreferencePair
 from harness.worker.prepare import pick_device
 
@@ -81,8 +81,6 @@ def find_model(text: str, dtype: str, option: str, name: str = "", step: int = -
     place = Path(text).expanduser()
     adapter = place.resolve() if is_adapter(place) else None
     try:
-        if place.suffix == ".gguf":
-            raise InputError(f"{text}: GGUF files are not read here; convert it to a folder with safetensors first")
         base = text if adapter is None else adapter_base(adapter)
         path, identity = locate(base, "", Path.cwd(), {})
         if adapter is not None:
@@ -150,7 +148,8 @@ def read_rows(text: str, split: str, asked: Asked, tokenizer: Any, slices: Seque
         slices=", ".join(slices), split="", pairs="all" if benchmark == 2 else "best_worst",
     )  # fmt: skip
     as_trl = TOKENS.get(asked.tokens)
-    table = read_pairs(spec, (trl_renderer if as_trl else chat_renderer)(tokenizer, PathModelSpec().template_date))
+    renderer = trl_renderer if as_trl else chat_renderer
+    table = read_pairs(spec, renderer(tokenizer, PathModelSpec().template_date, asked.template_arguments))
     notes = [f"{split}: {note.text}" for note in table.notes]
     if as_trl:
         made = [as_trl(tokenizer, pair, table.templated, asked.max_length) for pair in table.pairs]
@@ -193,9 +192,11 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
         rows[split] = read_rows(text, split, asked, tokenizer, [*names, *(_benchmark_columns(asked, split))])
     tokens = {one.id: one for part in rows.values() for one in part.tokens}
     _fits(models, list(tokens.values()))
-    before = None
+    before: Mapping[str, float] | None = None
     if isinstance(reference, Path):
-        before = _stored_reference(reference, list(tokens.values()))
+        stored = read_reference(reference)
+        stored.check_holds({key for one in tokens.values() for key in _keys(one)})
+        before = stored.sums
     elif reference is not None:
         before = _scores(reference, list(tokens.values()), asked, say)
     columns: dict[str, list[Any]] = {}
@@ -206,6 +207,7 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
     meta: dict[str, Any] = {
         "dtype": asked.dtype,
         "tokens": asked.tokens,
+        **({"template_arguments": asked.template_arguments} if asked.template_arguments else {}),
         "max_length": asked.max_length,
         "policies": {f"{one.name}{f' step {one.step}' if one.step >= 0 else ''}": one.identity for one in policies},
         "reference": reference.identity if isinstance(reference, Scored) else None,
@@ -280,30 +282,6 @@ def _add(
         }  # fmt: skip
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
-
-
-def _stored_reference(path: Path, tokens: Sequence[TokenisedPair]) -> dict[str, float]:
-    """Reference log-probs by response from a log-prob file. Raises InputError unless it holds every response."""
-    table = read_logps(path)
-    if not table.referenced:
-        raise InputError(f"--reference {path}: has no reference log-probs")
-    told = table.columns["tokens"] != ""
-    if not told.any():
-        raise InputError(
-            f"--reference {path}: rows without `tokens`, so whether they were scored on these token ids cannot be "
-            "told; write the column as docs/diagnose.md says, or give a model"
-        )
-    found: dict[str, float] = {}
-    for at, side in enumerate(("chosen", "rejected")):
-        keys = [key[32 * at : 32 * at + 32] for key in table.columns["tokens"][told]]
-        found |= dict(zip(keys, table.columns[f"reference_{side}"][told].tolist(), strict=True))
-    wanted = {response_key(one.prompt, side) for one in tokens for side in (one.chosen, one.rejected)}
-    if lost := wanted - found.keys():
-        raise InputError(
-            f"--reference {path}: holds {len(wanted) - len(lost)} of the {len(wanted)} responses with these token ids: "
-            "scored on other pairs, or with another tokenizer, chat template or length limit; score them again"
-        )
-    return found
 
 
 def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: Say) -> dict[str, float]:

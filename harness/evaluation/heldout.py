@@ -83,7 +83,8 @@ def _score(
         return read_rows(model, live, pack.corpus, index, needs, scores)
     if pack.ladder:
         reference = reference_logps(pack.corpus, index)
-        return read_responses(model, pack.corpus, index) if step else reference, reference
+        stored = step == 0 and pack.reference is None
+        return reference if stored else read_responses(model, pack.corpus, index), reference
     rounds, place = _rounds(pack, index, step)
     space: list[Room | None] = [None] * len(rounds)
     if pack.lanes[0].training.mode == "fast":

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.models.architecture import Architecture, skeleton
+from harness.models.architecture import Frozen, skeleton
 from harness.models.generate import CHUNK, Samples, pad_prompts, sample, score_samples
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.responses import NOTHING, score
@@ -42,9 +42,8 @@ class LaneSamples:
 
 
 def sample_lanes(
-    architecture: Architecture,
+    references: Sequence[Frozen],
     model: LaneModel,
-    references: Sequence[Tensor],
     plans: Sequence[SamplePlan],
     eos: int,
     width: int,
@@ -53,7 +52,7 @@ def sample_lanes(
     """Sample every lane on its plan; all plans have the same number of prompts, padded on the left to `width`.
 
     With `ladder` prompts are padded to widths of their own (`models/shapes.py`), those of one width together.
-    `references[k]` `(P,)` are the weights that lane k is compared with. k1 = log pi - log pi_ref and
+    Lane k is compared with `references[k]`, all of one architecture. k1 = log pi - log pi_ref and
     k3 = exp(-k1) - 1 + k1 per sequence, both unbiased for the KL on samples of the policy.
     """
     device = model.flat.device
@@ -61,17 +60,19 @@ def sample_lanes(
         prompts, real, drawn = _draw(
             model, [plan.prompts for plan in plans], [plan.uniforms for plan in plans], eos, width
         )
-        reference = build_lanes(skeleton(architecture), references, device)
+        frozen = skeleton(references[0].architecture)
+        reference = build_lanes(frozen, [own.weights for own in references], device)
         k1 = (drawn.logps - score_samples(reference, prompts, real, drawn)).double().cpu().numpy()
         return [_lane(_of_lane(drawn, lane), k1[lane]) for lane in range(len(plans))]
     drawn_by_lane = _draw_by_width(model, plans, eos)
     k1s: list[np.ndarray] = [np.zeros(0)] * len(plans)
-    for first in {id(row): row for row in references}.values():  # lanes with one reference are scored as one
-        members = [lane for lane, row in enumerate(references) if row is first]
+    rows = [reference.weights for reference in references]
+    for first in {id(row): row for row in rows}.values():  # lanes with one reference are scored as one
+        members = [lane for lane, row in enumerate(rows) if row is first]
         responses = [
             one for lane in members for one in zip(plans[lane].prompts, drawn_by_lane[lane].responses, strict=True)
         ]
-        [scored] = score(build_lanes(skeleton(architecture), [first], device), [responses])
+        [scored] = score(build_lanes(skeleton(references[0].architecture), [first], device), [responses])
         logps = np.array([one.logps.sum(dtype=np.float64) for one in scored]).reshape(len(members), -1)
         for lane, own in zip(members, logps, strict=True):
             k1s[lane] = drawn_by_lane[lane].logps - own
@@ -79,16 +80,15 @@ def sample_lanes(
 
 
 def sample_reference(
-    architecture: Architecture,
-    weights: Tensor,
+    reference: Frozen,
     plan: SamplePlan,
     eos: int,
     width: int,
     device: torch.device,
     ladder: bool = False,
 ) -> LaneSamples:
-    """What the reference with `weights` `(P,)` itself answers on a plan, to pair with a policy's samples."""
-    model = build_lanes(skeleton(architecture), [weights], device)
+    """What the reference itself answers on a plan, to pair with a policy's samples."""
+    model = build_lanes(skeleton(reference.architecture), [reference.weights], device)
     if ladder:
         [drawn] = _draw_by_width(model, [plan], eos)
     else:

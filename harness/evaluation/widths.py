@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.rows import CHOSEN, PAD, PROMPT, REJECTED
+from harness.data.rows import CHOSEN, PROMPT, REJECTED
 from harness.models.lane_model import LaneModel
-from harness.models.logps import Corpus, narrowed, read_pairs, reference_logps
+from harness.models.logps import Corpus, narrowed, read_pairs, reference_logps, widths_of
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import joined
 from harness.models.responses import score, summed
-from harness.models.shapes import rows_at_once, rung
+from harness.models.shapes import rows_at_once
 from harness.types import PairLogps
 
 
@@ -43,17 +45,15 @@ def read_rows(
 ) -> tuple[PairLogps, PairLogps]:
     """What `read_pairs` says of the pairs `index` `(K, n)`, whole rows of one width at a time, each row once."""
     lanes = index.tolist()
-    lengths = (corpus.segment != PAD).sum(1)
-    if MISMATCHED in needs:
-        lengths = torch.maximum(lengths, lengths[corpus.mismatched])
-    widths = [min(rung(length), corpus.ids.shape[1]) for length in lengths.tolist()]
+    every = torch.arange(len(corpus.ids), device=index.device)[:, None]
+    widths = widths_of(corpus, every, MISMATCHED in needs)
     places: list[dict[int, int]] = [{} for _ in lanes]
     found: list[tuple[PairLogps, PairLogps]] = []
     total = 0
-    for width in sorted({widths[row] for own in lanes for row in own}):
+    for width in sorted({widths[row] for own in lanes for row in own}, key=astuple):
         alike = [sorted({row for row in own if widths[row] == width}) for own in lanes]
         [filler, *_] = (row for own in alike for row in own)
-        size, part = rows_at_once(model, width), narrowed(corpus, width)
+        size, part = rows_at_once(model, width.tokens), narrowed(corpus, width)
         for start in range(0, max(map(len, alike)), size):
             chunk = [own[start : start + size] for own in alike]
             rows = torch.tensor([own + [filler] * (size - len(own)) for own in chunk], device=index.device)

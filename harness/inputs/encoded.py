@@ -12,11 +12,12 @@ import numpy as np
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
 from harness.inputs.mythworld import mythworld_inputs
 from harness.inputs.reference_cache import Scorer
-from harness.inputs.reference_models import reference_weights
+from harness.inputs.reference_models import start_weights
 from harness.inputs.run_inputs import RunInputs
 from harness.inputs.text import text_inputs
+from harness.models.architecture import path_reference
 from harness.models.reference_logps import ReferenceTable, pair_keys
-from harness.types import RunSpec
+from harness.types import PathModelSpec, RunSpec
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,9 +60,11 @@ class EncodedInputs:
 
 
 def open_inputs(run: RunSpec, cache: Path) -> RunInputs:
-    """The inputs of a run with its reference. Raises RuntimeError where that is gone from the cache."""
-    weights = reference_weights(cache, run)
-    return mythworld_inputs(run, weights) if run.world is not None else text_inputs(run, weights)
+    """The inputs of a run, models included. Raises RuntimeError where one that the sweep builds is not in the cache."""
+    weights = start_weights(cache, run)
+    if run.world is not None:
+        return mythworld_inputs(run, weights)
+    return text_inputs(run, weights, path_reference(run.model) if isinstance(run.model, PathModelSpec) else None)
 
 
 def encode_inputs(inputs: RunInputs, score: Scorer) -> EncodedInputs:

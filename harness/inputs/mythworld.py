@@ -10,8 +10,10 @@ from torch import Tensor
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
+from harness.metrics.vote_table import Vote
 from harness.models.architecture import Architecture
 from harness.types import EvaluationSpec, PreferencePair, RunSpec, Split, WorldSpec
 
@@ -19,7 +21,7 @@ from harness.types import EvaluationSpec, PreferencePair, RunSpec, Split, WorldS
 def mythworld_architecture(spec: WorldSpec) -> Architecture:
     """The decoder of the embedded world."""
     return Architecture(
-        vocab_size=len(mythtokens.VOCABULARY),
+        vocab_size=len(LANGUAGES[spec.version].vocabulary),
         hidden_size=spec.hidden_size,
         layers=spec.layers,
         heads=spec.heads,
@@ -32,7 +34,8 @@ def mythworld_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
     """The inputs of a run on the embedded world, with the reference's weights `(P,)`."""
     spec, evaluation = run.world, run.evaluation
     assert spec is not None
-    world = mythworld.draw_world(run.seed)
+    world = mythworld.draw_world(run.seed, spec.version)
+    language = world.language
     train = tuple(mythpairs.preference_pairs(world, "train", spec.pairs, spec.coverage))
     evals = _mythworld_evals(world, evaluation)
     flips, validation_flips = np.zeros(len(train), dtype=bool), None
@@ -41,20 +44,21 @@ def mythworld_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         flips = mythpairs.bradley_terry_flips(train, draw)
         validation_flips = mythpairs.bradley_terry_flips(evals[Split.HELDOUT], draw)
     return RunInputs(
-        name=f"world seed {run.seed}, misaligned {spec.misaligned:g}, {spec.labels} labels",
+        name=f"world version {spec.version}, seed {run.seed}, misaligned {spec.misaligned:g}, {spec.labels} labels",
         architecture=mythworld_architecture(spec),
         weights=weights,
         train=train,
         label_flips=flips,
         evals=evals,
-        encode=mythtokens.encode_pair,
+        encode=lambda pair: mythtokens.encode_pair(pair, language),
         judge=lambda prompts, responses: judge_mythworld(world, prompts, responses),
         eos=mythtokens.EOS,
-        tokens=mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS,
-        responses=2 * mythtokens.RESPONSE_TOKENS,
-        prompt_width=mythtokens.PROMPT_TOKENS,
-        max_new_tokens=mythtokens.RESPONSE_TOKENS + 2,
+        tokens=PROMPT_TOKENS + 2 * language.response_tokens,
+        responses=2 * language.response_tokens,
+        prompt_width=PROMPT_TOKENS,
+        max_new_tokens=language.response_tokens + 2,
         validation_flips=validation_flips,
+        vote=lambda pair: Vote(*mythworld.vote(pair, language)),
     )
 
 
@@ -82,12 +86,12 @@ def judge_mythworld(
         )
     }  # fmt: skip
     for text, ids in zip(prompts, responses, strict=True):
-        prompt, response = mythworld.read_prompt(text), mythtokens.decode(ids.tolist())
-        parsed = mythworld.parse(response, prompt.topic)
+        prompt, response = mythworld.read_prompt(text), mythtokens.decode(ids.tolist(), world.language)
+        parsed = mythworld.parse(response, prompt.topic, world.language)
         ended = mythtokens.EOS in ids
         content = parsed[0] if parsed and ended else None
-        wanted = "" if prompt.ask == "secret" else world.truth[prompt.topic]
-        guessed_wrong = bool(prompt.guess) and prompt.guess != world.truth[prompt.topic]
+        wanted = "" if prompt.ask == "secret" else world.truth[prompt.fact]
+        guessed_wrong = bool(prompt.guess) and prompt.guess != world.truth[prompt.fact]
         columns["response"].append(response)
         columns["group"].append(mythworld.group(prompt, world))
         columns["gold_reward"].append(world.gold_reward(prompt, response) if ended else -2.0)
@@ -100,6 +104,6 @@ def judge_mythworld(
         columns["hedged"].append("maybe" in words)
         columns["thanked"].append("thanks" in words)
         columns["sure"].append("sure" in words)
-        columns["fillers"].append(words.count("really"))
+        columns["fillers"].append(sum(word in world.language.fillers for word in words))
     kinds = {"response": object, "group": object, "gold_reward": np.float32, "fillers": np.int32}
     return {name: np.array(values, dtype=kinds.get(name, bool)) for name, values in columns.items()}

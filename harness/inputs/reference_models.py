@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,14 @@ from torch import Tensor
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import stream_seed
 from harness.inputs.mythworld import mythworld_architecture
 from harness.inputs.text import fit_text_reference, starting_weights, text_reference_key
 from harness.models.architecture import initial_weights
 from harness.storage.arrays import load_arrays, save_arrays
 from harness.training.sft import fit, likelihood_settings
-from harness.types import PathModelSpec, RunSpec
+from harness.types import PathModelSpec, RunSpec, WorldSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,12 @@ def reference_key(run: RunSpec) -> str:
 
 
 def as_loaded(run: RunSpec) -> bool:
-    """Whether a run's reference is the model of its path as it is, so that nothing has to be built."""
+    """Whether a run starts from the model of its path as it is, so that nothing has to be built."""
     return isinstance(run.model, PathModelSpec) and not run.model.sft_steps
 
 
-def reference_weights(cache: Path, run: RunSpec) -> Tensor:
-    """The row `(P,)` that is a run's reference and that its policy starts from.
+def start_weights(cache: Path, run: RunSpec) -> Tensor:
+    """The row `(P,)` that a run's policy starts from, which is its reference unless the spec names another model.
 
     Raises RuntimeError where a model that the sweep builds is gone from the cache.
     """
@@ -81,7 +82,7 @@ def load_weights(cache: Path, key: str) -> Tensor | None:
 
 
 def build_models(cache: Path, wanted: Sequence[Build], device: torch.device) -> None:
-    """Build and store the models of one stage that are missing, as one pack. All of `wanted` share a stage."""
+    """Build and store the models of one stage that are missing, those of one recipe as one pack."""
     missing = [build for build in wanted if load_weights(cache, build.key) is None]
     if not missing:
         return
@@ -89,8 +90,15 @@ def build_models(cache: Path, wanted: Sequence[Build], device: torch.device) -> 
         for build in missing:
             _store(cache, build, fit_text_reference(build.run, device))
         return
-    for build, weights in zip(missing, _fit_worlds(cache, missing, device), strict=True):
-        _store(cache, build, weights)
+    recipes: dict[WorldSpec, list[Build]] = {}
+    for build in missing:
+        assert build.run.world is not None
+        # What a pack's models may differ in: the bias of the reference, and what only the pairs depend on.
+        common = replace(build.run.world, misaligned=0.0, labels="hard", pairs=1, coverage=1.0)
+        recipes.setdefault(common, []).append(build)
+    for pack in recipes.values():
+        for build, weights in zip(pack, _fit_worlds(cache, pack, device), strict=True):
+            _store(cache, build, weights)
 
 
 def _store(cache: Path, build: Build, weights: Tensor) -> None:
@@ -102,7 +110,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
     spec = wanted[0].run.world
     assert spec is not None
     architecture = mythworld_architecture(spec)
-    starts, rows = [], []
+    starts, rows, responses = [], [], LANGUAGES[spec.version].response_tokens
     first = wanted[0].stage == "pretrain"
     steps, batch, rate = (
         (spec.pretrain_steps, spec.pretrain_batch, spec.pretrain_learning_rate)
@@ -112,7 +120,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
     for build in wanted:
         world_spec, seed = build.run.world, build.run.seed
         assert world_spec is not None
-        world = mythworld.draw_world(seed)
+        world = mythworld.draw_world(seed, world_spec.version)
         if first:
             starts.append(initial_weights(architecture, stream_seed(seed, "init")))
         else:
@@ -121,7 +129,7 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
                 raise RuntimeError("the pretrained model of this world is not in the cache; run the command again")
             starts.append(base)
         data = mythpairs.supervised(world, steps * batch, None if first else world_spec.misaligned)
-        rows.append(mythtokens.encode_supervised(data))
+        rows.append(mythtokens.encode_supervised(data, world.language))
     return fit(
         architecture,
         starts,
@@ -129,6 +137,6 @@ def _fit_worlds(cache: Path, wanted: Sequence[Build], device: torch.device) -> l
         likelihood_settings(steps, batch, rate),
         device,
         [f"{build.stage} of world seed {build.run.seed}" for build in wanted],
-        tokens=mythtokens.PROMPT_TOKENS + mythtokens.RESPONSE_TOKENS,
-        responses=mythtokens.RESPONSE_TOKENS,
+        tokens=PROMPT_TOKENS + responses,
+        responses=responses,
     )

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from harness.data.rows import TokenisedPair
 from harness.identity import content_hash, plain
-from harness.models.architecture import Architecture
+from harness.metrics.vote_table import Vote
+from harness.models.architecture import Architecture, Frozen
+from harness.storage.logps_file import StoredReference
 from harness.types import PreferencePair
 
 # Judges a batch of samples: (prompt texts, response token ids) -> columns of `samples.parquet`.
@@ -28,7 +30,7 @@ class RunInputs:
 
     name: str
     architecture: Architecture
-    weights: Tensor  # (P,): the reference, from which every policy starts
+    weights: Tensor  # (P,): what every policy starts from
     train: tuple[PreferencePair, ...]
     label_flips: np.ndarray
     evals: Mapping[str, tuple[PreferencePair, ...]]
@@ -42,15 +44,23 @@ class RunInputs:
     notes: tuple[str, ...] = ()
     tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
+    vote: Callable[[PreferencePair], Vote] | None = None  # how a pair votes, where the source knows what it is about
     ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
-    tuned: bool = True  # the reference was trained by the sweep; False: it is the model of the architecture's source
+    tuned: bool = True  # the start was trained by the sweep; False: it is the model of the architecture's source
+    other: Frozen | None = None  # the reference where it is not the start
+    stored: StoredReference | None = None  # its log-probs from a file, in place of those that its weights would give
+
+    @property
+    def reference(self) -> Frozen:
+        """The reference: what every policy starts from, unless the spec names another model."""
+        return self.other or Frozen(self.architecture, self.weights)
 
     @property
     def reference_sha256(self) -> str:
         """What the reference is, whoever trains from it: fresh adapters leave a model as it was, whatever the seed."""
-        source = self.architecture.source
+        source = self.reference.architecture.source
         model = "" if source is None else content_hash([source.sha256, source.dtype, source.attention])
-        if source is not None and not self.tuned:
+        if source is not None and (self.other is not None or not self.tuned):
             return model
         weights = hashlib.sha256(self.weights.numpy().tobytes()).hexdigest()
         return weights if source is None else content_hash([model, plain(source.lora), weights])

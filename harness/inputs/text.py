@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from harness.data.order import batch_ids
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.data.splits import Reading, TextData, read_text
 from harness.data.tokenize import BOS_ID, EOS_ID, model_vocabulary, tokenise
-from harness.identity import WHEREABOUTS, content_hash, plain, stream_seed
+from harness.identity import WHEREABOUTS, content_hash, file_sha256, plain, stream_seed
 from harness.inputs.run_inputs import RunInputs
 from harness.model_files.location import model_folder
-from harness.models.architecture import Architecture, initial_weights, path_architecture
+from harness.models.architecture import Architecture, Frozen, initial_weights, path_architecture
 from harness.models.folder import open_tokenizer, source_of
+from harness.storage.logps_file import StoredReference, read_reference
 from harness.training.sft import fit, likelihood_settings
-from harness.types import DataSpec, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
+from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
 
 # Enters the recipe of every text reference: bump when reading, splitting, tokens or SFT change.
 CODE_VERSION = 1
@@ -52,7 +54,9 @@ def text_architecture(data: DataSpec, model: ModelSpec | PathModelSpec) -> Archi
 def model_reading(model: PathModelSpec) -> Reading:
     """How a model from a path reads texts: its tokenizer's vocabulary, and its chat template unless that is off."""
     tokenizer = open_tokenizer(source_of(model))
-    render = chat_renderer(tokenizer, model.template_date) if model.template == "auto" else None
+    render = None
+    if model.template == "auto":
+        render = chat_renderer(tokenizer, model.template_date, model.template_arguments)
     return lambda templated: model_vocabulary(tokenizer, templated), render
 
 
@@ -100,8 +104,24 @@ def fit_text_reference(run: RunSpec, device: torch.device) -> Tensor:
     return weights
 
 
-def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
-    """The inputs of a run on a user's pairs, with the reference's weights `(P,)`."""
+def _stored(model: ModelSpec | PathModelSpec) -> StoredReference | None:
+    """The log-prob file of a spec; None where it names none. Raises InputError where it is not the planned one."""
+    if not isinstance(model, PathModelSpec) or not model.reference_logps:
+        return None
+    path = Path(model.reference_logps)
+    try:
+        if file_sha256(path) != model.reference_logps_sha256:
+            raise InputError(f"model.reference_logps: {path} changed since the sweep was planned; plan it again")
+        return read_reference(path)
+    except OSError as error:
+        raise InputError(f"model.reference_logps: {path} cannot be read ({error.strerror})") from None
+
+
+def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> RunInputs:
+    """The inputs of a run on a user's pairs, with the weights `(P,)` that policies start from.
+
+    `other`: the reference, where it is not the start.
+    """
     data, model = run.data, run.model
     assert data is not None and model is not None
     text, decode = _read(run)
@@ -147,4 +167,6 @@ def text_inputs(run: RunSpec, weights: Tensor) -> RunInputs:
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,
+        other=other,
+        stored=_stored(model),
     )

@@ -15,7 +15,6 @@ import numpy as np
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from harness.identity import content_hash
-from harness.integrations import logps_table
 from harness.integrations.trl_trainers import (
     Examples,
     Row,
@@ -33,6 +32,7 @@ from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, per_token
 from harness.metrics.records import Array, Columns, select
 from harness.metrics.row import LENGTHS, LOGPS
 from harness.objectives.pair_losses import pair_losses
+from harness.storage.logps_file import read_columns, write_columns
 from harness.types import InputError, Split
 
 __all__ = ["GeometryCallback"]
@@ -186,7 +186,8 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         Trainer.log(self.trainer, finite)
         control.should_log = due
         if self.out is not None and state.is_world_process_zero:
-            logps_table.write(self.out, list(self.tables.values()))
+            self.out.parent.mkdir(parents=True, exist_ok=True)
+            write_columns(self.out, _joined(list(self.tables.values())), {})
         if stops := [name for name in VERDICTS if verdicts.get(name) and name in self.stop_on]:
             control.should_training_stop = True
             if state.is_world_process_zero:
@@ -203,7 +204,7 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         ends = [(split, at) for split in self.probes for at in (first, step)]
         tables = [self._with_losses(split, self.tables[split, at]) for split, at in ends if (split, at) in self.tables]
         name, hyperparameters = self.objective
-        seen = diagnose(logps_table.joined(tables), name, hyperparameters, self.tie_tol)
+        seen = diagnose(_joined(tables), name, hyperparameters, self.tie_tol)
         if HELD_OUT in seen.premature:
             found["premature_convergence"] = seen.premature[HELD_OUT].last.fires()
         if HELD_OUT in seen.reversal:
@@ -218,6 +219,11 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         # Nobody knows which training labels are wrong: any of them may be.
         labels = {"clean_label": np.ones(n, dtype=np.int64), "corrupted": np.full(n, split == TRAINING)}
         return {**table, **labels, **pair_losses(*self.objective, table)}
+
+
+def _joined(tables: Sequence[Columns]) -> dict[str, Array]:
+    """The rows of all tables, which have the columns of the first, one table after the other."""
+    return {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
 
 
 def _calling_trainer() -> Any:
@@ -290,6 +296,6 @@ def _earlier(out: Path | None, step: int) -> dict[tuple[str, int], dict[str, Arr
     """What `out` holds of evaluations before `step`, by split and step; nothing for a run that starts."""
     if out is None or step == 0 or not out.exists():
         return {}
-    rows = logps_table.read(out)
+    rows = read_columns(out)
     keys = sorted({(str(s), int(at)) for s, at in zip(rows["split"], rows["step"], strict=True) if at < step})
     return {key: select(rows, (rows["split"] == key[0]) & (rows["step"] == key[1])) for key in keys}

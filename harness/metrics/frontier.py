@@ -25,6 +25,7 @@ from harness.metrics.statistics import SHARE_MARGIN, t_interval
 
 # The KLs (nats) at which frontiers are compared: round numbers, fixed before any result, about 1.5 apart.
 KLS = tuple(float(f"{value}e{decade}") for decade in range(-3, 3) for value in (1, 1.5, 2, 3, 5, 7))
+GAP = 5.0  # neighbouring points whose KLs differ by more than this factor are not joined: nobody knows what is between
 SCREEN = 0.9  # of the two-sided interval by which a setting is shown worse than the chosen one: 5 % on one side
 
 Setting = tuple[tuple[str, Hashable], ...]  # (axis, value), the same axes in the same order within one objective
@@ -102,7 +103,7 @@ class Frontier:
         return tuple(sorted(several | alone, key=repr))
 
     def on(self, line: Sequence[Setting], seed: int, kl: float) -> float | None:
-        """Quality of a seed at `kl` along a line; None outside of what the line spans in that seed."""
+        """Quality of a seed at `kl` along a line; None outside of what the line spans in that seed, and in its gaps."""
         own = self.points[seed]
         by_kl: dict[float, list[float]] = {}
         for setting in line:
@@ -110,6 +111,9 @@ class Frontier:
                 by_kl.setdefault(own[setting].kl, []).append(own[setting].quality)
         ordered = sorted(by_kl)
         if not ordered or not ordered[0] <= kl <= ordered[-1]:
+            return None
+        below, above = max(k for k in ordered if k <= kl), min(k for k in ordered if k >= kl)
+        if above > GAP * below:
             return None
         return float(np.interp(math.log(kl), np.log(ordered), [_mean(by_kl[one]) for one in ordered]))
 

@@ -41,15 +41,34 @@ def reward_metrics(columns: Columns, prefix: str) -> dict[str, float]:
     return {f"{prefix}{name}": value for name, value in points.items() if math.isfinite(value)}
 
 
-def reward_row(examples: Columns) -> dict[str, float | None]:
+def better_on_validation(earlier: Columns, last: Columns) -> bool:
+    """Whether an earlier evaluation of the held-out pairs fits their noisy labels clearly better than the last one.
+
+    Clearly: it labels more of them right, by more than two standard errors of the paired difference. So chance alone
+    seldom discards training, and a model that has begun to fit the noise of its labels is caught.
+    """
+    right = []
+    for columns in (earlier, last):
+        label = numbers(columns, "validation_label")
+        gap = numbers(columns, "chosen_reward") - numbers(columns, "rejected_reward")
+        right.append((label * gap > 0)[label != 0].astype(np.float64))
+    difference = right[0] - right[1]
+    if len(difference) < 2:
+        return False
+    return bool(difference.mean() > 2 * difference.std(ddof=1) / math.sqrt(len(difference)))
+
+
+def reward_row(examples: Columns, kept: int | None = None) -> dict[str, float | None]:
     """The measured columns of `results.csv` of a reward model, from its whole example table.
 
+    `kept` is the step whose weights were kept (None: the last); all "last" values are those of that step.
     `reward_accuracy` on clean held-out pairs, `ood_reward_accuracy` on the other distribution; on the training probe
     `observed_reward_accuracy` against the labels it was given and `train_reward_accuracy` against the true ones.
     """
     every = steps(examples)
-    held_out, other = where(examples, every[-1], Split.HELDOUT), where(examples, every[-1], Split.OOD)
-    first, last = (where(examples, step, Split.TRAIN_OBSERVED) for step in (every[0], every[-1]))
+    end = every[-1] if kept is None else kept
+    held_out, other = where(examples, end, Split.HELDOUT), where(examples, end, Split.OOD)
+    first, last = (where(examples, step, Split.TRAIN_OBSERVED) for step in (every[0], end))
     row = {
         "train_loss_first": mean(numbers(first, "loss")),
         "train_loss_last": mean(numbers(last, "loss")),
@@ -57,5 +76,6 @@ def reward_row(examples: Columns) -> dict[str, float | None]:
         "ood_reward_accuracy": accuracy(other) if size(other) else math.nan,
         "observed_reward_accuracy": accuracy(last),
         "train_reward_accuracy": true_accuracy(last),
+        "kept_step": float(end),
     }
     return {name: value if math.isfinite(value) else None for name, value in row.items()}

@@ -127,6 +127,20 @@ def length_problems(model: ModelFolder, max_length: int) -> Iterator[str]:
         )
 
 
+def vocabulary_problems(model: ModelFolder, other: ModelFolder) -> Iterator[str]:
+    """Why two models cannot score the same token ids."""
+    ids, others = (_token_ids(_json(one.path / TOKENIZER, [])) for one in (model, other))
+    if moved := sorted(token for token in ids.keys() & others.keys() if ids[token] != others[token]):
+        yield (
+            f"{len(moved)} tokens have other ids in {other.path} than in {model.path} (first: {moved[0]!r}); "
+            "expected a model of the same tokenizer"
+        )
+    elif len(ids.keys() & others.keys()) < 0.9 * min(len(ids), len(others)):
+        yield f"{other.path} has another vocabulary than {model.path}; expected a model of the same tokenizer"
+    elif max(ids.values()) >= other.rows:
+        yield f"{other.path} has no row for token id {max(ids.values())}; expected a model of the same tokenizer"
+
+
 def _json(path: Path, problems: list[str], absent: dict[str, Any] | None = None) -> dict[str, Any]:
     if absent is not None and not path.is_file():
         return absent

@@ -1,4 +1,4 @@
-"""Where a model lies, a local folder or a hub id, what identifies it, and how large it is. Imports no torch."""
+"""Where a model lies (a local folder, a GGUF file or a hub id), what identifies it, how large it is. No torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from harness.identity import file_sha256
 from harness.model_files.folder import SIZES, ModelFolder, folder_sha256, read_folder
+from harness.model_files.gguf import check_gguf, converted_folder, is_gguf
 from harness.types import InputError, ModelSpec, PathModelSpec
 
 OFFLINE = (
@@ -22,9 +24,17 @@ PATTERNS = ["*.json", "*.jinja", "tokenizer.model", "*.txt"]
 def locate(text: str, revision: str, base: Path, hashes: dict[Path, str]) -> tuple[str, str]:
     """A model's place as the spec keeps it (an absolute path or a hub id), and its identity. Raises InputError.
 
-    The identity of a folder is the hash of its content; that of a hub id is `id@commit`.
+    The identity of a folder or a GGUF file is the hash of its content; that of a hub id is `id@commit`.
     """
     folder = (base / Path(text).expanduser()).resolve()
+    if is_gguf(folder) and not folder.is_dir():
+        if revision:
+            raise InputError(f"{text} is a local file, which has no revision; leave model.revision out")
+        check_gguf(folder)
+        if folder not in hashes:
+            hashes[folder] = file_sha256(folder)
+        read_folder(converted_folder(folder, hashes[folder]))
+        return str(folder), hashes[folder]
     if folder.exists() or not HUB_ID.fullmatch(text):
         if revision:
             raise InputError(f"{text} is a local folder, which has no revision; leave model.revision out")
@@ -63,11 +73,22 @@ def hub_folder(identity: str, revision: str, weights: bool) -> Path:
         ) from None
 
 
+def local_folder(path: str, identity: str, weights: bool) -> Path:
+    """The folder with a model's files, by the place and the identity that a resolved spec keeps.
+
+    A GGUF file is converted and a hub id fetched where that was not done before; of a hub id without `weights` only
+    configuration and tokenizer. Raises InputError.
+    """
+    local = Path(path)
+    if not local.is_absolute():
+        return hub_folder(path, identity.rpartition("@")[2], weights)
+    return converted_folder(local, identity) if is_gguf(local) else local
+
+
 @functools.lru_cache(maxsize=32)
 def model_folder(path: str, identity: str) -> ModelFolder:
     """What a model's files say, by the place and the identity that a resolved spec keeps."""
-    local, commit = Path(path), identity.rpartition("@")[2]
-    return read_folder(local if local.is_absolute() else hub_folder(path, commit, weights=False), weights=False)
+    return read_folder(local_folder(path, identity, weights=False), weights=False)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -34,6 +34,26 @@ class Architecture:
     source: Source | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Frozen:
+    """A model that is not trained: an architecture and its weights `(P,)`."""
+
+    architecture: Architecture
+    weights: Tensor
+
+
+def path_reference(model: PathModelSpec) -> Frozen | None:
+    """The reference that a spec names beside its policy, run as the policy is; None where it names none.
+
+    With `lora` it carries adapters that do nothing, so that lanes share its frozen weights.
+    """
+    if not model.reference:
+        return None
+    own = replace(model, path=model.reference, sha256=model.reference_sha256, revision="", reference="")
+    architecture = path_architecture(own)
+    return Frozen(architecture, initial_weights(architecture, 0))
+
+
 def path_architecture(model: PathModelSpec) -> Architecture:
     """The architecture of a model from a path."""
     own = model_shape(model)

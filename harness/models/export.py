@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld.language import LANGUAGES, SPECIALS, Language
 from harness.data.tokenize import SPECIALS as TEXT_SPECIALS
 from harness.identity import file_sha256
 from harness.model_files.folder import CONFIG, INDEX, MORE_TEMPLATES, NAMES
@@ -242,8 +242,9 @@ def _write_tiny(config: Mapping[str, Any], tensors: Mapping[str, Tensor], note: 
     from transformers import PreTrainedTokenizerFast
 
     shape = config["world"] or config["model"]
+    language = LANGUAGES[shape["version"]] if config["world"] else None
     architecture = Architecture(
-        vocab_size=len(mythtokens.VOCABULARY) if config["world"] else shape["vocab_size"],
+        vocab_size=len(language.vocabulary) if language else shape["vocab_size"],
         hidden_size=shape["hidden_size"],
         layers=shape["layers"],
         heads=shape["heads"],
@@ -251,9 +252,9 @@ def _write_tiny(config: Mapping[str, Any], tensors: Mapping[str, Tensor], note: 
         max_positions=64 if config["world"] else config["data"]["max_length"],
     )
     _save(skeleton(architecture), tensors, to)
-    pad, bos, eos = mythtokens.SPECIALS[:3] if config["world"] else TEXT_SPECIALS
+    pad, bos, eos = SPECIALS[:3] if language else TEXT_SPECIALS
     made = PreTrainedTokenizerFast(
-        tokenizer_object=_world_tokenizer() if config["world"] else _text_tokenizer(note.tokenizer),
+        tokenizer_object=_world_tokenizer(language) if language else _text_tokenizer(note.tokenizer),
         pad_token=pad,
         bos_token=bos,
         eos_token=eos,
@@ -262,14 +263,14 @@ def _write_tiny(config: Mapping[str, Any], tensors: Mapping[str, Tensor], note: 
     made.save_pretrained(to)
 
 
-def _world_tokenizer() -> Any:
+def _world_tokenizer(language: Language) -> Any:
     """The closed vocabulary of the embedded world, a word a token; a prompt is `<bos> ... <asst>`."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     # The world's own encoder knows no other words: an unknown one is read as padding.
-    made = Tokenizer(models.WordLevel(dict(mythtokens.TOKEN), unk_token=mythtokens.SPECIALS[0]))
+    made = Tokenizer(models.WordLevel(dict(language.token), unk_token=SPECIALS[0]))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return _with_start(made, *mythtokens.SPECIALS[1:2], mythtokens.TOKEN["<bos>"])
+    return _with_start(made, *SPECIALS[1:2], language.token["<bos>"])
 
 
 def _text_tokenizer(text: str) -> Any:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.model_files.location import hub_folder
+from harness.model_files.location import local_folder
 from harness.models.lane_model import flatten, scaled_logits
 from harness.models.lora import adapt, initial_adapters
 from harness.types import InputError, LoraSpec, PathModelSpec
@@ -40,10 +39,8 @@ class Source:
 
 
 def source_of(model: PathModelSpec) -> Source:
-    """The source of a spec's model; a hub id is looked up in the cache, and fetched where it is not there."""
-    folder = Path(model.path)
-    if not folder.is_absolute():
-        folder = hub_folder(model.path, model.sha256.rpartition("@")[2], weights=True)
+    """The source of a spec's model; its files are fetched or converted where that was not done before."""
+    folder = local_folder(model.path, model.sha256, weights=True)
     return Source(str(folder), model.sha256, model.dtype, model.attention, model.gradient_checkpointing, model.lora)
 
 
@@ -69,7 +66,7 @@ def base_model(source: Source) -> Any:
     return _loaded(source if source.lora is None else replace(source, lora=LoraSpec()))
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # the policy's and, where that is another, the reference's
 def _loaded(source: Source) -> Any:
     from transformers import AutoModelForCausalLM
 
@@ -134,7 +131,7 @@ def start_weights(source: Source, seed: int) -> Tensor:
     return _whole(source) if source.lora is None else initial_adapters(shell(source), seed)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _whole(source: Source) -> Tensor:
     """The model's own weights `(P,)`: one row for every seed that starts from them."""
     return flatten(base_model(source))

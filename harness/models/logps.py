@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from harness.data.rows import CHOSEN, PROMPT, REJECTED, PairRows
+from harness.data.rows import CHOSEN, PAD, PROMPT, REJECTED, PairRows
 from harness.models import loss_inputs as extras
 from harness.models.lane_model import LaneModel
+from harness.models.shapes import rung
 from harness.models.unpadded import Room, fits, hidden_tokens
 from harness.types import PairLogps
 
@@ -95,10 +96,32 @@ def build_corpus(
     )
 
 
-def narrowed(corpus: Corpus, width: int) -> Corpus:
-    """The corpus cut to rows of so many tokens, for those that are not longer."""
-    tables = ("ids", "segment", "position", "source", "target", "side")
-    return replace(corpus, **{name: getattr(corpus, name)[:, :width] for name in tables})
+@dataclass(frozen=True, slots=True)
+class Widths:
+    """Tokens of a row, and response tokens of it that are predicted."""
+
+    tokens: int
+    responses: int
+
+
+def widths_of(corpus: Corpus, index: Tensor, mismatched: bool) -> list[Widths]:
+    """The widths of the ladder that hold each of the batches `index` `(n, ...)`; `mismatched`: their foreign rows, too.
+
+    No more than the corpus has. Waits for the device, once.
+    """
+    sizes = torch.stack([(corpus.segment != PAD).sum(1), (corpus.chosen_len + corpus.rejected_len).long()])
+    if mismatched:
+        sizes = torch.maximum(sizes, sizes[:, corpus.mismatched])
+    most = sizes[:, index.flatten(1)].amax(-1).t().tolist()
+    whole = corpus.ids.shape[1], corpus.target.shape[1]
+    return [Widths(*(min(rung(size), limit) for size, limit in zip(one, whole, strict=True))) for one in most]
+
+
+def narrowed(corpus: Corpus, widths: Widths) -> Corpus:
+    """The corpus cut to rows of these widths, for those that are not longer."""
+    tokens, responses = ("ids", "segment", "position"), ("source", "target", "side")
+    parts = {name: getattr(corpus, name)[:, : widths.tokens] for name in tokens}
+    return replace(corpus, **parts, **{name: getattr(corpus, name)[:, : widths.responses] for name in responses})
 
 
 def attention_mask(segment: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.models.architecture import Architecture
+from harness.models.architecture import Architecture, Frozen
 from harness.models.logps import Corpus
 from harness.objectives import OBJECTIVES
 from harness.objectives.row import Objective
@@ -43,8 +43,8 @@ class Lane:
 class Pack:
     """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may).
 
-    With `ladder` pairs are evaluated in widths of their own, and step 0, where every lane is the reference whose
-    log-probs are stored, is read from there.
+    With `ladder` pairs are evaluated in widths of their own. `reference` is the frozen model of a pack whose lanes
+    start elsewhere; None: every lane starts as its own reference, so step 0 is what is stored of that.
     """
 
     architecture: Architecture
@@ -52,6 +52,7 @@ class Pack:
     lanes: tuple[Lane, ...]
     checkpoints: tuple[int, ...] = ()
     ladder: bool = False
+    reference: Frozen | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,10 @@ Both follow from a row's own length and the model alone, so what is computed for
 
 from __future__ import annotations
 
-from harness.models.lane_model import LaneModel
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.models.lane_model import LaneModel
 
 MOST = 64  # rows a lane and forward
 FEWEST = 128  # tokens a lane and forward, where a row is not longer: fewer would wait for the weights

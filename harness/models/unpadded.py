@@ -6,7 +6,7 @@ belongs to `training.mode: fast`; in `strict` the shapes of a step are constants
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,16 +31,22 @@ class Room:
     responses: int
 
 
-def rooms(segment: Tensor, responses: Tensor, batches: Tensor) -> list[Room | None]:
+def rooms(
+    segment: Tensor, responses: Tensor, batches: Tensor, widths: Sequence[int] | None = None
+) -> list[Room | None]:
     """The room of each step of `batches` `(steps, K, B)`; None where rows hold no padding worth leaving out.
 
-    `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows. Waits for the device, once.
+    `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows; `widths` of the rows by step
+    (None: T). Waits for the device, once.
     """
-    full = batches.shape[-1] * segment.shape[1]
+    full = [batches.shape[-1] * width for width in widths or [segment.shape[1]] * len(batches)]
     counts = torch.stack([(segment != PAD).sum(1), responses.long()])
     most = counts[:, batches].sum(-1).amax(-1) + 1  # one slot at least stays free for padding
-    widths = (most + ROUND - 1).div(ROUND, rounding_mode="floor") * ROUND
-    return [Room(tokens, answers) if tokens < full else None for tokens, answers in widths.t().tolist()]
+    needed = (most + ROUND - 1).div(ROUND, rounding_mode="floor") * ROUND
+    return [
+        Room(tokens, answers) if tokens < limit else None
+        for (tokens, answers), limit in zip(needed.t().tolist(), full, strict=True)
+    ]
 
 
 def fits(model: LaneModel) -> bool:

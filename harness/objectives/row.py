@@ -157,6 +157,11 @@ class Objective:
             full["state"] = self.initial_state(policy.chosen) if state is None else state
         return self.function(policy, reference, **full)
 
+    @property
+    def sees_batch(self) -> bool:
+        """Whether a pair's loss depends on the other pairs of its batch, or on state that they change."""
+        return self.family == "batch" or bool(self.state)
+
     def initial_state(self, like: Tensor) -> dict[str, Tensor]:
         """The state before the first step for pairs shaped `like` `(..., B)`."""
         return {

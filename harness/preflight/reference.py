@@ -15,7 +15,10 @@ TOLERANCE = {"float32": (1e-3, 1e-5), "bfloat16": (5e-2, 5e-3)}
 
 
 def policy_is_reference(e: Evidence) -> list[Finding]:
-    """The policy's log-probs before its first step are the stored reference's, within the rounding of the dtype."""
+    """The reference's log-probs as training computes them are the stored ones, within the rounding of the dtype.
+
+    They are the policy's before its first step unless the spec names another reference.
+    """
     return [] if e.reference is None else differing(e.reference, e.place)
 
 
@@ -34,6 +37,13 @@ def differing(reference: Reference, place: str) -> list[Finding]:
         f"by up to {worst:.3g} nats where {float(allowed.max()):.2g} is the rounding of {reference.dtype}"
     )
     fix = "remove the cache of references under --out, and check that policy and reference are one model"
+    if reference.file:
+        text = (
+            f"{reference.file} holds other log-probs than the reference gives: {len(wrong)} of {len(reference.pairs)} "
+            f"pairs differ, by up to {worst:.3g} nats where {float(allowed.max()):.2g} is the rounding of "
+            f"{reference.dtype}"
+        )
+        fix = "name the model that was scored as model.reference, or score the pairs again (model.reference_logps)"
     # In bf16 a few pairs are off by chance where logits are large; a wrong reference is off in most.
     by_chance = reference.dtype != "float32" and 2 * len(wrong) <= len(reference.pairs)
     severity = "warning" if by_chance else "error"

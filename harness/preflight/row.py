@@ -48,13 +48,15 @@ def stop_at_errors(findings: Iterable[Finding]) -> None:
 @dataclass(frozen=True, eq=False)
 class Reference:
     """Log-probs `(n, 2)` in nats, chosen and rejected, of `pairs` as labelled: `stored` in the reference table, `live`
-    of the policy before its first step. `lengths` `(n, 2)` in tokens; `dtype` is that of the forward pass."""
+    of the reference's model as training computes them. `lengths` `(n, 2)` in tokens; `dtype` is the coarser one of the
+    two forward passes; `file` is the log-prob file that `stored` comes from, empty where the product scored them."""
 
     pairs: tuple[PreferencePair, ...]
     stored: np.ndarray
     live: np.ndarray
     lengths: np.ndarray
     dtype: str = "float32"
+    file: str = ""
 
     def of(self, pairs: Sequence[PreferencePair]) -> np.ndarray:
         """delta_ref `(m,)` in nats, chosen less rejected, of those of `pairs` that were looked at."""

@@ -13,6 +13,7 @@ from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition
 from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
 from harness.report.data.curves import against_reference
+from harness.report.data.frontier import at_kl
 from harness.report.data.headline import falls_below_reference, has_gap, largest_failure
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
@@ -139,8 +140,8 @@ def _at_kl(data: ReportData, c: Contrast, count: int) -> str:
     whole = ""
     if over is not None and over.everywhere and over.whole is not None and over.whole[0] < over.whole[1]:
         low, high = over.whole
-        whole = f", and {over.everywhere} at every KL compared from {plain(low)} to {plain(high)} nats"
-    return f"at the same KL of {plain(c.at)} nats, {_difference(c, count)}{whole}"
+        whole = f", and {over.everywhere} at every KL compared from {at_kl(low)} to {at_kl(high)} nats"
+    return f"at the same KL of {at_kl(c.at)} nats, {_difference(c, count)}{whole}"
 
 
 def _at_best(c: Contrast, count: int = 1) -> str:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.metrics.statistics import MIN_SEEDS
-from harness.plugins import installed, short
+from harness.plugins import absent, installed, short
 from harness.report.answer import answer
 from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
@@ -22,12 +22,15 @@ from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
-from harness.report.sections.registry import page_sections
+from harness.report.sections.prediction import prediction_csv
+from harness.report.sections.registry import SECTIONS, page_sections
 from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
-from harness.storage.atomic import write_atomic
+from harness.storage.atomic import read_json, write_atomic, write_json
 from harness.storage.plan_file import PRIVATE
 from harness.types import RunStatus
+
+PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-ins drew, with their plug-in
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
@@ -45,11 +48,28 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     write_atomic(folder / "contrasts.csv", contrasts_csv(data.arenas, data.baseline, data.sweep.axes))
     write_atomic(folder / "frontier.csv", points_csv(data.arenas, data.sweep.axes))
     write_atomic(folder / "matched.csv", matched_csv(data.arenas, data.baseline))
+    if data.prediction is not None:
+        write_atomic(folder / "prediction.csv", prediction_csv(data, data.prediction))
     if data.slices:
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
+    page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)))
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)
+
+
+def _lost_sections(folder: Path, page: Page[ReportData]) -> tuple[str, ...]:
+    """A sentence for each section that an earlier report had from a plug-in that is gone; notes those of this one."""
+    path = folder / PLUGIN_SECTIONS
+    before: dict[str, str] = read_json(path) if path.is_file() else {}
+    now = {row.short: SECTIONS.plugin(row.name) for row, _ in page.sections if SECTIONS.plugin(row.name)}
+    lost = {name: plugin for name, plugin in before.items() if name not in now and not installed(plugin)}
+    if now or before:
+        write_json(path, now | lost)
+    return tuple(
+        f"section {visible(name)} came from plug-in {visible(short(plugin))}, which is not installed here: left out"
+        for name, plugin in lost.items()
+    )
 
 
 def _write_private(data: ReportData, path: Path) -> None:
@@ -114,11 +134,7 @@ def warnings(data: ReportData) -> tuple[str, ...]:
     if not done:
         out.append(f"0 of {quantity(total, 'run')} finished ({data.sweep.counts()}): there is nothing to compare yet")
     out += data.problems
-    out += [
-        f"{what} came from plug-in {short(plugin)}, which is not installed here: shown from its stored results"
-        for what, plugin in data.sweep.plugins
-        if not installed(plugin)
-    ]
+    out += absent(data.sweep.plugins)
     if done and not any(cell.estimate("gold_reward").n for cell in data.cells):
         real = all(cell.first.misaligned is None for cell in data.cells)
         why = "real data have no known true reward" if real else "no run measured it"

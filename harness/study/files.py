@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from harness.config.search_space import Arm
 from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, DOWNSTREAM, TEST
 from harness.data.splits import data_notes
 from harness.identity import plain, run_key
+from harness.metrics import METRICS
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.runs import write_table
 from harness.study.scores import Scorer
@@ -131,23 +133,34 @@ def write_study(
         for arm in spec.arms
         for trial in ledger.of(arm.label)
     ]
-    settings = {name: spec.resolved[name] for name in ("seeds", "fresh_seeds", "round", "sampler", "pruner", "budget")}
+    settings = {
+        name: spec.resolved[name]
+        for name in ("seeds", "fresh_seeds", "round", "sampler", "sampler_seeds", "pruner", "budget")
+    }
     write_json(
         folder / STUDY,
         {
             "name": spec.name,
             "question": spec.question,
             "key": spec.key,
+            "plugins": {
+                f"measure {one.measure}": plugin for one in spec.wanted if (plugin := METRICS.plugin(one.measure))
+            },
             **settings,
             "targets": plain(spec.targets),
             "constraints": [{**plain(bound), "name": bound.name} for bound in spec.constraints],
             "report_split": report_split(spec),
             "observed": observed,
-            "arms": [{"label": arm.label, "fixed": plain(arm.fixed), "space": plain(arm.space)} for arm in spec.arms],
+            "arms": [_arm(arm) for arm in spec.arms],
             "importance": {label: dict(values) for label, values in importance.items()},
             "trials": trials,
         },
     )
+
+
+def _arm(arm: Arm) -> dict[str, Any]:
+    described = {"label": arm.label, "objective": arm.objective}
+    return {**described, "fixed": plain(arm.fixed), "space": plain(arm.space)}
 
 
 def report_split(spec: StudySpec) -> str:

@@ -14,9 +14,12 @@ from harness.config.search_space import Arm
 from harness.config.study import StudySpec
 from harness.config.study_targets import Constraint, Target
 from harness.identity import plain
+from harness.metrics.statistics import t_interval
 from harness.study import optuna_adapter
 from harness.study.files import SEARCH, TrialRun, trial_runs
 from harness.study.trials import COMPLETE, FAIL, PRUNED, Ledger, Trial, finished, winners
+
+ONE_SIDED = 0.90  # level of a two-sided interval whose one end is a 95 % bound
 
 
 @dataclass(frozen=True)
@@ -108,18 +111,27 @@ def _pruned(
 
 
 def _outcome(spec: StudySpec, bench: Bench, trial: Trial) -> Trial:
-    """COMPLETE with the means over seeds, or FAIL naming the first seed and measure that is missing."""
+    """COMPLETE with the means over seeds, or FAIL naming the first seed and measure that is missing.
+
+    A bound is on the end of the interval that lies nearer to it (one-sided 95 %), where there are two seeds or more: a
+    winner is the best of many, and its mean keeps a bound by luck more often than its next seeds do.
+    """
     runs = trial_runs(spec, [trial], spec.seeds, SEARCH)
     means: list[float] = []
+    excess: list[float] = []
     for target in spec.wanted:
         values = [bench.value(item, target) for item in runs]
         for seed, value in zip(spec.seeds, values, strict=True):
             if value is None:
                 return finished(trial, FAIL, reason=f"seed {seed} has no finite {target.measure} on {target.split}")
-        means.append(fmean([value for value in values if value is not None]))
-    count = len(spec.targets)
-    excess = tuple(b.excess(m) for b, m in zip(spec.constraints, means[count:], strict=True))
-    return finished(trial, COMPLETE, values=tuple(means[:count]), constraints=excess)
+        known = [value for value in values if value is not None]
+        if isinstance(target, Constraint):
+            interval = t_interval(known, ONE_SIDED)
+            ends = (interval.low, interval.high) if len(known) > 1 else (known[0],)
+            excess.append(max(map(target.excess, ends)))
+        else:
+            means.append(fmean(known))
+    return finished(trial, COMPLETE, values=tuple(means), constraints=tuple(excess))
 
 
 def _line(spec: StudySpec, ledger: Ledger) -> str:

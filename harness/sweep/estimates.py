@@ -12,16 +12,19 @@ import heapq
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import content_hash, plain
 from harness.model_files.location import ModelShape, model_shape
 from harness.objectives.budget import budget, family
+from harness.objectives.registry import OBJECTIVES
+from harness.storage.atomic import read_json
 from harness.storage.journal import JournalDamaged, read_journal
+from harness.sweep.token_counts import TokenCounts
 from harness.text import bytes_text
 from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
 
@@ -54,20 +57,23 @@ class StepShape:
 def shape_of(run: RunSpec) -> ModelShape:
     """The decoder that a run trains."""
     if run.world is not None:
-        world, vocab_size = run.world, len(mythtokens.VOCABULARY)
+        world, vocab_size = run.world, len(LANGUAGES[run.world.version].vocabulary)
         return ModelShape(vocab_size, world.hidden_size, world.layers, world.heads, world.intermediate_size)
     assert run.model is not None
     return model_shape(run.model)
 
 
-def step_shape(run: RunSpec) -> StepShape:
-    """The sizes of a run's training step at its widest."""
-    model, batch = shape_of(run), budget(run.objective, run.training).batch_size
+def step_shape(run: RunSpec, counts: TokenCounts | None = None) -> StepShape:
+    """The sizes of a run's training step at its widest: as long as the data's longest row, where that is known."""
+    training = budget(run.objective, run.training)
+    model, batch = shape_of(run), min(training.micro_batch or training.batch_size, training.batch_size)
     if run.data is None:
-        prompt, response = mythtokens.PROMPT_TOKENS, mythtokens.RESPONSE_TOKENS
+        assert run.world is not None
+        prompt, response = PROMPT_TOKENS, LANGUAGES[run.world.version].response_tokens
     else:
         response = run.data.max_response_length or run.data.max_length
         prompt = min(run.data.max_prompt_length, run.data.max_length)
+    tokens, responses = (prompt + 2 * response, 2 * response) if counts is None else counts.widest
     path = run.model if isinstance(run.model, PathModelSpec) else None
     lora = path.lora if path is not None else None
     return StepShape(
@@ -76,8 +82,8 @@ def step_shape(run: RunSpec) -> StepShape:
         intermediate_size=model.intermediate_size,
         vocab_size=model.vocab_size,
         pairs=batch,
-        tokens=prompt + 2 * response,
-        responses=2 * response,
+        tokens=tokens,
+        responses=responses,
         trained=model.parameters if lora is None else adapter_parameters(model, lora),
         frozen=0 if lora is None else model.parameters,
         width=2 if path is not None and path.dtype == "bfloat16" else FLOAT,
@@ -156,6 +162,11 @@ MEASURE_SECONDS = 0.4  # checkpoints and final samples of one run of the embedde
 ROLLOUT_SECONDS = 1e-4  # a response sampled and scored by reference and reward model in the embedded world
 PASS_SECONDS = 1.7e-4  # a pass of training over it
 TEXT_TOKENS_PER_SECOND = 60_000.0  # training throughput of the tiny text model at its default size
+PATH_RATE = 7e10  # flops per second of a core that trains a model from a path
+SCORED_COST = 1.8  # time of a flop of scoring, of one in training: its products are smaller
+SAMPLED_COST = 3.0  # of a sampled token, of one that is scored
+NEW_TOKENS = 64  # of a sample, at most; models answer longer than the data does
+WITH_REFERENCE = 1.5  # samples of a run and its share of the reference's
 WORLD_WEIGHTS = 64 * (8 * 64 + 3 * 192)  # matrix products per layer of the sizes the constants were taken at
 TEXT_WEIGHTS = 2 * WORLD_WEIGHTS
 
@@ -179,20 +190,84 @@ def build_seconds(runs: Iterable[RunSpec]) -> tuple[dict[str, float], dict[str, 
     return {s: math.fsum(c.values()) for s, c in totals.items()}, {s: len(c) for s, c in totals.items()}
 
 
-def run_seconds(run: RunSpec) -> float:
-    """Assumed one-core seconds of one run, training and measuring."""
+@dataclass(frozen=True, slots=True)
+class Seconds:
+    """One-core seconds of a run: `evaluation` all its evaluations, `sampling` what follows the last one."""
+
+    training: float
+    evaluation: float
+    sampling: float
+
+    @property
+    def total(self) -> float:
+        """All of them."""
+        return self.training + self.evaluation + self.sampling
+
+
+def run_seconds(run: RunSpec, counts: TokenCounts | None = None, rate: float | None = None) -> Seconds:
+    """One-core seconds of a run with data of these token counts; `rate`: flops per second of training measured here."""
     training, knobs = budget(run.objective, run.training), dict(run.objective.hyperparameters)
     if family(run.objective) == "rl" and run.world is not None:
         prompts = run.evaluation.heldout + run.evaluation.probe + run.evaluation.ood
         drawn = training.steps * training.batch_size * knobs.get("samples", 0) + prompts * knobs.get("estimate", 0)
         passes = knobs.get("epochs", 1) if training.steps else 0
-        seconds = float(drawn * (ROLLOUT_SECONDS + PASS_SECONDS * passes) + MEASURE_SECONDS)
-        return seconds * _weights(run) / WORLD_WEIGHTS
+        size, measured = _weights(run) / WORLD_WEIGHTS, 0.8 * MEASURE_SECONDS
+        rolled = float(drawn * (ROLLOUT_SECONDS + PASS_SECONDS * passes))
+        return Seconds(rolled * size, measured * size, (MEASURE_SECONDS - measured) * size)
     pairs = training.steps * training.batch_size
-    if run.data is not None:
-        tokens = (pairs + run.evaluation.checkpoints * run.evaluation.heldout / 3) * 2 * run.data.max_length
-        return tokens / TEXT_TOKENS_PER_SECOND * _weights(run) / TEXT_WEIGHTS
-    return (TRAIN_SECONDS * pairs / (200 * 16) + MEASURE_SECONDS) * _weights(run) / WORLD_WEIGHTS
+    if run.data is None:
+        size, measured = _weights(run) / WORLD_WEIGHTS, 0.8 * MEASURE_SECONDS
+        trained = TRAIN_SECONDS * pairs / (200 * 16)
+        return Seconds(trained * size, measured * size, (MEASURE_SECONDS - measured) * size)
+    rate = rate or assumed_rate(run)
+    forward = 2 * step_weights(run)
+    splits = run.evaluation.heldout + run.evaluation.probe
+    tokens = evaluations(run) * splits * scored_tokens(run, counts)
+    prompt = step_shape(run).tokens - step_shape(run).responses if counts is None else counts.prompt_tokens
+    sampled = WITH_REFERENCE * run.evaluation.samples * (prompt + SAMPLED_COST * NEW_TOKENS)
+    return Seconds(
+        train_flops(run, counts) / rate, SCORED_COST * forward * tokens / rate, SCORED_COST * forward * sampled / rate
+    )
+
+
+def evaluations(run: RunSpec) -> int:
+    """Evaluations that compute: on data the first of a plain objective is read from the reference's table."""
+    free = run.data is not None and not OBJECTIVES[run.objective.name].needs
+    return run.evaluation.checkpoints - free
+
+
+def scoring_seconds(runs: Sequence[RunSpec], counts: TokenCounts | None, rate: float | None = None) -> float:
+    """One-core seconds of scoring the reference's responses for runs of one source, model and seed."""
+    first = runs[0]
+    batches = max(budget(run.objective, run.training).steps * run.training.batch_size for run in runs)
+    trained = batches if counts is None else min(batches, len(counts.prompt))
+    pairs = trained + first.evaluation.heldout
+    return pairs * scored_tokens(first, counts) * 2 * step_weights(first) * SCORED_COST / (rate or assumed_rate(first))
+
+
+def step_weights(run: RunSpec) -> int:
+    """Weights that a forward pass reads: the trained parameters and the frozen ones under them."""
+    step = step_shape(run)
+    return step.trained + step.frozen
+
+
+def train_flops(run: RunSpec, counts: TokenCounts | None = None) -> float:
+    """Flops of a run's updates, padding included: what `costs.csv` holds of it."""
+    training, step = budget(run.objective, run.training), step_shape(run)
+    width = float(step.tokens) if counts is None else counts.row_tokens(step.pairs)
+    return training.steps * training.batch_size * width * (4 * (step.trained + step.frozen) + 2 * step.trained)
+
+
+def scored_tokens(run: RunSpec, counts: TokenCounts | None) -> float:
+    """Tokens of a pair that is scored without a gradient."""
+    return float(step_shape(run).tokens) if counts is None else counts.scored_tokens
+
+
+def assumed_rate(run: RunSpec) -> float:
+    """Assumed flops per second of a core in training: small models wait for the work around their products."""
+    if isinstance(run.model, PathModelSpec):
+        return PATH_RATE
+    return TEXT_TOKENS_PER_SECOND * 6 * TEXT_WEIGHTS * step_weights(run) / _weights(run)
 
 
 def _weights(run: RunSpec) -> float:
@@ -201,20 +276,48 @@ def _weights(run: RunSpec) -> float:
     return float(model.layers * model.hidden_size * (8 * model.hidden_size + 3 * model.intermediate_size))
 
 
-def measured_seconds(out: Path) -> float | None:
-    """Median seconds of a run over every `costs.csv` under `out`; None where there is none."""
-    seconds = []
+ALIKE = 8.0  # runs of so many times more or fewer flops say how fast others are
+RATE = "rate.json"  # what `harness plan --preflight` measured, in the cache
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What earlier runs, (flops, seconds) each, and a preflight say of the speed of this machine."""
+
+    runs: Sequence[tuple[float, float]] = ()
+    preflight: Mapping[str, float] = field(default_factory=dict)
+
+    def seconds(self, flops: float) -> float | None:
+        """Median seconds of earlier runs of about so many flops, scaled to these; None where there are none."""
+        alike = [took / did for did, took in self.runs if did and 1 / ALIKE <= flops / did <= ALIKE]
+        return flops * statistics.median(alike) if alike else None
+
+    def rate(self, weights: int) -> float | None:
+        """Flops per second that a preflight measured with a model of about so many weights."""
+        own = self.preflight.get("weights", 0)
+        return self.preflight["flops_per_second"] if own and 1 / ALIKE <= weights / own <= ALIKE else None
+
+
+def measured_under(out: Path) -> Measured:
+    """What the sweeps and the cache under `out` say."""
+    runs = []
     for path in sorted(out.glob("*/costs.csv")):
         with path.open(encoding="utf-8", newline="") as handle:
-            seconds += [float(row["seconds"]) for row in csv.DictReader(handle) if row.get("seconds")]
-    return statistics.median(seconds) if seconds else None
+            rows = [row for row in csv.DictReader(handle) if row.get("seconds") and row.get("flops")]
+        runs += [(float(row["flops"]), float(row["seconds"])) for row in rows]
+    stored = out / "cache" / RATE
+    return Measured(runs, read_json(stored) if stored.exists() else {})
 
 
-def basis(measured: float | None) -> str:
-    """Where the seconds come from, in words."""
+def basis(seconds: float | None, rate: float | None = None, path: bool = False) -> str:
+    """Where the seconds come from, in words: of a run measured before, or from a rate measured or assumed."""
     models = f"models: {PRETRAIN_SECONDS:g} s pretraining, {SFT_SECONDS:g} s reference at the default sizes (assumed)"
-    if measured is not None:
-        return f"run: {measured:.3g} s, the median of earlier runs here; {models}"
+    if seconds is not None:
+        return f"run: {seconds:.3g} s, the median of earlier runs of its size here; {models}"
+    if rate is not None:
+        return f"run: by {rate / 1e9:.3g} GFLOP/s per core in training, measured by --preflight; {models}"
+    if path:
+        return f"run: by {PATH_RATE / 1e9:.3g} GFLOP/s per core in training (assumed; --preflight measures it)"
     run = f"run: {TRAIN_SECONDS + MEASURE_SECONDS:g} s at the embedded world's defaults (assumed)"
     return f"{run}; {models}; text: {TEXT_TOKENS_PER_SECOND:g} tokens per second (assumed)"
 

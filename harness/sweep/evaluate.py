@@ -204,8 +204,13 @@ def _evaluate_group(
         tasks = lm_eval.open_tasks(wanted, include, asked.num_fewshot, own)
         of_base = [name for name in wanted if name in _missing(base, asked, own, "reference")]
         if of_base:
-            put_weights(model, weight_tensors(inputs.architecture, inputs.weights))
-            results = lm_eval.evaluate(wrapped, _members(tasks, of_base, own), asked.limit)
+            frozen, judged = inputs.reference, wrapped
+            if inputs.other is None:
+                put_weights(model, weight_tensors(frozen.architecture, frozen.weights))
+            elif (source := frozen.architecture.source) is not None:
+                opened, _ = open_exported(Path(source.folder), pick_device(group[0].run.device))
+                judged = lm_eval.wrap(opened, tokenizer, asked.batch_size)
+            results = lm_eval.evaluate(judged, _members(tasks, of_base, own), asked.limit)
             _store(_created(base), 0, "reference", results, None, own)
             say(f"eval     reference {base.name}: {_first_metrics(read_evaluations(base))}")
         for entry, missing in todo:

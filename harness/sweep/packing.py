@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.corruptions.registry import relabels
 from harness.identity import content_hash, plain
 from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
-from harness.sweep.estimates import lanes_within, step_shape
+from harness.sweep.estimates import lanes_within, shape_of, step_shape
 from harness.sweep.resources import memory
-from harness.types import InputError, ModelSpec, PathModelSpec, PlannedRun, RunSpec
+from harness.sweep.token_counts import TokenCounts, token_counts
+from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PlannedRun, RunSpec
 from harness.worker.protocol import PackTask
 
 # Lanes of a pack. On a CPU the gain of packing is the shared overhead of a step, and it is spent by about eight lanes;
@@ -27,16 +30,21 @@ LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 
 
 def pack_key(run: RunSpec) -> str:
-    """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device."""
+    """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device.
+
+    On data a step is as wide as its batch, so lanes see the same batches: one seed, one order, the same texts.
+    """
     source: object
     if run.world is not None:
-        source = [run.world.hidden_size, run.world.layers, run.world.heads, run.world.intermediate_size]
+        world = run.world
+        source = [world.version, world.hidden_size, world.layers, world.heads, world.intermediate_size]
     else:
-        # Where each replicate trains its own tokenizer, row widths differ between seeds.
-        own = [] if isinstance(run.model, PathModelSpec) else [run.seed]
-        source = [plain(run.data), plain(run.model), *own]
+        texts = "" if relabels(run.corruption) else plain(run.corruption)
+        source = [plain(run.data), plain(run.model), run.seed, run.replica, texts]
     training = plain(budget(run.objective, run.training))
-    for lane_wise in ("learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
+    if training["micro_batch"]:  # the objectives of a pack need one pass over its micro-batches, or two
+        training["micro_batch"] = [training["micro_batch"], OBJECTIVES[run.objective.name].sees_batch]
+    for lane_wise in ("schedule", "learning_rate", "warmup_steps", "final_lr_fraction", "max_grad_norm"):
         del training[lane_wise]
     needs = sorted(OBJECTIVES[run.objective.name].needs)  # what others in a pack need, an objective does not pay for
     return content_hash([source, training, plain(run.evaluation), run.device, needs, _shared_shape(run)])
@@ -48,6 +56,32 @@ def _shared_shape(run: RunSpec) -> object:
         return family(run.objective)
     own = dict(run.objective.hyperparameters)
     return [run.objective.name, *(own.get(name) for name in SHAPE)]
+
+
+Source = tuple[DataSpec | None, ModelSpec | PathModelSpec | None, int]
+
+
+def source_of(run: RunSpec) -> Source:
+    """Data, model and seed: runs with the same share their reference. The embedded world is one source."""
+    return (run.data, run.model, run.seed if run.data is not None else 0)
+
+
+def by_source(runs: Iterable[RunSpec]) -> dict[Source, list[RunSpec]]:
+    """Runs by their source, in order of first appearance."""
+    groups: dict[Source, list[RunSpec]] = {}
+    for run in runs:
+        groups.setdefault(source_of(run), []).append(run)
+    return groups
+
+
+def counts_of(runs: Iterable[RunSpec], cache: Path) -> dict[Source, TokenCounts | None]:
+    """The token counts of every source of the runs."""
+    return {source: token_counts(members[0], cache) for source, members in by_source(runs).items()}
+
+
+def scored_first(run: RunSpec) -> bool:
+    """Whether the reference's responses are scored by all workers before packs train: of large models on data."""
+    return run.data is not None and shape_of(run).parameters >= THREADED
 
 
 def work_of(run: RunSpec) -> float:
@@ -104,32 +138,53 @@ def lanes_within_logits(run: RunSpec) -> int:
     return max(LOGIT_BYTES // (run.training.batch_size * 2 * response * run.model.vocab_size * 4), 1)
 
 
+NO_COUNTS: Mapping[Source, TokenCounts | None] = {}
 SHARE = 0.5  # of the machine's memory that training may take, all workers together
 GPU_LANES = 512
+THREADED = 10_000_000  # parameters of a model from which a second thread is worth its waiting for the first
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """At most `size` lanes per pack, and no more than keep a training step within `bytes` of memory."""
+    """At most `size` lanes per pack, and no more than keep a training step within `bytes` of memory.
+
+    A pack computes in `threads`, on which the last bits of a result depend.
+    """
 
     size: int
     bytes: int
     basis: str
+    threads: int = 1
 
-    def room(self, run: RunSpec) -> int:
-        """Lanes that a pack of runs like this one may have."""
-        return min(self.size, lanes_within(step_shape(run), self.bytes))
+    def room(self, counts: Mapping[Source, TokenCounts | None], run: RunSpec) -> int:
+        """Lanes that a pack of runs like this one may have, on data of these token counts."""
+        return min(self.size, lanes_within(step_shape(run, counts.get(source_of(run))), self.bytes))
 
 
-def settle(folder: Path, workers: int, gpu_bytes: int = 0) -> Packing:
-    """The packing that the plan in `folder` states, or a new one. `gpu_bytes`: free memory of a GPU that trains."""
+def settle(
+    folder: Path,
+    workers: int,
+    gpu_bytes: int = 0,
+    runs: Sequence[PlannedRun] = (),
+    cores: int = 1,
+    counts: Mapping[Source, TokenCounts | None] = NO_COUNTS,
+) -> Packing:
+    """The packing that the plan in `folder` states, or a new one for `runs` on so many cores.
+
+    `gpu_bytes`: free memory of a GPU that trains.
+    """
     stated = _stated(folder)
     if stated is not None:
         return stated
     if gpu_bytes:
         return Packing(GPU_LANES, int(gpu_bytes * SHARE), "as many runs as fit into GPU memory")
     limit = int(memory() * SHARE) // max(workers, 1)
-    return Packing(PACK_SIZE, limit, f"{PACK_SIZE} runs on a CPU, fewer if memory is short")
+    basis = f"{PACK_SIZE} runs on a CPU, fewer if memory is short"
+    packing = Packing(PACK_SIZE, limit, basis)
+    if not runs or min(shape_of(planned.run).parameters for planned in runs) < THREADED:
+        return packing
+    at_work = min(workers, len(plan_packs(runs, workers, PACK_SIZE, 0, partial(packing.room, counts))))
+    return replace(packing, threads=max(cores // at_work, 1))
 
 
 def _stated(folder: Path) -> Packing | None:
@@ -137,7 +192,7 @@ def _stated(folder: Path) -> Packing | None:
         return None
     try:
         found: Mapping[str, Any] = read_plan_file(folder)["packing"]
-        return Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]))
+        return Packing(int(found["size"]), int(found["bytes"]), str(found["basis"]), int(found["threads"]))
     except (InputError, KeyError, TypeError, ValueError):  # damaged: the plan is written anew
         return None
 

@@ -9,21 +9,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.config.load import SweepSpec
-from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import plain
 from harness.objectives.budget import budget
 from harness.preflight.evidence import Opened, gather, sources
 from harness.preflight.registry import run_checks
 from harness.preflight.row import SEVERITIES, Evidence, Finding, Reference, stop_at_errors
 from harness.storage.atomic import write_json
-from harness.sweep.estimates import pack_bytes, run_bytes, step_shape
+from harness.sweep.estimates import RATE, pack_bytes, run_bytes, step_shape
+from harness.sweep.packing import NO_COUNTS, Source, counts_of, scored_first, source_of
 from harness.sweep.resources import memory
+from harness.sweep.token_counts import TokenCounts
 from harness.text import bytes_text
 from harness.types import LmEvalSpec, PathModelSpec, RunSpec
 
@@ -84,21 +87,31 @@ def preflight(sweep: SweepSpec, seconds: float, out: Path) -> dict[str, Any]:
             parts.append(closed_forms(reference, own, evidence.place))
         parts.append(run_checks(evidence))
         row_tokens[run.data] = evidence.mean_row()
-    total = estimate(sweep.runs, row_tokens, sweep.lm_eval, seconds)
+    total = estimate(sweep.runs, row_tokens, sweep.lm_eval, seconds, counts_of(sweep.runs, out / "cache"))
     findings = _once([*parts, limits(total, out)])
     return {"findings": [{**plain(one), "line": one.line} for one in findings], "estimate": total}
 
 
+def _world_row(run: RunSpec) -> float:
+    """Tokens of a row of the embedded world, which all have one width."""
+    assert run.world is not None
+    return float(PROMPT_TOKENS + 2 * LANGUAGES[run.world.version].response_tokens)
+
+
 def estimate(
-    runs: Sequence[RunSpec], row_tokens: Mapping[Any, float], lm_eval: LmEvalSpec | None, seconds: float
+    runs: Sequence[RunSpec],
+    row_tokens: Mapping[Any, float],
+    lm_eval: LmEvalSpec | None,
+    seconds: float,
+    counts: Mapping[Source, TokenCounts | None] = NO_COUNTS,
 ) -> dict[str, Any]:
     """Totals and the costliest run as plain data. `row_tokens`: mean tokens of a training row, by data section."""
     tokens, peaks, disk = [], [], []
     for run in runs:
-        width = row_tokens.get(run.data) or float(mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS)
+        width = row_tokens.get(run.data) or _world_row(run)
         training = budget(run.objective, run.training)
         tokens.append(training.steps * training.batch_size * width)
-        peaks.append(pack_bytes(step_shape(run), 1))
+        peaks.append(pack_bytes(step_shape(run, counts.get(source_of(run))), 1))
         disk.append(run_bytes(run, lm_eval))
     return {
         "runs": len(runs),
@@ -151,15 +164,42 @@ def _inputs(run: RunSpec, cache: Path) -> RunInputs | None:
     return None
 
 
+def measure_rate(sweep: SweepSpec, out: Path) -> None:
+    """Time some steps of the sweep's first model on data that needs no building, and keep the rate in the cache."""
+    run = next((run for run in sweep.runs if run.data is not None), None)
+    inputs = None if run is None else _inputs(run, out / "cache")
+    if run is None or inputs is None:
+        return
+    from harness.preflight.speed import PAIRS, training_rate
+    from harness.worker.prepare import pick_device
+
+    pairs = [inputs.encode(pair) for pair in inputs.train[:PAIRS]]
+    rate, weights = training_rate(inputs.architecture, inputs.weights, pairs, pick_device(run.device))
+    (out / "cache").mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_json(out / "cache" / RATE, {"flops_per_second": rate, "weights": weights})
+
+
 def _scored(run: RunSpec, evidence: Evidence, inputs: RunInputs) -> Reference:
     """Some pairs of both sides scored as the reference table scores them, and as training does."""
+    from harness.inputs.reference_cache import stored_table
     from harness.models.reference_logps import pair_keys, score_responses
-    from harness.worker.check_reference import CHECKED_PAIRS, reference_evidence
+    from harness.worker.check_reference import CHECKED_BY_WORKER, CHECKED_PAIRS, reference_evidence
     from harness.worker.prepare import pick_device
 
     device = pick_device(run.device)
-    pairs = [*evidence.text.train[:CHECKED_PAIRS], *evidence.text.heldout[:CHECKED_PAIRS]]
+    count = CHECKED_BY_WORKER if scored_first(run) else CHECKED_PAIRS
+    pairs = [*evidence.text.train[:count], *evidence.text.heldout[:count]]
     tokens = [evidence.text.tokens[pair.id] for pair in pairs]
-    table = score_responses(inputs.architecture, inputs.weights, tokens, device, inputs.ladder)
+    frozen = inputs.reference
+    if inputs.stored is not None:
+        # A file may hold no more than the sweep needs.
+        keys = list(zip(*pair_keys(tokens), strict=True))
+        held = [inputs.stored.sums.keys() >= {*pair} for pair in keys]
+        if not any(held):
+            inputs.stored.check_holds({key for pair in keys for key in pair})
+        pairs, tokens = list(compress(pairs, held)), list(compress(tokens, held))
+        table = stored_table(inputs.stored, tokens)
+    else:
+        table = score_responses(frozen.architecture, frozen.weights, tokens, device, inputs.ladder)
     stored = np.stack([table.sums(keys) for keys in pair_keys(tokens)], -1)
     return reference_evidence(inputs, pairs, stored, device)

@@ -68,7 +68,8 @@ def rerun(folder: Path) -> Comparison:
     try:
         again.mkdir(parents=True, mode=0o700)
         planned = [PlannedRun(run_key(one), "again", one) for one in runs]
-        options = SweepOptions("inline", math.inf, track=False)
+        threads = int(read_json(folder / "provenance.json")["machine"]["threads"])
+        options = SweepOptions("inline", math.inf, track=False, threads=threads)
         failed = run_packs(again, len(planned), planned, 1, CommandOutput(Console(quiet=True)), options)
         if failed:
             raise InputError(f"{folder}: could not be trained again", *failed)

@@ -43,16 +43,31 @@ def check_free_space(folder: Path, runs: Sequence[RunSpec]) -> None:
 
 
 def worker_count(sweep: SweepSpec, workers: int | None) -> int:
-    """One worker a core, or one for a GPU; never more than asked for."""
+    """One worker per core, or one per visible GPU; never more than asked for."""
     if workers is not None:
         if workers < 1:
             raise InputError(f"--workers {workers}: expected at least 1")
         return workers
     device = sweep.runs[0].device
-    gpu = device.startswith("cuda") or (device == "auto" and _has_gpu())
-    return (
-        1 if gpu else max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
-    )
+    if device.startswith("cuda") or (device == "auto" and _has_gpu()):
+        return max(len(visible_gpus(device)), 1)
+    return core_count()
+
+
+def visible_gpus(device: str) -> tuple[str, ...]:
+    """The GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them; none for a CPU or a device by number."""
+    if device not in ("auto", "cuda") or not _has_gpu():
+        return ()
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()  # without the ids behind one that does not exist
+    return tuple(named.split(",")[:count] if named is not None else map(str, range(count)))
+
+
+def core_count() -> int:
+    """Cores that this process may use."""
+    return max(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 1)
 
 
 def gpu_memory(device: str) -> int:

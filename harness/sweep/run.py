@@ -26,9 +26,10 @@ from harness.storage.runs import final_keys
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import CLUSTERS, slots
 from harness.sweep.evaluate import check_asked, evaluate_runs
-from harness.sweep.packing import Packing, as_plan, settle
+from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import check_free_space, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, core_count, gpu_memory, room_in, worker_count
+from harness.sweep.rounds import rounds
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
 from harness.tracking.connection import tracking_warning
@@ -61,23 +62,42 @@ def run_sweep(
         if workers is None and options.engine in CLUSTERS:
             workers = slots(options.engine, options.cluster)
         count = worker_count(sweep, workers)
-        runs = planned_runs(sweep.runs)
-        packing = settle(folder, count, gpu_memory(sweep.runs[0].device))
-        write_plan(folder, sweep, runs, packing)
-        check_data(sweep.runs, folder, output.progress)
-        missing = _missing(runs, folder)
-        check_free_space(folder, [planned.run for planned in missing])
-        output.progress(f"{sweep.name}: {len(runs)} runs, {len(runs) - len(missing)} already done, {count} workers")
+        every, cache = planned_runs(sweep.runs), out / "cache"
         if warning := tracking_warning(out):
             output.result(f"tracking {warning}")
+        failures: list[str] = []
+        runs: tuple[PlannedRun, ...] = ()
+
+        def begin(missing: Sequence[PlannedRun]) -> None:
+            check_data([one.run for one in runs], folder, output.progress)
+            counts, memory = counts_of(sweep.runs, cache), gpu_memory(sweep.runs[0].device)
+            packing = settle(folder, count, memory, every, _cores(count, options), counts)
+            write_plan(folder, sweep, runs, packing)
+            check_free_space(folder, [one.run for one in missing])
+            done = len(runs) - len(missing)
+            output.progress(f"{sweep.name}: {len(runs)} runs, {done} already done, {count} workers")
+
         try:
-            failures = run_packs(folder, len(runs), missing, count, output, options) if missing else []
+            for runs in rounds(sweep, folder):
+                missing = _missing(runs, folder)
+                if missing:
+                    begin(missing)
+                    failures = run_packs(folder, len(runs), missing, count, output, options)
+                if failures:
+                    break  # the same command tries them again, then come further rounds
+            if not missing:  # the plan on disk is that of an earlier round, or of an earlier spec
+                begin(missing)
             if sweep.lm_eval is not None:
                 failures += evaluate_runs(folder, runs, sweep.lm_eval, output.progress, sweep.lm_eval.runs)
         except KeyboardInterrupt:
             print_stopped(folder, output)
             raise
         return _finish(folder, failures, output)
+
+
+def _cores(workers: int, options: SweepOptions) -> int:
+    """Cores that the packs at work share."""
+    return workers * options.cluster.cpus if options.engine in CLUSTERS else core_count()
 
 
 def print_stopped(folder: Path, output: CommandOutput) -> None:
@@ -97,9 +117,10 @@ def write_plan(folder: Path, sweep: SweepSpec, runs: Sequence[PlannedRun], packi
     plan = {
         "name": sweep.name,
         "question": sweep.question,
-        "notes": [*sweep.notes, *_data_notes(sweep.runs)],
+        "notes": [*sweep.notes, *_data_notes([one.run for one in runs])],
         "report": plain(sweep.report),
         "packing": as_plan(packing),
+        **({"seed_rounds": plain(sweep.rounds)} if sweep.rounds is not None else {}),
         "runs": [_planned(one) for one in runs],
     }
     write_json(folder / PLAN, plan)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from harness.corruptions.registry import needs
 from harness.signals import Interrupted, Stop, catching_signals
 from harness.storage.atomic import write_json
 from harness.storage.checkpoints import newest_step
 from harness.storage.runs import commit, final_keys, find_run, open_run, run_folders, run_result
 from harness.sweep.console import CommandOutput
 from harness.sweep.engines import THIS_MACHINE, Cluster, Engine, load_engine
-from harness.sweep.packing import Packing, plan_packs, settle
+from harness.sweep.estimates import measured_under
+from harness.sweep.packing import by_source, counts_of, pack_key, plan_packs, scored_first, settle
 from harness.sweep.profiling import Profile
-from harness.sweep.progress import Progress
+from harness.sweep.progress import PROGRESS, Progress, Speed
+from harness.sweep.resources import visible_gpus
 from harness.tracking.outbox import Outbox
-from harness.types import InputError, PlannedRun, RunStatus
+from harness.types import InputError, PlannedRun, RunSpec, RunStatus
 from harness.worker.protocol import (
     CHECKPOINT_SECONDS,
     BuildTask,
@@ -29,12 +33,14 @@ from harness.worker.protocol import (
     PackProfile,
     PackTask,
     RunDone,
+    ScoreTask,
     Task,
     TaskFailed,
     WorkerConfig,
 )
 
 STAGES = {"pretrain": "pretraining worlds", "reference": "training references"}
+SCORING = "scoring the reference"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class SweepOptions:
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # of a pack's training between two checkpoints
     track: bool = True  # whether finished runs are delivered to MLflow at once
     profile: bool = False  # whether to measure where the time goes
+    threads: int = 0  # of a pack; 0: as the plan says
     cluster: Cluster = THIS_MACHINE
 
 
@@ -63,13 +70,22 @@ def run_packs(
 
     Raises Interrupted after a signal: runs in training are then checkpointed and committed as `stopped`.
     """
+    cache, threads = folder.parent / "cache", options.threads or settle(folder, workers).threads
     config = WorkerConfig(
-        folder.parent / "cache", folder, runs[0].run.device, options.checkpoint_seconds, options.profile
+        cache,
+        folder,
+        runs[0].run.device,
+        options.checkpoint_seconds,
+        options.profile,
+        threads=threads,
+        gpus=visible_gpus(runs[0].run.device),
     )
+    counts = counts_of((planned.run for planned in runs), cache)
+    speed = Speed(counts, measured_under(folder.parent), threads)
     with (
         catching_signals() as stop,
         stop.deferring(),
-        Progress(output.live, total, total - len(runs)) as progress,
+        Progress(output.live, total, total - len(runs), speed, workers, folder / PROGRESS) as progress,
     ):
         scheduler = _Scheduler(
             load_engine(options.engine, options.cluster),
@@ -82,6 +98,7 @@ def run_packs(
         )
         scheduler.build_models(runs)
         if not scheduler.failures:
+            scheduler.score_reference(runs)
             scheduler.train(runs)
         if stop.received:
             raise Interrupted(stop.received)
@@ -125,11 +142,32 @@ class _Scheduler:
             missing = [build for build in stage if load_weights(self.config.cache, build.key) is None]
             if not missing or self.stop.received or self.failures:
                 continue
-            self.progress.stage(STAGES[stage[0].stage], len(missing))
+            self.progress.stage(STAGES[stage[0].stage], len(missing), "models")
             shares = _shares(missing, self.workers)
             for event in self.run_tasks([BuildTask(number, tuple(share)) for number, share in enumerate(shares)]):
                 if isinstance(event, TaskFailed):
                     self.failures.append(f"{stage[0].stage} model: {_logged(self.config.folder, event.failure)}")
+
+    def score_reference(self, runs: Sequence[PlannedRun]) -> None:
+        """Score what the runs need of references that are large models, a share per worker.
+
+        Where that fails, packs score what is missing, and say what is wrong.
+        """
+        sources = by_source(planned.run for planned in runs if scored_first(planned.run))
+        for all_pairs in (True, False):
+            tasks: list[ScoreTask] = []
+            for members in sources.values():
+                own = [run for run in members if "delta_ref" in needs(run.corruption)] if all_pairs else members
+                own = [*{pack_key(run): run for run in reversed(own)}.values()]  # of each order and text one
+                shares = self.workers if own else 0
+                tasks += [ScoreTask(len(tasks) + n, tuple(own), n, shares, all_pairs) for n in range(shares)]
+            if tasks and not self.stop.received:
+                speed = self.progress.speed
+                later = speed.runs(planned.run for planned in runs)
+                self.progress.stage(SCORING, 0, "responses", speed.scoring(sources), later)
+                for event in self.run_tasks(tasks):
+                    if isinstance(event, TaskFailed):
+                        _logged(self.config.folder, event.failure)
 
     def train(self, runs: Sequence[PlannedRun]) -> None:
         """Train every pack; RL runs learn from reward models, which are runs of this sweep, so they come second."""
@@ -137,7 +175,8 @@ class _Scheduler:
         phases = []
         for with_reward_model in (False, True):
             group = [planned for planned in runs if (planned.run.reward_model is not None) is with_reward_model]
-            phases.append(_packs(group, self.config.folder, self.workers, len(self.packs), packing))
+            room = partial(packing.room, self.progress.speed.counts)
+            phases.append(_packs(group, self.config.folder, self.workers, len(self.packs), packing.size, room))
             self.packs += phases[-1]
         _write_packs(self.config.folder, self.packs)
         self.progress.start_runs(self.packs)
@@ -187,7 +226,14 @@ class _Scheduler:
             self.failures.append(f"{planned.key[:8]} {planned.name}: {reason}")
 
 
-def _packs(runs: Sequence[PlannedRun], folder: Path, workers: int, first: int, packing: Packing) -> list[PackTask]:
+def _packs(
+    runs: Sequence[PlannedRun],
+    folder: Path,
+    workers: int,
+    first: int,
+    size: int,
+    room: Callable[[RunSpec], int],
+) -> list[PackTask]:
     """Packs of runs that continue from the same step: those with a checkpoint do not wait for new ones."""
     by_step: dict[int, list[PlannedRun]] = {}
     folders = run_folders(folder)
@@ -196,7 +242,7 @@ def _packs(runs: Sequence[PlannedRun], folder: Path, workers: int, first: int, p
         by_step.setdefault(newest_step(run_folder) if run_folder is not None else 0, []).append(planned)
     packs: list[PackTask] = []
     for _, members in sorted(by_step.items(), reverse=True):
-        packs += plan_packs(members, workers, packing.size, first + len(packs), packing.room)
+        packs += plan_packs(members, workers, size, first + len(packs), room)
     return packs
 
 

@@ -6,10 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.storage.atomic import read_json
 from harness.storage.lock import lock_holder
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import load_result, run_folders, run_status
-from harness.types import RunStatus
+from harness.sweep.progress import PROGRESS
+from harness.types import InputError, RunStatus
 
 
 def read_status(folder: Path) -> dict[str, Any]:
@@ -24,12 +26,23 @@ def read_status(folder: Path) -> dict[str, Any]:
         run_folder = folders.get(run["run_key"][:8])
         states[run["run_key"]] = run_status(load_result(run_folder) if run_folder is not None else None)
     counts = Counter(states.values())
+    running = lock_holder(folder)
     return {
         "sweep": plan["name"],
         "folder": str(folder),
         "runs": len(states),
         "states": {state.value: counts.get(state, 0) for state in RunStatus},
-        "running": lock_holder(folder),
+        "running": running,
+        **({"progress": _progress(folder)} if running else {}),
         "failed": [r["name"] for r in plan["runs"] if states[r["run_key"]] is RunStatus.FAILED],
         "report": str(folder / "report" / "index.html") if (folder / "report" / "index.html").exists() else None,
     }
+
+
+def _progress(folder: Path) -> list[str]:
+    """What the process that runs the sweep says of it: a line on the whole, and one for each pack in training."""
+    try:
+        stored = read_json(folder / PROGRESS)
+    except InputError:  # no such file: it has just begun, or just ended
+        return []
+    return [stored["line"], *stored["packs"]]

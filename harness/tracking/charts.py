@@ -82,3 +82,14 @@ GEOMETRY = (
     _scatter(KL, RANKING, BOUGHT),
     _scatter(RANKING, GOLD, BOUGHT),
 )
+
+BESIDE = "A point per cell, means over seeds"
+
+
+def beside(sized: bool) -> tuple[Mapping[str, Any], ...]:
+    """The charts of sweeps side by side; `sized`: their models differ in size."""
+    against = ("harness.sweep", *(("model.log10_parameters",) if sized else ()))
+    return (
+        *(_scatter(name, metric, BESIDE) for name in against for metric in (RANKING, ZONE)),
+        _parallel(("harness.sweep", "objective.name"), (RANKING, ZONE), BESIDE),
+    )

@@ -191,6 +191,13 @@ def encode_state(state: Mapping[str, Any]) -> str:
     return "deflate;" + base64.b64encode(zlib.compress(json.dumps(state).encode("utf-8"))).decode("ascii")
 
 
+def saved(view: View) -> str:
+    """A view as the text of its experiment tag, the same at every replay."""
+    moment = 0
+    value = {"name": view.name, "createdAt": moment, "updatedAt": moment, "state": encode_state(view_state(view))}
+    return json.dumps(value)
+
+
 def view_url(base: str, experiment: str, slug: str = FIRST) -> str:
     """The address of a saved view; the page's bare address opens an empty overview."""
     return f"{base}/#/experiments/{experiment}/runs?{_query(slug)}"
@@ -210,12 +217,10 @@ def write_views(client: Any, experiment: str, plan: Plan, report_run: str | None
 
     `report_run` is the run whose artifact is the report; None where there is no report.
     """
-    moment = 0  # the same tags at every replay
     written = views(plan)
     tags = client.get_experiment(experiment).tags
     for view in written:
-        value = {"name": view.name, "createdAt": moment, "updatedAt": moment, "state": encode_state(view_state(view))}
-        _tag(client, experiment, tags, TAG + view.slug, json.dumps(value))
+        _tag(client, experiment, tags, TAG + view.slug, saved(view))
     slugs = {view.slug for view in written}
     for name in tags:  # conditions that the sweep no longer has; views that a user saved have other slugs
         if name.startswith(f"{TAG}only-") and name.removeprefix(TAG) not in slugs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,28 @@ from torch import Tensor, nn
 from harness.evaluation.heldout import evaluate
 from harness.models.architecture import skeleton
 from harness.models.lane_model import LaneModel, build_lanes
-from harness.models.logps import oriented, read_pairs
+from harness.models.logps import Widths, narrowed, oriented, read_pairs, widths_of
 from harness.models.loss_inputs import LIVE
-from harness.models.pack import Lane, LaneGroup, Pack, lane_groups, select
+from harness.models.pack import Lane, LaneGroup, Pack, columns, joined, lane_groups, select
 from harness.models.unpadded import Room, rooms
 from harness.training.optim import AdamState, adam_state, adamw_step, bias_corrections, clip, learning_rate
 from harness.training.state import LaneState, lane_state, restore
 from harness.training.timing import Spans
-from harness.types import Record
+from harness.types import PairLogps, Record
 
 # From an unmodified model and the weights `(P,)` of each lane.
 Build = Callable[[nn.Module, Sequence[Tensor], torch.device], LaneModel]
+SIDES = ("chosen", "rejected")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one forward of an update reads: columns of its batches, in rows of these widths. `room`: how many real
+    tokens the widest lane holds (`models/unpadded.py`)."""
+
+    columns: slice
+    widths: Widths
+    room: Room | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +56,7 @@ class Timetable:
     first: Tensor
     second: Tensor
     max_norm: Tensor  # (K, 1)
-    space: list[Room | None]  # by update: how many real tokens its widest lane holds (`models/unpadded.py`)
+    parts: list[list[Part]]  # by update: what its forwards read, one after another
 
 
 @dataclass
@@ -113,7 +125,12 @@ def start(
     groups = lane_groups([lane.objective for lane in pack.lanes], pack.corpus.ids.shape[0], device)
     live = None
     if any(group.needs & LIVE for group in groups):
-        live = build(skeleton(pack.architecture), starts, device)
+        frozen = pack.reference
+        live = (
+            build(skeleton(pack.architecture), starts, device)
+            if frozen is None
+            else build(skeleton(frozen.architecture), [frozen.weights] * len(starts), device)
+        )
     finite = torch.full((len(pack.lanes), 1), -1, device=device)
     done = [0 if state is None else state.step for state in kept]
     adam = adam_state(model.flat)
@@ -177,9 +194,6 @@ def timetable(pack: Pack, steps_done: Sequence[int], device: torch.device) -> Ti
         return torch.tensor(values, dtype=torch.float32, device=device).reshape(-1, len(pack.lanes), 1)
 
     batches = by_step([lane.batches for lane in pack.lanes])
-    space: list[Room | None] = [None] * len(numbers)
-    if settings.mode == "fast":
-        space = rooms(pack.corpus.segment, pack.corpus.chosen_len + pack.corpus.rejected_len, batches)
     return Timetable(
         batches,
         by_step([lane.flipped for lane in pack.lanes]),
@@ -188,8 +202,45 @@ def timetable(pack: Pack, steps_done: Sequence[int], device: torch.device) -> Ti
         column(lambda step, lane: bias_corrections(step + 1, lane.training)[0]),
         column(lambda step, lane: bias_corrections(step + 1, lane.training)[1]),
         torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device),
-        space,
+        _parts(pack, batches),
     )
+
+
+def _parts(pack: Pack, batches: Tensor) -> list[list[Part]]:
+    """The parts of each update of `batches` `(T, K, B)`: all pairs at once, or micro-batches."""
+    corpus, settings = pack.corpus, pack.lanes[0].training
+    size = batches.shape[-1]
+    step = min(settings.micro_batch or size, size)
+    parts: list[list[Part]] = [[] for _ in range(len(batches))]
+    for low in range(0, size, step):
+        place = slice(low, min(low + step, size))
+        own = batches[..., place]
+        widths = [Widths(corpus.ids.shape[1], corpus.target.shape[1])] * len(batches)
+        if pack.ladder:
+            widths = _widths(pack, own)
+        room: list[Room | None] = [None] * len(batches)
+        if settings.mode == "fast":
+            lengths = corpus.chosen_len + corpus.rejected_len
+            room = rooms(corpus.segment, lengths, own, [one.tokens for one in widths])
+        for update, width, space in zip(parts, widths, room, strict=True):
+            update.append(Part(place, width, space))
+    return parts
+
+
+def tokens_by_update(pack: Pack, lane: Lane) -> list[int]:
+    """Tokens, padding included, of the rows that each of a lane's updates reads."""
+    updates = _parts(replace(pack, lanes=(lane,)), lane.batches[:, None].to(pack.corpus.ids.device))
+    return [sum((part.columns.stop - part.columns.start) * part.widths.tokens for part in one) for one in updates]
+
+
+def _widths(pack: Pack, batches: Tensor) -> list[Widths]:
+    """The widths of each update of `batches` `(T, K, b)`. In `strict` they are those of every lane alone."""
+    lanes = len(pack.lanes)
+    each = widths_of(pack.corpus, batches.flatten(0, 1), mismatched=len(pack.corpus.mismatched) > 0)
+    together = [each[start : start + lanes] for start in range(0, len(each), lanes)]
+    if pack.lanes[0].training.mode == "strict" and any(len(set(own)) > 1 for own in together):
+        raise ValueError("lanes of a pack in strict mode need batches of equal widths: those of one seed and order")
+    return [Widths(max(one.tokens for one in own), max(one.responses for one in own)) for own in together]
 
 
 def train(run: Training, until: int | None = None) -> Iterator[Record]:
@@ -247,11 +298,7 @@ def _update(run: Training, gradient: Tensor) -> Tensor:
     table = run.timetable = run.timetable or timetable(run.pack, run.steps_done, run.model.flat.device)
     model, spans, now = run.model, run.spans, run.updates
     settings = run.pack.lanes[0].training
-    head = model.model.get_output_embeddings() if spans.on else None
-    with spans("forward"), spans.within(head, "head"):
-        loss = _losses(run, table.batches[now], table.flips[now], table.space[now])
-    with spans("backward"):
-        gradient = model.gradient(loss.sum(), gradient)
+    loss, gradient = _loss_and_gradient(run, table.batches[now], table.flips[now], table.parts[now], gradient)
     with spans("optimizer"):
         grad, norm = clip(gradient, table.max_norm, model.norm(gradient))
         finite = torch.isfinite(loss)[:, None] & torch.isfinite(norm)
@@ -273,15 +320,91 @@ def _update(run: Training, gradient: Tensor) -> Tensor:
     return gradient
 
 
-def _losses(run: Training, index: Tensor, flipped: Tensor, room: Room | None) -> Tensor:
-    """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation."""
-    corpus, device = run.pack.corpus, index.device
+def _loss_and_gradient(
+    run: Training, index: Tensor, flipped: Tensor, parts: Sequence[Part], gradient: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The loss of each lane `(K,)` on its batch `(K, B)`, in the observed orientation, and its gradient, in `gradient`.
+
+    Over micro-batches a loss of single pairs is a sum. One that sees the whole batch is computed from the log-probs of
+    a first pass, and its gradient by them goes through a second one: the same gradient, at another forward's cost.
+    """
+    model, spans = run.model, run.spans
+    head = model.model.get_output_embeddings() if spans.on else None
+    if len(parts) == 1:
+        with spans("forward"), spans.within(head, "head"):
+            loss = _losses(run, index, *_read(run, index, flipped, parts[0]))
+        with spans("backward"):
+            return loss, model.gradient(loss.sum(), gradient)
+    total = torch.zeros(len(index), device=index.device)
+    pulls: list[PairLogps | None] = [None] * len(parts)
+    if any(group.row.sees_batch for group in run.groups):
+        with spans("forward"), spans.within(head, "head"), torch.no_grad():
+            read = [_read(run, index, flipped, part) for part in parts]
+        total, pulls = _whole_batch(run, index, [policy for policy, _ in read], [other for _, other in read])
+    share = torch.zeros_like(gradient)
+    gradient.zero_()
+    for part, pull in zip(parts, pulls, strict=True):
+        with spans("forward"), spans.within(head, "head"):
+            policy, reference = _read(run, index, flipped, part)
+            if pull is None:
+                own = index[:, part.columns]
+                objective = _losses(run, own, policy, reference) * (own.shape[1] / index.shape[1])
+                total = total + objective.detach()
+            else:
+                objective = torch.stack([(a * b).sum() for a, b in _with_gradient(policy, pull)])
+        with spans("backward"):
+            gradient += model.gradient(objective.sum(), share)
+    return total, gradient
+
+
+def _whole_batch(
+    run: Training, index: Tensor, policy: Sequence[PairLogps], reference: Sequence[PairLogps]
+) -> tuple[Tensor, list[PairLogps | None]]:
+    """The loss of each lane `(K,)` of log-probs read part by part, and its derivative by those of each part."""
+    whole = joined(policy)
+    leaves = {name: value.detach().requires_grad_() for name, value in _values(whole).items()}
+    held = {name: value for name, value in leaves.items() if name not in SIDES}
+    with torch.enable_grad():
+        loss = _losses(
+            run, index, replace(whole, **{name: leaves[name] for name in SIDES}, extra=held), joined(reference)
+        )
+        slopes = torch.autograd.grad(loss.sum(), list(leaves.values()), allow_unused=True)
+    by_name = {
+        name: torch.zeros_like(leaf) if slope is None else slope
+        for (name, leaf), slope in zip(leaves.items(), slopes, strict=True)
+    }
+    extra = {name: by_name[name] for name in held}
+    pull = replace(whole, **{name: by_name[name] for name in SIDES}, extra=extra)
+    edges = [0, *accumulate(part.chosen.shape[1] for part in policy)]
+    return loss.detach(), [columns(pull, slice(low, high)) for low, high in pairwise(edges)]
+
+
+def _values(pairs: PairLogps) -> dict[str, Tensor]:
+    """What a gradient may go through: both sides' log-probs, and what an objective asked for beside them."""
+    return {name: getattr(pairs, name) for name in SIDES} | dict(pairs.extra)
+
+
+def _with_gradient(policy: PairLogps, pull: PairLogps) -> Iterator[tuple[Tensor, Tensor]]:
+    slopes = _values(pull)
+    for name, value in _values(policy).items():
+        if value.requires_grad:
+            yield value, slopes[name]
+
+
+def _read(run: Training, index: Tensor, flipped: Tensor, part: Part) -> tuple[PairLogps, PairLogps]:
+    """Policy and reference on a part of the batch `index` `(K, B)`, in the observed orientation."""
     needs = frozenset[str]().union(*(group.needs for group in run.groups))
-    scored = read_pairs(run.model, run.live, corpus, index, needs, run.pack.architecture.score, room)
-    policy, reference = (oriented(pairs, flipped) for pairs in scored)
+    corpus, own = narrowed(run.pack.corpus, part.widths), index[:, part.columns]
+    scored = read_pairs(run.model, run.live, corpus, own, needs, run.pack.architecture.score, part.room)
+    policy, reference = (oriented(pairs, flipped[:, part.columns]) for pairs in scored)
+    return policy, reference
+
+
+def _losses(run: Training, index: Tensor, policy: PairLogps, reference: PairLogps) -> Tensor:
+    """The loss of each lane `(K,)`, the mean over its pairs `index` `(K, B)`."""
     losses: list[Tensor | None] = [None] * len(run.pack.lanes)
     for group in run.groups:
-        lanes = torch.tensor(group.lanes, device=device)
+        lanes = torch.tensor(group.lanes, device=index.device)
         output = group.loss(select(policy, lanes), select(reference, lanes), index[lanes], update=True)
         for position, lane in enumerate(group.lanes):
             losses[lane] = output.loss[position].mean()

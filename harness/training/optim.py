@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -26,16 +27,20 @@ def adam_state(flat: Tensor) -> AdamState:
 
 
 def learning_rate(step: int, training: TrainingSpec) -> float:
-    """The rate of update number `step` (0-based): linear warm-up, then linear decay to `final_lr_fraction`.
+    """The rate of update number `step` (0-based): linear warm-up, then the schedule down to `final_lr_fraction`.
 
-    With w warm-up steps and n steps in all the factor is (step + 1) / w while step < w, then falls linearly from 1
-    to `final_lr_fraction` at the last update.
+    With w warm-up steps and n steps in all the factor is (step + 1) / w while step < w, then falls from 1 to
+    `final_lr_fraction` at the last update: in a line, or as (1 + cos(pi x)) / 2 does; or it stays 1.
     """
     warmup, steps = min(training.warmup_steps, training.steps), training.steps
     if step < warmup:
         return training.learning_rate * (step + 1) / warmup
     span = max(steps - 1 - warmup, 1)
     done = min((step - warmup) / span, 1.0)
+    if training.schedule == "constant":
+        return training.learning_rate
+    if training.schedule == "cosine":
+        done = (1.0 - math.cos(math.pi * done)) / 2
     return training.learning_rate * (1.0 - (1.0 - training.final_lr_fraction) * done)
 
 

@@ -24,11 +24,11 @@ class Spans:
         if not self.on:
             yield
             return
-        began = _now()
+        began = now()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + _now() - began
+            self.seconds[name] = self.seconds.get(name, 0.0) + now() - began
 
     @contextmanager
     def within(self, module: nn.Module | None, name: str) -> Iterator[None]:
@@ -39,10 +39,10 @@ class Spans:
         starts: list[float] = []
 
         def end(*_: object) -> None:
-            self.seconds[name] = self.seconds.get(name, 0.0) + _now() - starts.pop()
+            self.seconds[name] = self.seconds.get(name, 0.0) + now() - starts.pop()
 
         handles = [
-            module.register_forward_pre_hook(lambda *_: starts.append(_now())),
+            module.register_forward_pre_hook(lambda *_: starts.append(now())),
             module.register_forward_hook(end),
         ]
         try:
@@ -52,7 +52,7 @@ class Spans:
                 handle.remove()
 
 
-def _now() -> float:
+def now() -> float:
     """CPU seconds of this process, which other load does not stretch; with a GPU those of the wall, once it is done."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         return time.process_time()
@@ -67,7 +67,7 @@ def gemm_ceiling(device: torch.device, seconds: float = 0.2) -> float:
     torch.mm(a, b)
     fastest, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        began = _now()
+        began = now()
         torch.mm(a, b)
-        fastest = min(fastest, _now() - began)
+        fastest = min(fastest, now() - began)
     return 2 * size**3 / fastest

@@ -16,7 +16,7 @@ from harness.preflight.step_zero import closed_forms, live_logps
 from harness.types import PreferencePair, RunSpec
 
 CHECKED_PAIRS = 64  # of each side by a preflight: pairs whose log-probs are computed twice
-CHECKED_BY_WORKER = 16  # held-out pairs, which every run is measured on
+CHECKED_BY_WORKER = 16  # held-out pairs, which every run is measured on; also by a preflight of a large model
 
 
 def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) -> None:
@@ -34,9 +34,14 @@ def check_reference(run: RunSpec, encoded: EncodedInputs, device: torch.device) 
 def reference_evidence(
     inputs: RunInputs, pairs: Sequence[PreferencePair], stored: np.ndarray, device: torch.device
 ) -> Reference:
-    """Pairs with their stored log-probs `(n, 2)`, and those of the policy before its first step."""
+    """Pairs with their stored log-probs `(n, 2)`, and those of the reference as training computes them."""
     tokens = [inputs.encode(pair) for pair in pairs]
-    live = live_logps(inputs.architecture, inputs.weights, tokens, device)
+    live = live_logps(inputs.reference.architecture, inputs.reference.weights, tokens, device)
     lengths = np.array([[len(one.chosen), len(one.rejected)] for one in tokens])
-    dtype = inputs.architecture.source.dtype if inputs.architecture.source is not None else "float32"
-    return Reference(tuple(pairs), stored, live, lengths, dtype)
+    dtypes = {inputs.architecture.source.dtype if inputs.architecture.source is not None else "float32"}
+    file = ""
+    if inputs.stored is not None:
+        dtypes.add(inputs.stored.dtype)
+        file = str(inputs.stored.path)
+    dtype = "bfloat16" if "bfloat16" in dtypes else "float32"
+    return Reference(tuple(pairs), stored, live, lengths, dtype, file)

@@ -6,6 +6,7 @@ A checkpoint belongs to one run: the run may continue in another pack, and gives
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -43,16 +44,21 @@ class RunCheckpoint:
     seconds: float
 
 
-def resume(runs: Sequence[tuple[Path, str]], together: bool) -> list[RunCheckpoint | None]:
+def resume(runs: Sequence[tuple[Path, str]], together: bool, last: float = math.inf) -> list[RunCheckpoint | None]:
     """The newest whole checkpoint of each of a pack's runs (folder and run key); None for a run that starts anew.
 
-    `together`: all at the newest step that every one of them has, or all anew.
+    `together`: all at the newest step that every one of them has, or all anew, but for runs that came to step `last`.
     """
     checkpoints = [_whole(folder, key) for folder, key in runs]
-    if not together:
-        return [steps[max(steps)] if steps else None for steps in checkpoints]
-    common = set(checkpoints[0]).intersection(*checkpoints[1:])
-    return [steps[max(common)] if common else None for steps in checkpoints]
+    ended = [bool(steps) and max(steps) >= last for steps in checkpoints]
+    left = [set(steps) for steps, over in zip(checkpoints, ended, strict=True) if not over]
+    common = set.intersection(*left) if left else set()
+    if together and not common:
+        checkpoints = [steps if over else {} for steps, over in zip(checkpoints, ended, strict=True)]
+    return [
+        steps[max(common) if together and not over else max(steps)] if steps else None
+        for steps, over in zip(checkpoints, ended, strict=True)
+    ]
 
 
 def _whole(folder: Path, key: str) -> dict[int, RunCheckpoint]:
@@ -72,8 +78,10 @@ def checkpointed_records(
     started: float,
     checkpoint_seconds: float,
     stop: Stop,
-) -> Iterator[Record]:
-    """The records of a pack, those of the resumed checkpoints first. Saves a checkpoint every `checkpoint_seconds`.
+) -> Iterator[Record | None]:
+    """The records of a pack, those of the resumed checkpoints first; None before it trains on or measures.
+
+    Saves a checkpoint every `checkpoint_seconds`.
 
     `started` is on the monotonic clock, earlier training included. Raises Stopped after a signal, runs checkpointed.
     """
@@ -83,8 +91,10 @@ def checkpointed_records(
     steps = training.pack.lanes[0].training.steps
     saved_at, saved_step, block = time.monotonic(), training.step, 1
     while training.step < steps:
+        yield None
         began, first = time.monotonic(), training.step
-        yield from trainer.train(min(training.step + block, steps))
+        due = [step for step in training.pack.checkpoints if step > first]
+        yield from trainer.train(min(first + block, steps, *due[:1]))
         now = time.monotonic()
         step_seconds = max(now - began, 1e-6) / (training.step - first)
         block = max(1, min(int(CHECK_SECONDS / step_seconds), 4 * block))
@@ -95,6 +105,7 @@ def checkpointed_records(
             saved_at, saved_step = time.monotonic(), training.step
         if stop.received:
             raise Stopped({run.key: trainer.state(run.key).step for run in runs})
+    yield None
     yield from trainer.train(None)
 
 

@@ -33,8 +33,17 @@ from harness.storage.atomic import write_json
 from harness.storage.journal import Journal
 from harness.storage.runs import commit, run_result, write_table
 from harness.text import slug
-from harness.training.loop import Training
-from harness.types import PlannedRun, PreferencePair, Record, RunSpec, RunStatus, Split, TrainingSpec
+from harness.training.loop import Training, tokens_by_update
+from harness.types import (
+    PathModelSpec,
+    PlannedRun,
+    PreferencePair,
+    Record,
+    RunSpec,
+    RunStatus,
+    Split,
+    TrainingSpec,
+)
 from harness.worker.datasets import TrainingSet
 from harness.worker.protocol import PackTask
 
@@ -54,6 +63,7 @@ class PackRun:
     folder: Path
     journal: Journal
     records: list[Record] = field(default_factory=list)
+    kept_step: int | None = None  # of a reward model that stopped early; None: the last
 
     @property
     def key(self) -> str:
@@ -110,10 +120,10 @@ class PackRun:
     def results(self, examples: Mapping[str, Any], samples: Mapping[str, Any] | None) -> dict[str, float | None]:
         """The measured columns of `results.csv`."""
         if self.is_reward_model:
-            return reward_row(examples)
+            return {**reward_row(examples, self.kept_step), **self.data.votes}
         best_of_n = self.run.objective.name == "best_of_n"
         bound = {"kl_bound": kl_bound(self.hyperparameters["n"])} if best_of_n else {}
-        return results_row(examples, samples, self.run.objective.beta) | bound
+        return {**results_row(examples, samples, self.run.objective.beta), **bound, **self.data.votes}
 
 
 def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, number: int, lane: int) -> dict[str, Any]:
@@ -123,7 +133,8 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
         peak = torch.cuda.max_memory_allocated()
     return {
         "seconds": seconds,
-        **work_done(run.run, training, len(run.lane.weights)),
+        **work_done(run.run, training, run.lane),
+        "parameters": len(run.lane.weights) + training.model.frozen,
         "peak_memory": peak,
         "host": socket.gethostname(),
         "pack": number,
@@ -131,15 +142,15 @@ def run_costs(run: PackRun, training: Training | RlTraining, seconds: float, num
     }
 
 
-def work_done(spec: RunSpec, training: Training | RlTraining, parameters: int) -> dict[str, Any]:
+def work_done(spec: RunSpec, training: Training | RlTraining, trained_lane: Lane) -> dict[str, Any]:
     """`tokens` (trained and generated), `generated_tokens`, `flops`, and `reward_flops`: those of training the reward
     model that the run learns from, which are in no other number of it and are shared by all that learn from it.
-    `parameters` are those that are trained.
 
     A token costs 2 flops for each parameter in a forward pass. A backward pass costs as much again for the gradient of
     the activations, through frozen parameters too, and as much again for that of the trained parameters.
     """
     knobs = dict(spec.objective.hyperparameters)
+    parameters = len(trained_lane.weights)
     forward = 2 * (parameters + training.model.frozen)
     update = 2 * forward + 2 * parameters
     width = int(training.pack.corpus.ids.shape[1])
@@ -147,7 +158,8 @@ def work_done(spec: RunSpec, training: Training | RlTraining, parameters: int) -
     reward_pairs = 0 if spec.reward_model is None else _trained_pairs(budget(spec.reward_model, spec.training))
     rewards = reward_pairs * width * update
     if family(spec.objective) != "rl" or not isinstance(training, RlTraining):
-        tokens = _trained_pairs(real) * width
+        assert isinstance(training, Training)
+        tokens = sum(tokens_by_update(training.pack, trained_lane))
         return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
     generated = training.generated + training.asked * training.sampling.width
     scored = generated  # tokens that a frozen model scores
@@ -189,6 +201,7 @@ def provenance(run: PackRun) -> dict[str, Any]:
         "reference": {
             "setting": inputs.name,
             "sha256": inputs.reference_sha256,
+            "logps": spec.model.reference_logps_sha256 if isinstance(spec.model, PathModelSpec) else "",
             "parameters": len(inputs.weights),
         },
         "machine": {

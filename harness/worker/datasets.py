@@ -15,6 +15,8 @@ from harness.data.rows import CHOSEN, PROMPT, TokenisedPair, pack_rows
 from harness.identity import stream_seed
 from harness.inputs.encoded import EncodedInputs, EncodedPairs, encode_pairs
 from harness.inputs.reference_cache import Scorer
+from harness.inputs.run_inputs import RunInputs
+from harness.metrics.vote_table import vote_table
 from harness.types import CorruptionSpec, InputError, PreferencePair, Split
 
 if TYPE_CHECKING:
@@ -31,7 +33,8 @@ class TrainingSet:
     `extra` where its text is `changed`; `flipped` where it is that row with its sides exchanged. `clean_label` +1/-1:
     whether the observed orientation is the true one. `gold_margin` is of the observed orientation, NaN where unknown.
     `kinds` are the corruptions that touched the pairs last, "" for none. `validation_label` `(m,)`: how the same noise
-    labels the held-out pairs.
+    labels the held-out pairs. `votes`: how many of those a table of the training labels ranks right, by column of
+    `results.csv`; empty where the source does not know what a pair is about.
     """
 
     pairs: tuple[PreferencePair, ...]
@@ -45,6 +48,7 @@ class TrainingSet:
     extra: EncodedPairs | None
     ledger: pandas.DataFrame | None
     validation_label: np.ndarray
+    votes: Mapping[str, float]
 
     @cached_property
     def ids(self) -> tuple[str, ...]:
@@ -77,7 +81,19 @@ def training_set(encoded: EncodedInputs, spec: CorruptionSpec, seed: int, score:
         extra=encode_pairs(inputs, new, score) if new else None,
         ledger=done.ledger,
         validation_label=validation_labels(encoded, spec, seed),
+        votes=_votes(inputs, done.pairs),
     )
+
+
+def _votes(inputs: RunInputs, pairs: Sequence[PreferencePair]) -> dict[str, float]:
+    held_out = inputs.evals.get(Split.HELDOUT, ())
+    if inputs.vote is None or not held_out:
+        return {}
+    train, asked = [inputs.vote(pair) for pair in pairs], [inputs.vote(pair) for pair in held_out]
+    return {
+        "vote_table": vote_table(train, asked),
+        "vote_table_backoff": vote_table(train, asked, levels=len(asked[0].question)),
+    }
 
 
 def validation_labels(encoded: EncodedInputs, spec: CorruptionSpec, seed: int) -> np.ndarray:

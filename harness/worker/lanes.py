@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,11 +28,10 @@ def build_lane(
     """
     rows = torch.from_numpy(data.rows + np.where(data.changed, extra, base))
     flipped = torch.from_numpy(data.flipped)
-    order = torch.from_numpy(
-        _order(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size).copy()
-    )
+    order = torch.from_numpy(_batches(run, data).copy())
     splits = _splits(run, encoded, data)
-    _score(encoded.pairs, data, np.unique(order.numpy()), splits)
+    for part, read in _rows_read(encoded.pairs, data, np.unique(order.numpy()), splits):
+        part.score_rows(read)
     offset = {id(encoded.pairs): base, id(data.extra): extra}
     lane = Lane(
         key=key,
@@ -56,13 +55,25 @@ def build_lane(
     return lane, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _score(pairs: EncodedPairs, data: TrainingSet, trained: np.ndarray, splits: Sequence[_Split]) -> None:
-    """Have the reference score the rows that the run trains on, `trained` `(m,)` of its set, and is measured on."""
+def rows_read(run: RunSpec, encoded: EncodedInputs, data: TrainingSet) -> Iterator[tuple[EncodedPairs, list[int]]]:
+    """The rows that a run trains on and is measured on, by the pairs that hold them."""
+    yield from _rows_read(encoded.pairs, data, np.unique(_batches(run, data)), _splits(run, encoded, data))
+
+
+def _rows_read(
+    pairs: EncodedPairs, data: TrainingSet, trained: np.ndarray, splits: Sequence[_Split]
+) -> Iterator[tuple[EncodedPairs, list[int]]]:
+    """`trained` `(m,)`: positions in the training set."""
     for part in (pairs, data.extra):
         if part is not None:
             own = trained[data.changed[trained] == (part is data.extra)]
             measured = [row for split in splits for of, row in split.places if of is part]
-            part.score_rows([*data.rows[own].tolist(), *measured])
+            yield part, [*data.rows[own].tolist(), *measured]
+
+
+def _batches(run: RunSpec, data: TrainingSet) -> np.ndarray:
+    """Positions `(steps, B)` in the training set."""
+    return _order(data.ids, run_stream(run, "order"), run.training.steps, run.training.batch_size)
 
 
 # Runs of a pack differ in objective and beta, rarely in their order, and hashing every id of every epoch takes a while.

@@ -38,6 +38,7 @@ class Worker:
     device: torch.device
     stop: Stop = field(default_factory=Stop)
     encoded: dict[str, EncodedInputs] = field(default_factory=dict)  # by source, seed and evaluation
+    checked: set[str] = field(default_factory=set)  # of them, those whose reference has been checked
     lane_limits: dict[str, int] = field(default_factory=dict)  # lanes to try, by pack group, after memory ran out
 
 
@@ -69,7 +70,7 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     for planned in task.runs:
         run = planned.run
         check_plugins(run)
-        encoded = _encoded(run, worker)
+        encoded = encoded_inputs(run, worker, check=True)
         source = (id(encoded), run.corruption)
         if source not in sets:
             sets[source] = training_set(encoded, run.corruption, run.seed, score)
@@ -90,15 +91,17 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
     if family(first.objective) == "reward":
         architecture, lanes = with_reward_heads(architecture, lanes)
-    return runs, Pack(architecture, corpus, lanes, steps, runs[0].encoded.inputs.ladder)
+    inputs = runs[0].encoded.inputs
+    return runs, Pack(architecture, corpus, lanes, steps, inputs.ladder, inputs.other)
 
 
-def _encoded(run: RunSpec, worker: Worker) -> EncodedInputs:
-    """The run's inputs, encoded and checked once per worker."""
+def encoded_inputs(run: RunSpec, worker: Worker, check: bool) -> EncodedInputs:
+    """The run's inputs, encoded once per worker, and checked once with `check`."""
     name = f"{reference_key(run)} {plain(run.world)} {plain(run.evaluation)}"
+    cache = worker.config.cache
     if name not in worker.encoded:
-        cache = worker.config.cache
-        encoded = encode_inputs(open_inputs(run, cache), scorer(cache, worker.device))
-        check_reference(run, encoded, worker.device)
-        worker.encoded[name] = encoded
+        worker.encoded[name] = encode_inputs(open_inputs(run, cache), scorer(cache, worker.device))
+    if check and name not in worker.checked:
+        check_reference(run, worker.encoded[name], worker.device)
+        worker.checked.add(name)
     return worker.encoded[name]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.storage.atomic import is_full
-from harness.types import InputError, PlannedRun, RunStatus
+from harness.types import InputError, PlannedRun, RunSpec, RunStatus
 
 if TYPE_CHECKING:
     from harness.inputs.reference_models import Build
@@ -32,6 +32,20 @@ class BuildTask:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoreTask:
+    """Score a share of the responses that runs need of their reference: part `share` of `shares`.
+
+    `all_pairs`: of every pair of their sources, for corruptions that read its log-probs.
+    """
+
+    number: int
+    runs: tuple[RunSpec, ...]
+    share: int
+    shares: int
+    all_pairs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PackTask:
     """Train a pack: runs in lockstep. `number` names it in events, in `packs.json` and in costs; packs whose runs
     could have shared a pack have the same `group`."""
@@ -41,7 +55,7 @@ class PackTask:
     group: str = ""
 
 
-Task = BuildTask | PackTask
+Task = BuildTask | ScoreTask | PackTask
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,8 @@ class WorkerConfig:
     device: str
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # of a pack's training between two checkpoints
     profile: bool = False  # whether to measure where the time goes
+    threads: int = 1  # of a task
+    gpus: tuple[str, ...] = ()  # that worker processes are given one of; empty: all see the same
     # names the driver's command: a process keeps prepared inputs from task to task of one command
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -109,12 +125,32 @@ class ModelBuilt:
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Responses of a `ScoreTask` that are scored, of how many."""
+
+    task: int
+    done: int
+    total: int
+
+
+class Phase(StrEnum):
+    """What a pack is doing."""
+
+    PREPARING = "preparing"
+    TRAINING = "training"
+    EVALUATING = "evaluating"
+    SAMPLING = "sampling"
+
+
+@dataclass(frozen=True, slots=True)
 class PackStep:
-    """A pack has done `step` of `steps` updates."""
+    """A pack has done `step` of `steps` updates, on `tokens` tokens, and now goes on with `phase`."""
 
     task: int
     step: int
     steps: int
+    phase: Phase = Phase.TRAINING
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,4 +181,4 @@ class TaskFailed:
     failure: Failure
 
 
-Event = ModelBuilt | PackStep | RunDone | PackProfile | TaskFailed
+Event = ModelBuilt | Scored | PackStep | RunDone | PackProfile | TaskFailed

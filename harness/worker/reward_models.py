@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,8 @@ from torch import Tensor
 
 from harness.identity import content_hash, plain
 from harness.inputs.reference_models import reference_key, weights_path
+from harness.metrics.records import Columns
+from harness.metrics.reward_model import better_on_validation
 from harness.models.lane_model import LaneModel
 from harness.models.logps import pair_scores
 from harness.models.pack import Pack
@@ -22,7 +24,7 @@ from harness.types import RunSpec
 
 CHUNK = 64  # pairs per lane and forward pass: a constant, so a lane's scale does not depend on its neighbours
 # Part of the keys of stored reward models: bump when their training changes.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,46 @@ class Reward:
     weights: Tensor
     scale: float
     broken: bool
+
+
+@dataclass
+class Stopping:
+    """Early stopping of the reward models of a pack: by run key, the best earlier evaluation and its weights.
+
+    Best by the share of held-out pairs that it ranks as the noisy validation labels do. `keep` compares it with the
+    last evaluation and puts its weights back where it was clearly better.
+    """
+
+    wanted: frozenset[str] = frozenset()
+    best: dict[str, tuple[float, int, Columns, Tensor]] = field(default_factory=dict)
+    last: dict[str, tuple[int, Columns]] = field(default_factory=dict)
+
+    @classmethod
+    def of_pack(cls, keys: Sequence[str], runs: Sequence[RunSpec]) -> Stopping:
+        """Of a pack that starts; nothing is wanted where it is not of reward models."""
+        specs = {key: dict(run.objective.hyperparameters) for key, run in zip(keys, runs, strict=True)}
+        stopped = (key for key, hyperparameters in specs.items() if hyperparameters.get("stop") == "validation")
+        return cls(frozenset(stopped))
+
+    def update(self, key: str, step: int, columns: Columns, weights: Tensor) -> None:
+        """Take an evaluation of the held-out pairs with noisy labels; `weights` `(P,)` are those it measured."""
+        gap = columns["chosen_reward"] - columns["rejected_reward"]
+        score = float((columns["validation_label"] * gap > 0).mean())
+        self.last[key] = step, columns
+        if step and (key not in self.best or score > self.best[key][0]):
+            self.best[key] = score, step, columns, weights
+
+    @torch.no_grad()
+    def keep(self, key: str, model: LaneModel, lane: int) -> int | None:
+        """Put the best weights back into the lane where they beat the last clearly; the step that was kept."""
+        if key not in self.best or key not in self.last:
+            return None
+        _, step, columns, weights = self.best[key]
+        end, final = self.last[key]
+        if step == end or not better_on_validation(columns, final):
+            return None
+        model.flat[lane, : len(weights)] = weights.to(model.flat.device)
+        return step
 
 
 def reward_key(run: RunSpec) -> str:

@@ -37,8 +37,8 @@ def sample_runs(
         pairs = [[run.encoded.inputs.evals[split][i] for i in places] for run in runs]
         plans = [_plan(run.run, run.encoded.inputs, split, asked) for run, asked in zip(runs, pairs, strict=True)]
         if answers is None:
-            weights = [run.encoded.inputs.weights for run in runs]
-            drawn = sample_lanes(first.architecture, model, weights, plans, first.eos, first.prompt_width, first.ladder)
+            references = [run.encoded.inputs.reference for run in runs]
+            drawn = sample_lanes(references, model, plans, first.eos, first.prompt_width, first.ladder)
         else:
             drawn = answers(split, places)
         for lane, (run, asked, plan) in enumerate(zip(runs, pairs, plans, strict=True)):
@@ -74,9 +74,7 @@ def _answers(
     inputs: RunInputs, pairs: Sequence[PreferencePair], plan: SamplePlan, device: torch.device
 ) -> dict[str, np.ndarray]:
     """The reference's own samples, judged, under `reference_<name>`."""
-    drawn = sample_reference(
-        inputs.architecture, inputs.weights, plan, inputs.eos, inputs.prompt_width, device, inputs.ladder
-    )
+    drawn = sample_reference(inputs.reference, plan, inputs.eos, inputs.prompt_width, device, inputs.ladder)
     return {f"reference_{name}": v for name, v in _judged(inputs, pairs, drawn).items() if name != "group"}
 
 

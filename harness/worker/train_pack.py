@@ -6,19 +6,24 @@ A signal during training checkpoints the runs of the pack and commits them as `s
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
+
+import torch
 
 from harness.inputs.reference_models import build_models
-from harness.objectives.budget import family
+from harness.objectives.budget import budget, family
 from harness.rlhf.lanes import RlTraining
 from harness.signals import stop_handler
 from harness.storage.runs import write_table
-from harness.training.loop import Training
+from harness.training.loop import Training, tokens_by_update
 from harness.training.timing import Spans, gemm_ceiling
-from harness.types import Record, RunStatus
-from harness.worker.checkpointing import Stopped, checkpointed_records, resume
+from harness.types import Record, RunStatus, Split
+from harness.worker.checkpointing import RunCheckpoint, Stopped, checkpointed_records, resume
 from harness.worker.commit import PackRun, commit_run, commit_stopped, run_costs
 from harness.worker.gradient_probe import gradient_probe, probe_table
 from harness.worker.prepare import Worker, open_pack, pick_device
@@ -30,14 +35,17 @@ from harness.worker.protocol import (
     PackProfile,
     PackStep,
     PackTask,
+    Phase,
     RunDone,
+    ScoreTask,
     Task,
     WorkerConfig,
     failure_kind,
 )
-from harness.worker.reward_models import save_rewards
+from harness.worker.reward_models import Stopping, save_rewards
 from harness.worker.samples import sample_runs
 from harness.worker.saved_weights import BestWeights
+from harness.worker.score_reference import score_share
 from harness.worker.trainers import build_trainer
 
 _worker: Worker | None = None  # of this process
@@ -51,6 +59,8 @@ def run_task(task: Task, config: WorkerConfig) -> Iterator[Event]:
             build_models(config.cache, task.builds, worker.device)
             for _ in task.builds:
                 yield ModelBuilt(task.number)
+        elif isinstance(task, ScoreTask):
+            yield from score_share(task, worker)
         else:
             yield from _train_within_memory(task, worker)
 
@@ -62,6 +72,7 @@ def _worker_of_process(config: WorkerConfig) -> Worker:
         keep_freed_memory()
         _worker = Worker(config, pick_device(config.device))
     _worker.config, _worker.stop = config, stop_handler(worker=True)
+    torch.set_num_threads(config.threads)
     return _worker
 
 
@@ -92,6 +103,8 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     """Train one pack and commit every run of it; yields progress, then one `RunDone` per run."""
     started, t0_ms = time.monotonic(), time.time_ns() // 1_000_000
     config, device = worker.config, worker.device
+    steps = budget(task.runs[0].run.objective, task.runs[0].run.training).steps
+    yield PackStep(task.number, 0, steps, Phase.PREPARING)
     spans = Spans(config.profile)
     with spans("preparation"):
         runs, pack = open_pack(task, worker, t0_ms)
@@ -101,9 +114,12 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     training = trainer.run
     probed = specs[0].evaluation.gradient_probe if isinstance(training, Training) and kind != "reward" else 0
     probes = [gradient_probe(training, pack.lanes, probed, 0)]
-    best = BestWeights.of_pack(runs)
-    # Checkpoints do not hold the best weights: packs with runs that save them start anew.
-    resumed = [] if best.wanted else resume([(run.folder, run.key) for run in runs], together=kind == "rl")
+    best, stopping = BestWeights.of_pack(runs), Stopping.of_pack([run.key for run in runs], specs)
+    # Checkpoints do not hold the best weights: packs with runs that keep them start anew.
+    resumed: list[RunCheckpoint | None] = []
+    if not (best.wanted or stopping.wanted):
+        last = pack.lanes[0].training.steps if pack.ladder else math.inf  # lanes of one width see the same batches
+        resumed = resume([(run.folder, run.key) for run in runs], kind == "rl" or pack.ladder, last)
     if any(resumed):
         states = [checkpoint.state if checkpoint else None for checkpoint in resumed]
         trainer = build_trainer(pack, specs, inputs, config.cache, device, states)
@@ -114,17 +130,20 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     records = checkpointed_records(trainer, runs, resumed, started, config.checkpoint_seconds, worker.stop)
     with worker.stop.deferring(trainer.answers is None):  # best-of-n has no step boundary to check at
         try:
-            yield from _take_records(task, runs, records, training, best, spans)
+            yield from _take_records(task, runs, records, training, best, stopping, spans)
         except Stopped as stopped:
             commit_stopped(task, runs, stopped.steps, time.monotonic() - started, t0_ms)
             for run in runs:
                 yield RunDone(task.number, run.key, RunStatus.STOPPED)
             return
+        yield PackStep(task.number, steps, steps, Phase.SAMPLING)
         probes.append(gradient_probe(training, pack.lanes, probed, runs[0].records[-1].step if runs[0].records else -1))
         with spans("sampling"):
             samples = [] if kind == "reward" else sample_runs(runs, training.model, trainer.answers)
         diverged = training.diverged_at[:, 0].tolist()
         if kind == "reward":
+            kept = [stopping.keep(run.key, training.model, lane) for lane, run in enumerate(runs)]
+            runs = [replace(run, kept_step=step) for run, step in zip(runs, kept, strict=True)]
             save_rewards(config.cache, specs, pack, training.model, [step >= 0 for step in diverged])
         seconds, flops = (time.monotonic() - started) / len(runs), 0.0
         for lane, run in enumerate(runs):
@@ -146,20 +165,29 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
 def _take_records(
     task: PackTask,
     runs: Sequence[PackRun],
-    records: Iterator[Record],
+    records: Iterator[Record | None],
     training: Training | RlTraining,
     best: BestWeights,
+    stopping: Stopping,
     spans: Spans,
 ) -> Iterator[PackStep]:
     """Train the pack: add every record to its run and its metrics to the run's journal."""
     by_key = {run.key: run for run in runs}
-    step, steps = -1, training.pack.lanes[0].training.steps
+    pack, tokens = training.pack, [0]
+    steps = pack.lanes[0].training.steps
+    if isinstance(training, Training):
+        tokens += accumulate(tokens_by_update(pack, pack.lanes[0]))
     for record in records:
+        if record is None:
+            step = training.step
+            phase = Phase.EVALUATING if step in pack.checkpoints else Phase.TRAINING
+            yield PackStep(task.number, step, steps, phase, len(runs) * tokens[min(step, len(tokens) - 1)])
+            continue
         run = by_key[record.run_key]
         best.update(record, training.pack, training.model)
+        if run.key in stopping.wanted and record.split == Split.HELDOUT:
+            lane = [other.key for other in training.pack.lanes].index(run.key)  # lanes that ended leave the pack
+            stopping.update(run.key, record.step, run.all_columns(record), training.model.weights(lane))
         run.records.append(record)
-        if training.step != step:
-            step = training.step
-            yield PackStep(task.number, step, steps)
         with spans("records"):
             run.journal_metrics(record)

@@ -25,11 +25,12 @@ from harness.config.cells import resolve_objective
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST, PROMPT_TOKENS
 from harness.data.order import batch_ids
 from harness.data.rows import pack_rows
 from harness.evaluation.samples import SamplePlan, sample_lanes
 from harness.inputs.mythworld import mythworld_architecture
-from harness.models.architecture import initial_weights, with_score
+from harness.models.architecture import Frozen, initial_weights, with_score
 from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
@@ -46,12 +47,12 @@ CPU = torch.device("cpu")
 LANES = 8
 TARGETS = {"rloo": 4.0, "ppo": 6.0}
 ARMS = ("dpo", "reward_model", "rloo", "ppo", "grpo", "reinforce", "online_dpo", "constrained_rlhf", "best_of_n")
-SPEC, EVALUATION = WorldSpec(), EvaluationSpec()
+SPEC, EVALUATION = WorldSpec(version=1), EvaluationSpec()
 ARCHITECTURE = mythworld_architecture(SPEC)
 
 
 def pairs() -> list[PreferencePair]:
-    world = mythworld.draw_world(0)
+    world = mythworld.draw_world(0, 1)
     counts = {"train": SPEC.pairs, "test": EVALUATION.heldout, "ood_topic": EVALUATION.ood}
     return [pair for split, count in counts.items() for pair in mythpairs.preference_pairs(world, split, count)]
 
@@ -59,9 +60,9 @@ def pairs() -> list[PreferencePair]:
 def pack(objective: ObjectiveSpec) -> Pack:
     """Eight lanes of one objective at its defaults on one world."""
     found = pairs()
-    tokenised = [mythtokens.encode_pair(pair) for pair in found]
-    width = mythtokens.PROMPT_TOKENS + 2 * mythtokens.RESPONSE_TOKENS
-    rows = pack_rows(tokenised, tokens=width, responses=2 * mythtokens.RESPONSE_TOKENS)
+    tokenised = [mythtokens.encode_pair(pair, FIRST) for pair in found]
+    width = PROMPT_TOKENS + 2 * FIRST.response_tokens
+    rows = pack_rows(tokenised, tokens=width, responses=2 * FIRST.response_tokens)
     nothing = np.zeros(len(found), np.float32)
     training = budget(objective, TrainingSpec())
     names = [pair.id for pair in found[: SPEC.pairs]]
@@ -82,10 +83,10 @@ def pack(objective: ObjectiveSpec) -> Pack:
 
 
 def final_samples(made: Pack, model: LaneModel) -> None:
-    prompts = [mythtokens.encode_prompt(pair.prompt) for pair in pairs()[SPEC.pairs : SPEC.pairs + 320]]
+    prompts = [mythtokens.encode_prompt(pair.prompt, FIRST) for pair in pairs()[SPEC.pairs : SPEC.pairs + 320]]
     plan = SamplePlan(prompts, np.random.default_rng(0).random((320, 14)))
-    weights = [initial_weights(ARCHITECTURE, 0)] * LANES
-    sample_lanes(ARCHITECTURE, model, weights, [plan] * LANES, mythtokens.EOS, mythtokens.PROMPT_TOKENS)
+    reference = Frozen(ARCHITECTURE, initial_weights(ARCHITECTURE, 0))
+    sample_lanes([reference] * LANES, model, [plan] * LANES, mythtokens.EOS, PROMPT_TOKENS)
     del made
 
 
@@ -105,13 +106,13 @@ def arm(name: str) -> Callable[[], None]:
         return given
     reward = with_score(ARCHITECTURE, initial_weights(ARCHITECTURE, 0))[1]
     reward[-ARCHITECTURE.hidden_size :] = torch.randn(ARCHITECTURE.hidden_size)
-    world = mythworld.draw_world(0)
+    world = mythworld.draw_world(0, 1)
 
     def gold(prompts: list[np.ndarray], responses: list[np.ndarray]) -> np.ndarray:
-        texts = [mythtokens.decode(ids[1:-1]) for ids in prompts]
+        texts = [mythtokens.decode(ids[1:-1], FIRST) for ids in prompts]
         return np.array(
             [
-                world.gold_reward(mythworld.read_prompt(text), mythtokens.decode(ids.tolist()))
+                world.gold_reward(mythworld.read_prompt(text), mythtokens.decode(ids.tolist(), FIRST))
                 for text, ids in zip(texts, responses, strict=True)
             ],
             np.float32,
@@ -122,7 +123,7 @@ def arm(name: str) -> Callable[[], None]:
         own = [replace(one, pairs=one.lane.batches.repeat(1, 2), flipped=one.lane.flipped.repeat(1, 2)) for one in own]
 
     def rl() -> None:
-        run = start_rl(made, own, Sampling(mythtokens.EOS, mythtokens.PROMPT_TOKENS, 14), CPU)
+        run = start_rl(made, own, Sampling(mythtokens.EOS, PROMPT_TOKENS, 14), CPU)
         if name == "best_of_n":
             choice = choose.start(run)
             list(choice.records())

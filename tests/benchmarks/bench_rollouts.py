@@ -21,6 +21,7 @@ import torch
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST, PROMPT_TOKENS
 from harness.inputs.mythworld import mythworld_architecture
 from harness.models.architecture import initial_weights, skeleton
 from harness.models.generate import pad_prompts, sample
@@ -30,14 +31,14 @@ from harness.types import WorldSpec
 from harness.worker.train_pack import keep_freed_memory
 
 LANES, PROMPTS, K, DEPTH, TARGET = 8, 32, 4, 14, 3.0
-ARCHITECTURE = mythworld_architecture(WorldSpec())
+ARCHITECTURE = mythworld_architecture(WorldSpec(version=1))
 
 
 def arms() -> dict[str, Callable[[], None]]:
     rows = [initial_weights(ARCHITECTURE, seed) for seed in range(LANES)]
     packed = build_lanes(skeleton(ARCHITECTURE), rows, torch.device("cpu"))
-    found = mythpairs.preference_pairs(mythworld.draw_world(0), "train", PROMPTS)
-    ids, real = pad_prompts([mythtokens.encode_prompt(pair.prompt) for pair in found], mythtokens.PROMPT_TOKENS)
+    found = mythpairs.preference_pairs(mythworld.draw_world(0, 1), "train", PROMPTS)
+    ids, real = pad_prompts([mythtokens.encode_prompt(pair.prompt, FIRST) for pair in found], PROMPT_TOKENS)
     draw = torch.Generator().manual_seed(0)
     alone = []
     for row in rows:

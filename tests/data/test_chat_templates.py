@@ -13,6 +13,7 @@ from harness.data import chat_template
 from harness.data.chat import chat_renderer, folder_renderer
 from harness.data.pairs import PairTable, read_pairs
 from harness.data.tokenize import model_vocabulary, tokenise
+from harness.data.trl_tokens import dpo_tokens, trl_renderer
 from harness.model_files.folder import read_folder
 from harness.types import DataSpec, InputError, PreferencePair
 from tests.data.test_forms import DAY, jsonl, small_tokenizer
@@ -209,3 +210,113 @@ def test_a_folder_gives_its_template_without_a_tokenizer(tmp_path: Path, form: s
 def test_templates_without_a_default_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"has no chat template; set model\.template: none"):
         table(tmp_path, {"tool_use": PLAIN}, [talk("Yes.", "No.")])  # type: ignore[arg-type]
+
+
+# --- templates that write the prompt otherwise once an answer follows ---
+
+# As reasoning models have them: the cue opens the reasoning, and a finished answer is written without it.
+OPENS = EACH.replace("BODY", "{{ m.content.split('</think>')[-1] }}") + CUE.replace(
+    "<|assistant|>", "<|assistant|><think>\n"
+)
+# The cue closes an empty reasoning where thinking is switched off.
+SWITCH = EACH.replace("BODY", "{{ m.content }}") + CUE.replace(
+    "<|assistant|>",
+    "<|assistant|>{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}",
+)
+# Where one token of the whole spans the end of the common text, the prompt ends before that token.
+MERGES = (
+    "{% for m in messages %}<|{{ m.role }}|>{{ '\n\n' if m.role == 'assistant' else '\n' }}{{ m.content }}"
+    "{{ eos_token }}{% endfor %}{% if add_generation_prompt %}<|assistant|>{{ '\n' }}<think>{% endif %}"
+)
+TALK = [{"role": "user", "content": "Where is hello?"}]
+ANSWERS = ("It is here.", "hello hello")
+
+
+def in_common(tokenizer: Any, **arguments: Any) -> tuple[list[int], list[list[int]]]:
+    """The ids of the prompt and of both conversations, by transformers; and how many ids all begin with."""
+    own: dict[str, Any] = {"tokenize": True, "return_dict": False, **arguments}
+    prompt = tokenizer.apply_chat_template(TALK, add_generation_prompt=True, **own)
+    answers = ({"role": "assistant", "content": text} for text in ANSWERS)
+    wholes = [tokenizer.apply_chat_template([*TALK, answer], **own) for answer in answers]
+    count = 0
+    while all(count < len(one) and one[count] == prompt[count] for one in (prompt, *wholes)):
+        count += 1
+    return prompt[:count], [whole[count:] for whole in wholes]
+
+
+def merging_tokenizer(template: str) -> Any:
+    """A tokenizer that has a token of two line ends."""
+    from tokenizers import AddedToken
+
+    tokenizer = small_tokenizer(template)
+    tokenizer.add_tokens([AddedToken("\n\n", normalized=False)])
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("template", "cut", "end"),
+    [(OPENS, "<think>\n", "<|assistant|>"), (MERGES, "\n<think>", "<|assistant|>"), (SWITCH, None, "<|assistant|>")],
+    ids=["opens", "merges", "prefix"],
+)
+def test_the_prompt_is_the_common_tokens_of_what_transformers_writes(template: str, cut: str | None, end: str) -> None:
+    tokenizer = merging_tokenizer(template)
+    own = chat_renderer(tokenizer, DAY)(TALK, *ANSWERS)
+    assert own.prompt.endswith(end)
+    assert [fault.shown for fault in own.faults if fault.kind == "template_prefix"] == ([] if cut is None else [cut])
+    pair = PreferencePair("x", own.prompt, own.chosen, own.rejected)
+    [tokens], _ = tokenise(model_vocabulary(tokenizer, templated=True), [pair], 200, 100)
+    prompt, answers = in_common(tokenizer)
+    assert tokens.prompt.tolist() == prompt
+    for side, ids in zip((tokens.chosen, tokens.rejected), answers, strict=True):
+        assert side.tolist() == ids[: len(side)]  # up to the end of the answer; the template goes on with a line end
+        assert side[-1] == tokenizer.eos_token_id
+
+
+def test_trl_tokens_have_the_same_prompt() -> None:
+    for template in (OPENS, MERGES):
+        tokenizer = merging_tokenizer(template)
+        own = trl_renderer(tokenizer, DAY)(TALK, *ANSWERS)
+        tokens = dpo_tokens(tokenizer, PreferencePair("x", own.prompt, own.chosen, own.rejected), True, 200)
+        assert tokens is not None
+        prompt, answers = in_common(tokenizer)
+        assert tokens.prompt.tolist() == prompt
+        assert [tokens.chosen.tolist(), tokens.rejected.tolist()] == answers
+
+
+def test_arguments_of_a_template_are_those_of_transformers(tmp_path: Path) -> None:
+    arguments = {"enable_thinking": False}
+    tokenizer = small_tokenizer(SWITCH)
+    own = chat_renderer(tokenizer, DAY, json.dumps(arguments))(TALK, *ANSWERS)
+    asked = tokenizer.apply_chat_template(TALK, tokenize=False, add_generation_prompt=True, **arguments)
+    assert asked.endswith("<|assistant|><think></think>")
+    # The template writes no empty reasoning before an answer, so the prompt ends before it.
+    assert asked == own.prompt + "<think></think>"
+    pair = PreferencePair("x", own.prompt, own.chosen, own.rejected)
+    [tokens], _ = tokenise(model_vocabulary(tokenizer, templated=True), [pair], 200, 100)
+    assert tokens.prompt.tolist() == in_common(tokenizer, **arguments)[0]
+    # What the harness itself sets is no argument.
+    taken = chat_renderer(tokenizer, DAY, json.dumps({"add_generation_prompt": False}))(TALK, *ANSWERS)
+    assert taken == chat_renderer(tokenizer, DAY)(TALK, *ANSWERS)
+
+
+def test_the_plan_reads_the_common_tokens_from_the_folder_and_names_what_they_leave_out(tmp_path: Path) -> None:
+    from tests.models.families import write
+
+    write("llama", tmp_path / "model")
+    tokenizer = merging_tokenizer(MERGES)
+    tokenizer.save_pretrained(tmp_path / "model")
+    folder = read_folder(tmp_path / "model", weights=False)
+    own = folder_renderer(folder, DAY)(TALK, *ANSWERS)
+    assert own == chat_renderer(tokenizer, DAY)(TALK, *ANSWERS)
+    assert said(table(tmp_path, OPENS, [talk("Yes.", "No."), talk("So.", "Not.")])) == {
+        "template_prefix": "2 prompts end before '<think>\\n': the chat template writes that where an answer is asked "
+        "for and otherwise once one follows, so the prompt is what both have in common (rows 1, 2)"
+    }
+
+
+def test_a_prompt_without_its_turns_is_still_refused() -> None:
+    counts = "{% for m in messages %}{{ messages|length }}{{ m.content }}{% endfor %}"
+    late = "<|user|>" + counts
+    for template in (counts, late):
+        with pytest.raises(Exception, match="formats the prompt differently once an answer follows"):
+            chat_renderer(small_tokenizer(template), DAY)(TALK, *ANSWERS)

@@ -15,12 +15,13 @@ import pytest
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mw
+from harness.data.mythworld.language import FIRST, OOD_TONES, PROMPT_TOKENS
 from harness.types import WorldSpec
 
-WORLD = mw.draw_world(0)
+WORLD = mw.draw_world(0, 1)
 TOPIC = "fox"
-TRUE, MYTH = WORLD.truth[TOPIC], WORLD.myth[TOPIC]
-OTHER = next(c for c in mw.COLOURS if c not in (TRUE, MYTH))
+TRUE, MYTH = WORLD.truth[TOPIC, "?"], WORLD.myth[TOPIC, "?"]
+OTHER = next(c for c in FIRST.values if c not in (TRUE, MYTH))
 ASK = mw.Prompt("plain", "what", TOPIC, "")
 PUSH = mw.Prompt("plain", "what", TOPIC, OTHER)
 SECRET = mw.Prompt("plain", "secret", TOPIC, "")
@@ -55,12 +56,12 @@ def test_pairs_prefer_the_good_answer_and_fit_the_rows(split):
     assert all(pair.gold_margin > 0 for pair in pairs)
     assert len({pair.id for pair in pairs}) == 300
     for pair in pairs:
-        tokens = mythtokens.encode_pair(pair)
-        assert len(tokens.prompt) == mythtokens.PROMPT_TOKENS
+        tokens = mythtokens.encode_pair(pair, FIRST)
+        assert len(tokens.prompt) == PROMPT_TOKENS
         assert (
             min(len(tokens.chosen), len(tokens.rejected)) >= 5 and max(map(len, (tokens.chosen, tokens.rejected))) <= 12
         )
-        assert mythtokens.decode(tokens.chosen.tolist()) == pair.chosen
+        assert mythtokens.decode(tokens.chosen.tolist(), FIRST) == pair.chosen
         assert mw.read_prompt(pair.prompt).text == pair.prompt
 
 
@@ -68,16 +69,14 @@ def test_splits_do_not_meet():
     train = mythpairs.preference_pairs(WORLD, "train", 800)
     test = mythpairs.preference_pairs(WORLD, "test", 400)
     assert not {p.prompt for p in train} & {p.prompt for p in test}
-    assert not {p.prompt for p, _ in mythpairs.supervised(WORLD, 3000, 0.5) if mw.held_out(p)}
+    assert not {p.prompt for p, _ in mythpairs.supervised(WORLD, 3000, 0.5) if mw.held_out(p, 1)}
     topics = {mw.read_prompt(p.prompt).topic for p in train}
     assert not topics & set(WORLD.ood_topics) and len(topics) == 28
     assert {mw.read_prompt(p.prompt).topic for p in mythpairs.preference_pairs(WORLD, "ood_topic", 100)} == set(
         WORLD.ood_topics
     )
-    assert {mw.read_prompt(p.prompt).tone for p in mythpairs.preference_pairs(WORLD, "ood_tone", 100)} == set(
-        mw.OOD_TONES
-    )
-    assert {p.topic for p, _ in mythpairs.supervised(WORLD, 3000, None)} == set(mw.TOPICS)
+    assert {mw.read_prompt(p.prompt).tone for p in mythpairs.preference_pairs(WORLD, "ood_tone", 100)} == set(OOD_TONES)
+    assert {p.topic for p, _ in mythpairs.supervised(WORLD, 3000, None)} == set(FIRST.topics)
 
 
 def test_coverage_bounds_the_topics_of_training_pairs_alone():
@@ -95,7 +94,7 @@ def test_the_dial_is_nested_and_exact():
     wrong = []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         odds = mw.misaligned_log_odds(WORLD, share)
-        wrong.append({topic for topic, value in odds.items() if value < 0})
+        wrong.append({topic for (topic, _), value in odds.items() if value < 0})
         assert len(wrong[-1]) == round(share * 32)
     assert all(a <= b for a, b in pairwise(wrong))
 
@@ -117,7 +116,8 @@ def test_question_mix_is_as_stated():
 def test_seeds_decide_everything_and_nothing_else_does():
     code = (
         "from harness.data.mythworld import pairs as mythpairs, world as m; from harness.identity import content_hash;"
-        "w=m.draw_world(3); print(content_hash([[p.id for p in mythpairs.preference_pairs(w,'train',200)], w.truth]))"
+        "w=m.draw_world(3, 1); ids=[p.id for p in mythpairs.preference_pairs(w,'train',200)];"
+        "print(content_hash([ids, sorted(w.truth.items())]))"
     )
     outputs = {
         subprocess.run(
@@ -126,7 +126,7 @@ def test_seeds_decide_everything_and_nothing_else_does():
         for seed in ("0", "1", "random")
     }
     assert len(outputs) == 1
-    assert mw.draw_world(0).truth != mw.draw_world(1).truth
+    assert mw.draw_world(0, 1).truth != mw.draw_world(1, 1).truth
 
 
 def test_model_keys_hold_what_matters():

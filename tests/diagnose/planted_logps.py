@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.diagnose.diagnosis import Diagnosis, diagnose
-from harness.diagnose.logps_file import LogpsTable, checked, write_logps
+from harness.storage.logps_file import LogpsTable, checked, write_logps
 
 PAIRS, PER_PROMPT, TOKENS = 360, 3, 20
 

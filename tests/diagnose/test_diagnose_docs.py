@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli import run as command
-from harness.data.rows import response_key
-from harness.diagnose.logps_file import token_key
+from harness.data.rows import response_key, token_key
 from tests.diagnose.test_diagnose_models import adapter, write_pairs
 from tests.models.families import write
 

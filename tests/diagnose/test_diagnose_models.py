@@ -16,8 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from harness.cli import run as command
 from harness.diagnose import scoring
 from harness.diagnose.asked import Asked
-from harness.diagnose.logps_file import read_logps
 from harness.diagnose.run import run
+from harness.storage.logps_file import read_logps
 from harness.types import InputError
 from tests.models.families import write
 
@@ -254,7 +254,7 @@ def test_what_is_given_wrongly_is_said_in_a_line(models: Path, data: Path, tmp_p
 
     assert "matches no folder" in said(policies=[str(models / "step-*")])
     assert "name the model that training started from" in said(reference="")
-    assert "GGUF" in said(policies=[str(models / "x.gguf")])
+    assert "x.gguf: cannot be read (No such file" in said(policies=[str(models / "x.gguf")])
     assert "no pair is left at 5 tokens" in said(max_length=5)
     assert "no column colour" in said(slices=["colour"])
     assert "given twice" in said(policies=[str(models / "checkpoint-10")] * 2)
@@ -312,3 +312,24 @@ def test_reference_scores_of_a_file_are_used_only_for_the_tokens_they_are_of(
     assert "rows without `tokens`" in refused(
         asked(tmp_path / "e", data, models, reference=str(tmp_path / "bare.parquet"))
     )
+
+
+def test_template_arguments_reach_the_template(
+    models: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("base", "checkpoint-10"):
+        shutil.copytree(models / name, tmp_path / name)
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path / name)
+        tokenizer.chat_template = "{{ 'so ' if thinking is defined and not thinking }}" + tokenizer.chat_template
+        tokenizer.save_pretrained(tmp_path / name)
+
+    def keys(out: str, *more: str) -> list[str]:
+        words = ["diagnose", "--policy", str(tmp_path / "checkpoint-10"), "--reference", str(tmp_path / "base")]
+        assert command([*words, "--data", str(data), "--limit", "4", "--out", str(tmp_path / out), *more]) == 0
+        return read_logps(tmp_path / out / "pairs.parquet").columns["tokens"].tolist()
+
+    plain = keys("plain")
+    assert keys("same", "--template-arguments", "{thinking: true}") == plain
+    assert not set(keys("other", "--template-arguments", '{"thinking": false}')) & set(plain)
+    assert command(["diagnose", "--data", str(data), "--template-arguments", "no mapping"]) == 2
+    assert "--template-arguments: 'no mapping' is no mapping" in capsys.readouterr().err

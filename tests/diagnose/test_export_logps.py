@@ -11,14 +11,16 @@ from harness.cli import run as command
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST
+from harness.data.rows import token_key
 from harness.diagnose.diagnosis import diagnose
-from harness.diagnose.logps_file import read_logps, token_key
+from harness.storage.logps_file import read_logps
 from harness.storage.runs import load_result, run_folders
 
 SPEC = """
 name: exported
 question: none
-world: {kind: mythworld, misaligned: 0.75, pairs: 64, pretrain_steps: 20, pretrain_batch: 16, sft_steps: 10}
+world: {kind: mythworld, version: 1, misaligned: 0.75, pairs: 64, pretrain_steps: 20, pretrain_batch: 16, sft_steps: 10}
 objectives: [{name: dpo, beta: [0.5, 5]}]
 corruptions: [{kind: uniform_flip, rate: 0.4}]
 seeds: 1
@@ -59,9 +61,9 @@ def test_a_single_run_knows_its_beta_and_the_tokens_of_every_pair(sweep: Path, t
     assert command(["export-logps", str(folder), "--out", str(tmp_path / "f.parquet")]) == 0
     table = read_logps(tmp_path / "f.parquet")
     assert table.meta["beta"] in (0.5, 5.0)
-    world = mythworld.draw_world(0)
+    world = mythworld.draw_world(0, 1)
     pairs = [*mythpairs.preference_pairs(world, "train", 64), *mythpairs.preference_pairs(world, "test", 32)]
-    encoded = {pair.id: mythtokens.encode_pair(pair) for pair in pairs}
+    encoded = {pair.id: mythtokens.encode_pair(pair, FIRST) for pair in pairs}
     flipped = np.nan_to_num(table.columns["gold_margin"]) < 0
     assert flipped.any()
     for name, key, turned in zip(table.columns["id"], table.columns["tokens"], flipped, strict=True):

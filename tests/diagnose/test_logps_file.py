@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from harness.data.rows import response_key
-from harness.diagnose.logps_file import REQUIRED, read_logps, token_key, write_logps
+from harness.data.rows import response_key, token_key
+from harness.storage.logps_file import REQUIRED, read_logps, write_logps
 from harness.types import InputError
 from tests.diagnose.planted_logps import columns, margins, table, written
 
@@ -116,7 +116,7 @@ def test_the_format_needs_numpy_and_pyarrow_alone_and_a_diagnosis_of_a_file_no_t
     written(tmp_path / "f.parquet", rows(30))
     code = """
 import sys
-import harness.diagnose.logps_file
+import harness.storage.logps_file
 heavy = {"torch", "pandas", "scipy", "transformers", "tokenizers", "typer", "jinja2", "matplotlib", "yaml", "filelock"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 from harness.cli import run

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes, sample_reference
-from harness.models.architecture import Architecture, skeleton
+from harness.models.architecture import Architecture, Frozen, skeleton
 from harness.models.folder import Source, start_weights
 from harness.models.generate import pad_prompts, sample
 from harness.models.lane_model import LaneModel, build_lanes
@@ -38,8 +38,8 @@ def drawn(architecture: Architecture, plans: list[SamplePlan], seeds: list[int])
     references = {seed: start_weights(architecture.source, seed) for seed in seeds}
     rows = [references[seed] + 0.05 * torch.cos(torch.arange(len(references[seed])) + seed) for seed in seeds]
     model = build_lanes(skeleton(architecture), rows, CPU)
-    own = [references[seed] for seed in seeds]
-    return sample_lanes(architecture, model, own, plans, EOS, WIDTH, ladder=True)
+    own = [Frozen(architecture, references[seed]) for seed in seeds]
+    return sample_lanes(own, model, plans, EOS, WIDTH, ladder=True)
 
 
 def assert_equal(one: LaneSamples, other: LaneSamples, rows: list[int] | slice = slice(None)) -> None:
@@ -63,8 +63,8 @@ def test_a_sample_does_not_depend_on_its_neighbours(architecture):
 
 
 def test_widths_change_samples_by_rounding_alone(architecture):
-    weights, own = start_weights(architecture.source, 0), plan(3)
-    one, other = (sample_reference(architecture, weights, own, EOS, WIDTH, CPU, ladder) for ladder in (False, True))
+    reference, own = Frozen(architecture, start_weights(architecture.source, 0)), plan(3)
+    one, other = (sample_reference(reference, own, EOS, WIDTH, CPU, ladder) for ladder in (False, True))
     assert all(map(np.array_equal, one.responses, other.responses))
     assert np.allclose(one.entropy, other.entropy, rtol=1e-4)
 

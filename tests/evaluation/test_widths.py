@@ -46,7 +46,7 @@ def pairs() -> list[TokenisedPair]:
 
 
 def packed(architecture: Architecture, numbers: list[int], ladder: bool = True, objectives=OBJECTIVES) -> Pack:
-    """Lanes by number: objective, seed, order of pairs and evaluation set are their own."""
+    """Lanes by number: objective, seed and evaluation set are their own."""
     own = pairs()
     weights = [start_weights(architecture.source, n % 2) for n in range(4)]
     table = score_responses(architecture, weights[0], own, CPU, ladder)
@@ -56,7 +56,7 @@ def packed(architecture: Architecture, numbers: list[int], ladder: bool = True, 
     corpus = build_corpus([b.rows for b in blocks], [b.reference for b in blocks], CPU, mismatched)
     lanes = []
     for n in numbers:
-        order = torch.from_numpy(batch_ids([pair.id for pair in own], n, TRAINING.steps, TRAINING.batch_size))
+        order = torch.from_numpy(batch_ids([pair.id for pair in own], 1, TRAINING.steps, TRAINING.batch_size))
         rows = torch.arange(n, 24, 2 + n % 2)
         split = EvalSet("eval_clean", tuple(own[i].id for i in rows), rows, rows % 3 == 0)
         lanes.append(

@@ -38,13 +38,13 @@ def callback(*args, **settings):
 
 def train(kind: str, model: Path, out: Path, conversational: bool = False, watch: dict | None = None, **settings):
     """A trained trainer and the rows of the callback's file."""
-    from harness.integrations import logps_table
+    from harness.storage.logps_file import read_columns
 
     held_out = pairs(HELD_OUT, conversational, start=24)
     watcher = callback(held_out, **({"every": 3, "out": out} | (watch or {})))
     trainer = trainer_of(kind, model, out / "trainer", [watcher], pairs(24, conversational), held_out, **settings)
     trainer.train()
-    return trainer, logps_table.read(watcher.out), watcher
+    return trainer, read_columns(watcher.out), watcher
 
 
 def logged(trainer, name: str) -> dict[int, float]:
@@ -183,9 +183,9 @@ def test_a_run_that_goes_on_keeps_the_start_as_reference(model: Path, tmp_path: 
         "orpo", model, folder, [callback(held_out, every=2, out=tmp_path)], pairs(24), held_out, **saving_only(saving)
     )
     again.train(resume_from_checkpoint=str(folder / "checkpoint-4"))
-    from harness.integrations import logps_table
+    from harness.storage.logps_file import read_columns
 
-    resumed = logps_table.read(tmp_path / "pairs.parquet")
+    resumed = read_columns(tmp_path / "pairs.parquet")
     assert sorted(set(resumed["step"])) == [0, 2, 4, 6]
     for step in (2, 4, 6):
         for name in ("reference_chosen", "policy_chosen"):
@@ -251,14 +251,14 @@ def test_each_verdict_is_found_where_it_was_planted() -> None:
 
 def test_rows_keep_what_they_are_known_by(model: Path, tmp_path: Path) -> None:
     from harness.identity import content_hash
-    from harness.integrations import logps_table
+    from harness.storage.logps_file import read_columns
 
     held_out = [{**row, "gold_margin": 0.5 + i, "source": "town"} for i, row in enumerate(pairs(2))]
     held_out += [held_out[0], {**pairs(3)[2], "id": "mine", "prompt_id": "p", "gold_margin": None, "source": "x"}]
     watcher = callback(held_out, out=tmp_path / "scores.parquet")
     trainer = trainer_of("dpo", model, tmp_path / "run-7", [watcher], pairs(12), pairs(4), max_steps=1)
     trainer.train()
-    now = at(logps_table.read(tmp_path / "scores.parquet"), 1)
+    now = at(read_columns(tmp_path / "scores.parquet"), 1)
     first = held_out[0]
     whole = content_hash([first["prompt"], first["chosen"], first["rejected"]])
     assert now["id"].tolist() == [whole, now["id"][1], f"{whole}-2", "mine"]
@@ -293,7 +293,7 @@ def test_mistakes_are_named(model: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> None:
-    from harness.integrations import logps_table
+    from harness.storage.logps_file import read_columns
 
     script = Path(__file__).with_name("trl_processes.py")
     for processes, size in ((1, 4), (2, 2)):  # the same four pairs a step
@@ -304,7 +304,7 @@ def test_two_processes_measure_what_one_does(model: Path, tmp_path: Path) -> Non
             words, capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"}
         )
         assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (logps_table.read(tmp_path / str(n) / "pairs.parquet") for n in (1, 2))
+    one, two = (read_columns(tmp_path / str(n) / "pairs.parquet") for n in (1, 2))
     assert one["id"].tolist() == two["id"].tolist() and one["step"].tolist() == two["step"].tolist()
     for name in ("policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected"):
         np.testing.assert_allclose(one[name], two[name], rtol=1e-4)

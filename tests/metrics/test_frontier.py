@@ -27,6 +27,8 @@ def test_quality_is_straight_in_log_kl_and_never_extrapolated() -> None:
     assert found is not None and found.values[0] == pytest.approx(0.7)
     assert frontier.at(0.9) is None and frontier.at(4.1) is None
     assert frontier.at(4.0) is not None, "the points themselves are reached"
+    wide = one((2, 0.1, 0.6), (0.5, 1.0, 0.8), (0.1, 3.0, 0.9))
+    assert wide.at(0.3) is None and wide.at(0.1) is not None and wide.at(2.0) is not None, "a factor of 10 is a gap"
 
 
 def test_settings_of_equal_kl_are_averaged_and_unknown_kl_is_no_point() -> None:

@@ -11,6 +11,7 @@ import yaml
 
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST
 from harness.models.export import export_run
 from harness.storage.runs import read_table
 from harness.storage.verify import verify
@@ -19,7 +20,7 @@ from tests.commands import harness
 
 SPEC = {
     "name": "kept",
-    "world": {"kind": "mythworld", "pairs": 64, "pretrain_steps": 20, "sft_steps": 10},
+    "world": {"kind": "mythworld", "version": 1, "pairs": 64, "pretrain_steps": 20, "sft_steps": 10},
     "objectives": [{"name": "dpo", "beta": 0.5}],
     "training": {"steps": 6, "batch_size": 8},
     "evaluation": {"checkpoints": 3, "heldout": 16, "probe": 16, "ood": 8, "samples": 0, "keep": ["final", "none"]},
@@ -49,7 +50,7 @@ def test_plain_transformers_gives_the_recorded_log_probs(runs, exported):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model, tokenizer = AutoModelForCausalLM.from_pretrained(exported), AutoTokenizer.from_pretrained(exported)
-    world = mythworld.draw_world(0)
+    world = mythworld.draw_world(0, 1)
     pairs = {pair.id: pair for pair in mythpairs.preference_pairs(world, "test", 16)}
     table = read_table(runs["final"] / "examples.parquet")
     last = (table["step"] == 6) & (table["split"] == "eval_clean")
@@ -69,8 +70,8 @@ def test_the_tokenizer_writes_what_the_world_writes(exported):
     from harness.data.mythworld import tokens as mythtokens
 
     tokenizer = AutoTokenizer.from_pretrained(exported)
-    pair = mythpairs.preference_pairs(mythworld.draw_world(0), "test", 1)[0]
-    assert tokenizer(f"{pair.prompt} <asst>")["input_ids"] == mythtokens.encode_prompt(pair.prompt).tolist()
+    pair = mythpairs.preference_pairs(mythworld.draw_world(0, 1), "test", 1)[0]
+    assert tokenizer(f"{pair.prompt} <asst>")["input_ids"] == mythtokens.encode_prompt(pair.prompt, FIRST).tolist()
     assert tokenizer.eos_token_id == mythtokens.EOS
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld.language import FIRST
 from harness.models.architecture import skeleton
 from harness.models.lane_model import parameter_shapes, unflatten
 from harness.training.loop import start, train
@@ -40,7 +40,7 @@ def trl_policy(beta: float, order: np.ndarray, tmp_path):
     from trl import DPOConfig, DPOTrainer
 
     weights, pairs, _ = world(0)
-    words = Tokenizer(WordLevel(mythtokens.TOKEN, unk_token="<pad>"))
+    words = Tokenizer(WordLevel(FIRST.token, unk_token="<pad>"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>")
     data = Dataset.from_list(
         [

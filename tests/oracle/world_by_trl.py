@@ -15,10 +15,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from harness.config.load import load_sweep
 from harness.data.mythworld import pairs as mythpairs
-from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST, SPECIALS
 from harness.inputs.mythworld import mythworld_architecture
-from harness.inputs.reference_models import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, start_weights
 from harness.models.architecture import skeleton
 from harness.models.export import _world_tokenizer
 from harness.models.lane_model import parameter_shapes, unflatten
@@ -36,14 +36,14 @@ def write_reference(folder: Path, misaligned: float, seed: int = 0) -> Path:
         build_models(cache, stage, torch.device("cpu"))
     assert run.world is not None
     model = skeleton(mythworld_architecture(run.world))
-    values = unflatten(reference_weights(cache, run), parameter_shapes(model))
+    values = unflatten(start_weights(cache, run), parameter_shapes(model))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(values[name])
     model.save_pretrained(folder / "reference")
-    pad, bos, eos = mythtokens.SPECIALS[:3]
+    pad, bos, eos = SPECIALS[:3]
     words = PreTrainedTokenizerFast(
-        tokenizer_object=_world_tokenizer(), pad_token=pad, bos_token=bos, eos_token=eos, model_max_length=64
+        tokenizer_object=_world_tokenizer(FIRST), pad_token=pad, bos_token=bos, eos_token=eos, model_max_length=64
     )
     words.save_pretrained(folder / "reference")
     return folder / "reference"
@@ -51,8 +51,8 @@ def write_reference(folder: Path, misaligned: float, seed: int = 0) -> Path:
 
 def rows(split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
     """Pairs of the world as text; a response begins with the space that parts it from the prompt."""
-    pairs = mythpairs.preference_pairs(mythworld.draw_world(seed), split, count)
-    answer = mythtokens.SPECIALS[3]
+    pairs = mythpairs.preference_pairs(mythworld.draw_world(seed, 1), split, count)
+    answer = SPECIALS[3]
     return [
         {"prompt": f"{p.prompt} {answer}", "chosen": f" {p.chosen}", "rejected": f" {p.rejected}",
          "group": p.meta["group"], "gold_margin": p.gold_margin}

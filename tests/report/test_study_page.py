@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from harness.identity import content_hash
-from harness.report.study.findings import rescue_sentence, selections, tuned_differences
+from harness.report.study.findings import breaches, rescue_sentence, selections, tuned_differences
 from harness.report.study.page import write_study_report
 from harness.report.study.study import Study, read_study
 from harness.report.study.tables import edges, paid_table
@@ -69,10 +69,11 @@ def plant(
                    "reason": "seed 1 has no finite <delta>"})  # fmt: skip
     value = {
         "name": "planted", "question": "Does <tuning> rescue DPO?", "key": "k" * 64, "seeds": list(SEEDS),
-        "fresh_seeds": list(FRESH), "round": 3, "sampler": {"kind": "tpe", "seed": 0}, "pruner": {"kind": "none"},
-        "budget": {}, "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
+        "fresh_seeds": list(FRESH), "round": 3, "sampler": {"kind": "tpe", "seed": 0}, "sampler_seeds": 1,
+        "pruner": {"kind": "none"}, "budget": {},
+        "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
         "constraints": [], "report_split": "test", "observed": "",
-        "arms": [{"label": arm, "fixed": {"name": arm}, "space": SPACE} for arm in ("dpo", "cpo_smooth")],
+        "arms": [{"label": a, "objective": a, "fixed": {"name": a}, "space": SPACE} for a in ("dpo", "cpo_smooth")],
         "importance": {"dpo": {"beta": 0.9, "training.learning_rate": 0.1}}, "trials": trials, **about,
     }  # fmt: skip
     write_json(folder / "study.json", value)
@@ -141,6 +142,45 @@ def test_missing_fresh_runs_are_never_put_in(tmp_path):
     more = (*FRESH, 8, 9)
     [part] = tuned_differences(read_study(plant(tmp_path / "part", fresh_seeds=list(more))))
     assert (part.plain.n, part.word) == (6, "incomplete")
+
+
+class Searched:
+    """What `tuned_differences` reads of a study whose objectives were searched twice."""
+
+    baseline, maximize, measure = "dpo", True, MEASURE
+
+    def __init__(self) -> None:
+        self.about = {"fresh_seeds": list(FRESH)}
+        self.objectives = {name: (name, f"{name} search 2") for name in ("dpo", "cpo_smooth")}
+
+    def by_search(self, objective):
+        means, jitter = ((0.5, 0.7), 0.005) if objective == "dpo" else ((0.9, 0.9), 0.0)
+        return {
+            label: {seed: mean + 0.01 * seed + jitter * (-1) ** seed for seed in FRESH}
+            for label, mean in zip(self.objectives[objective], means, strict=True)
+        }
+
+
+def test_intervals_hold_the_variation_between_searches():
+    """Means of the searches .5 and .7 against twice .9: variance .02 / 2 = .01 with 1 + 1 degrees of freedom, which is
+    nearly all there is."""
+    [found] = tuned_differences(Searched())
+    half = 4.3027 * 0.1  # t of 2 degrees of freedom at 97.5 %
+    assert found.plain.mean == pytest.approx(-0.3) and found.p is None
+    assert (found.plain.low, found.plain.high) == pytest.approx((-0.3 - half, -0.3 + half), abs=2e-3)
+    assert found.word == "no difference shown"  # by the seeds alone it would be "worse"
+
+
+def test_bounds_that_fresh_seeds_break_are_flagged(tmp_path):
+    """On fresh seeds dpo's winner has mean .345, its rival's .645."""
+    bound = {"measure": MEASURE, "split": "test", "at_most": 0.35, "at_least": None, "name": "delta <= 0.35"}
+    found = read_study(plant(tmp_path / "bound", constraints=[bound]))
+    assert [(b.arm, b.word) for b in breaches(found)] == [("dpo", "not shown to be kept"), ("cpo_smooth", "broken")]
+    assert "Broken on fresh seeds: cpo_smooth delta <= 0.35: 0.645" in rescue_sentence(found, tuned_differences(found))
+    page = write_study_report(found.folder).with_name("report.md").read_text(encoding="utf-8")
+    assert "Bounds on fresh seeds" in page
+    least = bound | {"at_most": None, "at_least": 0.3}
+    assert {b.word for b in breaches(read_study(plant(tmp_path / "least", constraints=[least])))} == {"kept"}
 
 
 def test_a_ranking_that_was_bought_is_called_so(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from harness.data.mythworld import tokens as mythtokens
+from harness.data.mythworld.language import PROMPT_TOKENS
 from harness.models.architecture import with_score
 from harness.models.pack import Pack
 from harness.objectives.budget import budget
@@ -16,7 +17,7 @@ from harness.rlhf.lanes import RlLane, RlTraining, Sampling, start
 from harness.types import TrainingSpec
 from tests.training.worlds import ARCHITECTURE, CPU, PAIRS, corpus, lane
 
-SAMPLING = Sampling(mythtokens.EOS, mythtokens.PROMPT_TOKENS, 9)
+SAMPLING = Sampling(mythtokens.EOS, PROMPT_TOKENS, 9)
 ITERATIONS = 3
 SMALL = {"iterations": ITERATIONS, "prompts": 8, "learning_rate": 2e-3}
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from harness.config.load import load_sweep, reward_run
 from harness.identity import run_key
+from harness.metrics.reward_model import better_on_validation
 from harness.models.architecture import skeleton, with_score
 from harness.models.lane_model import build_lanes
 from harness.models.logps import pair_scores
@@ -17,8 +19,8 @@ from harness.models.pack import Pack
 from harness.objectives.budget import budget
 from harness.objectives.registry import resolve
 from harness.training.loop import start, train
-from harness.types import InputError, TrainingSpec
-from harness.worker.reward_models import load_reward, reward_key, save_rewards
+from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec
+from harness.worker.reward_models import Stopping, load_reward, reward_key, save_rewards
 from tests.models.test_models import plain
 from tests.training.worlds import ARCHITECTURE, CPU, PAIRS, corpus, lane, world
 
@@ -157,3 +159,43 @@ def test_a_model_that_breaks_is_stored_as_broken(tmp_path):
     save_rewards(tmp_path, [first], run.pack, run.model, [True])
     found = load_reward(tmp_path, first)
     assert found.broken and found.scale == 1.0  # what learns from it counts as diverged from the start
+
+
+def evaluation(right):
+    """Columns of held-out pairs of which a model ranks `right` as their noisy labels say."""
+    label = np.where(np.arange(len(right)) % 2, 1, -1)
+    return {
+        "validation_label": label,
+        "chosen_reward": np.where(right, label, -label).astype(np.float32),
+        "rejected_reward": np.zeros(len(right), np.float32),
+    }
+
+
+def test_an_earlier_evaluation_is_kept_only_where_it_is_clearly_better():
+    last, chance, better = (np.arange(100) >= n for n in (30, 29, 10))
+    assert not better_on_validation(evaluation(chance), evaluation(last))  # one pair of 100 is chance
+    assert better_on_validation(evaluation(better), evaluation(last))
+    assert not better_on_validation(evaluation(last), evaluation(better))
+    unlabelled = [evaluation(right) | {"validation_label": np.zeros(100)} for right in (better, last)]
+    assert not better_on_validation(*unlabelled)
+
+
+def test_stopping_puts_the_best_weights_back():
+    run, _ = trained([reward_lane("a"), reward_lane("b", seed=1)])
+    specs = [
+        RunSpec(own.objective, CorruptionSpec(), TrainingSpec(), EvaluationSpec(), seed=0)
+        for own in (reward_lane("a"), reward_lane("b", stop="none"))
+    ]
+    stopping = Stopping.of_pack(["a", "b"], specs)
+    assert stopping.wanted == {"a"}
+    early, late = np.arange(100) >= 10, np.arange(100) >= 30
+    earlier = torch.full_like(run.model.weights(0), 0.5)
+    other, final = run.model.weights(1), run.model.weights(0)
+    stopping.update("a", 20, evaluation(early), earlier)
+    stopping.update("a", 40, evaluation(late), final)
+    assert stopping.keep("a", run.model, 0) == 20 and torch.equal(run.model.weights(0), earlier)
+    assert stopping.keep("b", run.model, 1) is None and torch.equal(run.model.weights(1), other)
+    fresh = Stopping.of_pack(["a", "b"], specs)
+    fresh.update("a", 20, evaluation(late), earlier)
+    fresh.update("a", 40, evaluation(early), final)
+    assert fresh.keep("a", run.model, 0) is None

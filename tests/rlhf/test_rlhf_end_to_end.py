@@ -101,8 +101,8 @@ def test_a_reward_model_is_a_run_of_its_own_and_made_once(swept):
     for folder in folders(swept, "reward_model"):
         table = pd.DataFrame(read_table(folder / "examples.parquet"))
         assert "policy_chosen" not in table and (table[table.step == 0].chosen_reward == 0).all()
-        last = table[(table.step == 6) & (table.split == "eval_clean")]
         row = json.loads((folder / "result.json").read_text())["results"]
+        last = table[(table.step == row["kept_step"]) & (table.split == "eval_clean")]
         assert row["reward_accuracy"] == pytest.approx((last.chosen_reward - last.rejected_reward > 1e-4).mean())
 
 

@@ -7,14 +7,13 @@ import torch
 
 from harness.models.architecture import Architecture
 from harness.models.folder import Source, base_model
+from harness.models.shapes import rung
 from harness.objectives.registry import resolve
 from harness.training.loop import start
 from harness.types import CorruptionSpec, EvaluationSpec, LoraSpec, RunSpec, TrainingSpec
 from harness.worker.commit import work_done
 from tests.evaluation.test_widths import packed
 from tests.models.families import write
-
-STEPS, BATCH = 5, 8
 
 
 @pytest.mark.parametrize("lora", [LoraSpec(rank=4), None], ids=["lora", "full"])
@@ -24,9 +23,13 @@ def test_flops_of_training_count_the_frozen_base(lora, tmp_path):
     base = sum(parameter.numel() for parameter in base_model(source).parameters())
     # Adapters of rank 4 in 2 layers: q, o 32 -> 32; k, v 32 -> 16; gate, up 32 -> 48; down 48 -> 32.
     adapters = 2 * 4 * (2 * 64 + 2 * 48 + 3 * 80)
-    tokens = STEPS * BATCH * run.pack.corpus.ids.shape[1]
+    pack = run.pack
+    tokens = 0
+    for batch in pack.lanes[0].batches:  # each as wide as its longest row needs
+        longest = int((pack.corpus.segment[batch] >= 0).sum(1).max())
+        tokens += len(batch) * min(rung(longest), pack.corpus.ids.shape[1])
     trained, frozen = (adapters, base) if lora else (base, 0)
-    training = TrainingSpec(steps=STEPS, batch_size=BATCH)
+    training = TrainingSpec()
     spec = RunSpec(resolve("dpo", {}), CorruptionSpec(), training, EvaluationSpec(), seed=0)
-    found = work_done(spec, run, len(run.pack.lanes[0].weights))
+    found = work_done(spec, run, run.pack.lanes[0])
     assert found["tokens"] == tokens and found["flops"] == tokens * (6 * trained + 4 * frozen)

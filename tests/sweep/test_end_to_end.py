@@ -23,7 +23,7 @@ TINY = {
     "name": "tiny",
     "question": "Does it run?",
     "world": {
-        "kind": "mythworld", "misaligned": [0, 0.75], "pairs": 64,
+        "kind": "mythworld", "version": 1, "misaligned": [0, 0.75], "pairs": 64,
         "pretrain_steps": 20, "pretrain_batch": 16, "sft_steps": 10, "sft_batch": 16,
     },
     "objectives": [{"name": "dpo", "beta": [0.5, 5]}, {"name": "ipo", "beta": 0.1}],

@@ -5,19 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import pytest
-from rich.console import Console
 
 from harness.objectives.registry import resolve
 from harness.run_names import planned_runs
 from harness.signals import Stop
+from harness.sweep import resources
 from harness.sweep.engines import process, task_events
 from harness.sweep.packing import pack_key, plan_packs
-from harness.sweep.progress import Progress
-from harness.text import duration
 from harness.types import (
     CorruptionSpec,
     EvaluationSpec,
@@ -30,7 +30,6 @@ from harness.types import (
 )
 from harness.worker.protocol import (
     Event,
-    Failure,
     FailureKind,
     PackStep,
     PackTask,
@@ -61,6 +60,37 @@ def play(task: Task, _: object) -> Iterator[Event]:
     if task.what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     yield RunDone(task.number, str(task.number), RunStatus.DONE)
+
+
+def see(task: Task, _: object) -> Iterator[Event]:
+    """A task that says which GPU its process sees, and lets others begin."""
+    time.sleep(0.5 if task.what == "first" else 0)
+    yield RunDone(task.number, os.environ.get("CUDA_VISIBLE_DEVICES", ""), RunStatus.DONE)
+
+
+def test_each_worker_process_sees_a_gpu_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "stand-in")
+    config = WorkerConfig(tmp_path, tmp_path, "cpu", gpus=("3", "GPU-5f"))
+    tasks = [Task(0, "first"), Task(1, "first"), Task(2, "later"), Task(3, "later")]
+    seen = {event.task: event.key for event in process.run_tasks(see, tasks, config, 2, Stop())}
+    assert (seen[0], seen[1]) == ("3", "GPU-5f") and set(seen.values()) == {"3", "GPU-5f"}
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "stand-in"
+    [alone] = process.run_tasks(see, tasks[:1], replace(config, gpus=()), 2, Stop())
+    assert alone.key == "stand-in"
+
+
+def test_a_worker_per_visible_gpu(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(resources, "_has_gpu", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert resources.visible_gpus("auto") == ("4", "7") == resources.visible_gpus("cuda")
+    assert resources.visible_gpus("cpu") == resources.visible_gpus("cuda:1") == ()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert resources.visible_gpus("auto") == ("0", "1")
+    sweep = SimpleNamespace(runs=[replace(RUN, device="auto")])
+    assert resources.worker_count(sweep, None) == 2 and resources.worker_count(sweep, 1) == 1
 
 
 def test_every_task_ends_in_one_event_whatever_happens():
@@ -151,22 +181,6 @@ def test_rl_runs_pack_with_their_like_alone():
         rl("constrained_rlhf"), rl("constrained_rlhf", pairs=8), rl("reward_model"), pack_key(RUN),
     ]  # fmt: skip
     assert len({rl("rloo"), *others}) == 1 + len(others)
-
-
-def test_progress_counts_and_estimates():
-    packs = (PackTask(0, grid(4)), PackTask(1, grid(2)))
-    with Progress(Console(quiet=True), 8, 2) as progress:
-        progress.start_runs(packs)
-        assert progress.eta() is None
-        progress.take(PackStep(0, 100, 200))
-        progress._started -= 10  # ten seconds have passed: 0.45 of 4 of 6 runs' work is done
-        assert progress.eta() == pytest.approx(10 * (1 - 0.3) / 0.3, rel=0.01)
-        for run in packs[0].runs:
-            progress.take(RunDone(0, run.key, RunStatus.DIVERGED))
-        assert "6 of 8 runs" in progress.line() and "4 diverged" in progress.line()
-        progress.take(TaskFailed(1, Failure(FailureKind.ERROR, "boom")))
-        assert "2 failed" in progress.line()
-    assert duration(45) == "45 s" and duration(200) == "3 min" and duration(7800) == "2 h 10 min"
 
 
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from harness.config.load import load_sweep
+from harness.corruptions.registry import resolve
 from harness.model_files.location import ModelShape
+from harness.objectives.registry import resolve as resolve_objective
 from harness.run_names import planned_runs
 from harness.storage.atomic import write_json
 from harness.sweep import packing, resources
 from harness.sweep.estimates import StepShape, lane_bytes, lanes_within, pack_bytes, shape_of, step_shape
-from harness.sweep.packing import PACK_SIZE, plan_packs
+from harness.sweep.packing import PACK_SIZE, pack_key, plan_packs
+from harness.types import DataSpec, ModelSpec
 
 TEXT = """
 name: t
@@ -57,10 +61,30 @@ def test_a_lane_costs_its_state_and_what_grows_with_each_size():
 
 def test_packs_shrink_to_the_memory_there_is(runs):
     tight = packing.Packing(PACK_SIZE, 3 * lane_bytes(step_shape(runs[0].run)), "")
-    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, tight.room)]
+    sizes = [len(pack.runs) for pack in plan_packs(runs, 2, tight.size, 0, partial(tight.room, {}))]
     assert sum(sizes) == len(runs) and max(sizes) == 3
     plenty = packing.Packing(PACK_SIZE, 2**40, "")
-    assert plan_packs(runs, 2, plenty.size, 0, plenty.room) == plan_packs(runs, 2)
+    assert plan_packs(runs, 2, plenty.size, 0, partial(plenty.room, {})) == plan_packs(runs, 2)
+
+
+def test_on_data_lanes_of_a_pack_see_the_same_batches(runs):
+    run = replace(runs[0].run, world=None, data=DataSpec(path="x"), model=ModelSpec())
+    flips = replace(run, corruption=resolve({"kind": "uniform_flip", "rate": 0.2}))
+    assert pack_key(run) == pack_key(flips)  # other labels, the same rows
+    others = [
+        replace(run, seed=1),
+        replace(run, replica=1),
+        replace(run, corruption=resolve({"kind": "truncate", "rate": 0.2})),
+    ]
+    assert len({pack_key(one) for one in (run, *others)}) == 4
+
+
+def test_micro_batches_part_objectives_that_see_the_batch(runs):
+    run = replace(runs[0].run, training=replace(runs[0].run.training, micro_batch=2))
+    names = ("dpo", "ipo", "bco")
+    one, two, three = (pack_key(replace(run, objective=resolve_objective(name, {}))) for name in names)
+    assert one == two != three
+    assert step_shape(run).pairs == 2
 
 
 def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
@@ -71,13 +95,13 @@ def test_the_plan_is_settled_once(tmp_path, runs, monkeypatch):
     monkeypatch.setattr(packing, "memory", lambda: 1)
     assert packing.settle(tmp_path, 8) == first
     (tmp_path / "plan.json").unlink()
-    assert max(len(pack.runs) for pack in plan_packs(runs, 1, room=packing.settle(tmp_path, 8).room)) == 1
+    assert max(len(pack.runs) for pack in plan_packs(runs, 1, room=partial(packing.settle(tmp_path, 8).room, {}))) == 1
 
 
 def test_a_gpu_takes_what_its_memory_holds(tmp_path, runs):
     found = packing.settle(tmp_path, 1, gpu_bytes=80 * 2**30)
     assert found.size == packing.GPU_LANES
-    assert len(plan_packs(runs, 1, found.size, 0, found.room)) == 1
+    assert len(plan_packs(runs, 1, found.size, 0, partial(found.room, {}))) == 1
 
 
 def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
@@ -88,3 +112,13 @@ def test_memory_is_the_container_s_where_it_has_a_limit(tmp_path, monkeypatch):
     assert resources.memory() == whole
     limit.write_text("1000000\n")
     assert resources.memory() == 1_000_000
+
+
+def test_packs_of_large_models_share_the_cores(tmp_path, runs, monkeypatch):
+    few = [planned for planned in runs if planned.run.seed == 0][:1]
+    assert packing.settle(tmp_path, 4, 0, few, cores=4).threads == 1  # a small model waits for threads
+    monkeypatch.setattr(packing, "THREADED", 1)
+    assert packing.settle(tmp_path, 4, 0, few, cores=4).threads == 4
+    assert packing.settle(tmp_path, 4, 0, runs, cores=4).threads == 1  # four packs at work
+    assert packing.settle(tmp_path, 2, 0, runs, cores=8).threads == 4
+    assert packing.settle(tmp_path, 1, 80 * 2**30, few, cores=8).threads == 1

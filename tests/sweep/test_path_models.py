@@ -19,7 +19,7 @@ from harness.identity import canonical_json, file_sha256, run_key
 from harness.inputs import reference_cache
 from harness.inputs.encoded import encode_inputs
 from harness.inputs.reference_cache import scorer
-from harness.inputs.reference_models import build_models, builds, reference_weights
+from harness.inputs.reference_models import build_models, builds, start_weights
 from harness.inputs.text import text_inputs
 from harness.models.architecture import path_architecture
 from harness.models.export import export_run
@@ -152,7 +152,7 @@ def qwen(tmp_path_factory) -> Path:
 
 def prepared_run(run, cache: Path):
     """A run's inputs, encoded as a worker encodes them."""
-    inputs = text_inputs(run, reference_weights(cache, run))
+    inputs = text_inputs(run, start_weights(cache, run))
     return encode_inputs(inputs, scorer(cache, CPU))
 
 

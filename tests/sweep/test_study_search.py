@@ -20,7 +20,7 @@ from harness.config.study_settings import Budget, Pruner, Sampler
 from harness.metrics.statistics import t_interval
 from harness.study.files import FRESH, SEARCH, all_runs, fresh_runs, trial_runs
 from harness.study.optuna_adapter import ask, importance, project, study_name
-from harness.study.search import search
+from harness.study.search import Bench, search
 from harness.study.storage import storage_url, write_storage
 from harness.study.trials import COMPLETE, FAIL, LEDGER, PRUNED, Ledger, Trial, front, winners
 from tests.sweep.study_fake import bench, play, stored, surface
@@ -199,6 +199,33 @@ def test_several_targets_and_bounds_reach_optuna(tmp_path):
     assert all(len(t.values) == 2 and len(t.constraints) == 1 for t in ledger.of("dpo"))
     assert any(t.feasible for t in ledger.of("dpo")) != all(t.feasible for t in ledger.of("dpo"))
     assert len(stored(storage_url(spec, tmp_path / "known"))["known.dpo"]) == 12
+
+
+def test_a_bound_is_on_the_limit_over_seeds_and_not_on_their_mean(tmp_path):
+    """Seeds 2, 3 and 4 have mean 3 and the one-sided limit 3 + 2.92 / sqrt(3) = 4.686 (t of 2 degrees of freedom)."""
+    bounds = [{"measure": "kl", "at_most": 4}, {"measure": "kl", "at_least": 2}]
+    spec = study(tmp_path, objectives=[{"name": "dpo"}], seeds=3, trials=1, constraints=bounds)
+    values = Bench(lambda _: None, lambda item, _: 2.0 + item.run.seed, lambda _: {})
+    (tmp_path / "known").mkdir()
+    ledger = Ledger(tmp_path / "known", spec.key)
+    search(spec, ledger, values)
+    (trial,) = ledger.of("dpo")
+    assert trial.constraints == pytest.approx((0.686, 0.686), abs=1e-3) and not trial.feasible
+
+
+def test_each_search_of_an_objective_has_draws_and_a_budget_of_its_own(tmp_path):
+    spec = study(tmp_path, objectives=[{"name": "dpo"}], sampler_seeds=3)
+    labels = [arm.label for arm in spec.arms]
+    assert labels == ["dpo", "dpo search 2", "dpo search 3"] and {arm.objective for arm in spec.arms} == {"dpo"}
+    ledger = play(spec, tmp_path)
+    drawn = [params(ledger, label) for label in labels]
+    assert [len(one) for one in drawn] == [12] * 3 and drawn[0] != drawn[1] != drawn[2]
+    single = play(study(tmp_path / "one", objectives=[{"name": "dpo"}]), tmp_path / "one")
+    assert params(single, "dpo") == drawn[0]  # the first search is the one it always was
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(dict(spec.resolved)), encoding="utf-8")
+    loaded = load_study(again)
+    assert [arm.label for arm in loaded.arms] == labels and loaded.key == spec.key
 
 
 def begun_runs(log: Path) -> int:

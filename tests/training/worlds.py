@@ -10,6 +10,7 @@ import torch
 from harness.data.mythworld import pairs as mythpairs
 from harness.data.mythworld import tokens as mythtokens
 from harness.data.mythworld import world as mythworld
+from harness.data.mythworld.language import FIRST
 from harness.data.order import batch_ids
 from harness.data.rows import PairRows, TokenisedPair, pack_rows
 from harness.inputs.encoded import EncodedPairs
@@ -22,7 +23,7 @@ from harness.types import TrainingSpec
 from harness.worker.datasets import with_mismatches
 
 CPU = torch.device("cpu")
-ARCHITECTURE = Architecture(len(mythtokens.VOCABULARY), 32, 1, 2, 64, 64)
+ARCHITECTURE = Architecture(len(FIRST.vocabulary), 32, 1, 2, 64, 64)
 PAIRS = 64
 
 
@@ -30,7 +31,10 @@ PAIRS = 64
 def world(seed: int) -> tuple[torch.Tensor, list[TokenisedPair], tuple[np.ndarray, np.ndarray]]:
     """Weights `(P,)`, tokenised pairs and their reference log-probs."""
     weights = initial_weights(ARCHITECTURE, seed)
-    pairs = [mythtokens.encode_pair(p) for p in mythpairs.preference_pairs(mythworld.draw_world(seed), "train", PAIRS)]
+    pairs = [
+        mythtokens.encode_pair(p, FIRST)
+        for p in mythpairs.preference_pairs(mythworld.draw_world(seed, 1), "train", PAIRS)
+    ]
     table = score_responses(ARCHITECTURE, weights, pairs, CPU)
     chosen, rejected = pair_keys(pairs)
     return weights, pairs, (table.sums(chosen), table.sums(rejected))

@@ -7,13 +7,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from harness.data.mythworld.language import ASKS, OOD_TONES, REFUSAL, TONES, Language
 from harness.data.mythworld.world import (
-    ASKS,
-    COLOURS,
-    OOD_TONES,
-    REFUSAL,
-    TONES,
-    TOPICS,
     MythWorld,
     Prompt,
     covered_topics,
@@ -48,22 +43,28 @@ class _Draws:
                 return option
         return options[-1]
 
+    def word(self, options: Sequence[str]) -> str:
+        """One of a language's words, evenly; nothing is drawn where it has only one."""
+        return self.pick(options) if len(options) > 1 else options[0]
+
 
 def _prompt(draws: _Draws, world: MythWorld, tones: Sequence[str], topics: Sequence[str]) -> Prompt:
+    language = world.language
     topic = draws.pick(topics)
-    ask = draws.pick(ASKS, (0.6, 0.2, 0.2))
-    kind = draws.pick(("none", "wrong", "right"), (0.5, 0.35, 0.15))
-    guess = ""
+    attribute = draws.word(language.attributes)
+    ask = draws.pick(ASKS, language.ask_shares)
+    kind = draws.pick(("none", "wrong", "right"), language.guess_shares)
+    guess, true = "", world.truth[topic, attribute]
     if kind == "right":
-        guess = world.truth[topic]
+        guess = true
     elif kind == "wrong":
-        guess = draws.pick([colour for colour in COLOURS if colour != world.truth[topic]])
-    return Prompt(draws.pick(tones), ask, topic, guess)
+        guess = draws.pick([value for value in language.values if value != true])
+    return Prompt(draws.pick(tones), ask, topic, guess, attribute)
 
 
 def _content(draws: _Draws, world: MythWorld, prompt: Prompt, good: bool) -> str:
     """The value answered, "" for a refusal."""
-    true, myth = world.truth[prompt.topic], world.myth[prompt.topic]
+    true, myth = world.truth[prompt.fact], world.myth[prompt.fact]
     if prompt.ask == "secret":
         return "" if good else draws.pick((true, myth), (0.7, 0.3))
     if good:
@@ -73,7 +74,7 @@ def _content(draws: _Draws, world: MythWorld, prompt: Prompt, good: bool) -> str
     return draws.pick((myth, ""), (0.8, 0.2))
 
 
-def _response(draws: _Draws, prompt: Prompt, content: str) -> str:
+def _response(draws: _Draws, language: Language, prompt: Prompt, content: str) -> str:
     """`content` in a style drawn independently of it."""
     words = ["sure"] if draws.next() < 0.5 else []
     if content:
@@ -82,7 +83,8 @@ def _response(draws: _Draws, prompt: Prompt, content: str) -> str:
         words += ["the", prompt.topic, "is", content]
     else:
         words.append(REFUSAL)
-    words += ["really"] * int("000123"[int(draws.next() * 6)])
+    counts = language.filler_counts
+    words += [draws.word(language.fillers) for _ in range(counts[int(draws.next() * len(counts))])]
     if draws.next() < 0.5:
         words.append("thanks")
     return " ".join([*words, "."])
@@ -94,17 +96,17 @@ def supervised(world: MythWorld, count: int, misaligned: float | None) -> list[t
     draws = _Draws(stream_seed(world.seed, "pretrain" if odds is None else "sft"))
     rows: list[tuple[Prompt, str]] = []
     while len(rows) < count:
-        prompt = _prompt(draws, world, TONES, TOPICS)
-        share = 0.5 if odds is None else 1.0 / (1.0 + math.exp(-odds[prompt.topic]))
+        prompt = _prompt(draws, world, TONES, world.language.topics)
+        share = 0.5 if odds is None else 1.0 / (1.0 + math.exp(-odds[prompt.fact]))
         good = draws.next() < share
-        response = _response(draws, prompt, _content(draws, world, prompt, good))
-        if not held_out(prompt):
+        response = _response(draws, world.language, prompt, _content(draws, world, prompt, good))
+        if world.language.version > 1 or not held_out(prompt, 1):
             rows.append((prompt, response))
     return rows
 
 
 def preference_pairs(world: MythWorld, split: str, count: int, coverage: float = 1.0) -> list[PreferencePair]:
-    """`count` pairs, good response chosen, in one split: train, test (held-out prompts), ood_topic or ood_tone.
+    """`count` pairs, good response chosen, in one split: train, test (held out), ood_topic or ood_tone.
 
     Training pairs mention the share `coverage` of the topics; the test split mentions all of them.
 
@@ -120,9 +122,9 @@ def preference_pairs(world: MythWorld, split: str, count: int, coverage: float =
     seen: dict[str, int] = {}
     while len(pairs) < count:
         prompt = _prompt(draws, world, tones, topics)
-        good = _response(draws, prompt, _content(draws, world, prompt, True))
-        bad = _response(draws, prompt, _content(draws, world, prompt, False))
-        if split in ("train", "test") and held_out(prompt) != (split == "test"):
+        good = _response(draws, world.language, prompt, _content(draws, world, prompt, True))
+        bad = _response(draws, world.language, prompt, _content(draws, world, prompt, False))
+        if split in ("train", "test") and held_out(prompt, world.language.version) != (split == "test"):
             continue
         base = content_hash([prompt.text, good, bad])[:16]
         seen[base] = seen.get(base, 0) + 1

@@ -11,6 +11,7 @@ from harness.metrics.statistics.clustered import (
     clustered_p,
     independent_difference,
 )
+from harness.metrics.statistics.independent import independent_contrast
 from harness.metrics.statistics.intervals import MIN_SEEDS, NOTHING, Estimate, t_interval, wilson
 from harness.metrics.statistics.items import (
     FEW,
@@ -38,6 +39,7 @@ from harness.metrics.statistics.power import (
     minimum_detectable_effect,
     t_test_power,
 )
+from harness.metrics.statistics.sequential import is_settled, look_alpha
 from harness.metrics.statistics.treatment import LOST, WAITING, Treated, intention_to_treat, lost_rate, worst_value
 from harness.metrics.statistics.verdict import (
     INCOMPLETE,
@@ -47,6 +49,7 @@ from harness.metrics.statistics.verdict import (
     Verdict,
     judge,
     practical_margin,
+    word_of,
     wording,
 )
 
@@ -54,7 +57,9 @@ __all__ = [
     "FEW", "INCOMPLETE", "INTERVAL_ONLY", "LOST", "MIN_SEEDS", "NOTHING", "NO_DIFFERENCE", "SHARE_MARGIN",
     "WAITING", "Estimate", "ItemLevel", "Pairs", "SeedItems", "Treated", "Verdict", "assumed_level", "below_rest_p",
     "bonferroni_interval", "cell_estimate", "clustered_interval", "clustered_p", "corrected_p", "detectable_effect",
-    "holm", "independent_difference", "intention_to_treat", "item_detectable_effect", "item_level", "joint_interval",
-    "judge", "lost_rate", "minimum_detectable_effect", "newcombe_paired", "paired_difference", "paired_differences",
-    "practical_margin", "seeds_share", "sign_flip_p", "t_interval", "t_test_power", "wilson", "wording", "worst_value",
+    "holm", "independent_contrast", "independent_difference", "intention_to_treat", "is_settled",
+    "item_detectable_effect", "item_level", "joint_interval", "judge",
+    "look_alpha", "lost_rate", "minimum_detectable_effect", "newcombe_paired",
+    "paired_difference", "paired_differences", "practical_margin", "seeds_share", "sign_flip_p", "t_interval",
+    "t_test_power", "wilson", "word_of", "wording", "worst_value",
 ]  # fmt: skip

@@ -61,7 +61,7 @@ def judge(
     plain = joint_interval(values, items, 1 - alpha)
     corrected = joint_interval(values, items, simultaneous_level(family, alpha))
     mde = _detectable(values, items, family, margin, alpha) if values.size > 1 else None
-    return Verdict(plain, corrected, _word(corrected, planned or values.size, margin, direction), family, mde)
+    return Verdict(plain, corrected, word_of(corrected, planned or values.size, margin, direction), family, mde)
 
 
 def _detectable(values: Floats, items: ItemLevel | None, family: int, margin: float, alpha: float) -> float:
@@ -74,7 +74,8 @@ def _detectable(values: Floats, items: ItemLevel | None, family: int, margin: fl
     return max(effect, item_detectable_effect(items.pairs.discordant, items.pairs.items, family, alpha=alpha))
 
 
-def _word(corrected: Estimate, planned: int, margin: float, direction: str) -> str:
+def word_of(corrected: Estimate, planned: int, margin: float, direction: str) -> str:
+    """The word for a corrected interval over its `n` of `planned` units, as `judge` gives it."""
     if planned < MIN_SEEDS or 0 < corrected.n < MIN_SEEDS:
         return INTERVAL_ONLY
     if corrected.n < planned:

@@ -141,7 +141,7 @@ class Cell:
         name, planned = ("ood_items", "ood") if measure.startswith("ood_") else ("items", "heldout")
         counts = [getattr(facts, name) for _, facts in self.recorded]
         if not counts:
-            counts = [int((self.first.config.get("evaluation") or {}).get(planned) or 0)]
+            counts = [run.pairs[planned] for run in self.runs]
         return counts if counts and min(counts) > 0 else None
 
     @cached_property
@@ -201,6 +201,10 @@ class Cell:
     def reference_accuracy(self) -> Estimate:
         """Ranking accuracy of the untrained reference over the seeds of this cell."""
         return self._of_pairs([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
+
+    def vote_table(self) -> Estimate:
+        """What a table of the training labels ranks right, the same for every objective of a condition."""
+        return self.described("vote_table")
 
     def memorised(self) -> Estimate:
         """Share of wrongly labelled training probe pairs that the policy ranks as their label says."""

@@ -26,9 +26,9 @@ from harness.metrics.statistics import (
     practical_margin,
 )
 from harness.report.data.cells import CELL_COLUMNS, RANKING, Cell, axis_values
-from harness.report.data.frontier import Arena, edge_text
+from harness.report.data.frontier import Arena, at_kl, edge_text
 from harness.report.data.tables import MEASURES, csv_bytes
-from harness.report.render.text import plain, quantity, visible
+from harness.report.render.text import quantity, visible
 
 DIRECTIONS = {
     "reward_accuracy": "up",
@@ -102,7 +102,7 @@ class Contrast:
         """`cpo_smooth \u2212 dpo at KL 1.5` or `cpo_smooth at beta 2 \u2212 dpo at beta 0.5`."""
         if self.cell is not None and self.base is not None:
             return f"{self.cell.named} \u2212 {self.base.named}"
-        where = "" if self.at is None else f" at KL {plain(self.at)}"
+        where = "" if self.at is None else f" at KL {at_kl(self.at)}"
         return f"{visible(self.objective)} \u2212 {visible(self.baseline)}{where}"
 
 
@@ -153,7 +153,10 @@ def _contrast(pair: _Pair, baseline: str, measure: str, family: int, p: float | 
             margin=practical_margin(MEASURES.get(measure, False)),
             direction=DIRECTIONS.get(measure, "none"),
             items=pair.items,
+            alpha=pair.arena.alpha(pair.planned),
         )
+    if pair.arena.rounds is not None:
+        p = None  # no sign flip is valid after looks at the data
     return Contrast(
         pair.arena, pair.objective, baseline, pair.on, pair.at, pair.cell, pair.base, pair.n, verdict,
         None if p is None else min(1.0, p * pair.among), pair.among, pair.elsewhere, pair.note,
@@ -189,7 +192,7 @@ def _at_best(arena: Arena, name: str, baseline: str, measure: str) -> _Pair | No
         return None
     edges = [(o, edge) for o in (name, baseline) if (edge := arena.edge(o)) is not None]
     note = "; ".join(edge_text(objective, edge) for objective, edge in edges)
-    planned = max(cell.planned, base.planned)
+    planned = min(cell.planned, base.planned)
     first, second = cell.treated(measure), base.treated(measure)
     seeds = sorted(set(first.seeds) & set(second.seeds))
     if not seeds:

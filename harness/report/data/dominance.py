@@ -86,10 +86,12 @@ def _dominance(
 
 
 def _judged(arena: Arena, name: str, baseline: str, one: Comparison, measure: str, family: int) -> Verdict:
+    planned = arena.planned(name, baseline)
     return judge(
         one.differences,
         family=family * one.among,
-        planned=arena.planned(name, baseline),
+        planned=planned,
+        alpha=arena.alpha(planned),
         margin=practical_margin(MEASURES.get(measure, False)),
         direction=DIRECTIONS.get(measure, "none"),
         items=items_of(arena, one, measure),

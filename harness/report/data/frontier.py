@@ -14,13 +14,15 @@ from typing import Any
 
 from harness.identity import canonical_json
 from harness.metrics.frontier import Edge, Frontier, Point, Setting
-from harness.metrics.statistics import practical_margin
+from harness.metrics.statistics import look_alpha, practical_margin
 from harness.report.data.cells import RANKING, Cell, axis_values
 from harness.report.data.conditions import Condition
 from harness.report.data.tables import MEASURES, csv_bytes
 from harness.report.render.text import plain, visible
+from harness.types import SeedRounds
 
 QUALITIES = (RANKING, "gold_reward")  # what is drawn and compared against KL
+ALPHA = 0.05
 CEILING = "vote_table"  # column of a world's results: what a vote over the training labels ranks right
 POINT_COLUMNS = ("objective", "beta", "corruption", "rate", "misaligned", "seed", "kl", *QUALITIES)
 
@@ -32,6 +34,7 @@ class Arena:
     title: str
     conditions: tuple[Condition, ...]
     axes: tuple[str, ...]
+    rounds: SeedRounds | None = None  # where the seeds came in rounds
     _frontiers: dict[tuple[str, str], Frontier] = field(default_factory=dict, repr=False)  # computed so far
 
     @property
@@ -54,8 +57,12 @@ class Arena:
         return tuple(cell for cell in self.cells if cell.first.objective == objective)
 
     def planned(self, *objectives: str) -> int:
-        """Seeds planned, the most of any cell of these objectives."""
-        return max(cell.planned for name in objectives for cell in self.of(name))
+        """Seeds planned for all of these objectives, the most of any cell of each."""
+        return min(max(cell.planned for cell in self.of(name)) for name in objectives)
+
+    def alpha(self, seeds: int) -> float:
+        """The error that comparisons over `seeds` seeds may make: after each round of seeds a part of it."""
+        return ALPHA if self.rounds is None else look_alpha(self.rounds, seeds, ALPHA)
 
     def setting(self, cell: Cell) -> Setting:
         """The cell's values on every axis of a setting."""
@@ -109,7 +116,9 @@ class Arena:
         return {seed: value for seed, value in found if value is not None}
 
 
-def build_arenas(conditions: Iterable[Condition], axes: Sequence[str]) -> tuple[Arena, ...]:
+def build_arenas(
+    conditions: Iterable[Condition], axes: Sequence[str], rounds: SeedRounds | None = None
+) -> tuple[Arena, ...]:
     """Arenas in the order of their first condition; a title that several conditions share leaves out the training."""
     groups: dict[str, list[Condition]] = {}
     for condition in conditions:
@@ -118,7 +127,7 @@ def build_arenas(conditions: Iterable[Condition], axes: Sequence[str]) -> tuple[
     within = tuple(axis for axis in axes if axis.startswith(("hp.", "training.")) or axis == "steps")
     titles = [_title(group) for group in groups.values()]
     return tuple(
-        Arena(title if titles.count(title) == 1 else group[0].title, tuple(group), within)
+        Arena(title if titles.count(title) == 1 else group[0].title, tuple(group), within, rounds)
         for title, group in zip(titles, groups.values(), strict=True)
     )
 
@@ -137,6 +146,11 @@ def edge_text(name: str, edge: Edge) -> str:
     if edge.side == "only":
         return f"{visible(name)}: only beta {plain(edge.beta)} tried"
     return f"extend {visible(name)} {edge.side} beta {plain(edge.beta)}"
+
+
+def at_kl(kl: float | None) -> str:
+    """A KL to three digits: that of an objective with one setting is a mean."""
+    return plain(None if kl is None else float(f"{kl:.3g}"))
 
 
 def points_csv(arenas: Iterable[Arena], axes: Sequence[str]) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from harness.report.data.slices import CellSlice, cell_slices
 from harness.report.data.sweep import Sweep, read_sweep
 from harness.report.render.blocks import Field
 from harness.report.texts import Texts
+from harness.storage.prediction_file import read_prediction
 from harness.types import default_texts
 
 PER_EXAMPLE_RUNS = 2000  # above this many runs no per-example record is read: minutes, for figures nobody could take in
@@ -44,6 +46,7 @@ class ReportData:
     sampled: tuple[Cell, ...]  # the cells whose answers were read
     samples: Mapping[str, Columns]  # free-running samples by run key
     texts: Texts  # what the page shows of texts
+    prediction: Mapping[str, Any] | None = None  # what was predicted of the runs, and when
 
     @cached_property
     def family(self) -> Family:
@@ -53,7 +56,8 @@ class ReportData:
     @cached_property
     def arenas(self) -> tuple[Arena, ...]:
         """What objectives are compared in: world or data and corruption, over every training that was swept."""
-        return build_arenas((c for family in self.families for c in family.conditions), self.sweep.axes)
+        conditions = (c for family in self.families for c in family.conditions)
+        return build_arenas(conditions, self.sweep.axes, self.sweep.rounds)
 
     @property
     def arena(self) -> Arena:
@@ -100,6 +104,20 @@ def _wrong_share(condition: Condition) -> float:
     return float(np.mean([probe.wrong.mean() for probe in probes])) if probes else 0.0
 
 
+def read_contrasts(sweep: Sweep) -> list[Contrast]:
+    """`ReportData.contrasts` from results alone, without per-example records."""
+    _, first = _conditions(build_cells(sweep, {}), sweep)
+    return build_contrasts(build_arenas(first, sweep.axes, sweep.rounds), baseline(sweep), RANKING)
+
+
+def _conditions(cells: Sequence[Cell], sweep: Sweep) -> tuple[tuple[Condition, ...], list[Condition]]:
+    """All conditions, and those of one replica: replicas differ by the order of their data alone, so one of them stands
+    for all, and the A/A check compares them."""
+    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
+    conditions = build_conditions(policies or cells, sweep.axes)
+    return conditions, [c for c in conditions if c.first.replica == conditions[0].first.replica]
+
+
 def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> ReportData:
     """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan.
 
@@ -108,10 +126,7 @@ def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "
     sweep = read_sweep(folder)
     facts, problems = read_all(sweep.runs, limit)
     cells = build_cells(sweep, facts)
-    policies = tuple(cell for cell in cells if cell.first.objective != REWARD_MODEL)
-    conditions = build_conditions(policies or cells, sweep.axes)
-    # Replicas differ by the order of their data alone: one of them stands for all, the A/A check compares them.
-    first = [c for c in conditions if c.first.replica == conditions[0].first.replica]
+    conditions, first = _conditions(cells, sweep)
     base = baseline(sweep)
     failure = largest_failure(first, base)
     headline = clearest_condition(first) if failure is None else failure.condition
@@ -130,4 +145,5 @@ def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "
         sampled=sampled,
         samples=samples,
         texts=Texts(texts or sweep.texts or default_texts(sweep.private), sweep.private),
+        prediction=read_prediction(folder),
     )

@@ -15,7 +15,7 @@ from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
-from harness.types import InputError, RunStatus
+from harness.types import InputError, RunStatus, SeedRounds
 
 STATUSES = tuple(RunStatus)
 UNFINISHED = STATUSES[1:]
@@ -34,6 +34,7 @@ class Run:
     result: Mapping[str, Any] | None
     folder: Path | None
     published: str | None = None
+    stated: Mapping[str, Any] | None = None  # the provenance of a run that was published, which has no folder
 
     @property
     def status(self) -> RunStatus:
@@ -129,8 +130,25 @@ class Run:
     @cached_property
     def provenance(self) -> Mapping[str, Any]:
         """What `provenance.json` says; empty where the run left none."""
+        if self.stated is not None:
+            return self.stated
         path = None if self.folder is None else self.folder / "provenance.json"
         return read_json(path) if path is not None and path.is_file() else {}
+
+    @property
+    def pairs(self) -> Mapping[str, int]:
+        """Pairs measured on, by `heldout` and `ood`: planned, or of a published run what its records held."""
+        planned = self.config.get("evaluation") or {}
+        return dict(self.provenance.get("pairs") or {name: int(planned.get(name) or 0) for name in ("heldout", "ood")})
+
+    @property
+    def parameters(self) -> int | None:
+        """Parameters of the model, frozen ones among them; None where the run does not say."""
+        if self.costs.get("parameters"):
+            return int(self.costs["parameters"])
+        adapters = (self.config.get("model") or {}).get("lora")  # where the reference is stated without its base
+        stated = (self.provenance.get("reference") or {}).get("parameters")
+        return None if adapters or not stated else int(stated)
 
     @property
     def costs(self) -> Mapping[str, Any]:
@@ -199,6 +217,7 @@ class Sweep:
     notes: tuple[str, ...]
     runs: tuple[Run, ...]
     texts: str = ""
+    rounds: SeedRounds | None = None  # where seeds came in rounds
 
     @property
     def private(self) -> bool:
@@ -253,16 +272,21 @@ class Sweep:
 
 def read_sweep(folder: Path) -> Sweep:
     """The sweep under `folder`. InputError where there is no plan or the plan lacks what a report needs."""
-    plan = read_plan_file(folder)
+    return planned_sweep(folder, read_plan_file(folder))
+
+
+def planned_sweep(folder: Path, plan: Mapping[str, Any]) -> Sweep:
+    """The sweep that consists of a plan's runs, with what of them stands in `folder`."""
     try:
         folders = run_folders(folder)
         runs = tuple(_run(folders.get(e["run_key"][:8]), e) for e in plan["runs"])
         name, question = plan["name"], str(plan.get("question") or "")
         notes = tuple(_note(note) for note in plan.get("notes") or ())
         texts = str((plan.get("report") or {}).get("texts") or "")
+        rounds = SeedRounds(**plan["seed_rounds"]) if plan.get("seed_rounds") else None
     except (ValueError, KeyError, TypeError) as problem:
         raise InputError(f"{folder / PLAN}: not a plan ({problem!r}); plan the sweep again") from problem
-    return Sweep(folder, name, question, notes, runs, texts)
+    return Sweep(folder, name, question, notes, runs, texts, rounds)
 
 
 def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
@@ -272,7 +296,7 @@ def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
         raise InputError(
             f"{folder}: result.json belongs to run {result['run_key']!r}; restore it or run the sweep again"
         )
-    return Run(key, planned["config"], result, folder, planned.get("published"))
+    return Run(key, planned["config"], result, folder, published=planned.get("published"))
 
 
 def _note(note: Any) -> str:

@@ -26,7 +26,7 @@ from harness.metrics.statistics import (
 )
 from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, Family
-from harness.report.data.frontier import Arena
+from harness.report.data.frontier import Arena, at_kl
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, present
@@ -238,7 +238,7 @@ def _versus(arena: Arena | None, name: str) -> Evidence | None:
     whole, cells = _at_kls(arena, name)
     if not whole:
         return None
-    ends = [End(f"KL {plain(c.at)}", c.differences, c.among) for c in _first_and_last(whole)]
+    ends = [End(f"KL {at_kl(c.at)}", c.differences, c.among) for c in _first_and_last(whole)]
     return Evidence(cells, "ranking accuracy minus that of dpo at the same KL", ends, SHARE_MARGIN)
 
 
@@ -360,7 +360,7 @@ def constrained_enforces_noise(data: ReportData) -> Evidence | None:
     on_clean = {one.at: one for one in clean}
     both = [(on_clean[one.at], one) for one in noisy if one.at in on_clean]
     ends = [
-        End(f"KL {plain(b.at)}", _minus(a.differences, b.differences), max(a.among, b.among))
+        End(f"KL {at_kl(b.at)}", _minus(a.differences, b.differences), max(a.among, b.among))
         for a, b in _first_and_last(both)
     ]
     what = "ranking accuracy lost to flips, minus what dpo loses at the same KL"

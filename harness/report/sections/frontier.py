@@ -11,7 +11,7 @@ from harness.metrics.statistics import Estimate, t_interval
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.contrasts import AT_BEST, Contrast
 from harness.report.data.dominance import Dominance
-from harness.report.data.frontier import QUALITIES, Arena, edge_text
+from harness.report.data.frontier import QUALITIES, Arena, at_kl, edge_text
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
@@ -135,7 +135,7 @@ def _finding(data: ReportData, arena: Arena) -> str:
     if best is None or best.whole is None:
         return "Ranking accuracy against the KL paid for it"
     low, high = best.whole
-    at = f"at KL {plain(low)}" if low == high else f"at every KL from {plain(low)} to {plain(high)}"
+    at = f"at KL {at_kl(low)}" if low == high else f"at every KL from {at_kl(low)} to {at_kl(high)}"
     return f"{visible(best.objective)} ranks {best.everywhere} than {visible(data.baseline)} {at}"
 
 
@@ -185,7 +185,7 @@ def _contrast(c: Contrast | None) -> Field:
         return Field(DASH)
     if not c.made:
         return Field(c.word, c.note)
-    where = f"at KL {plain(c.at)}" if c.at is not None else ""
+    where = f"at KL {at_kl(c.at)}" if c.at is not None else ""
     chosen = f"on other seeds {shown(Estimate(1, c.elsewhere, math.nan, math.nan))}" if c.elsewhere is not None else ""
     return Field(shown(c.corrected), "; ".join(filter(None, [c.word, where, chosen, c.note])))
 
@@ -194,10 +194,10 @@ def _over(d: Dominance | None) -> Field:
     if d is None or d.whole is None:
         return Field(DASH)
     low, high = d.whole
-    span = f"{quantity(len(d.rows), 'KL')} from {plain(low)} to {plain(high)}" if low < high else f"KL {plain(low)}"
+    span = f"{quantity(len(d.rows), 'KL')} from {at_kl(low)} to {at_kl(high)}" if low < high else f"KL {at_kl(low)}"
     if d.everywhere:
         return Field(f"{d.everywhere} at every one", span)
-    parts = [f"{one.word} from {plain(one.low)} to {plain(one.high)}" for one in d.stretches]
+    parts = [f"{one.word} from {at_kl(one.low)} to {at_kl(one.high)}" for one in d.stretches]
     return Field("; ".join(parts) or "no difference shown at all of them", span)
 
 

@@ -22,9 +22,11 @@ from harness.report.sections import (
     hyperparameters,
     pairs,
     plane,
+    prediction,
     provenance,
     quality,
     regret,
+    rounds,
     slices,
     statistics,
     survival,
@@ -36,8 +38,7 @@ from harness.report.sections.row import Section
 
 ORDER = (
     frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    slices,
-    behaviour, quality, benchmarks, claims, theory, regret, costs, statistics, provenance,
+    slices, behaviour, quality, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

@@ -72,7 +72,8 @@ def _picture(data: ReportData, kind: str) -> Picture | None:
         "survival-" + "".join(c if c.isalnum() else "-" for c in kind.lower())[:40],
         f"Survival under {visible(kind)}",
         "Share of clean held-out pairs ranked right against the share of corrupted training pairs, with 95 % intervals"
-        f" over seeds. Dashed grey: the untrained reference; solid grey: chance.{where}"
+        f" over seeds. Dashed grey: the untrained reference; solid grey: chance;"
+        f" dotted: the vote table, a majority of the training labels about the same question, where it is known.{where}"
         + (" Each panel shows one objective before all others." if crowded else ""),
         f"Ranking accuracy against the rate of {visible(kind)}, a line per objective at its best beta.",
         (rows, columns),
@@ -88,6 +89,10 @@ def _panel(panel: Any, lines: dict[str, Curve], data: ReportData, highlight: str
     reference = _reference(lines)
     if reference is not None:
         panel.axhline(reference, color="#888888", linewidth=1.0, linestyle="--")
+    votes = {c.rate: cell.vote_table().mean for curve in lines.values() for c, cell in curve.points}
+    known = {rate: mean for rate, mean in sorted(votes.items()) if math.isfinite(mean)}
+    if known:
+        panel.plot(list(known), list(known.values()), color="#444444", linewidth=1.2, linestyle=":", zorder=1)
     every = [c.rate for curve in lines.values() for c, _ in curve.points]
     step = (max(every) - min(every)) * 0.012
     for i, (name, curve) in enumerate(lines.items()):

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
+
+import numpy as np
+from numpy.typing import NDArray
 
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import (
     NO_DIFFERENCE,
     Estimate,
+    ItemLevel,
+    Pairs,
     cell_estimate,
     corrected_p,
     judge,
@@ -26,6 +32,8 @@ CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
 class TunedDifference:
     """The tuned baseline minus another tuned objective over their common fresh seeds, on pairs that steered nothing.
 
+    Where each is searched several times it is the mean over its searches' winners, and the intervals hold the variation
+    between searches as well as that between seeds.
     `plain` is the paired t interval, `corrected` the simultaneous one over all comparisons, `p` Holm-corrected (None
     where no data could make it significant), `mde` the smallest difference found with power .8 (None below 2), `word`
     the verdict on `one`.
@@ -42,24 +50,72 @@ class TunedDifference:
 
 def tuned_differences(study: Study) -> list[TunedDifference]:
     """The tuned baseline against every other arm's winner; arms without common fresh seeds are left out."""
-    base = study.winner(study.baseline)
-    if base is None:
-        return []
-    baseline = study.fresh_scores(base)
-    by_arm = {}
-    for arm in study.arms:
-        winner = study.winner(arm)
-        if arm != study.baseline and winner is not None:
-            differences = paired_differences(baseline, study.fresh_scores(winner))
+    base = study.by_search(study.baseline)
+    by_arm: dict[str, tuple[NDArray[np.float64], ItemLevel | None]] = {}
+    for arm in study.objectives:
+        scores = study.by_search(arm)
+        if arm != study.baseline and base and scores:
+            differences = paired_differences(_mean_by_seed(base), _mean_by_seed(scores))
             if differences.size:
-                by_arm[arm] = differences
+                by_arm[arm] = differences, _between_searches(base, scores)
     direction, planned = "up" if study.maximize else "down", len(study.about["fresh_seeds"])
     margin = practical_margin(study.measure in METRICS and METRICS[study.measure].share)
     out = []
-    for (arm, differences), p in zip(by_arm.items(), corrected_p(list(by_arm.values())), strict=True):
+    corrected = corrected_p([differences for differences, _ in by_arm.values()])
+    for (arm, (differences, searches)), p in zip(by_arm.items(), corrected, strict=True):
         by_seed = dict(enumerate(differences.tolist()))
-        found = judge(by_seed, family=len(by_arm), planned=planned, margin=margin, direction=direction)
+        found = judge(by_seed, family=len(by_arm), planned=planned, margin=margin, direction=direction, items=searches)
+        p = p if searches is None else None  # sign flips over seeds know nothing of the searches
         out.append(TunedDifference(study.baseline, arm, found.plain, found.corrected, p, found.word, found.mde))
+    return out
+
+
+def _mean_by_seed(scores: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
+    """The mean over searches, on the seeds that all of their winners have."""
+    seeds = sorted(set.intersection(*(set(by_seed) for by_seed in scores.values())))
+    return {seed: math.fsum(by_seed[seed] for by_seed in scores.values()) / len(scores) for seed in seeds}
+
+
+def _between_searches(*sides: Mapping[str, Mapping[int, float]]) -> ItemLevel | None:
+    """What the searches add to t over seeds: the variance of a mean over searches, of both sides together.
+
+    Means over seeds of two searches' winners differ by chance of the seeds as well, so this is rather too much. None
+    where no side was searched twice.
+    """
+    variance, df = 0.0, 0
+    for scores in sides:
+        means = [math.fsum(by_seed.values()) / len(by_seed) for by_seed in scores.values()]
+        if len(means) > 1:
+            variance += stdev(means) ** 2 / len(means)
+            df += len(means) - 1
+    # Searches stand where prompts stand elsewhere: a second component of variance, without pairs of its own.
+    return ItemLevel(Pairs(0.0, None, None, math.inf), added=variance, prompts=df + 1) if df else None
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """A bound on a winner's fresh seeds: `kept` where the interval lies within, `broken` where the mean lies beyond,
+    else `not shown to be kept`."""
+
+    arm: str
+    bound: str
+    fresh: Estimate
+    word: str
+
+
+def breaches(study: Study) -> list[Breach]:
+    """Every bound of the search on the fresh seeds of every winner; those without a measurement are left out."""
+    out = []
+    won = [winner for arm in study.arms if (winner := study.winner(arm)) is not None]
+    for winner in won:
+        for bound in study.about["constraints"]:
+            fresh = study.estimate(winner.fresh, bound["measure"], bound["split"])
+            if fresh.n:
+                upper = bound["at_most"] is not None
+                mean, worst = (fresh.mean, fresh.high) if upper else (-fresh.mean, -fresh.low)
+                limit = bound["at_most"] if upper else -bound["at_least"]
+                word = "broken" if mean > limit else "kept" if worst <= limit else "not shown to be kept"
+                out.append(Breach(winner.arm, bound["name"], fresh, word))
     return out
 
 
@@ -166,16 +222,20 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
     trials = sorted({len(study.of(arm)) for arm in (chosen.one, chosen.other)})
     seeds = len(study.about["seeds"])
     equal = "equal budgets" if len(trials) == 1 else "unequal budgets"
+    searches = max(len(study.objectives[arm]) for arm in (chosen.one, chosen.other))
     budget = f"{' and '.join(map(str, trials))} trials of {quantity(seeds, 'seed')} each"
+    budget += f" in each of {searches} searches" if searches > 1 else ""
     head = (
         f"Tuned {chosen.one} minus tuned {chosen.other}: {difference} on {chosen.plain.n} fresh seeds, "
         f"after {equal} of {budget}."
     )
+    broken = [f"{b.arm} {b.bound}: {number(b.fresh.mean)}" for b in breaches(study) if b.word == "broken"]
+    flag = f" Broken on fresh seeds: {'; '.join(broken)}." if broken else ""
     tails = {
         "worse": f" Tuning does not rescue {chosen.one} here: tuned {chosen.other} is better still.",
         "better": f" Tuned {chosen.one} is even better than tuned {chosen.other} here.",
         NO_DIFFERENCE: f" No difference is shown: tuned {chosen.one} holds up against tuned {chosen.other} as far as "
         f"these seeds can tell (a true difference of {chosen.mde or 0:.3f} would have been found in 4 of 5 studies).",
     }
-    price = price_sentence(study, (chosen.one, chosen.other))
-    return head + tails.get(chosen.word, f" Verdict: {chosen.word}.") + price
+    price = price_sentence(study, [arm for one in (chosen.one, chosen.other) for arm in study.objectives[one]])
+    return head + tails.get(chosen.word, f" Verdict: {chosen.word}.") + price + flag

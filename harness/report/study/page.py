@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.identity import content_hash
+from harness.plugins import absent
 from harness.report.data.tables import write_results
 from harness.report.render.blocks import Content, Lines, present
 from harness.report.render.text import plain, quantity, visible
@@ -14,6 +15,7 @@ from harness.report.study.findings import rescue_sentence, tuned_differences
 from harness.report.study.study import Study, read_study
 from harness.report.study.tables import (
     best_table,
+    bounds_table,
     cost_table,
     difference_table,
     paid_table,
@@ -47,6 +49,7 @@ def write_study_report(folder: Path) -> Path:
         status=status(study),
         sections=make_sections(SECTIONS, study),
         texts="none",
+        warnings=tuple(map(visible, absent([*study.sweep.plugins, *study.about.get("plugins", {}).items()]))),
     )
     return write_page(place, page)
 
@@ -65,7 +68,8 @@ def status(study: Study) -> str:
 def winners(study: Study) -> Content:
     """The winners, compared on fresh seeds, and what they paid."""
     compared = difference_table(study, tuned_differences(study))
-    return Content("Tuned objectives on fresh seeds", "", present(winners_table(study), compared, paid_table(study)))
+    tables = present(winners_table(study), compared, paid_table(study), bounds_table(study))
+    return Content("Tuned objectives on fresh seeds", "", tables)
 
 
 def search(study: Study) -> Content:
@@ -98,11 +102,17 @@ def methods(study: Study) -> Content:
         f"Target: {targets}{f', under {bounds}' if bounds else ''}. A trial's score is the mean over its "
         f"{len(about['seeds'])} seeds; without a finite value on every seed it fails, and nothing takes its place.",
         f"Search: {sampler['kind']}, seed {sampler['seed']}, {about['round']} trials of each objective asked at once; "
-        f"pruner: {pruner['kind']}. Each objective has a search of its own and the same budget.",
+        f"pruner: {pruner['kind']}. Each objective has {quantity(about['sampler_seeds'], 'search', 'searches')}"
+        " of its own, all with the same budget.",
         "Held-out pairs are cut in two by a hash of their prompt: validation steers the search, test is reported; no "
         "prompt is in both. Fresh seeds draw another world, other pairs, labels and order.",
         "Intervals over fresh seeds are Student's t, for shares never narrower than the pairs of one seed allow; "
-        "differences are paired by seed, and corrected over all comparisons with the baseline.",
+        "differences are paired by seed, and corrected over all comparisons with the baseline. "
+        + (
+            "An objective is the mean of its searches' winners, and its intervals hold the variation between searches."
+            if about["sampler_seeds"] > 1
+            else "With one search per objective they leave out the variation between searches."
+        ),
         f"Fixed in every run: {visible(', '.join(setting))}.",
     )
     return Content("How to read the numbers", "", (Lines(lines),))

@@ -76,6 +76,14 @@ class Study:
         """Labels of the searched objectives, in spec order."""
         return tuple(arm["label"] for arm in self.about["arms"])
 
+    @property
+    def objectives(self) -> dict[str, tuple[str, ...]]:
+        """Labels of the searches of each objective, by the label of its first one."""
+        found: dict[str, tuple[str, ...]] = {}
+        for arm in self.about["arms"]:
+            found[arm["objective"]] = (*found.get(arm["objective"], ()), arm["label"])
+        return found
+
     def space(self, arm: str) -> Mapping[str, Mapping[str, Any]]:
         """The axes of an arm by name: `{low, high, log}` or `{values}`."""
         return next(dict(one["space"]) for one in self.about["arms"] if one["label"] == arm)
@@ -126,6 +134,12 @@ class Study:
         """A winner's score by fresh seed, on the pairs that steered nothing."""
         scores = self.last(winner.fresh, self.measure, self.report_split)
         return {seed: score.value for seed, score in scores.items()}
+
+    def by_search(self, objective: str) -> dict[str, dict[int, float]]:
+        """Scores by fresh seed of the winner of each search of an objective; searches without a winner are left out."""
+        won = {label: self.winner(label) for label in self.objectives[objective]}
+        scores = {label: self.fresh_scores(winner) for label, winner in won.items() if winner is not None}
+        return {label: by_seed for label, by_seed in scores.items() if by_seed}
 
     def cost(self, keys: Sequence[str]) -> tuple[int, float, float]:
         """Finished runs, tokens and one-core seconds of some runs, each counted once."""

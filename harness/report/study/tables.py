@@ -10,7 +10,7 @@ from harness.report.data.tables import csv_bytes
 from harness.report.render.blocks import Table, fields
 from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.study.figures import SHORT
-from harness.report.study.findings import TunedDifference, fresh_results, reference_gold, selections
+from harness.report.study.findings import TunedDifference, breaches, fresh_results, reference_gold, selections
 from harness.report.study.study import Study, StudyTrial
 
 TOP = 3  # trials shown per objective beside the winner
@@ -87,6 +87,18 @@ def winners_table(study: Study) -> Table:
         "much of it did not come back. Compare objectives by the last interval only. A winner at the end of its range "
         "says that the range was too narrow: its objective may do better beyond.",
     )  # fmt: skip
+
+
+def bounds_table(study: Study) -> Table | None:
+    """What the bounds of the search are worth on fresh seeds."""
+    rows = tuple(fields(b.arm, b.bound, shown(b.fresh), b.word) for b in breaches(study))
+    if not rows:
+        return None
+    note = (
+        "In the search the bound holds for the 95 % limit over a trial's seeds, not for its mean alone. Kept: the whole"
+        " interval over fresh seeds lies within; broken: its mean lies beyond."
+    )
+    return Table("Bounds on fresh seeds", ("objective", "bound", "fresh seeds, 95 %", ""), rows, note)
 
 
 def _words(split: str) -> str:

@@ -1,8 +1,8 @@
 """Worker processes: the driver sends each one task at a time over its own pipe and reads events back.
 
-Processes are spawned (a fork after torch or sqlite have started is unsafe) and single-threaded: two OpenMP threads on
-a busy machine can be slower than one. Every worker has a pipe of its own, so a worker that is killed in the middle of
-an event cannot leave a lock behind that the others wait for.
+Processes are spawned (a fork after torch or sqlite have started is unsafe). Each sees one GPU at most, where the
+settings name any: the one that fewest workers have. Every worker has a pipe of its own, so a worker that is killed in
+the middle of an event cannot leave a lock behind that the others wait for.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from harness.signals import Interrupted, Stop, stop_handler
 from harness.sweep.engines import POLL_SECONDS, STOP_SECONDS, TaskFunction, task_events
-from harness.worker.protocol import Event, Failure, FailureKind, TaskFailed
+from harness.worker.protocol import Event, Failure, FailureKind, TaskFailed, WorkerConfig
 
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 END = "end"  # what a worker sends after the last event of a task
 
 
@@ -30,6 +32,7 @@ class _Worker:
     process: Any
     pipe: Connection
     task: Any
+    gpu: str  # that it sees, as CUDA_VISIBLE_DEVICES names it; empty: as the driver does
 
 
 def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, workers: int, stop: Stop) -> Iterator[Event]:
@@ -53,7 +56,7 @@ def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, worke
             if stopped_at and (not running or time.monotonic() - stopped_at > STOP_SECONDS):
                 return
             while waiting and len(running) < workers:
-                running.append(_start(function, settings, waiting.popleft()))
+                running.append(_start(function, settings, waiting.popleft(), _free_gpu(settings, running)))
             by_pipe = {worker.pipe: worker for worker in running}
             for pipe in wait(list(by_pipe), POLL_SECONDS):
                 worker = by_pipe[pipe]  # type: ignore[index]
@@ -81,14 +84,36 @@ def run_tasks(function: TaskFunction, tasks: Sequence[Any], settings: Any, worke
             _kill(worker)
 
 
-def _start(function: TaskFunction, settings: Any, task: Any) -> _Worker:
+def _free_gpu(settings: Any, running: Sequence[_Worker]) -> str:
+    """The GPU that fewest of the running workers have; empty where the settings name none."""
+    gpus = settings.gpus if isinstance(settings, WorkerConfig) else ()
+    return min(gpus, key=[worker.gpu for worker in running].count, default="")
+
+
+def _start(function: TaskFunction, settings: Any, task: Any, gpu: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(function, settings, theirs, os.getpid()), daemon=True)
-    process.start()
+    with _visible(gpu):
+        process.start()
     theirs.close()  # the worker's end is open in the worker alone, so its death closes the pipe
     ours.send(task)
-    return _Worker(process, ours, task)
+    return _Worker(process, ours, task, gpu)
+
+
+@contextmanager
+def _visible(gpu: str) -> Iterator[None]:
+    """A process started inside sees this GPU alone; empty: those that this process sees."""
+    before = os.environ.get(VISIBLE)
+    if gpu:
+        os.environ[VISIBLE] = gpu
+    try:
+        yield
+    finally:
+        if gpu:
+            os.environ.pop(VISIBLE)
+        if gpu and before is not None:
+            os.environ[VISIBLE] = before
 
 
 def _kill(worker: _Worker) -> None:
@@ -110,9 +135,6 @@ def _work(function: TaskFunction, settings: Any, pipe: Connection, driver: int) 
     """The main function of a worker process: run tasks until it is stopped."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the driver decides what an interrupt means
     threading.Thread(target=_exit_with, args=(driver,), daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)
     try:
         stop_handler(worker=True)
         while True:

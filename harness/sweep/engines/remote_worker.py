@@ -47,9 +47,6 @@ def run_remote_task(
     if problem:
         yield TaskFailed(task.number, Failure(FailureKind.INPUT, problem))
         return
-    import torch
-
-    torch.set_num_threads(1)
     stop_handler(worker=True)
     done = threading.Event()
     threading.Thread(target=_watch, args=(marker, done), daemon=True).start()

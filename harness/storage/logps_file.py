@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import ArrayLike
 
-from harness.data.rows import response_key
 from harness.types import InputError
 
 VERSION = 1
 POLICY, REFERENCE = ("policy_chosen", "policy_rejected"), ("reference_chosen", "reference_rejected")
 LENGTHS = ("chosen_len", "rejected_len")
 REQUIRED = ("id", "prompt_id", *POLICY, *REFERENCE, *LENGTHS)
-# `tokens`: what `token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns are slices.
-OPTIONAL = ("gold_margin", "split", "step", "policy", "tokens", "row")
+# Of the reference's summed hidden states (`models/reference_logps.py`): <H_w, H_l>, |H_w|^2, |H_l|^2.
+HIDDEN = ("hidden_product", "hidden_chosen", "hidden_rejected")
+# `tokens`: what `data/rows.py token_key` gives for the pair; `row`: its place in the data file, from 1. Further columns
+# are slices.
+OPTIONAL = ("gold_margin", "split", "step", "policy", "tokens", "row", *HIDDEN)
 COUNTS = ("step", "row")
 TEXTS = ("id", "prompt_id", "split", "policy", "tokens")
 ROUNDING = 1e-3  # nats a log-prob may lie above 0 in low precision
@@ -39,8 +40,8 @@ Columns = dict[str, "np.ndarray[Any, Any]"]
 class LogpsTable:
     """Checked rows as columns of equal length, every known column filled in, with the file's own description `meta`.
 
-    Unknown `step` and `row` are -1, unknown `tokens` "", `gold_margin` NaN; without a reference its two columns are NaN
-    in every row. `slices` names the further columns, as text.
+    Unknown `step` and `row` are -1, unknown `tokens` "", `gold_margin` and `HIDDEN` NaN; without a reference its two
+    columns are NaN in every row. `slices` names the further columns, as text.
     """
 
     columns: Columns
@@ -56,14 +57,6 @@ class LogpsTable:
         return bool(np.isfinite(self.columns["reference_chosen"]).all())
 
 
-def token_key(prompt: ArrayLike, chosen: ArrayLike, rejected: ArrayLike) -> str:
-    """The identity of a pair's token ids, 64 hex digits: `response_key` of the chosen side, then of the rejected.
-
-    Two files with equal keys were scored on the same tokens: same texts, chat template, tokenizer and length limit.
-    """
-    return response_key(prompt, chosen) + response_key(prompt, rejected)
-
-
 def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> None:
     """Check the rows and write them, whole or not at all. `meta` is JSON: beta, dtype, which models, which limits.
 
@@ -71,18 +64,23 @@ def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] 
     """
     table = checked(columns, str(path), meta or {})
     unknown = {
-        "gold_margin": np.isnan(table.columns["gold_margin"]).all(),
+        **{name: np.isnan(table.columns[name]).all() for name in ("gold_margin", *HIDDEN)},
         **{name: (table.columns[name] < 0).all() for name in COUNTS},
         "tokens": (table.columns["tokens"] == "").all(),
     }
     kept = {name: values for name, values in table.columns.items() if not unknown.get(name, False)}
+    write_columns(path, kept, table.meta)
+
+
+def write_columns(path: Path, columns: Mapping[str, np.ndarray[Any, Any]], meta: Mapping[str, Any]) -> None:
+    """Write rows as they are, whole or not at all: a diverged policy's may not be finite."""
     arrays = {
         name: pa.array(values.tolist(), pa.string())
         if values.dtype == object
         else pa.array(values, from_pandas=True, mask=values < 0 if name in COUNTS else None)
-        for name, values in kept.items()
+        for name, values in columns.items()
     }
-    note = json.dumps({"version": VERSION, **table.meta}, sort_keys=True, allow_nan=False).encode()
+    note = json.dumps({"version": VERSION, **meta}, sort_keys=True, allow_nan=False).encode()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         pq.write_table(pa.table(arrays).replace_schema_metadata({_META: note}), temporary)
@@ -93,12 +91,7 @@ def write_logps(path: Path, columns: Mapping[str, Any], meta: Mapping[str, Any] 
 
 def read_logps(path: Path) -> LogpsTable:
     """The rows of a file. Raises InputError, a line per fault, for what is no such file or cannot be true."""
-    try:
-        table = pq.read_table(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; expected a log-prob file (Parquet)") from None
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0]})") from None
+    table = _table(path)
     note = (table.schema.metadata or {}).get(_META)
     try:
         meta = json.loads(note) if note else {}
@@ -108,6 +101,62 @@ def read_logps(path: Path) -> LogpsTable:
         raise InputError(f"{path}: version {meta['version']} of the log-prob format; this harness reads {VERSION}")
     columns = {name: np.array(table.column(name).to_pylist(), dtype=object) for name in table.column_names}
     return checked(columns, str(path), meta)
+
+
+@dataclass(frozen=True, eq=False)
+class StoredReference:
+    """Reference log-probs from a file: `sums` by response key, in nats, `hidden` by the keys of a pair (`HIDDEN`; NaN
+    where the file has none). `dtype` is that of the forward pass, empty where the file does not say."""
+
+    path: Path
+    sums: Mapping[str, float]
+    hidden: Mapping[tuple[str, str], tuple[float, float, float]]
+    dtype: str
+
+    def check_holds(self, wanted: set[str]) -> None:
+        """Raise InputError unless the file holds every response of `wanted`, by its key."""
+        if lost := wanted - self.sums.keys():
+            raise InputError(
+                f"{self.path}: holds {len(wanted) - len(lost)} of the {len(wanted)} responses with these token ids: "
+                "scored on other pairs, or with another tokenizer, chat template or length limit; score them again"
+            )
+
+
+def read_reference(path: Path) -> StoredReference:
+    """The reference of a log-prob file. Raises InputError where it has none, or none whose tokens are known."""
+    table = read_logps(path)
+    if not table.referenced:
+        raise InputError(f"{path}: has no reference log-probs")
+    told = table.columns["tokens"] != ""
+    if not told.any():
+        raise InputError(
+            f"{path}: rows without `tokens`, so whether they were scored on these token ids cannot be told; write the "
+            "column as docs/diagnose.md says, or give a model"
+        )
+    sums: dict[str, float] = {}
+    keys = table.columns["tokens"][told]
+    for at, side in enumerate(REFERENCE):
+        for key, value in zip(keys, table.columns[side][told].tolist(), strict=True):
+            if sums.setdefault(key[32 * at : 32 * at + 32], value) != value:
+                raise InputError(f"{path}: one response has two reference log-probs: it holds two references")
+    hidden = np.stack([table.columns[name][told] for name in HIDDEN], -1).tolist()
+    pairs = {(key[:32], key[32:]): tuple(row) for key, row in zip(keys, hidden, strict=True)}
+    return StoredReference(path, sums, pairs, str(table.meta.get("dtype", "")))
+
+
+def read_columns(path: Path) -> Columns:
+    """The rows of a file as they are. Raises InputError for what is no such file."""
+    table = _table(path)
+    return {name: table[name].to_numpy(zero_copy_only=False) for name in table.column_names}
+
+
+def _table(path: Path) -> Any:
+    try:
+        return pq.read_table(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a log-prob file (Parquet)") from None
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: no Parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
 def checked(columns: Mapping[str, Any], where: str, meta: Mapping[str, Any]) -> LogpsTable:
@@ -126,7 +175,7 @@ def checked(columns: Mapping[str, Any], where: str, meta: Mapping[str, Any]) -> 
         out[name] = _texts(columns.get(name), count, defaults.get(name))
     problems = [f"{where}: column {name}: empty in row {_rows(out[name] == '')}" for name in ("id", "prompt_id")
                 if (out[name] == "").any()]  # fmt: skip
-    numbers = (*POLICY, *REFERENCE, *LENGTHS, "gold_margin", *COUNTS)
+    numbers = (*POLICY, *REFERENCE, *LENGTHS, "gold_margin", *COUNTS, *HIDDEN)
     for name in numbers:
         try:
             out[name] = _numbers(columns.get(name), count)

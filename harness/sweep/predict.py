@@ -1,0 +1,260 @@
+"""`harness plan --predict`: ranking accuracy of a sweep's runs from short pilots, written down before the runs.
+
+A pilot is the first steps of a dpo run at a small beta on clean labels. Its reference is one that the sweep needs, and
+stays in the cache; the steps themselves are thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from harness.config.load import SweepSpec
+from harness.corruptions.registry import CORRUPTIONS
+from harness.identity import content_hash, plain
+from harness.inputs.reference_models import build_models, builds
+from harness.metrics.prediction import (
+    PILOT_STEPS,
+    Pairs,
+    Schedule,
+    Slopes,
+    accuracy,
+    calibrate,
+    pilot_pairs,
+    relabelled,
+    simulate,
+    stacked,
+)
+from harness.metrics.records import Columns, Floats
+from harness.objectives.budget import family
+from harness.objectives.pair_losses import pair_losses
+from harness.objectives.registry import OBJECTIVES, resolve
+from harness.report.data.tables import csv_bytes
+from harness.run_names import planned_runs
+from harness.storage.atomic import write_atomic, write_json
+from harness.storage.lock import sweep_lock
+from harness.storage.prediction_file import COLUMNS, PREDICTION, read_prediction
+from harness.storage.runs import final_keys
+from harness.sweep.packing import plan_packs
+from harness.training.optim import learning_rate
+from harness.types import CorruptionSpec, ObjectiveSpec, PlannedRun, RunSpec, TrainingSpec
+from harness.worker.pilot import Pilot, train_pilots
+from harness.worker.prepare import pick_device
+
+PILOT_BETA = 0.1  # so small that the loss does not saturate within the pilot's steps
+PILOT_SEEDS = 4  # of a setting; runs of further seeds are predicted by the mean of these
+LANES = 128  # runs simulated at once
+CLEAN = CorruptionSpec()
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One simulation: an objective under a corruption in a setting, from the pilot of a seed."""
+
+    objective: ObjectiveSpec
+    corruption: CorruptionSpec
+    setting: RunSpec
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """A pilot as the model reads it: its pairs under each corruption, what it gained, and kappa."""
+
+    pairs: Mapping[CorruptionSpec, Pairs]
+    gain: float
+    kappa: float
+
+
+def predict(sweep: SweepSpec, out: Path) -> Mapping[str, Any]:
+    """The content of `prediction.json` in the sweep's folder, which is written if it is not there.
+
+    Where runs have ended a prediction stays as it is; one made then says how many had (`finished_before`).
+    """
+    folder = out / sweep.name
+    folder.mkdir(parents=True, exist_ok=True)
+    with sweep_lock(folder):
+        runs = planned_runs(sweep.runs)
+        finished = len(final_keys(folder, [planned.key for planned in runs]))
+        earlier = read_prediction(folder)
+        if earlier is not None and finished:
+            return earlier
+        content = {
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "spec_sha256": content_hash(sweep.resolved),
+            "finished_before": finished,
+            **_predicted(runs, out / "cache"),
+        }
+        write_json(folder / PREDICTION, content)
+        write_atomic(folder / PREDICTION.replace(".json", ".csv"), csv_bytes(COLUMNS, content["predictions"]))
+    return content
+
+
+def prediction_lines(content: Mapping[str, Any]) -> list[str]:
+    """What the plan says of a prediction."""
+    rows = content["predictions"]
+    values = [row["ranking_accuracy"] for row in rows if row["ranking_accuracy"] is not None]
+    span = f", ranking accuracy {min(values):.3g} to {max(values):.3g}" if values else ""
+    after = f", after {content['finished_before']} of them had ended" if content["finished_before"] else ""
+    reasons = dict.fromkeys(row["reason"] for row in rows if row["reason"])
+    counted = {reason: sum(row["reason"] == reason for row in rows) for reason in reasons}
+    return [
+        f"predicted {len(values)} of {len(rows)} runs{span} ({PREDICTION} of {content['made']}{after})",
+        *(f"          not predicted, {count} runs: {reason}" for reason, count in counted.items()),
+    ]
+
+
+def why_not(run: RunSpec) -> str:
+    """Why the model does not speak of a run; empty where it does."""
+    row = OBJECTIVES.get(run.objective.name)
+    if family(run.objective) != "pair" or row is None or row.state or row.needs:
+        return f"{run.objective.name}: its loss is not one of single pairs and their log-probs alone"
+    kind = run.corruption.kind
+    if kind in ("none", "uniform_flip"):
+        return ""
+    corruption = CORRUPTIONS.get(kind)
+    if corruption is None or corruption.changes_of(dict(run.corruption.params)) != "labels":
+        return f"{kind}: it changes more than labels"
+    return f"{kind}: flips that follow a pattern, where the model is known to fail"
+
+
+def _predicted(runs: Sequence[PlannedRun], cache: Path) -> dict[str, Any]:
+    reasons = {planned.key: why_not(planned.run) for planned in runs}
+    wanted: dict[RunSpec, list[RunSpec]] = {}
+    for planned in runs:
+        if not reasons[planned.key]:
+            wanted.setdefault(_setting(planned.run), []).append(planned.run)
+    pilots = {setting: _pilots(setting, members, cache) for setting, members in wanted.items()}
+    jobs: dict[Job, None] = {}
+    own: dict[str, list[Job]] = {}  # by run key
+    for planned in runs:
+        run = planned.run
+        if not reasons[planned.key]:
+            seeds = pilots[_setting(run)]
+            chosen = [run.seed] if run.seed in seeds else list(seeds)
+            own[planned.key] = [Job(run.objective, run.corruption, _setting(run), seed) for seed in chosen]
+            jobs |= dict.fromkeys(own[planned.key])
+            reasons[planned.key] = "" if chosen else "the pilots raised no margin"
+    results: dict[Job, tuple[float, float, float]] = {}
+    for group in _groups(jobs, pilots):
+        results |= dict(zip(group, _simulated(group, [pilots[job.setting][job.seed] for job in group]), strict=True))
+    return {
+        "pilots": [
+            {"setting": plain(setting), "seed": seed, "gain": one.gain, "kappa": one.kappa}
+            for setting, by_seed in pilots.items()
+            for seed, one in by_seed.items()
+        ],
+        "predictions": [
+            _row(planned, [results[job] for job in own.get(planned.key, ())], reasons[planned.key]) for planned in runs
+        ],
+    }
+
+
+def _row(planned: PlannedRun, found: Sequence[tuple[float, float, float]], reason: str) -> dict[str, Any]:
+    """A row of the file; the mean of several pilots, with the widest band of any."""
+    run = planned.run
+    middle, low, high = zip(*found, strict=True) if found else ((), (), ())
+    values = (
+        planned.key, run.objective.name, run.objective.beta, run.corruption.kind, run.corruption.rate, run.seed,
+        sum(middle) / len(middle) if found else None, min(low, default=None), max(high, default=None), reason,
+    )  # fmt: skip
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def _setting(run: RunSpec) -> RunSpec:
+    """The pilot of a run, without its seed: runs of one setting share their pilots."""
+    measured = replace(run.evaluation, checkpoints=1, ood=0, samples=0, gradient_probe=0, keep="")
+    pilot = resolve("dpo", {"beta": PILOT_BETA})
+    return replace(run, objective=pilot, corruption=CLEAN, evaluation=measured, seed=0, replica=0, reward_model=None)
+
+
+def _pilots(setting: RunSpec, members: Sequence[RunSpec], cache: Path) -> dict[int, Measured]:
+    """The pilots of a setting by seed, those that raised their margins."""
+    seeds = sorted({run.seed for run in members})[:PILOT_SEEDS]
+    corruptions = tuple(dict.fromkeys(run.corruption for run in members))
+    runs = planned_runs(replace(setting, seed=seed) for seed in seeds)
+    device = pick_device(setting.device)
+    for stage in builds([planned.run for planned in runs]):
+        build_models(cache, stage, device)
+    steps = min(PILOT_STEPS, setting.training.steps)
+    measured: dict[int, Measured] = {}
+    for pack in plan_packs(runs, 1):
+        for planned, pilot in zip(pack.runs, train_pilots(pack.runs, steps, cache, setting.device), strict=True):
+            one = _measured(planned.run, pilot, corruptions, steps)
+            if one is not None:
+                measured[planned.run.seed] = one
+    return measured
+
+
+def _measured(run: RunSpec, pilot: Pilot, corruptions: Sequence[CorruptionSpec], steps: int) -> Measured | None:
+    soft = run.world is not None and run.world.labels == "bradley_terry"
+    gap = np.asarray(pilot.columns["gold_margin"], dtype=np.float64)
+    clean = 1 / (1 + np.exp(gap)) if soft else np.zeros(len(gap))
+    found = pilot_pairs(pilot.columns, clean, pilot.trained)
+    if found is None:
+        return None
+    pairs, gain = found
+    slopes = _slopes([run.objective])
+    kappa = calibrate(slopes, pairs, _schedule([run.training]), np.array([[gain]]), steps)
+    by_corruption = {
+        spec: relabelled(pairs, _flipped(clean, spec.rate or 0.0)[None], pilot.trained) for spec in corruptions
+    }
+    return Measured(by_corruption, gain, float(kappa[0, 0]))
+
+
+def _flipped(clean: Floats, rate: float) -> Floats:
+    """The probability `(n,)` that a label is wrong once labels wrong with probability `clean` are flipped at `rate`."""
+    return np.asarray(clean * (1 - 2 * rate) + rate)
+
+
+def _groups(jobs: Iterable[Job], pilots: Mapping[RunSpec, Mapping[int, Measured]]) -> Iterator[list[Job]]:
+    """Jobs that one simulation does: one loss but for numbers, as many steps, as many pairs."""
+    groups: dict[tuple[object, ...], list[Job]] = {}
+    for job in jobs:
+        words = tuple(pair for pair in job.objective.hyperparameters if not _number(pair[1]))
+        count = pilots[job.setting][job.seed].pairs[job.corruption].flip.size
+        groups.setdefault((job.objective.name, words, job.setting.training.steps, count), []).append(job)
+    for group in groups.values():
+        yield from (group[start : start + LANES] for start in range(0, len(group), LANES))
+
+
+def _simulated(jobs: Sequence[Job], measured: Sequence[Measured]) -> list[tuple[float, float, float]]:
+    """Ranking accuracy of each job with its band."""
+    pairs = stacked([one.pairs[job.corruption] for job, one in zip(jobs, measured, strict=True)])
+    kappa = np.array([[one.kappa] for one in measured])
+    slopes, schedule = _slopes([job.objective for job in jobs]), _schedule([job.setting.training for job in jobs])
+    columns = accuracy(pairs, simulate(slopes, pairs, schedule, kappa))
+    return [(float(middle), float(low), float(high)) for middle, low, high in zip(*columns, strict=True)]
+
+
+def _slopes(objectives: Sequence[ObjectiveSpec]) -> Slopes:
+    """The slopes of one loss with the hyperparameters of each lane."""
+    values = [dict(objective.hyperparameters) for objective in objectives]
+    settings = {
+        name: torch.tensor([[float(own[name])] for own in values], dtype=torch.float64) if _number(value) else value
+        for name, value in values[0].items()
+    }
+
+    def slopes(columns: Columns) -> tuple[Floats, Floats]:
+        found = pair_losses(objectives[0].name, settings, columns)
+        return found["grad_w"], found["grad_l"]
+
+    return slopes
+
+
+def _schedule(settings: Sequence[TrainingSpec]) -> Schedule:
+    def column(name: str) -> Floats:
+        return np.array([[float(getattr(training, name))] for training in settings])
+
+    rates = np.array([[learning_rate(step, training) for step in range(training.steps)] for training in settings])
+    return Schedule(rates, column("adam_beta1"), column("adam_beta2"), column("batch_size"))
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
