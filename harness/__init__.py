@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
 __all__ = [
-    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit", "compare",
-    "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit",
+    "compare", "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -54,7 +54,7 @@ _HOMES = {
 
 
 class _Package(ModuleType):
-    """`harness` itself, whose `sweep`, `study`, `report` and `diagnose` are functions, although packages have these
+    """`harness` itself, whose `sweep`, `study`, `report`, `audit` and `diagnose` are functions, although packages have these
     names.
 
     Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
