@@ -70,7 +70,8 @@ def write_page(found: Audit, rows: np.ndarray, ids: Sequence[str], folder: Path,
 
 LIMITS = (
     "Which answer annotators saw first: the set does not say.",
-    "Errors that follow a rule: labels that are wrong for one kind of answer throughout teach the models the same.",
+    "Errors that follow a rule: labels that are wrong for one kind of answer, or for all close pairs, teach the models "
+    "the same. Planted errors are drawn by chance and cannot show them.",
     "Labels that are a matter of taste: a wrong label is one that contradicts what the other prompts' labels teach.",
 )
 
