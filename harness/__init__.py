@@ -54,8 +54,8 @@ _HOMES = {
 
 
 class _Package(ModuleType):
-    """`harness` itself, whose `sweep`, `study`, `report`, `audit` and `diagnose` are functions, although packages have these
-    names.
+    """`harness` itself, whose `sweep`, `study`, `report`, `audit` and `diagnose` are functions, although packages have
+    these names.
 
     Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
     harness.sweep.run import ...` works as ever.

@@ -122,7 +122,7 @@ def first_sentence(found: Audit) -> str:
         return f"These labels cannot be audited with this model: {why}. Use a stronger model, or more pairs."
     known = f"{percent(share.mean)} {ends(share)} of the {found.pairs} labels are estimated to be wrong"
     if found.advice.action == "none":
-        return f"Do nothing: {known}, too few to touch rows for; {finds}."
+        return f"Do nothing: {known}, too few to touch rows for; {finds}. Errors that follow a rule are not seen."
     rows = np.sort(found.wrong)[::-1][: found.advice.rows]
     what = "Drop" if found.advice.action == "drop" else "Relabel"
     return (
