@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import corrupt, diagnose, formats, gold, inspect, judge, setup, share, sweep, weights
+from harness.commands import audit, corrupt, diagnose, formats, gold, inspect, judge, setup, share, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -46,6 +46,7 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("list", setup.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
     ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
+    ("audit", audit.audit, "harness audit --data prefs.jsonl --out audit --write cleaned.jsonl --advice"),
     ("check-plugin", setup.check_plugin, "harness check-plugin my-objectives --sweep runs/quick"),
     ("doctor", setup.doctor, "harness doctor --json"),
     ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),
