@@ -83,11 +83,25 @@ def _use(data: ReportData) -> Card:
         if end is not None:
             lines.append(f"With {noise(first.arenas[-1].first)} it {_quality(end, found.measure)}.")
     lines += [_crossing(found, band) for band in later]
+    lines += _ranks_most(found)
     near = first.cheapest
     if near is not None and near is not lead:
         kl = number(near.estimate("kl").mean, 1)
         lines.append(f"Closest to the reference of these: {near.named}, KL {kl} nats.")
     return Card("use", "Use", _names(first), tuple(lines))
+
+
+def _ranks_most(found: Recommendation) -> list[str]:
+    """The arm that ranks most pairs right, where quality is the reward of answers and the arm is not in the set."""
+    arena, pick = found.arenas[0], found.picks[0]
+    best = max((cell for cell in arena.cells if cell.values(RANKING)), key=lambda cell: cell.ranking.mean, default=None)
+    if found.measure != GOLD or best is None or (best.first.objective, arena.setting(best)) in pick.arms:
+        return []
+    kl, reward = number(best.estimate("kl").mean, 1), shown(best.estimate(GOLD))
+    return [
+        f"Most pairs are ranked right by {best.named}, {percents(best.ranking)}, at KL {kl} nats: there its answers are"
+        f" worth {reward}, shown to be less."
+    ]
 
 
 def _crossing(found: Recommendation, band: Recommended) -> str:
