@@ -8,6 +8,7 @@ first use, so importing `harness` loads neither torch nor pandas.
 - `corrupt(pairs, kind=..., rate=..., seed=...)`: corrupted copies of preference pairs, and a ledger of every change.
 - `PreferencePair`, `PairLogps`, `LossOutput`: the types of a pair, of its log-probs and of what an objective returns.
 - `plan(spec)`, `sweep(spec)`, `study(spec)`, `status(folder)`, `report(folder)`: the verbs of the command line.
+- `audit(data)`: which labels of a preference set are likely wrong, and what to do about it.
 - `compare(folder, folder, ...)`: sweeps side by side; `publish(folder, to)`: what of a sweep may leave the machine.
 - `diagnose(policies, data=...)`: what a trained policy does to pairs; `corrupt_file(data, out, kind=...)`: a file of
   pairs converted or corrupted.
@@ -23,7 +24,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import compare, corrupt_file, diagnose, plan, publish, report, status, study, sweep
+    from harness.api import audit, compare, corrupt_file, diagnose, plan, publish, report, status, study, sweep
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from harness.types import InputError, LossOutput, PairLogps, PreferencePair
 
 __all__ = [
-    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "compare",
-    "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
+    "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit",
+    "compare", "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -46,14 +47,15 @@ _HOMES = {
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
     **dict.fromkeys(
-        ("compare", "corrupt_file", "diagnose", "plan", "publish", "report", "status", "study", "sweep"), "harness.api"
+        ("audit", "compare", "corrupt_file", "diagnose", "plan", "publish", "report", "status", "study", "sweep"),
+        "harness.api",
     ),
 }
 
 
 class _Package(ModuleType):
-    """`harness` itself, whose `sweep`, `study`, `report` and `diagnose` are functions, although packages have these
-    names.
+    """`harness` itself, whose `sweep`, `study`, `report`, `audit` and `diagnose` are functions, although packages have
+    these names.
 
     Importing a submodule sets it as an attribute of its package; for a public name that is left out. `from
     harness.sweep.run import ...` works as ever.

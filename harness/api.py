@@ -236,6 +236,34 @@ class Outcome:
         return f"{self.status!r}\nreport {self.report}"
 
 
+@dataclass(frozen=True, repr=False)
+class Audited:
+    """An audit that was written to `folder`. `answer` says what to do; `action` (none, drop, relabel, cannot_audit) and
+    `rows` are its advice; `facts` is what `audit.json` holds; `cleaned` the set that was written, if any."""
+
+    folder: Path
+    answer: str
+    action: str
+    rows: int
+    facts: Mapping[str, Any] = field(compare=False)
+    cleaned: Path | None = None
+
+    @property
+    def report(self) -> Report:
+        """Its page."""
+        return Report(self.folder / "index.html")
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per audited pair, with its suspicion."""
+        import pandas as pd
+
+        return pd.read_parquet(self.folder / "audit.parquet")
+
+    def __repr__(self) -> str:
+        return f"{self.answer}\nreport {self.report}"
+
+
 def plan(
     spec: Path | str,
     *,
@@ -345,6 +373,50 @@ def study(
         with catching_signals():
             code = run_study(loaded, Path(out), workers, quiet=quiet)
     return Outcome(loaded.name, Path(out) / loaded.name, code == 0)
+
+
+def audit(
+    data: Path | str,
+    *,
+    out: Path | str = "audit",
+    model: Path | str = "",
+    slices: Iterable[str] = (),
+    write: Path | str | None = None,
+    drop: int | None = None,
+    relabel: int | None = None,
+    advice: bool = False,
+    form: str = "",
+    limit: int = 0,
+    folds: int = 5,
+    steps: int = 200,
+    seed: int = 0,
+    max_length: int = 256,
+    device: str = "auto",
+    force: bool = False,
+    quiet: bool = False,
+) -> Audited:
+    """Which labels of a preference set (file, folder, hub id) are likely wrong; writes page and tables to `out`.
+
+    `model` is a model's folder or hub id, by default a tiny one fitted to the texts. `write` takes a cleaned set:
+    without the `drop` most suspect rows, with `relabel` of them turned round, or as the audit advises. What was trained
+    before an interruption is not trained again. Raises InputError for what cannot be audited.
+    """
+    wanted = {"drop": drop is not None, "relabel": relabel is not None, "advice": advice}
+    clean = [name for name, on in wanted.items() if on]
+    if len(clean) > 1:
+        raise InputError(f"--{clean[0]} and --{clean[1]}: give one of them")
+    with _private_files(Path(out)):
+        from harness.audit.asked import Asked
+        from harness.audit.run import run
+
+        asked = Asked(
+            str(data), Path(out), str(model), tuple(slices), form, limit, folds, steps, seed=seed,
+            max_length=max_length, device=device, write=None if write is None else Path(write),
+            clean=clean[0] if clean else "", rows=drop or relabel or 0, force=force,
+        )  # fmt: skip
+        facts, cleaned = run(asked, (lambda _: None) if quiet else (lambda line: print(line, file=sys.stderr)))
+    given = facts["advice"]
+    return Audited(Path(out), facts["answer"], given["action"], given["rows"], facts, cleaned)
 
 
 def status(folder: Path | str) -> Status:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from harness.commands import corrupt, diagnose, formats, gold, inspect, setup, share, sweep, weights
+from harness.commands import audit, corrupt, diagnose, formats, gold, inspect, judge, setup, share, sweep, weights
 from harness.commands.printing import escaped
 from harness.types import InputError, NoRoom
 
@@ -39,12 +39,14 @@ VERBS = (  # in the order of `--help`: name, what it does, an example
     ("export", weights.export, "harness export runs/quick/1a2b3c4d-dpo --to exported"),
     ("eval", weights.eval_, "harness eval runs/real --tasks preference --json"),
     ("gold", gold.gold, "harness gold runs/real --reward-model models/reward"),
+    ("judge", judge.judge, "harness judge runs/real --endpoint http://127.0.0.1:8000/v1 --model judge --limit 100"),
     ("sync", inspect.sync, "MLFLOW_TRACKING_URI=http://127.0.0.1:5000 harness sync runs/quick"),
     ("verify", inspect.verify, "harness verify runs/quick"),
     ("clean", inspect.clean, "harness clean runs/quick --yes"),
     ("list", setup.list_, "harness list objectives --json"),
     ("formats", formats.formats, "harness formats --json"),
     ("corrupt", corrupt.corrupt, "harness corrupt --data prefs.csv --kind uniform_flip --rate 0.2 --out noisy.jsonl"),
+    ("audit", audit.audit, "harness audit --data prefs.jsonl --out audit --write cleaned.jsonl --advice"),
     ("check-plugin", setup.check_plugin, "harness check-plugin my-objectives --sweep runs/quick"),
     ("doctor", setup.doctor, "harness doctor --json"),
     ("init", setup.init, "harness init mine.yaml --data prefs.jsonl.gz"),

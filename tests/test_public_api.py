@@ -15,7 +15,7 @@ LIGHT = """
 import sys
 import harness
 from harness import CORRUPTIONS, METRICS, OBJECTIVES, InputError, LossOutput, PairLogps, PreferencePair, corrupt
-from harness import compare, corrupt_file, diagnose, load, plan, publish, report, status, study, sweep
+from harness import audit, compare, corrupt_file, diagnose, load, plan, publish, report, status, study, sweep
 heavy = {"torch", "pandas", "transformers", "mlflow", "pydantic"} & set(sys.modules)
 assert not heavy - {"pandas"}, heavy  # `load` returns pandas tables
 """

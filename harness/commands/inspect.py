@@ -12,13 +12,15 @@ from harness import api
 from harness.api import existing
 from harness.commands.options import RUNS, Folder, Json, Out, Texts
 from harness.commands.printing import as_text, flat, say
+from harness.storage.answer_file import answer_lines
 
 
 def status(folder: Folder, as_json: Json = False) -> None:
     """Count the runs of a sweep by outcome."""
     found = api.status(folder).facts
-    said = {key: value for key, value in found.items() if value not in (None, [])}
-    say(as_text(found) if as_json else "\n".join(f"{key:<12}{flat(value)}" for key, value in said.items()))
+    said = {key: value for key, value in found.items() if key != "answer" and value not in (None, [])}
+    lines = [f"{key:<12}{flat(value)}" for key, value in said.items()]
+    say(as_text(found) if as_json else "\n".join([*lines, *answer_lines(folder / "report")]))
 
 
 def report(

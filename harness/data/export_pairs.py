@@ -73,8 +73,8 @@ def export_pairs(
     Raises InputError before anything is written: for an output that exists (unless `force`) or is the input, for data
     or a cell that cannot be used, and for a fact that rows lack.
     """
-    files = (out, out.with_suffix(".ledger.parquet"), out.with_suffix(".md"))
-    _check_output(data, files, force)
+    files = _files(out)
+    check_output(data.path, out, force)
     kind, params = cell["kind"], {name: value for name, value in cell.items() if name not in ("kind", "rate")}
     spec = resolve({SEQUENCE: params.get("steps")} if kind == SEQUENCE else cell)
     source = _read(data, spec)
@@ -83,23 +83,74 @@ def export_pairs(
     done = apply(source.table.pairs, spec.kind, spec.rate, seed, source.facts, dict(spec.params))
     if not done.pairs:
         raise InputError(f"corruption '{kind}' leaves no pair of {data.path}; lower its rate or its parameters")
+    about = "" if kind in ("none", SEQUENCE) else f": {CORRUPTIONS[kind].summary}"
+    what = "converted and not corrupted" if kind == "none" else f"corrupted on purpose by `{kind}`{about}"
+    return _write(data, source, done, files, what)
+
+
+# What is done to the most suspect pairs -> the corruption that does it, and the words for it.
+CLEANING = {"drop": ("curate_drop", "dropped"), "relabel": ("curate_relabel", "labelled the other way round")}
+
+
+def export_cleaned(
+    data: DataSpec, action: str, count: int, margins: Mapping[tuple[int, str], float], out: Path, force: bool = False
+) -> Written:
+    """Drop or relabel the `count` pairs with the smallest margin and write set, ledger and card, the set last.
+
+    `margins` are by row and id of a pair; pairs without one stay as they are. `count` 0: the set is only converted.
+    Raises InputError as `export_pairs` does, and where fewer pairs have a margin.
+    """
+    files = _files(out)
+    check_output(data.path, out, force)
+    source = _read(data, CorruptionSpec("none"))
+    seen: Counter[str] = Counter()
+    pairs, facts = [], []
+    for pair in source.table.pairs:
+        facts.append(margins.get((pair.meta["row"], pair.id), UNJUDGED))
+        seen[pair.id] += 1  # rows that say the same again are pairs of their own
+        pairs.append(pair if seen[pair.id] == 1 else replace(pair, id=f"{pair.id}#{seen[pair.id]}"))
+    judged = sum(fact != UNJUDGED for fact in facts)
+    if count > judged - (action == "drop"):
+        raise InputError(f"--{action} {count}: only {judged} pairs were audited; expected fewer")
+    source = replace(source, table=replace(source.table, pairs=tuple(pairs)))
+    kind, words = CLEANING[action] if count else ("none", "")
+    known = {"id": [pair.id for pair in pairs], "delta_ref": facts}
+    done = apply(pairs, kind, count / len(pairs) if count else None, 0, known, {})
+    what = (
+        f"with the {count} most suspect labels {words} after an audit" if count else "as audited: no label was changed"
+    )
+    return _write(data, source, done, files, what)
+
+
+UNJUDGED = 1e9  # the margin of a pair that was not audited: never among the smallest
+
+
+def _write(data: DataSpec, source: _Source, done: Corrupted, files: tuple[Path, Path, Path], what: str) -> Written:
+    """Write the set, its ledger and its card, which says `what` was done."""
+    out = files[0]
     rows = _rows(done, source)
     _check_rows(rows, out)
     assert done.ledger is not None
     out.parent.mkdir(parents=True, exist_ok=True)
     write_ledger(_with_places(done, source), files[1])
-    card = _card(data, source, done, out.name)
+    card = _card(data, source, done, out.name, what)
     write_atomic(files[2], card.encode("utf-8"))
     write_atomic(out, _as_parquet(rows) if out.suffix == ".parquet" else _as_jsonl(rows))
     touched = done.ledger.loc[done.ledger["action"] != "relabel_same", "id"].nunique()
     return Written(*files, len(rows), int(touched), source.table.form, tuple(note.text for note in source.notes))
 
 
-def _check_output(data: DataSpec, files: Sequence[Path], force: bool) -> None:
-    out = files[0]
+def _files(out: Path) -> tuple[Path, Path, Path]:
+    """Set, ledger and card."""
+    return out, out.with_suffix(".ledger.parquet"), out.with_suffix(".md")
+
+
+def check_output(source: str, out: Path, force: bool) -> None:
+    """Raise InputError for a set that cannot be written to `out`: by its name, or for what is there already."""
+    files = _files(out)
     if out.suffix not in ENDINGS:
         raise InputError(f"--out {out}: expected a name that ends in {' or '.join(ENDINGS)}")
-    if out.exists() and Path(data.path).exists() and out.samefile(data.path):
+    if out.exists() and Path(source).exists() and out.samefile(source):
         raise InputError(f"--out {out}: is the file that is read; expected another name")
     if there := [str(file) for file in files if file.exists()]:
         if not force:
@@ -241,13 +292,11 @@ def _with_places(done: Corrupted, source: _Source) -> Any:
     return extended
 
 
-def _card(data: DataSpec, source: _Source, done: Corrupted, name: str) -> str:
-    """The data set's card: where it comes from, what was done to it, how its files are read."""
+def _card(data: DataSpec, source: _Source, done: Corrupted, name: str, what: str) -> str:
+    """The data set's card: where it comes from, `what` was done to it, how its files are read."""
     assert done.ledger is not None
     manifest, table = done.ledger.attrs["manifest"], source.table
     kind = manifest["kind"]
-    what = "converted and not corrupted" if kind == "none" else f"corrupted on purpose by `{kind}`"
-    about = "" if kind in ("none", SEQUENCE) else f": {CORRUPTIONS[kind].summary}"
     actions = Counter(done.ledger["action"].tolist())
     rate = manifest["rate_requested"]
     facts: list[tuple[str, Any]] = [
@@ -278,7 +327,7 @@ def _card(data: DataSpec, source: _Source, done: Corrupted, name: str) -> str:
             ),
             f"# {_printable(Path(name).stem)}",
             "",
-            f"Preference pairs, {what}{about}.",
+            f"Preference pairs, {what}.",
             "",
             *("| | |", "|---|---|"),
             *(f"| {key} | {_printable(str(value)).replace('|', chr(92) + '|')} |" for key, value in facts),

@@ -55,6 +55,7 @@ class Anchor:
 class Page:
     """Everything the templates show, as plain text without markup."""
 
+    kind: str
     name: str
     question: str
     answer: tuple[str, ...]
@@ -86,6 +87,7 @@ def build_page(found: Diagnosis, name: str) -> Page:
         (Anchor("limits", "Not looked at"), Content("What was not looked at", "", (Lines(found.not_looked_at),))),
     )
     return Page(
+        "Diagnosis",
         visible(name),
         "Is this policy better than its charts say, or worse?",
         tuple(lines(found)) if len(found.policies) > 1 else (_first_upper(_said(found.policies[0])),),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from harness.metrics.statistics import INTERVAL_ONLY, MIN_SEEDS
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import Condition
+from harness.report.data.conditions import Condition, said
 from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
 from harness.report.data.curves import against_reference
 from harness.report.data.frontier import at_kl
@@ -40,8 +40,8 @@ def _nothing(data: ReportData) -> str:
 
 
 def _with(condition: Condition) -> str:
-    """`With misaligned 0.75 and clean labels`."""
-    return "With " + condition.title.replace(", ", " and ")
+    """`With the reference wrong on 75 % of topics and clean labels`."""
+    return "With " + said(condition.title)
 
 
 def _what_fails(data: ReportData) -> str:
@@ -74,7 +74,7 @@ def _gap_sentence(data: ReportData, cell: Cell, condition: Condition) -> str:
     return (
         f"{_with(condition)}, {cell.named} brings its training loss from {_loss(cell)} and its reward accuracy to"
         f" {shown(cell.estimate('reward_accuracy'))}, yet it ranks only {shown(cell.ranking)} of held-out pairs right,"
-        f" and {shown(cell.estimate('undesirable_zone'))} of them sit in the undesirable zone"
+        f" and {shown(cell.estimate('undesirable_zone'))} of them are stuck wrong"
         f" ({_types(data, cell)}{_seeds(cell)}{widest}{starts})."
     )
 
@@ -97,9 +97,9 @@ def _loss(cell: Cell) -> str:
 
 
 def _types(data: ReportData, cell: Cell) -> str:
-    """`premature convergence, D1, in 4 of 4 seeds; `, or nothing."""
+    """`satisfied too early in 4 of 4 seeds; `, or nothing."""
     total, counts = len(cell.recorded), cell.divergences(data.types)
-    return "".join(f"{DIVERGENCES[kind]}, {kind}, in {n} of {total} seeds; " for kind, n in counts.items())
+    return "".join(f"{DIVERGENCES[kind]} in {n} of {total} seeds; " for kind, n in counts.items())
 
 
 def _seeds(cell: Cell) -> str:
@@ -116,7 +116,7 @@ def comparison(data: ReportData) -> str | None:
     made = [c for c in here if c.made and c.plain.n]
     if not here:
         return None
-    where = "With " + data.arena.title.replace(", ", " and ") if data.arena.title else "Here"
+    where = "With " + said(data.arena.title) if data.arena.title else "Here"
     on_kl = [c for c in made if c.on == AT_KL]
     # What every seed reaches counts before what a few do.
     largest = max(on_kl or made, key=lambda c: (c.n, abs(c.plain.mean)), default=None)

@@ -12,6 +12,7 @@ from pathlib import Path
 from harness.metrics.statistics import MIN_SEEDS
 from harness.plugins import absent, installed, short
 from harness.report.answer import answer
+from harness.report.cards import cards
 from harness.report.data.cells import Cell, axis_values, cells_csv
 from harness.report.data.contrasts import contrasts_csv
 from harness.report.data.dominance import matched_csv
@@ -20,17 +21,20 @@ from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_r
 from harness.report.data.slices import slices_csv
 from harness.report.data.sweep import Sweep, ordered
 from harness.report.data.tables import write_results
+from harness.report.heroes import heroes
 from harness.report.render.jinja import render
 from harness.report.render.text import plain, quantity, visible
 from harness.report.sections.prediction import prediction_csv
 from harness.report.sections.registry import SECTIONS, page_sections
 from harness.report.sections.row import Page, make_sections, write_page
 from harness.report.texts import BANNER
+from harness.storage.answer_file import write_answer
 from harness.storage.atomic import read_json, write_atomic, write_json
 from harness.storage.plan_file import PRIVATE
 from harness.types import RunStatus
 
 PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-ins drew, with their plug-in
+OPEN = ("heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
@@ -54,6 +58,7 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
     page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)))
+    write_answer(folder, {card.name: " ".join([card.title.rstrip(".") + ".", *card.lines]) for card in page.cards})
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)
 
@@ -93,6 +98,9 @@ def build_page(data: ReportData) -> Page[ReportData]:
         name=visible(data.sweep.name),
         question=visible(data.sweep.question) or "What does this sweep show?",
         answer=answer(data),
+        cards=cards(data),
+        heroes=heroes(data),
+        open=OPEN,
         warnings=warnings(data),
         status=data.sweep.status_line,
         flags=flags(data.sweep, data.cells),

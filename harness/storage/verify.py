@@ -7,6 +7,8 @@ from pathlib import Path
 from harness.identity import file_sha256
 from harness.storage.evaluations import REFERENCES, damaged_evaluations
 from harness.storage.gold import damaged_gold
+from harness.storage.journal import JournalDamaged
+from harness.storage.judgements import JUDGEMENTS, read_judgements
 from harness.storage.runs import RESULT, whole_result
 
 
@@ -27,6 +29,10 @@ def _verify_references(sweep_folder: Path) -> list[str]:
 def _verify_run(folder: Path) -> list[str]:
     lines = [f"{folder.name[:8]} {p.name}: was damaged" for p in sorted(folder.glob(f"{RESULT}.corrupt-*"))]
     lines += [f"{folder.name[:8]} {line}" for line in (*damaged_evaluations(folder), *damaged_gold(folder))]
+    try:
+        read_judgements(folder)
+    except JournalDamaged:
+        lines.append(f"{folder.name[:8]} {JUDGEMENTS}: damaged")
     if not (folder / RESULT).exists():
         return lines
     result = whole_result(folder / RESULT)

@@ -19,6 +19,7 @@ from harness.identity import plain, run_key
 from harness.objectives.registry import OBJECTIVES
 from harness.report.data.tables import write_results
 from harness.run_names import planned_runs
+from harness.storage.answer_file import answer_lines
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import PLAN
@@ -166,4 +167,6 @@ def _finish(folder: Path, failures: Sequence[str], output: CommandOutput) -> int
     output.result(f"results  {folder / 'results.csv'}\nreport   {page}")
     output.tracked(folder, Outbox(folder).finish())
     output.failed(failures)
+    for line in answer_lines(page.parent):
+        output.result(line)
     return 1 if failures else 0

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from harness.storage.answer_file import read_answer
 from harness.storage.atomic import read_json
 from harness.storage.lock import lock_holder
 from harness.storage.plan_file import read_plan_file
@@ -15,7 +16,7 @@ from harness.types import InputError, RunStatus
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """Counts by status, the failed runs, and the process that is running the sweep, if any.
+    """Counts by status, the failed runs, the process that is running the sweep, if any, and what its report answers.
 
     Raises InputError for a folder that holds no sweep.
     """
@@ -35,6 +36,7 @@ def read_status(folder: Path) -> dict[str, Any]:
         "running": running,
         **({"progress": _progress(folder)} if running else {}),
         "failed": [r["name"] for r in plan["runs"] if states[r["run_key"]] is RunStatus.FAILED],
+        "answer": read_answer(folder / "report"),
         "report": str(folder / "report" / "index.html") if (folder / "report" / "index.html").exists() else None,
     }
 

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.identity import content_hash, file_sha256
+from harness.storage.answer_file import read_answer
 from harness.storage.journal import JournalDamaged, append_record, read_journal
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import read_plan_file, uploaded
@@ -39,6 +40,7 @@ METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100  # what servers accept
 # attempts cost 5 % of the time at most.
 RETRY_SECONDS, RETRY_FACTOR = 30.0, 20
 ACKS = "outbox.jsonl"
+TAG_LIMIT = 4000  # characters that every MLflow server takes for a tag's value
 
 
 @dataclass
@@ -257,6 +259,8 @@ def send_summary(to: Connection, plan: Plan, report: Path, files: Sequence[Path]
         run_id = runs[0].info.run_id
     else:
         run_id = to.client.create_run(to.experiment, tags=tags, run_name=f"{plan.sweep} report").info.run_id
+    for name, text in read_answer(report).items():
+        to.client.set_tag(run_id, f"harness.{name}", text[:TAG_LIMIT])
     for path in files:
         place = PurePosixPath("report", *path.parent.relative_to(report).parts)
         to.client.log_artifact(run_id, str(path), artifact_path=str(place))

@@ -17,6 +17,8 @@ from harness.palette import looks
 from harness.storage.evaluations import EVALUATIONS
 from harness.storage.gold import GOLD
 from harness.storage.journal import read_journal
+from harness.storage.judgements import JUDGEMENTS, read_judgements
+from harness.storage.judgements import points as judge_points
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import RESULT, run_status
 from harness.types import RunStatus
@@ -150,11 +152,11 @@ def digest_of(result: Mapping[str, Any]) -> str:
 
 
 def delivery_digest(folder: Path, result: Mapping[str, Any]) -> str:
-    """The digest of a delivery: of the run, and of benchmark results and gold scores that came since.
+    """The digest of a delivery: of the run, and of benchmark results, gold scores and judgements that came since.
 
     The run's digest does not change with these, so they are added to it at the server and do not replace it.
     """
-    later = [file_sha256(folder / name) for name in LATER if (folder / name).exists()]
+    later = [file_sha256(folder / name) for name in (*LATER, JUDGEMENTS) if (folder / name).exists()]
     return content_hash([digest_of(result), *later])[:32] if later else digest_of(result)
 
 
@@ -214,7 +216,10 @@ def count_points(folder: Path, runs: int = 0) -> int:
 
 
 def _evaluations(folder: Path) -> list[dict[str, Any]]:
-    return [record for name in LATER if (folder / name).exists() for record in read_journal(folder / name)]
+    """The points that came after the run: of benchmarks and gold models, and of the judge that was asked last."""
+    later = [record for name in LATER if (folder / name).exists() for record in read_journal(folder / name)]
+    judged = [(one.step, found) for one in read_judgements(folder) if (found := judge_points(one))]
+    return later + [{"kind": "metrics", "step": step, **found} for step, found in judged[-1:]]
 
 
 def is_committed(folder: Path) -> bool:

@@ -22,12 +22,14 @@ WRAPPER = """<!doctype html><iframe id=f src="report/index.html" style="width:{w
 <p id=out></p><script>onload=()=>{{const d=document.getElementById('f').contentDocument;
 const e=d.scrollingElement;let s=0;d.querySelectorAll('.scroll').forEach(x=>s+=x.scrollWidth>x.clientWidth+1);
 document.getElementById('out').textContent=`MEASURED ${{e.scrollWidth}} ${{e.clientWidth}} ${{s}} `
-+`${{d.querySelector('.answer').getBoundingClientRect().bottom}}`}}</script>"""
++`${{d.querySelector('.card').getBoundingClientRect().bottom}} `
++`${{d.querySelector('.heroes .drawing').getBoundingClientRect().top}} `
++`${{e.scrollHeight}}`}}</script>"""
 
 
 @pytest.mark.browser
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium installed")
-def test_no_sideways_scroll_and_the_answer_above_the_fold(pristine: Path, tmp_path: Path) -> None:
+def test_no_sideways_scroll_the_answer_above_the_fold_and_five_screens(pristine: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pristine"
     shutil.copytree(pristine, folder)
     write_report(folder)
@@ -36,11 +38,13 @@ def test_no_sideways_scroll_and_the_answer_above_the_fold(pristine: Path, tmp_pa
         wrapper.write_text(WRAPPER.format(width=width), encoding="utf-8")
         command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / f'profile{width}'}", wrapper.as_uri()]
         shown = subprocess.run(command, capture_output=True, text=True, timeout=400, check=True).stdout
-        measured = re.search(r"MEASURED (\d+) (\d+) (\d+) ([\d.]+)", shown)
+        measured = re.search(r"MEASURED (\d+) (\d+) (\d+) ([\d.]+) ([\d.]+) (\d+)", shown)
         assert measured is not None, "the wrapper could not read the page"
-        content, window, scrolling, bottom = (float(value) for value in measured.groups())
+        content, window, scrolling, bottom, figure, height = (float(value) for value in measured.groups())
         assert content <= window, f"{width} px: the page is {content} px wide in a window of {window} px"
-        assert bottom < 780, f"{width} px: the answer ends at {bottom} px"
+        assert bottom < 780, f"{width} px: the first card ends at {bottom} px"
+        assert width < 1000 or figure < 700, f"the first figure begins at {figure} px"
+        assert width < 1000 or height < 5 * 900, f"what is open fills {height / 900:.1f} screens"
         assert width > 1000 or scrolling > 0, "wide tables scroll in their own container on a phone"
 
 
@@ -71,7 +75,7 @@ def test_no_figure_is_wider_than_a_sheet(pristine: Path, tmp_path: Path) -> None
     page.write_text(text, encoding="utf-8")
     wrapper = folder / "print.html"
     script = WRAPPER.format(width=703).replace(
-        "x.scrollWidth>x.clientWidth+1", "x.scrollWidth>x.clientWidth+1&&!!x.querySelector('img')"
+        "x.scrollWidth>x.clientWidth+1", "x.scrollWidth>x.clientWidth+1&&!!x.querySelector('svg')"
     )
     wrapper.write_text(script, encoding="utf-8")
     command = [str(BROWSER), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", wrapper.as_uri()]

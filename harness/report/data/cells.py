@@ -262,10 +262,14 @@ def build_cells(sweep: Sweep, facts: Mapping[str, Facts]) -> tuple[Cell, ...]:
         groups.setdefault(run.cell, []).append(run)
     varied = [axis for axis in sweep.axes if axis.startswith("hp.")]
     references = _references(sweep.runs, facts)
+    named = {name: _beyond_beta(sweep.runs, name, varied) for name in {run.objective for run in sweep.runs}}
     cells = [
-        Cell(tuple(sorted(runs, key=lambda run: run.seed)), facts, _extra(runs[0], varied), references[runs[0].setting])
+        Cell(
+            tuple(sorted(runs, key=lambda run: run.seed)), facts, _extra(runs[0], named[runs[0].objective]),
+            references[runs[0].setting],
+        )
         for runs in groups.values()
-    ]
+    ]  # fmt: skip
     rank = {name: i for i, name in enumerate(ordered({run.objective for run in sweep.runs}, baseline(sweep)))}
 
     def place(cell: Cell) -> tuple[Any, ...]:
@@ -286,6 +290,13 @@ def _references(runs: Iterable[Run], facts: Mapping[str, Facts]) -> dict[str, di
         if value is not None:
             by_seed.setdefault(run.seed, value)
     return references
+
+
+def _beyond_beta(runs: Iterable[Run], objective: str, axes: Iterable[str]) -> list[str]:
+    """The axes that an objective's beta does not decide alone: those that must be named beside it."""
+    own = {run.cell: (run.beta, run.settings()) for run in runs if run.objective == objective}.values()
+    betas = len({beta for beta, _ in own})
+    return [axis for axis in axes if len({(beta, repr(settings.get(axis))) for beta, settings in own}) > betas]
 
 
 def _extra(run: Run, axes: Iterable[str]) -> str:

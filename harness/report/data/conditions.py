@@ -12,7 +12,7 @@ from functools import cached_property
 from harness.identity import canonical_json
 from harness.report.data.cells import Cell, axis_values, by_condition
 from harness.report.data.sweep import Run
-from harness.report.render.text import plain, visible
+from harness.report.render.text import percent, visible
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,13 @@ def _distinct(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequ
 
 def _setting(cell: Cell) -> str:
     first = cell.first
-    parts = [] if first.misaligned is None else [f"misaligned {plain(first.misaligned)}"]
+    parts = [] if first.misaligned is None else [dial(first.misaligned)]
     return ", ".join([*parts, *(["Bradley-Terry labels"] if first.labels == "bradley_terry" else [])])
+
+
+def dial(misaligned: float) -> str:
+    """What a world's dial says of the untrained model: `reference wrong on 75 % of topics`."""
+    return f"reference wrong on {percent(misaligned)} of topics" if misaligned else "reference right on every topic"
 
 
 def _damage(cell: Cell) -> str:
@@ -165,3 +170,19 @@ def _kind(condition: Condition) -> str:
 def _kind_name(condition: Condition) -> str:
     first = condition.first
     return visible(first.corruption_text if first.corruption == "sequence" else first.corruption)
+
+
+def said(title: str) -> str:
+    """A title within a sentence: `the reference wrong on 75 % of topics and clean labels`."""
+    text = title.replace(", ", " and ")
+    return f"the {text}" if text.startswith("reference") else text
+
+
+def noise(condition: Condition) -> str:
+    """`clean labels`, `40 % flips`, `20 % length_bias`: the corruption as a reader says it."""
+    first = condition.first
+    if condition.clean:
+        return "clean labels"
+    if first.corruption == "sequence" or condition.cells[0].rate is None:
+        return condition.damage
+    return f"{percent(condition.rate)} {'flips' if first.corruption == 'uniform_flip' else visible(first.corruption)}"

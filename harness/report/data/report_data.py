@@ -18,6 +18,7 @@ from harness.report.data.contrasts import Contrast, build_contrasts
 from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
+from harness.report.data.recommendation import Recommendation, recommend
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
 from harness.report.data.slices import CellSlice, cell_slices
@@ -73,6 +74,11 @@ class ReportData:
     def dominances(self) -> list[Dominance]:
         """Where each objective ranks better or worse than the baseline at every matched KL."""
         return dominances(self.arenas, self.baseline)
+
+    @cached_property
+    def recommendation(self) -> Recommendation | None:
+        """Which arms are not shown worse than the best, by range of the corruption rate."""
+        return recommend(self.arenas, self.arena)
 
     @cached_property
     def slices(self) -> tuple[CellSlice, ...]:

@@ -30,7 +30,7 @@ TRACKED = (
     *("disp_rate", "both_down"),
 )
 REWARD_MODEL = "reward_model"
-DIVERGENCES = {"D1": "premature convergence", "D2": "reversal", "D3": "memorised noise"}
+DIVERGENCES = {"D1": "satisfied too early", "D2": "reversed", "D3": "memorised noise"}
 AUDITED = 50  # pairs a person would check by hand
 
 Series = NDArray[np.float64]

@@ -12,7 +12,8 @@ from harness.report.render.text import DASH, shown
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One table field: main text, a smaller second line, a background colour and a mark colour (`#rrggbb` or empty).
+    """One table field: main text, a smaller second line, a background colour and a mark colour (`#rrggbb` or empty);
+    `tip` is shown where a pointer rests on it, and in brackets in Markdown.
 
     `quote`: the main text is a prompt, a response or a generated answer; `report/texts.py` alone makes such fields.
     """
@@ -22,6 +23,7 @@ class Field:
     shade: str = ""
     mark: str = ""
     quote: bool = False
+    tip: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,18 @@ class Terms:
 
     terms: tuple[tuple[str, str], ...]
     caption: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One of the answers that head a page: `name` (use, breaks, sure, next), its `label`, a `title` of a few words,
+    sentences, and a command to copy."""
+
+    name: str
+    label: str
+    title: str
+    lines: tuple[str, ...]
+    command: str = ""
 
 
 Block = Table | Picture | Lines | Terms

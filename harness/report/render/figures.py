@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 from harness.metrics.statistics import Estimate
 from harness.palette import LINES, MARKERS, Look
+from harness.report.render.svg import TIP, smaller
+from harness.report.render.text import ascii_visible
 from harness.storage.atomic import write_atomic
 
 Item = TypeVar("Item")
@@ -138,6 +140,11 @@ def error_bars(panel: Any, x: Sequence[float], y: Sequence[Estimate], **style: A
     panel.errorbar(x, [one.mean for one in y], yerr=whiskers(y), **style)
 
 
+def tip(text: str) -> str:
+    """The id (`gid`) of a mark that says `text` when a pointer rests on it, and to a screen reader."""
+    return TIP + ascii_visible(text.replace("\u2212", "-"))
+
+
 def band(panel: Any, x: Sequence[float], y: Sequence[Estimate], colour: str) -> None:
     """The intervals as a pale band; nothing where there is none."""
     bounded = [(at, one.low, one.high) for at, one in zip(x, y, strict=True) if math.isfinite(one.low)]
@@ -196,8 +203,6 @@ def draw(rows: int, columns: int, size: tuple[float, float], paint: Callable[[An
     """SVG of `paint(figure, axes (rows, columns))` at `size` inches, under the settings above and no others."""
     import matplotlib
     from matplotlib.figure import Figure
-
-    from harness.report.render.svg import smaller
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()

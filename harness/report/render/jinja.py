@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from harness.report.render.figures import Picture
+from harness.report.render.glossary import GLOSSARY
+from harness.report.render.svg import inline
 from harness.report.render.text import markdown
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -18,15 +21,24 @@ def kind(block: object) -> str:
     return type(block).__name__.lower()
 
 
-def encoded(picture: Picture) -> str:
-    """As a data image: its ids and styles stay its own, and no script in it could run."""
-    return base64.b64encode(picture.svg).decode("ascii")
+def drawn(picture: Picture) -> Markup:
+    """A figure within the page; matplotlib has escaped every text in it."""
+    name = "".join(c if c.isalnum() else "-" for c in picture.name)
+    return Markup(inline(picture.svg.decode("utf-8"), name, str(escape(picture.alt))))  # noqa: S704
+
+
+def explained(text: str) -> Markup:
+    """Text in which the first use of each word of the glossary opens its meaning."""
+    found = str(escape(text))
+    for i, word in enumerate(GLOSSARY):
+        button = f'<button class="term" type="button" popovertarget="term-{i}">{word}</button>'
+        found = re.sub(rf"(?<![\w>-]){word}(?![\w-])", button, found, count=1)
+    return Markup(found)  # noqa: S704
 
 
 def render(template: str, page: Any) -> bytes:
     """One template of `templates/` over `page`, whose texts hold no markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
 
     html = template.endswith(".html")
     environment = Environment(
@@ -36,10 +48,10 @@ def render(template: str, page: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": kind, "encoded": encoded, "md": markdown}
+    environment.filters |= {"kind": kind, "drawn": drawn, "explained": explained, "md": markdown}
     # Our own style sheet, not data: escaping it would break its quotes.
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")) if html else ""  # noqa: S704
-    text = environment.get_template(template).render(page=page, style=style)
+    text = environment.get_template(template).render(page=page, style=style, glossary=GLOSSARY)
     if not html:  # blocks leave blank lines where a block is missing
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return text.encode("utf-8")

@@ -5,16 +5,45 @@ from __future__ import annotations
 import re
 from collections import Counter
 
+TIP = "tip:"  # begins the id of a group whose text is to be shown as its title
 _TAG = re.compile(r"<[^>]+>")
 
 
 def smaller(svg: str) -> str:
     """Two decimals, repeated styles as classes, no comments, metadata, unused ids or groups without attributes."""
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(rf'<g id="{TIP}([^"]*)"[^>]*>', r'<g class="tip"><title>\1</title>', svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = svg.replace("font-family: 'DejaVu Sans'", "font-family: 'DejaVu Sans', sans-serif")
     svg = re.sub(r">\s+<", "><", _TAG.sub(lambda tag: _short(tag[0]), svg))
     return _classes(_flat(svg))
+
+
+def inline(svg: str, name: str, label: str) -> str:
+    """A figure as part of a page: ids and classes of its own, as wide as its place, with a text alternative.
+
+    `svg` is what `smaller` made, `name` of letters, digits and hyphens, `label` escaped for an attribute.
+    """
+
+    def own(tag: re.Match[str]) -> str:
+        if tag[0].startswith("<svg"):
+            box = re.search(r'viewBox="[^"]*"', tag[0])
+            assert box is not None, "matplotlib writes a viewBox"
+            links = 'xmlns:xlink="http://www.w3.org/1999/xlink" xmlns="http://www.w3.org/2000/svg"'
+            return f'<svg id="svg-{name}" role="img" aria-label="{label}" {box[0]} {links}>'
+        text = re.sub(r' id="', f' id="{name}-', tag[0])
+        text = re.sub(r'(url\(|href=")#', rf"\1#{name}-", text)
+        return re.sub(r' class="(s\d+)"', rf' class="{name}-\1"', text)
+
+    rules = re.compile(r"(<style[^>]*>)(.*?)(</style>)", re.DOTALL)
+    head, style, rest = svg.partition("</style>")
+    scoped = rules.sub(lambda m: m[1] + _scoped(m[2], name) + m[3], head + style)
+    return _TAG.sub(own, scoped + rest)
+
+
+def _scoped(rules: str, name: str) -> str:
+    """Rules that hold within one figure of a page."""
+    return re.sub(r"\.(s\d+)\{", rf".{name}-\1{{", rules.replace("*{", f"#svg-{name} *{{"))
 
 
 def _short(tag: str) -> str:

@@ -27,7 +27,7 @@ def visible(text: object) -> str:
 
 def ascii_visible(text: object) -> str:
     """`visible`, and everything outside ASCII written the same way: what a figure's one font can surely draw."""
-    return "".join(c if c.isascii() else f"\\u{{{ord(c):x}}}" for c in visible(text))
+    return "".join(c if c.isascii() else f"\\u{{{ord(c):x}}}" for c in visible(text).replace("\u00a0", " "))
 
 
 def shorten(text: object, limit: int = 160) -> str:
@@ -76,6 +76,24 @@ def shown(value: Estimate) -> str:
     """`mean [low, high]`, or the mean alone where there is no interval; with a fourth decimal for what is near 0."""
     digits = 4 if 0 < abs(value.mean) < 0.01 else 3
     return " ".join(filter(None, [number(value.mean, digits), interval(value.low, value.high, digits)]))
+
+
+def points(value: float | None) -> str:
+    """A share in percent with at most one decimal, without its unit: 0.9974 -> 99.7, 0.56 -> 56."""
+    text = number(None if value is None else 100 * value, 1)
+    return text.removesuffix(".0")
+
+
+def percent(value: float | None) -> str:
+    """`99.7 %`, never broken over two lines; a dash where there is none."""
+    text = points(value)
+    return text if text == DASH else f"{text}\u00a0%"
+
+
+def percents(value: Estimate, unit: str = "\u00a0%") -> str:
+    """A share with its interval: `56 % [44, 68]`."""
+    bounds = f" [{points(value.low)},\u00a0{points(value.high)}]" if math.isfinite(value.low) else ""
+    return f"{points(value.mean)}{unit}{bounds}"
 
 
 def quantity(count: int, one: str, many: str | None = None) -> str:

@@ -25,7 +25,7 @@ from harness.metrics.statistics import (
     paired_differences,
 )
 from harness.report.data.cells import RANKING, Cell, measured
-from harness.report.data.conditions import Condition, Family
+from harness.report.data.conditions import Condition, Family, dial
 from harness.report.data.frontier import Arena, at_kl
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
@@ -86,11 +86,11 @@ class Evidence:
 
     @property
     def place(self) -> str:
-        """`dpo; misaligned 0.75, clean`."""
+        """`dpo; reference wrong on 75 % of topics, clean`."""
         first = self.cells[0].first
-        dial = "" if first.misaligned is None else f"misaligned {plain(first.misaligned)}, "
+        world = "" if first.misaligned is None else f"{dial(first.misaligned)}, "
         names = dict.fromkeys(cell.first.objective for cell in self.cells)
-        return f"{', '.join(names)}; {dial}{'clean' if first.corruption == 'none' else first.corruption_text}"
+        return f"{', '.join(names)}; {world}{'clean' if first.corruption == 'none' else first.corruption_text}"
 
 
 Test = Callable[[ReportData], Evidence | None]

@@ -8,15 +8,17 @@ from typing import Any
 
 from harness.metrics.statistics import wilson
 from harness.report.data.cells import Cell, measured
-from harness.report.data.conditions import Condition, Family
+from harness.report.data.conditions import Condition, Family, noise
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
 from harness.report.render.figures import Picture, error_bars, line_style, small_multiples
-from harness.report.render.text import DASH, ascii_visible, interval, number, plain, shown, visible
+from harness.report.render.text import DASH, ascii_visible, interval, number, percents, plain, points, shown, visible
 from harness.report.sections.row import Section
 
+BEST = "\u2605"
+PAID = {"kl": "KL", "gold_reward": "true reward"}  # what a setting costs and is worth, beside the map
 MIN_BETAS = 4  # betas that make a curve; fewer stand in the heat maps
 OPTIMUM = ("dpo", "ppo", "rloo")  # their optimum under finite labels is the RLHF one
 LONG = 40  # rows shown; longer tables stand behind the fold
@@ -113,11 +115,11 @@ def heat(data: ReportData) -> Content | None:
     """A table per setting: objective and beta down, corruption across (or the other way round where that is wider)."""
     tables = [_heat_map(data, family) for family in (data.family, *(f for f in data.families if f is not data.family))]
     long = TALL if all(len(family.conditions) == 1 for family in data.families) else LONG
-    open_ = 2 if sum(len(table.rows) for table in tables[:2]) <= long else 1 if len(tables[0].rows) <= long else 0
+    open_ = 1 if len(tables[0].rows) <= long else 0
     return Content(
-        "Which beta, at which rate?",
-        "Share of clean held-out pairs ranked right, mean and 95 % interval over seeds. Blue: above one half (chance);"
-        " orange: below; the darker, the further away.",
+        "Which setting, at which rate?",
+        f"Clean held-out pairs ranked right, %, mean over seeds; {BEST} best of its column. Blue: above one half"
+        " (chance); orange: below. Intervals: point at a number, or cells.csv.",
         tuple(tables[:open_]),
         tuple(tables[open_:]),
         "The other settings" if open_ else "All objectives and betas",
@@ -126,35 +128,55 @@ def heat(data: ReportData) -> Content | None:
 
 def _heat_map(data: ReportData, family: Family) -> Table:
     conditions = family.conditions
-    arms = {arm: [family.cell(arm, c) for c in conditions] for name in family.objectives for arm in family.arms(name)}
-    first = [next(cell for cell in cells if cell is not None) for cells in arms.values()]
+    arms = [[family.cell(arm, c) for c in conditions] for name in family.objectives for arm in family.arms(name)]
+    arms.sort(key=lambda cells: -_height(cells))
+    first = [next(cell for cell in cells if cell is not None) for cells in arms]
+    best = [max((_mean(cells[i]) for cells in arms), default=-math.inf) for i in range(len(conditions))]
+    marked = [[_heat(cell, best[i]) for i, cell in enumerate(cells)] for cells in arms]
     caption = family.title or "All objectives and betas"
     if len(conditions) > WIDE >= len(arms):
-        columns = zip(*arms.values(), strict=True)
-        rows = [(Field(c.damage), *map(_heat, cells)) for c, cells in zip(conditions, columns, strict=True)]
+        columns = zip(*marked, strict=True)
+        rows = [(Field(c.damage), *column) for c, column in zip(conditions, columns, strict=True)]
         return Table(caption, ("Corruption", *(cell.named for cell in first)), tuple(rows), look="heat")
     rows = []
-    for cell, cells in zip(first, arms.values(), strict=True):
+    paid = {name: title for name, title in PAID.items() if any(cell.estimate(name).n for cell in first)}
+    for cell, shares in zip(first, marked, strict=True):
         name, beta = cell.first.objective, cell.first.beta
         text = "" if beta is None else f"\u03b2\u00a0{plain(beta)}"
         head = Field(visible(name), ", ".join(filter(None, [text, cell.extra])), mark=data.looks[name].colour)
-        rows.append((head, *map(_heat, cells)))
-    return Table(caption, ("Objective", *(c.damage for c in conditions)), tuple(rows), look="heat")
+        rows.append((head, *shares, *(_paid(cell, one) for one in paid)))
+    more = tuple(f"{title}, {noise(conditions[0])}" for title in paid.values())
+    return Table(caption, ("Objective", *map(noise, conditions), *more), tuple(rows), look="heat")
 
 
-def _heat(cell: Cell | None) -> Field:
+def _mean(cell: Cell | None) -> float:
+    return cell.ranking.mean if cell is not None and cell.ranking.n else -math.inf
+
+
+def _height(cells: Sequence[Cell | None]) -> float:
+    """A sort key: the mean over the conditions, without an outcome last."""
+    known = [mean for cell in cells if math.isfinite(mean := _mean(cell))]
+    return math.fsum(known) / len(known) if known else -math.inf
+
+
+def _paid(cell: Cell, name: str) -> Field:
+    value = cell.estimate(name)
+    return Field(number(value.mean, 2), tip=shown(value)) if value.n else Field(DASH)
+
+
+def _heat(cell: Cell | None, best: float) -> Field:
     if cell is None:
         return Field(DASH)
-    value = cell.ranking
-    bounds = interval(value.low, value.high, 2).replace(" ", "\u00a0") if value.n else ""
+    value, state = cell.ranking, ""
     if cell.done < cell.planned:
         states = [run.status for run in cell.runs]
         lost = [f"{states.count(status)} {status}" for status in UNFINISHED if status in states]
         what = "incomplete: " if cell.waiting else ""
-        bounds += f" {what}{cell.done} of {cell.planned} seeds done ({', '.join(lost)})"
+        state = f"{what}{cell.done} of {cell.planned} seeds done ({', '.join(lost)})"
     if not value.n:
-        return Field(DASH, bounds.strip())
-    return Field(number(value.mean, 3), bounds.strip(), shade(value.mean))
+        return Field(DASH, state)
+    star = f"\u00a0{BEST}" if value.mean == best else ""
+    return Field(points(value.mean) + star, state, shade(value.mean), tip=f"{percents(value)}, n = {value.n}")
 
 
 def shade(share: float) -> str:
@@ -207,7 +229,7 @@ def _audit(condition: Condition) -> Field:
 
 
 ROWS = (
+    Section("heat", "Every setting", heat),
     Section("betas", "Beta", betas),
-    Section("heat", "Beta x rate", heat),
     Section("misspecified", "Assumed flip rate", misspecified),
 )

@@ -21,6 +21,7 @@ from harness.report.sections import (
     frontier,
     gold,
     hyperparameters,
+    judge,
     pairs,
     plane,
     prediction,
@@ -38,8 +39,8 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    frontier, verdict, dataset, damage, survival, hyperparameters, trajectories, plane, displacement, densities, pairs,
-    slices, behaviour, quality, gold, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
+    hyperparameters, verdict, frontier, dataset, damage, survival, trajectories, plane, displacement, densities, pairs,
+    slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds, costs, statistics,
     provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from harness.report.render.blocks import Content
-from harness.report.render.figures import write_pictures
+from harness.report.render.blocks import Card, Content
+from harness.report.render.figures import Picture, write_pictures
 from harness.report.render.jinja import render
 from harness.storage.atomic import write_atomic
 
@@ -32,7 +32,8 @@ def make_sections(rows: Iterable[Section[Source]], data: Source) -> tuple[tuple[
 
 @dataclass(frozen=True)
 class Page(Generic[Source]):
-    """Everything the templates show, as plain text without markup."""
+    """Everything the templates show, as plain text without markup. `heroes` are the figures that head the page; where
+    there are cards, sections that `open` does not name are folded."""
 
     kind: str
     name: str
@@ -44,12 +45,17 @@ class Page(Generic[Source]):
     warnings: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
+    cards: tuple[Card, ...] = ()
+    heroes: tuple[Picture, ...] = ()
+    open: tuple[str, ...] = ()
     private: bool = False  # quotes pairs of a data set: sections alone, without the answer
 
 
 def write_page(folder: Path, page: Page[Source]) -> Path:
     """Writes `index.html`, `report.md` and `figures/` into a report's folder; the path of `index.html`."""
-    write_pictures(folder / "figures", [picture for _, content in page.sections for picture in content.pictures])
+    write_pictures(
+        folder / "figures", [*page.heroes, *(picture for _, content in page.sections for picture in content.pictures)]
+    )
     write_atomic(folder / "report.md", render("report.md", page))
     write_atomic(folder / "index.html", render("index.html", page))
     return folder / "index.html"

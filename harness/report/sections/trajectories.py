@@ -27,8 +27,8 @@ def trajectories(data: ReportData) -> Content | None:
     return Content(
         "While the loss falls, does the ranking follow?",
         "A healthy line climbs to the right: the loss falls and more pairs are ranked right. A flat line is"
-        " premature convergence (D1): the loss nears its minimum while pairs are still misranked. A line that turns"
-        " down is a reversal (D2) or memorised noise (D3).",
+        " satisfied too early: the loss nears its minimum while pairs are still misranked. A line that turns"
+        " down is reversed or memorised noise.",
         (_phase(data, shown, note),),
         (_curves(data, shown, note),),
         "Loss and ranking accuracy over steps",

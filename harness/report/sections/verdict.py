@@ -9,14 +9,14 @@ from dataclasses import replace
 from harness.metrics.robustness import Breakdown, breakdown_text
 from harness.metrics.statistics import lost_rate
 from harness.report.data.cells import Cell, measured
-from harness.report.data.conditions import Family
+from harness.report.data.conditions import Family, noise
 from harness.report.data.curves import Curve, against_reference, best_curve, curves
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.data.samples import faults_of
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table, fields
-from harness.report.render.text import DASH, number, plain, shown, visible
+from harness.report.render.text import DASH, number, percent, percents, plain, shown, visible
 from harness.report.sections.costs import cost, quantity_of
 from harness.report.sections.row import Section
 
@@ -49,12 +49,12 @@ def verdict(data: ReportData) -> Content:
     others = [table for family in data.families if family is not data.family for table in _tables(data, family)]
     return Content(
         "Verdict",
-        "Best first; every field of a row is at the beta that it names, that with the largest area under its survival"
-        " curve on clean held-out pairs that no user has. Where that beta ends its grid, a wider grid may find a better"
+        "Best first; every field of a row is at the beta that it names, that with the highest average over the rates on"
+        " clean held-out pairs that no user has. Where that beta ends its grid, a wider grid may find a better"
         " one. Breakdown: the tested rates between which ranking accuracy falls to the untrained reference's, as far as"
         " that is shown at 95 %. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks"
-        " them wrong. D1: premature convergence (the loss is near its minimum while pairs are still misranked); D2:"
-        " reversal; D3: memorised noise.",
+        " them wrong. Satisfied too early: the loss is near its minimum while pairs are still misranked; reversed:"
+        " it falls while fewer pairs are ranked right; memorised noise: wrong labels are ranked as they say.",
         tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
         (*rest, *others),
         "The other objectives and settings" if rest else "The other settings",
@@ -74,8 +74,6 @@ def _table(data: ReportData, family: Family, kind: str | None, caption: str) -> 
     height = {name: best_curve(own).height if own else -1.0 for name, own in by_name.items()}
     ranked = sorted(family.objectives, key=lambda name: (-height[name], name))  # without any outcome: last
     rows = [_row(data, family, kind, name, by_name[name]) for name in ranked]
-    if not set(family.objectives) & set(RLHF) and family is data.family:
-        rows.append((Field("RLHF", ", ".join(RLHF[:3]) + ", \u2026"), *fields("not in this sweep", *[DASH] * 6)))
     columns = [i for i in range(len(HEADER)) if family.kinds or i != 1]
     return Table(
         caption, tuple(HEADER[i] for i in columns), tuple(tuple(row[i] for i in columns) for row in rows), look="stack"
@@ -123,7 +121,8 @@ def _breakdown(best: Curve, kind: str | None) -> Field:
         named = f"not {', '.join(lost[:MAX_NAMED])}{cut}" if lost else ""
         return Field(f"{beaten} of {len(best.points)} conditions", named)
     reference, chance = (_rate(best.breakdown(bar)) for bar in ("reference", "chance"))
-    return Field(reference, f"chance: {chance}; area {number(best.area.mean)}")
+    over = f"average over 0 to {percent(best.rates[-1])}" if best.rates else "average"
+    return Field(reference, f"chance: {chance}; {over}: {percent(best.area.mean)}")
 
 
 def _rate(point: Breakdown | None) -> str:
@@ -132,28 +131,28 @@ def _rate(point: Breakdown | None) -> str:
 
 def _fidelity(best: Curve) -> Field:
     condition, lowest = best.lowest
-    beside = f"{condition.damage}: {shown(lowest.ranking)}" if lowest is not best.first else ""
-    return Field(shown(best.first.ranking), beside)
+    beside = f"{noise(condition)}: {percents(lowest.ranking)}" if lowest is not best.first else ""
+    return Field(percents(best.first.ranking), beside)
 
 
 def _loss(data: ReportData, arm: Sequence[Cell]) -> Field:
     """Divergence types, each where most seeds show it, and how many pairs are wrong although their loss fell."""
     wrong = arm[0].fact_estimate("fell_while_wrong")
     first, last = (arm[0].described(f"train_loss_{end}") for end in ("first", "last"))
-    text = f"{shown(wrong)} fell while wrong" if wrong.n else "no loss per pair"
+    text = f"{percents(wrong)} fell while wrong" if wrong.n else "no loss per pair"
     loss = f"loss {number(first.mean)} \u2192 {number(last.mean)}" if first.n else ""
     return Field("; ".join([*_types(data, arm), text]), loss)
 
 
 def _types(data: ReportData, arm: Sequence[Cell]) -> list[str]:
-    """`D1 in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
+    """`satisfied too early in 4/4 (clean)`: each divergence type with the first cell in which most seeds show it."""
     texts = []
     for kind in DIVERGENCES:
         cell = max(arm, key=lambda cell: cell.divergences(data.types).get(kind, 0))
         count = cell.divergences(data.types).get(kind, 0)
         if count:
             where = "clean" if cell.first.corruption == "none" else visible(cell.first.corruption_text)
-            texts.append(f"{kind} in {count}/{len(cell.recorded)} ({where})")
+            texts.append(f"{DIVERGENCES[kind]} in {count}/{len(cell.recorded)} ({where})")
     return texts
 
 

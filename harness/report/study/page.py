@@ -6,9 +6,10 @@ from pathlib import Path
 
 from harness.identity import content_hash
 from harness.plugins import absent
+from harness.report.data.conditions import dial
 from harness.report.data.tables import write_results
 from harness.report.render.blocks import Content, Lines, present
-from harness.report.render.text import plain, quantity, visible
+from harness.report.render.text import quantity, visible
 from harness.report.sections.row import Page, Section, make_sections, write_page
 from harness.report.study.figures import pictures
 from harness.report.study.findings import rescue_sentence, tuned_differences
@@ -96,7 +97,7 @@ def methods(study: Study) -> Content:
     sampler, pruner = about["sampler"], about["pruner"]
     world = study.sweep.runs[0]
     setting = [f"corruption {world.corruption_text}"]
-    setting += [] if world.misaligned is None else [f"misaligned {plain(world.misaligned)}"]
+    setting += [] if world.misaligned is None else [dial(world.misaligned)]
     setting.append(f"{world.planned_steps} steps")
     lines = (
         f"Target: {targets}{f', under {bounds}' if bounds else ''}. A trial's score is the mean over its "

@@ -1,0 +1,175 @@
+"""The page of an audit, drawn with the report's own parts: `index.html`, `report.md` and their figures.
+
+No text of a pair stands on it: pairs are named by row and the first digits of their id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.audit.audit import Audit, first_sentence, percent
+from harness.metrics.statistics import Estimate
+from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
+from harness.report.render.figures import RIGHT, WRONG, picture, write_pictures
+from harness.report.render.jinja import render
+from harness.report.render.text import DASH, interval, number, quantity, shorten, visible
+from harness.storage.atomic import write_atomic
+
+WORST = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """A section's place on the page: its anchor and its name in the navigation."""
+
+    name: str
+    short: str
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything the templates show, as plain text without markup."""
+
+    kind: str
+    name: str
+    question: str
+    answer: tuple[str, ...]
+    status: str
+    sections: tuple[tuple[Anchor, Content], ...]
+
+
+def write_page(found: Audit, rows: np.ndarray, ids: Sequence[str], folder: Path, name: str) -> Path:
+    """Write `index.html`, `report.md` and `figures/`; `rows` `(n,)` and `ids` name the pairs. Returns the page."""
+    sections = (
+        (Anchor("cuts", "Cuts"), _cuts(found)),
+        (Anchor("planted", "Planted errors"), _planted(found)),
+        (Anchor("evidence", "Evidence"), _evidence(found)),
+        (Anchor("slices", "Slices"), _slices(found)),
+        (Anchor("suspects", "Suspects"), _suspects(found, rows, ids)),
+        (Anchor("limits", "Limits"), Content("What was not looked at", "", (Lines(LIMITS),))),
+    )
+    page = Page(
+        "Audit",
+        visible(name),
+        "Which of these labels are wrong?",
+        (first_sentence(found),),
+        f"{quantity(found.pairs, 'pair')} of {quantity(found.prompts, 'prompt')}; each label is judged by models that "
+        f"saw no pair of its prompt ({found.meta['model']}, {found.meta['folds']} folds). Intervals are 95 %.",
+        tuple((anchor, content) for anchor, content in sections if content is not None),
+    )
+    write_pictures(folder / "figures", [one for _, content in page.sections for one in content.pictures])
+    write_atomic(folder / "report.md", render("diagnosis.md", page))
+    write_atomic(folder / "index.html", render("diagnosis.html", page))
+    return folder / "index.html"
+
+
+LIMITS = (
+    "Which answer annotators saw first: the set does not say.",
+    "Errors that follow a rule: labels that are wrong for one kind of answer, or for all close pairs, teach the models "
+    "the same. Planted errors are drawn by chance and cannot show them.",
+    "Labels that are a matter of taste: a wrong label is one that contradicts what the other prompts' labels teach.",
+)
+
+
+def _share(value: Estimate) -> str:
+    """A share with its interval, in percent."""
+    bounds = interval(100 * value.low, 100 * value.high, 1)
+    return " ".join(filter(None, [number(100 * value.mean, 1), bounds])) + " %"
+
+
+def _cuts(found: Audit) -> Content:
+    rows = tuple(
+        fields(f"{percent(cut.share)}", str(cut.rows), _share(cut.precision), _share(cut.recall)) for cut in found.cuts
+    )
+    note = (
+        f"Estimated share of wrong labels: {_share(found.fit.share)}. Precision: share of the cut rows that are wrong; "
+    )
+    note += "recall: share of all wrong labels among them."
+    head = ("Most suspect", "rows", "wrong among them", "of all wrong labels")
+    return Content("How many of the most suspect labels are wrong?", "", (Table("Cuts", head, rows, note),))
+
+
+def _planted(found: Audit) -> Content:
+    planted = found.planted
+    rows = tuple(
+        fields(percent(share), _share(measured), f"{number(100 * predicted, 1)} %", f"{number(100 * recall, 1)} %")
+        for share, measured, predicted, recall in planted.cuts
+    )
+    note = (
+        "Measured on the set with the planted errors, where more labels are wrong than in yours: by how many planted "
+    )
+    note += "ones are among the rows, corrected for labels that were wrong before. Recall counts planted labels."
+    lead = (
+        f"{planted.planted} labels ({percent(planted.rate)}) were turned round and the audit done again. It "
+        f"tells wrong labels from right ones with AUROC {number(planted.auroc.mean, 3)} "
+        f"{interval(planted.auroc.low, planted.auroc.high, 3)} and estimates "
+        f"{percent(max(planted.share, 0.0))} planted."
+    )
+    head = ("Most suspect", "wrong, measured", "wrong, predicted", "planted found")
+    return Content("Are errors found that are known to be there?", lead, (Table("Planted errors", head, rows, note),))
+
+
+def _evidence(found: Audit) -> Content:
+    limit = float(np.quantile(np.abs(found.margin), 0.995)) or 1.0
+
+    def paint(_: Any, axes: Any) -> None:
+        panel = axes.flat[0]
+        edges = np.linspace(-limit, limit, 61)
+        clipped = np.clip(found.margin, -limit, limit)
+        panel.hist(clipped[clipped >= 0], edges, color=RIGHT)
+        panel.hist(clipped[clipped < 0], edges, color=WRONG)
+        panel.axvline(0, color="#555555", linewidth=0.8)
+        panel.set_xlabel("out-of-fold margin of the label")
+        panel.set_ylabel("pairs")
+
+    figure = picture(
+        "margins", "Evidence on the labels", "Below 0 the evidence speaks against the label; the outermost bins hold "
+        "what lies beyond.", "Histogram of out-of-fold margins.", (1, 1), (5.5, 2.8), paint,
+    )  # fmt: skip
+    counts = (
+        ("labels that the reference prefers", _share(found.reference_share)),
+        ("chosen answer is the longer one", _share(found.longer_chosen)),
+        ("the same, where the evidence speaks against the label", _share(found.longer_chosen_suspect)),
+        ("pairs that stand a second time with the opposite label", str(int(found.contradicted.sum()))),
+        ("pairs that nearly repeat an earlier one", str(int((found.near >= 0).sum()))),
+        ("trivial: reference and evidence are both sure of the label", str(int(found.trivial.sum()))),
+        ("undecidable: hardly any evidence either way", str(int(found.undecided.sum()))),
+        ("labels that contradict the set's own scores", str(int(found.scores_against.sum()))),
+    )
+    table = Table("The set", ("What", "pairs"), tuple(fields(*row) for row in counts))
+    notes = Lines(tuple(visible(note) for note in found.notes), "Notes on the rows") if found.notes else None
+    return Content("What does the evidence look like?", "", present(figure, table, notes))
+
+
+def _slices(found: Audit) -> Content | None:
+    if not found.slices:
+        return None
+    rows = tuple(
+        (Field(shorten(s.test.value or "(empty)", 40), s.test.column, mark=WRONG if s.named else ""),
+         Field(str(int(s.test.mask.sum()))), Field(percent(s.share)), Field(_share(s.against)),
+         Field("more than elsewhere" if s.named else DASH))
+        for s in found.slices
+    )  # fmt: skip
+    head = ("Slice", "pairs", "estimated wrong", "evidence against", "named")
+    note = "Named after Holm's correction, and at least one point apart."
+    return Content("Are some kinds of pair labelled worse?", "", (Table("Slices", head, rows, note),))
+
+
+def _suspects(found: Audit, rows: np.ndarray, ids: Sequence[str]) -> Content:
+    order = np.argsort(found.margin, kind="stable")[:WORST]
+    table = tuple(
+        (
+            Field(f"row {rows[at]}", ids[at][:12]),
+            Field(number(found.margin[at], 2)),
+            Field(percent(float(found.wrong[at]))),
+        )
+        for at in order.tolist()
+    )
+    head = ("Pair", "margin", "probably wrong")
+    return Content("The most suspect labels", "All of them are in audit.parquet. Texts are not shown.", (),
+                   (Table("Most suspect", head, table),), "Pairs")  # fmt: skip

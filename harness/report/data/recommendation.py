@@ -1,0 +1,221 @@
+"""What a sweep recommends: per range of the corruption rate the arms that are not shown worse than the best.
+
+An arm is an objective with everything that the sweep varies within it (beta, learning rate, ...). Quality is the gold
+reward of free answers where it is known of every arm, else ranking accuracy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from harness.identity import canonical_json
+from harness.metrics.frontier import Setting
+from harness.metrics.recommendation import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
+from harness.metrics.statistics import Estimate, judge
+from harness.report.data.cells import RANKING, Cell
+from harness.report.data.frontier import Arena
+from harness.report.data.tables import MEASURES
+from harness.report.render.text import plain, visible
+
+GOLD = "gold_reward"
+Arm = tuple[str, Setting]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The arms of one objective in a band: `text` such as `cpo_smooth, beta 0.5 to 5`; `lead` the first of them."""
+
+    objective: str
+    text: str
+    lead: Cell
+    arms: tuple[Arm, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Recommended:
+    """One band: its arenas, the choices by objective, the best first, and the cheapest in KL of those choices."""
+
+    arenas: tuple[Arena, ...]
+    choices: tuple[Choice, ...]
+    cheapest: Cell | None
+    of: int  # arms compared
+
+    @property
+    def title(self) -> str:
+        """`clean labels`, or `clean labels to uniform_flip 0.2`."""
+        names = [arena.first.damage for arena in self.arenas]
+        return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+
+
+@dataclass(frozen=True, eq=False)
+class Lead:
+    """How far the recommended arm `by` is before `over` in one arena, with the interval corrected for `family`
+    comparisons whose ends are one-sided at 5 %."""
+
+    arena: Arena
+    by: Cell
+    over: Cell
+    interval: Estimate
+    family: int
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is shown to be better."""
+        return self.interval.low > 0
+
+
+@dataclass(frozen=True, eq=False)
+class Recommendation:
+    """What is recommended along one kind of corruption; `picks` stand beside the `arenas`, clean first."""
+
+    measure: str
+    arenas: tuple[Arena, ...]
+    picks: tuple[Pick[Arm], ...]
+    bands: tuple[Recommended, ...]
+
+    @property
+    def lead(self) -> Cell:
+        """The recommended arm under the lowest rate."""
+        return self.bands[0].choices[0].lead
+
+    @property
+    def runner_up(self) -> str | None:
+        """The objective, other than the recommended one, with the best arm under the lowest rate."""
+        pick = self.picks[0]
+        others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != self.lead.first.objective]
+        return max(others, key=lambda arm: _mean(self.arenas[0], arm, self.measure))[0] if others else None
+
+    def leads_over(self, objective: str) -> tuple[Lead, ...]:
+        """The recommended arm against an objective's best arm, at every rate of the first band; nothing of the
+        recommended objective itself."""
+        own = self.bands[0].choices[0].arms[0]
+        return tuple(
+            lead
+            for arena, pick in list(zip(self.arenas, self.picks, strict=True))[: len(self.bands[0].arenas)]
+            if objective != own[0] and (lead := self._lead(arena, pick, own, objective)) is not None
+        )
+
+    def _lead(self, arena: Arena, pick: Pick[Arm], own: Arm, objective: str) -> Lead | None:
+        arms = [*pick.arms, *pick.beaten]
+        theirs = [arm for arm in arms if arm[0] == objective]
+        if not theirs:
+            return None
+        best = max(theirs, key=lambda arm: _mean(arena, arm, self.measure))
+        by, over = arena.cell(*own), arena.cell(*best)
+        assert by is not None and over is not None, "an arm of the pick has a cell"
+        return Lead(arena, by, over, _lead(arena, self.measure, own, best, len(arms) - 1), len(arms) - 1)
+
+
+def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None:
+    """The recommendation in the world (or data) of the headline, along its corruption or the one with most rates.
+
+    None where fewer than two arms have an outcome.
+    """
+    along = _along(arenas, headline)
+    known = [cell.estimate(GOLD).n > 0 for arena in along for cell in arena.cells]
+    measure = GOLD if known and all(known) else RANKING
+    picks = tuple(_pick(arena, measure) for arena in along)
+    if not picks or any(not pick.arms for pick in picks) or max(len(p.arms) + len(p.beaten) for p in picks) < 2:
+        return None
+    made = tuple(_recommended(along, picks, band, measure) for band in bands(picks))
+    return Recommendation(measure, along, picks, made)
+
+
+def _along(arenas: Sequence[Arena], headline: Arena) -> tuple[Arena, ...]:
+    """The arenas of the headline's world or data: clean, then one kind of corruption by rising rate."""
+    same = [arena for arena in arenas if _world(arena) == _world(headline)]
+    clean = [arena for arena in same if arena.first.clean]
+    kinds: dict[str, list[Arena]] = {}
+    for arena in same:
+        if not arena.first.clean:
+            kinds.setdefault(arena.first.first.corruption, []).append(arena)
+    if not kinds:
+        return tuple(clean[:1] or [headline])
+    own = headline.first.first.corruption
+    kind = own if own in kinds else max(kinds, key=lambda name: len(kinds[name]))
+    return (*clean[:1], *sorted(kinds[kind], key=lambda arena: arena.first.rate))
+
+
+def _world(arena: Arena) -> str:
+    config = arena.first.first.config
+    return canonical_json([config.get(name) for name in ("world", "data", "model", "evaluation")])
+
+
+def _values(arena: Arena, measure: str) -> dict[Arm, dict[int, float]]:
+    return {
+        (cell.first.objective, arena.setting(cell)): dict(values)
+        for cell in arena.cells
+        if (values := cell.values(measure))
+    }
+
+
+def _mean(arena: Arena, arm: Arm, measure: str) -> float:
+    """Mean quality of an arm, minus infinity where it has none."""
+    cell = arena.cell(*arm)
+    values = {} if cell is None else cell.values(measure)
+    return math.fsum(values.values()) / len(values) if values else -math.inf
+
+
+def _pick(arena: Arena, measure: str) -> Pick[Arm]:
+    values = _values(arena, measure)
+    if MEASURES.get(measure, False):
+        return not_shown_worse(values, partial(_lead, arena, measure))
+    return not_shown_worse(values)
+
+
+def _lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimate:
+    """a - b with what single pairs add; each end is one-sided."""
+    first, second = arena.cell(*a), arena.cell(*b)
+    assert first is not None and second is not None, "an arm has a cell"
+    left, right = first.values(measure), second.values(measure)
+    both = {seed: left[seed] - right[seed] for seed in left.keys() & right.keys()}
+    return judge(both, family=family, alpha=2 * ALPHA, items=first.item_level(measure, second)).corrected
+
+
+def _recommended(arenas: tuple[Arena, ...], picks: tuple[Pick[Arm], ...], band: Band[Arm], measure: str) -> Recommended:
+    """A band with its arms joined by objective: betas that are not told apart stand as one range."""
+    of = arenas[band.first : band.last + 1]
+    by_objective: dict[str, list[Arm]] = {}
+    for arm in band.arms:
+        by_objective.setdefault(arm[0], []).append(arm)
+    choices = tuple(_choice(of[0], arms) for arms in by_objective.values())
+    kl = {arm: _mean_of(of, arm, "kl") for arm in band.arms}
+    quality = {arm: _mean_of(of, arm, measure) for arm in band.arms}
+    front = cheapest(band.arms, kl, quality)
+    pick = picks[band.first]
+    return Recommended(of, choices, of[0].cell(*front[0]) if front else None, len(pick.arms) + len(pick.beaten))
+
+
+def _mean_of(arenas: Sequence[Arena], arm: Arm, measure: str) -> float:
+    values = [value for arena in arenas if (cell := arena.cell(*arm)) for value in cell.finished(measure).values()]
+    return math.fsum(values) / len(values) if values else math.nan
+
+
+def _choice(arena: Arena, arms: Sequence[Arm]) -> Choice:
+    objective = arms[0][0]
+    lead = arena.cell(*arms[0])
+    assert lead is not None, "an arm of a band has a cell in each of its arenas"
+    parts = []
+    every = [arena.setting(cell) for cell in arena.of(objective)]
+    for place, (axis, _) in enumerate(arms[0][1]):
+        values = list(dict.fromkeys(setting[place][1] for _, setting in arms))
+        if axis != "beta" and _follows_beta(every, place):
+            continue
+        if len({setting[place][1] for setting in every}) > 1 or (axis == "beta" and values[0] is not None):
+            parts.append(f"{axis.rpartition('.')[2].replace('_', ' ')} {_range(values)}")
+    return Choice(objective, ", ".join([visible(objective), *parts]), lead, tuple(arms))
+
+
+def _follows_beta(settings: Sequence[Setting], place: int) -> bool:
+    """Whether every beta has one value of an axis, so that the beta alone names the arm."""
+    return len({setting[0][1] for setting in settings}) == len({(s[0][1], s[place][1]) for s in settings})
+
+
+def _range(values: Sequence[object]) -> str:
+    numbers = sorted(float(value) for value in values if isinstance(value, int | float))
+    if len(numbers) < len(values):
+        return " or ".join(visible(value) for value in values)
+    return plain(numbers[0]) if len(numbers) == 1 else f"{plain(numbers[0])} to {plain(numbers[-1])}"

@@ -1,0 +1,297 @@
+"""The two figures that head a page, each titled by its finding: how accuracy holds out, and what it costs in KL.
+
+Every mark of a mean says its value, interval and n (`<title>`); small marks are seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.metrics.statistics import Estimate, t_interval
+from harness.palette import Look
+from harness.report.data.cells import RANKING, Cell, measured
+from harness.report.data.conditions import Condition, Family, noise
+from harness.report.data.curves import best_curve, curves
+from harness.report.data.frontier import Arena
+from harness.report.data.recommendation import GOLD
+from harness.report.data.report_data import ReportData
+from harness.report.data.run_facts import REWARD_MODEL
+from harness.report.render.figures import Picture, picture, tip
+from harness.report.render.text import ascii_visible, number, percent, percents, quantity, shown, visible
+
+SIZE = (5.9, 3.9)  # inches; two stand side by side
+MOST = 8  # objectives that have a colour and a label of their own; of more the best are drawn
+MIN_GAP = 0.055  # of an axis between two labels
+GREY = "#6b7280"
+
+
+def heroes(data: ReportData) -> tuple[Picture, ...]:
+    """Accuracy (along the rates of a corruption, else by objective) and the frontier; what there is data for."""
+    return tuple(found for found in (_accuracy(data), _frontier(data)) if found is not None)
+
+
+def _accuracy(data: ReportData) -> Picture | None:
+    family = data.family
+    kinds = [kind for kind, same in family.kinds.items() if len(same) + (family.clean is not None) > 1]
+    if kinds and len(family.kinds) < 4:
+        own = next((kind for kind in kinds if data.headline in family.kinds[kind]), None)
+        return _survival(data, family, own or max(kinds, key=lambda kind: len(family.kinds[kind])))
+    return _by_objective(data)
+
+
+def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
+    conditions = family.along(kind)
+    best = {
+        name: best_curve(found)
+        for name in family.objectives
+        if name != REWARD_MODEL and (found := curves(family, kind, name))
+    }
+    lines = {name: curve.points for name, curve in best.items() if len(curve.points) > 1}
+    kept = sorted(lines, key=lambda name: -best[name].height)[:MOST]
+    if data.baseline in lines and data.baseline not in kept:
+        kept[-1] = data.baseline
+    lines = {name: lines[name] for name in kept}
+    if not lines:
+        return None
+    x = {condition.title: place for place, condition in enumerate(conditions)}
+
+    def paint(_: Any, axes: Any) -> None:
+        panel = axes[0, 0]
+        _shares(panel, [cell for points in lines.values() for _, cell in points])
+        step = 0.22 / max(len(lines), 1)
+        ends = {}
+        for i, (name, points) in enumerate(lines.items()):
+            colour = data.looks[name].colour
+            at = [x[c.title] + (i - (len(lines) - 1) / 2) * step for c, _ in points]
+            panel.plot(at, [100 * cell.ranking.mean for _, cell in points], color=colour, linewidth=1.8)
+            for place, (condition, cell) in zip(at, points, strict=True):
+                _mark(panel, place, cell, data.looks[name], condition)
+            ends[name] = 100 * points[-1][1].ranking.mean
+        labels = {name: ascii_visible(f"{lines[name][-1][1].named}  {percent(y / 100)}") for name, y in ends.items()}
+        _labels(panel, ends, labels, data.looks, len(conditions) - 1 + 0.16)
+        panel.set_xlim(-0.25, len(conditions) - 1 + 0.2)
+        kinds = {noise(c).partition(" % ")[2] for c in conditions if not c.clean}
+        panel.set_xticks(list(x.values()), [_tick(c, len(kinds) == 1) for c in conditions])
+        if len(kinds) == 1:
+            panel.set_xlabel(ascii_visible(f"share of labels: {kinds.pop()}"))
+
+    title = _survival_finding(lines, conditions)
+    return picture(
+        "hero-accuracy",
+        title,
+        f"Clean held-out pairs ranked right, %{f', {family.title}' if family.title else ''}; small dots are seeds, each"
+        " objective at the beta with the highest average over the rates.",
+        f"{title}. Share of clean held-out pairs ranked right against the share of corrupted labels. "
+        + " ".join(f"{visible(n)}: {', '.join(percent(c.ranking.mean) for _, c in p)}." for n, p in lines.items()),
+        (1, 1), SIZE, paint,
+    )  # fmt: skip
+
+
+def _tick(condition: Condition, rate_alone: bool) -> str:
+    """`clean`, and the rate where the kind stands at the axis."""
+    text = "clean" if condition.clean else noise(condition)
+    return ascii_visible(text.partition(" % ")[0] + " %" if rate_alone and not condition.clean else text)
+
+
+def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], conditions: Sequence[Condition]) -> str:
+    """Who is on top at the ends of the rates, and who is lowest at the highest."""
+    last = {name: points[-1][1].ranking.mean for name, points in lines.items()}
+    first = {name: points[0][1].ranking.mean for name, points in lines.items()}
+    top, low = max(last, key=lambda name: last[name]), min(last, key=lambda name: last[name])
+    before = max(first, key=lambda name: first[name])
+    end = noise(conditions[-1])
+    if len(lines) == 1:
+        return f"{visible(top)} ranks {percent(last[top])} right with {end}, {percent(first[top])} with none"
+    text = f"{visible(top)} holds out best: {percent(last[top])} right with {end}"
+    if before != top and first[before] - first[top] >= 0.01:
+        text = f"{visible(before)} ranks most on clean labels, {visible(top)} with {end} ({percent(last[top])})"
+    return f"{text}; {visible(low)} falls to {percent(last[low])}"
+
+
+def _shares(panel: Any, cells: Sequence[Cell]) -> None:
+    """The axis of a share in percent, with chance and the untrained reference."""
+    panel.set_ylim(-2, 104)
+    panel.set_yticks([0, 25, 50, 75, 100])
+    panel.axhline(50, color=GREY, linewidth=0.9)
+    panel.annotate("coin flip", (0, 50), xytext=(-16, 3), textcoords="offset points", fontsize=8, color=GREY)
+    known = [cell.reference_accuracy().mean for cell in cells if cell.reference_accuracy().n]
+    if known:
+        mean = 100 * math.fsum(known) / len(known)
+        panel.axhline(mean, color=GREY, linewidth=0.9, linestyle="--")
+        panel.annotate(
+            "before training", (0, mean), xytext=(-16, 3), textcoords="offset points", fontsize=8, color=GREY
+        )
+    panel.set_ylabel("ranked right, %")
+
+
+def _mark(panel: Any, x: float, cell: Cell, look: Look, condition: Condition) -> None:
+    """A mean with its seeds."""
+    seeds = [100 * value for value in cell.values(RANKING).values()]
+    panel.plot([x] * len(seeds), seeds, ".", color=look.colour, markersize=3, alpha=0.45)
+    text = f"{cell.named}, {noise(condition)}: {percents(cell.ranking)}, {quantity(cell.ranking.n, 'seed')}"
+    panel.plot([x], [100 * cell.ranking.mean], color=look.colour, marker=look.marker, markersize=6, gid=tip(text))
+
+
+def _labels(
+    panel: Any, ends: Mapping[str, float], labels: Mapping[str, str], looks: Mapping[str, Look], x: float
+) -> None:
+    """Direct labels right of the lines, moved apart where they would overlap."""
+    low, high = panel.get_ylim()
+    gap = MIN_GAP * (high - low)
+    places: dict[str, float] = {}
+    for name in sorted(ends, key=lambda name: ends[name]):
+        places[name] = max([ends[name], *(place + gap for place in places.values())])
+    over = max(places.values()) - high
+    for name, y in places.items():
+        shift = max(0.0, over)
+        panel.annotate(
+            labels[name], (x, y - shift), annotation_clip=False, va="center", fontsize=9, fontweight="bold",
+            color=looks[name].colour,
+        )  # fmt: skip
+
+
+def _by_objective(data: ReportData) -> Picture | None:
+    """A row per objective, at its best setting of the headline."""
+    best = [
+        max(found, key=lambda cell: cell.ranking.mean)
+        for name, cells in data.headline.by_objective.items()
+        if name != REWARD_MODEL and (found := measured(cells))
+    ]
+    kept = sorted(best, key=lambda cell: cell.ranking.mean)[-2 * MOST :]
+    if not kept:
+        return None
+
+    def paint(_: Any, axes: Any) -> None:
+        panel = axes[0, 0]
+        for y, cell in enumerate(kept):
+            look, value = data.looks[cell.first.objective], cell.ranking
+            seeds = [100 * one for one in cell.values(RANKING).values()]
+            panel.plot(seeds, [y] * len(seeds), ".", color=look.colour, markersize=4, alpha=0.45)
+            if math.isfinite(value.low):
+                panel.plot([100 * value.low, 100 * value.high], [y, y], color=look.colour, linewidth=1.4)
+            text = f"{cell.named}: {percents(value)}, {quantity(value.n, 'seed')}"
+            panel.plot([100 * value.mean], [y], color=look.colour, marker=look.marker, markersize=7, gid=tip(text))
+        panel.set_yticks(range(len(kept)), [ascii_visible(cell.named) for cell in kept])
+        panel.set_ylim(-0.7, len(kept) - 0.3)
+        panel.axvline(50, color=GREY, linewidth=0.9)
+        known = [cell.reference_accuracy().mean for cell in kept if cell.reference_accuracy().n]
+        if known:
+            panel.axvline(100 * math.fsum(known) / len(known), color=GREY, linewidth=0.9, linestyle="--")
+        panel.set_xlabel("clean held-out pairs ranked right, % (dashed: before training; solid: coin flip)")
+        panel.grid(axis="x")
+
+    top, low = kept[-1], kept[0]
+    title = f"{top.named} ranks {percents(top.ranking)} right"
+    if low is not top:
+        title += f", {low.named} {percents(low.ranking)}"
+    return picture(
+        "hero-accuracy",
+        title,
+        f"{data.headline.title}. Means with 95 % intervals, each objective at its best beta; small dots are seeds.",
+        f"{title}. Share of clean held-out pairs ranked right, a row per objective at its best beta.",
+        (1, 1), SIZE, paint,
+    )  # fmt: skip
+
+
+def _frontier(data: ReportData) -> Picture | None:
+    arena = data.arena
+    points = {name: _points(arena, name, GOLD) for name in arena.objectives if name != REWARD_MODEL}
+    gold = any(points.values())
+    if not gold:
+        points = {name: _points(arena, name, RANKING) for name in points}
+    lines = {name: found for name, found in points.items() if found}
+    if not lines:
+        return None
+    factor = 1.0 if gold else 100.0
+    origin = _origin(arena, gold)
+
+    def paint(_: Any, axes: Any) -> None:
+        panel = axes[0, 0]
+        for name, found in lines.items():
+            look = data.looks[name]
+            panel.plot(
+                [kl.mean for _, kl, _ in found],
+                [factor * y.mean for _, _, y in found],
+                color=look.colour,
+                linewidth=1.2,
+            )
+            for cell, kl, y in found:
+                if math.isfinite(y.low):
+                    panel.plot(
+                        [kl.mean] * 2, [factor * y.low, factor * y.high], color=look.colour, linewidth=0.7, alpha=0.5
+                    )
+                value = shown(y) if gold else percents(y)
+                text = (
+                    f"{cell.named}: {'true reward ' if gold else 'ranked right '}{value} at KL {shown(kl)}, n = {y.n}"
+                )
+                panel.plot(
+                    [kl.mean], [factor * y.mean], color=look.colour, marker=look.marker, markersize=6, gid=tip(text)
+                )
+        if origin is not None:
+            panel.plot([0], [factor * origin], marker="o", markersize=6, color=GREY, fillstyle="none",
+                       gid=tip(f"before training: {number(origin, 3) if gold else percent(origin)}"))  # fmt: skip
+            panel.annotate("before training", (0, factor * origin), xytext=(8, -4), textcoords="offset points",
+                           fontsize=8, color=GREY)  # fmt: skip
+        reach = [kl.mean for found in lines.values() for _, kl, _ in found]
+        if max(reach) > 30:
+            panel.set_xscale("symlog", linthresh=1)
+        panel.set_xlim(left=-0.03 * max(reach))
+        panel.set_xlabel("how far from the reference: KL, nats")
+        panel.set_ylabel("true reward of free answers" if gold else "held-out pairs ranked right, %")
+        best = {name: max(found, key=lambda point: point[2].mean) for name, found in lines.items()}
+        texts = {name: ascii_visible(f"{cell.named}  {_value(y, gold)}") for name, (cell, _, y) in best.items()}
+        right = panel.get_xlim()[1]
+        _labels(panel, {name: factor * y.mean for name, (_, _, y) in best.items()}, texts, data.looks, right)
+
+    title = _frontier_finding(lines, gold)
+    return picture(
+        "hero-frontier",
+        title,
+        f"{arena.title}. {'True reward of free answers' if gold else 'Held-out pairs ranked right'} against KL to the"
+        " reference; a line joins the betas of an objective, bars are 95 % intervals. Higher and further left"
+        " is better.",
+        f"{title}. Quality against KL to the reference, a curve per objective over its betas.",
+        (1, 1), SIZE, paint,
+    )  # fmt: skip
+
+
+def _value(value: Estimate, gold: bool) -> str:
+    """A quality without its interval."""
+    return number(value.mean, 2).replace("\u2212", "-") if gold else percent(value.mean)
+
+
+Point = tuple[Cell, Estimate, Estimate]
+
+
+def _points(arena: Arena, name: str, measure: str) -> list[Point]:
+    """Cells of an objective with their KL and quality, betas ascending."""
+    found = []
+    for cell in sorted(arena.of(name), key=lambda cell: cell.first.beta or 0.0):
+        kl, quality = t_interval(list(cell.finished("kl").values())), cell.estimate(measure)
+        if kl.n and quality.n and math.isfinite(quality.mean):
+            found.append((cell, kl, quality))
+    return found
+
+
+def _origin(arena: Arena, gold: bool) -> float | None:
+    """The quality of the untrained reference, mean over seeds; None where it was not measured."""
+    by_seed = dict(arena.reference)
+    if gold:
+        runs = [run for cell in arena.cells for run in cell.runs]
+        by_seed = {r.seed: value for r in runs if (value := r.measured("reference_gold_reward")) is not None}
+    return math.fsum(by_seed.values()) / len(by_seed) if by_seed else None
+
+
+def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool) -> str:
+    every = [point for found in lines.values() for point in found]
+    best = max(every, key=lambda point: point[2].mean)
+    what = "true reward" if gold else "ranked right"
+    text = f"Highest {what}: {best[0].named}, {_value(best[2], gold)} at KL {number(best[1].mean, 1)}"
+    # Not shown worse by the overlap of intervals at the lowest KL: what a reader would take for the same.
+    close = [p for p in every if p[2].high >= best[2].mean and p[1].mean < 0.8 * best[1].mean]
+    near = min(close, key=lambda point: point[1].mean, default=None)
+    if near is None:
+        return text
+    return f"{text}; {near[0].named} comes near ({_value(near[2], gold)}) at KL {number(near[1].mean, 1)}"

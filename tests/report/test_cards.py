@@ -1,0 +1,94 @@
+"""The cards that head a page: what they recommend is what the results say, and a terminal says the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from harness.cli import app
+from harness.report.cards import cards
+from harness.report.data.report_data import ReportData, read_report_data
+from harness.report.page import write_report
+from harness.report.render.blocks import Card
+from harness.report.render.text import percent, percents
+from harness.storage.answer_file import answer_lines, read_answer
+from tests.report.fixture import grid, write_sweep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = grid(objectives=("dpo", "robust_dpo", "cpo_smooth"), betas=2, seeds=6, items=48)
+    folder = write_sweep(tmp_path_factory.mktemp("cards") / "s", runs, samples=False)
+    write_report(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(folder: Path) -> ReportData:
+    return read_report_data(folder)
+
+
+@pytest.fixture(scope="module")
+def found(data: ReportData) -> dict[str, Card]:
+    return {card.name: card for card in cards(data)}
+
+
+def means(folder: Path, dial: float) -> pd.Series:
+    results = pd.read_csv(folder / "results.csv").query(f"misaligned == {dial}")
+    return results.groupby(["rate", "objective", "beta"])["ranking_accuracy"].mean()
+
+
+def test_the_first_card_names_the_best_setting_with_its_numbers(folder: Path, found: dict[str, Card]) -> None:
+    best = means(folder, 0.75)[0.0]
+    objective, beta = best.idxmax()
+    assert found["use"].title.startswith(f"{objective}, beta"), "the best mean leads its set"
+    lead = " ".join(found["use"].lines)
+    assert percent(best.max()) in lead.replace("ranks ", "") or f"ranks {100 * best.max():.1f}" in lead
+    assert "with the reference wrong on 75\u00a0% of topics and clean labels; 6 seeds" in lead
+    assert f"{beta:g}" in found["use"].title
+
+
+def test_the_baseline_and_the_runner_up_are_tested_alike(data: ReportData, found: dict[str, Card]) -> None:
+    recommended = data.recommendation
+    assert recommended is not None and recommended.runner_up is not None
+    for rival in ("dpo", recommended.runner_up):
+        leads = recommended.leads_over(rival)
+        assert {lead.family for lead in leads} == {5}, "six settings make five comparisons"
+        assert f"Against {rival}: " in found["sure"].title
+        widest = max(leads, key=lambda lead: lead.interval.low)
+        assert widest.shown == (widest.interval.low > 0)
+        assert any(percents(widest.interval, "\u00a0points") in line for line in found["sure"].lines)
+    assert recommended.leads_over(recommended.lead.first.objective) == ()
+
+
+def test_what_decides_fairness_and_the_good_news_are_said(folder: Path, found: dict[str, Card]) -> None:
+    assert "robust_dpo is told a flip rate of 10\u00a0%, whatever the true one." in found["sure"].lines
+    right = means(folder, 0.0)[0.0]
+    said = any("stay with dpo" in line for line in found["next"].lines)
+    assert said == (right.min() >= 0.95)
+    assert found["next"].command == "harness init mine.yaml --data prefs.jsonl.gz"
+
+
+def test_what_breaks_is_the_baseline_where_it_looks_well(folder: Path, found: dict[str, Card]) -> None:
+    assert found["breaks"].title.startswith("dpo at beta ")
+    assert "of held-out pairs right" in found["breaks"].lines[0] and "training loss falls" in found["breaks"].lines[0]
+
+
+def test_the_terminal_says_what_the_page_says(folder: Path, found: dict[str, Card]) -> None:
+    kept = json.loads((folder / "report" / "answer.json").read_text())
+    assert set(kept) == {"use", "breaks", "sure", "next"} and kept["use"].startswith(found["use"].title)
+    use, breaks = answer_lines(folder / "report")
+    assert use.startswith("Use: ") and breaks.startswith("Breaks: dpo at beta ") and "\u00a0" not in use + breaks
+    shown = CliRunner().invoke(app, ["status", str(folder)]).output
+    assert use in shown and breaks in shown
+    assert read_answer(folder / "nothing") == {}
+
+
+def test_one_setting_alone_is_no_recommendation(tmp_path: Path) -> None:
+    runs = grid(objectives=("dpo",), betas=1, dials=(0.75,), rates=(0.0,), seeds=2)
+    use = cards(read_report_data(write_sweep(tmp_path / "one", runs)))[0]
+    assert use.title.startswith("dpo at beta") and "Nothing else was finished to compare it with." in use.lines
