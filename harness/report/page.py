@@ -147,6 +147,11 @@ def warnings(data: ReportData) -> tuple[str, ...]:
         real = all(cell.first.misaligned is None for cell in data.cells)
         why = "real data have no known true reward" if real else "no run measured it"
         out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
+    if judges := sorted({run.gold[0].name for run in data.sweep.runs if run.gold}):
+        out.append(
+            f"gold reward (here also called true reward) is the score of a reward model, {', '.join(judges)}: its errors"
+            " are in it"
+        )
     return tuple(visible(text) for text in out)
 
 

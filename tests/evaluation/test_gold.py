@@ -110,6 +110,7 @@ def finished(root: Path, answer: str = "is red") -> tuple[Path, list[RunSpec]]:
         for place, i in enumerate(held):
             examples["id"][i] = ids[place % len(ids)]
         pq.write_table(pa.table(examples), path.parent / "examples.parquet", write_page_checksum=True)
+        (path.parent / "worst.parquet").unlink()  # of pairs that the data has not
         write_samples(path.parent, f"{answer} {number}")
     return folder, runs
 
