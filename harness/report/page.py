@@ -149,8 +149,8 @@ def warnings(data: ReportData) -> tuple[str, ...]:
         out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
     if judges := sorted({run.gold[0].name for run in data.sweep.runs if run.gold}):
         out.append(
-            f"gold reward (here also called true reward) is the score of a reward model, {', '.join(judges)}: its errors"
-            " are in it"
+            f"gold reward (here also called true reward) is the score of a reward model, {', '.join(judges)}:"
+            " its errors are in it"
         )
     return tuple(visible(text) for text in out)
 
