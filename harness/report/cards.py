@@ -77,7 +77,7 @@ def _use(data: ReportData) -> Card:
         lines.append(f"Not told apart: {'; '.join(choice.text for choice in first.choices)}.")
     lead = found.lead
     text = lead.named if later or len(first.choices) > 1 or len(first.choices[0].arms) > 1 else "It"
-    lines.append(f"{text} {_quality(lead, found.measure)} ({where(found.arenas[0].first)}; {_seeds(lead)}).")
+    lines.append(f"{text} {_quality(lead, found.measure)} (with {said(found.arenas[0].title)}; {_seeds(lead)}).")
     if len(first.arenas) > 1:
         end = first.arenas[-1].cell(*first.choices[0].arms[0])
         if end is not None:
