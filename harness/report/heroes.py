@@ -72,10 +72,12 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
         labels = {name: ascii_visible(f"{lines[name][-1][1].named}  {percent(y / 100)}") for name, y in ends.items()}
         _labels(panel, ends, labels, data.looks, len(conditions) - 1 + 0.16)
         panel.set_xlim(-0.25, len(conditions) - 1 + 0.2)
-        kinds = {noise(c).partition(" % ")[2] for c in conditions if not c.clean}
-        panel.set_xticks(list(x.values()), [_tick(c, len(kinds) == 1) for c in conditions])
-        if len(kinds) == 1:
-            panel.set_xlabel(ascii_visible(f"share of labels: {kinds.pop()}"))
+        kinds = {c.first.corruption for c in conditions if not c.clean}
+        alone = len(kinds) == 1 and "sequence" not in kinds
+        panel.set_xticks(list(x.values()), [_tick(c, alone) for c in conditions])
+        if alone:
+            [kind] = kinds
+            panel.set_xlabel(ascii_visible(f"{'flipped labels' if kind == 'uniform_flip' else kind}, share of pairs"))
 
     title = _survival_finding(lines, conditions)
     return picture(
@@ -91,8 +93,9 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
 
 def _tick(condition: Condition, rate_alone: bool) -> str:
     """`clean`, and the rate where the kind stands at the axis."""
-    text = "clean" if condition.clean else noise(condition)
-    return ascii_visible(text.partition(" % ")[0] + " %" if rate_alone and not condition.clean else text)
+    if condition.clean:
+        return "clean"
+    return ascii_visible(percent(condition.rate) if rate_alone else noise(condition))
 
 
 def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], conditions: Sequence[Condition]) -> str:
