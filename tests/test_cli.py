@@ -62,10 +62,10 @@ def test_help_lists_the_verbs(capsys):
 
 def test_plan(capsys, tmp_path):
     assert run(["plan", QUICK, "--out", str(tmp_path)]) == 0
-    assert "444 (0 done, 444 to do)" in capsys.readouterr().out
+    assert "480 (0 done, 480 to do)" in capsys.readouterr().out
     assert run(["plan", QUICK, "--json", "--set", "seeds=1", "--out", str(tmp_path)]) == 0
     plan = json.loads(capsys.readouterr().out)
-    assert plan["runs"] == len(plan["run_keys"]) == 111
+    assert plan["runs"] == len(plan["run_keys"]) == 80
     assert not list(tmp_path.iterdir())
 
 

@@ -318,9 +318,9 @@ also: [{world: {misaligned: 0.5}}]
 
 def test_experiments(tmp_path):
     quick = load_sweep(ROOT / "experiments" / "quick.yaml")
-    assert len(quick.runs) == 444
-    assert len({run.objective.name for run in quick.runs}) == 6
-    assert sum(run.world.labels == "bradley_terry" for run in quick.runs) == 12
+    assert len(quick.runs) == 480
+    assert len({run.objective.name for run in quick.runs}) == 3
+    assert sum(run.training.steps == 100 for run in quick.runs) == 60
     assert len(load_sweep(ROOT / "experiments" / "smoke.yaml").runs) == 5
     rlhf = load_sweep(ROOT / "experiments" / "rlhf.yaml").runs
     assert len(rlhf) == 360 and sum(run.objective.name == "reward_model" for run in rlhf) == 24  # 2 dials x 2 sets x 6
@@ -366,14 +366,14 @@ def test_names_of_the_quick_sweep_differ():
 def test_plan(tmp_path):
     sweep = load_sweep(ROOT / "experiments" / "quick.yaml")
     plan = describe(sweep, tmp_path / "runs")
-    assert (plan["runs"], plan["done"], plan["to_do"]) == (444, 0, 444)
-    assert plan["axes"]["seed"] == [0, 1, 2, 3] and plan["axes"]["rate"] == [0.2, 0.4]
-    assert plan["models_to_build"] == {"pretraining": 4, "reference": 8}
-    assert plan["seconds"]["pretraining"] == 28.0
+    assert (plan["runs"], plan["done"], plan["to_do"]) == (480, 0, 480)
+    assert plan["axes"]["seed"] == list(range(6)) and plan["axes"]["rate"] == [0.1, 0.2, 0.3, 0.4]
+    assert plan["models_to_build"] == {"pretraining": 6, "reference": 12}
+    assert plan["seconds"]["pretraining"] == 42.0
     assert plan["run_keys"] == [run_key(run) for run in sweep.runs]
     assert json.loads(json.dumps(plan)) == plan
     text = render(plan)
-    assert "444 (0 done, 444 to do)" in text and plan["first"].startswith(run_key(sweep.runs[0])[:8])
+    assert "480 (0 done, 480 to do)" in text and plan["first"].startswith(run_key(sweep.runs[0])[:8])
 
 
 def test_plan_takes_measured_costs(tmp_path):

@@ -9,7 +9,6 @@ from jinja2 import TemplateError
 
 from harness.data.chat_template import ChatTemplate
 from harness.data.files import RowError
-from harness.data.tokenize import file_tokenizer
 from harness.data.transcripts import Turn
 from harness.model_files.folder import TOKENIZER, ModelFolder
 
@@ -80,7 +79,13 @@ def folder_renderer(folder: ModelFolder, date: str, arguments: str = "") -> Rend
     """The chat template of a model's folder as its files have it, on a fixed date, with `arguments` of its own."""
     eos = folder.tokens.get("eos_token", "")
     template = _template(_default(folder.template), folder.tokens, eos, date, arguments)
-    return _renderer(template, lambda: file_tokenizer(folder.path / TOKENIZER))
+
+    def tokenizer() -> Any:
+        from harness.data.tokenize import file_tokenizer  # needs numpy and tokenizers; read for few templates
+
+        return file_tokenizer(folder.path / TOKENIZER)
+
+    return _renderer(template, tokenizer)
 
 
 def _default(template: str | Mapping[str, str] | None) -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from harness.config.load import SweepSpec, load_sweep
 from harness.data.conversations import Conversations, read_conversations
-from harness.data.export_pairs import Written, export_pairs
 from harness.data.raw_rows import RowError
 from harness.data.transcripts import Turn
 from harness.identity import content_hash
@@ -25,6 +24,9 @@ from harness.storage.gold import ANSWER, PAIR, SAMPLES, Scored, ScoreStore, dama
 from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
 from harness.text import slug
 from harness.types import DataSpec, GoldSpec, InputError, PlannedRun, RunSpec, RunStatus, Split
+
+if TYPE_CHECKING:
+    from harness.data.export_pairs import Written
 
 Say = Callable[[str], None]
 CODE_VERSION = 1  # of how texts are written and cut: bump when a text's score may change
@@ -225,6 +227,8 @@ def score_file(data: DataSpec, asked: GoldSpec, out: Path, device: str, force: b
     def score(texts: Sequence[tuple[str | Sequence[Turn], str]]) -> Sequence[float]:
         scores: list[float] = scorer.score(texts)[0].tolist()
         return scores
+
+    from harness.data.export_pairs import export_pairs  # needs pandas, which a plan must not load
 
     return export_pairs(data, {"kind": "none"}, 0, out, force, score, model.name)
 

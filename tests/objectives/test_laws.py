@@ -27,7 +27,8 @@ LENGTHS = {"simpo", "alphapo", "orpo", "ln_dpo", "cpo_clip", "cpo_smooth", "ecpo
 @pytest.mark.parametrize("law", laws.LAWS, ids=lambda law: law.__name__)
 def test_every_row_keeps_every_law(law, name):
     if law is laws.reads_every_hyperparameter and name == "reward_model":
-        law(OBJECTIVES[name], ("steps", "batch_size", "learning_rate", "weight_decay"))  # read by the trainer
+        of_the_trainer = ("steps", "batch_size", "learning_rate", "weight_decay", "stop")
+        law(OBJECTIVES[name], of_the_trainer)
     else:
         law(OBJECTIVES[name])
 

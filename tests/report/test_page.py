@@ -217,7 +217,19 @@ def test_sections_stand_in_the_order_of_the_registry_and_only_where_there_is_dat
     order = list(SECTIONS)
     full = anchors((reported / "report" / "index.html").read_text())
     assert full == [name for name in order if name in full]
-    never = {"benchmarks", "betas", "damage", "data", "misspecified", "prediction", "replicas", "rounds", "slices"}
+    never = {
+        "benchmarks",
+        "betas",
+        "damage",
+        "data",
+        "gold",
+        "judge",
+        "misspecified",
+        "prediction",
+        "replicas",
+        "rounds",
+        "slices",
+    }
     assert set(order) - set(full) == never
     runs = grid(objectives=("dpo",), betas=1, dials=None, rates=(0.0,), seeds=1)
     bare = anchors(check(write_sweep(tmp_path / "bare", runs, samples=False)))

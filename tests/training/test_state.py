@@ -88,7 +88,12 @@ def test_taking_a_state_changes_nothing_and_later_steps_do_not_change_it(whole):
 
 
 def test_a_diverged_lane_stays_diverged():
-    bad = lane("bad", "dpo", {"beta": 2.0}, training=TrainingSpec(STEPS, 8, float("inf"), 3))
+    bad = lane(
+        "bad",
+        "dpo",
+        {"beta": 2.0},
+        training=TrainingSpec(steps=STEPS, batch_size=8, learning_rate=float("inf"), warmup_steps=3),
+    )
     training = start(pack([bad]), CPU)
     finish(training, 6)
     state = lane_state(training, 0)
@@ -151,7 +156,12 @@ def test_lanes_leave_and_the_rest_do_not_notice(whole):
 
 
 def test_a_lane_that_diverged_leaves_at_the_next_checkpoint_and_its_records_stand_for_the_later_ones(whole):
-    bad = lane("bad", "dpo", {"beta": 2.0}, training=TrainingSpec(STEPS, 8, float("inf"), 3))
+    bad = lane(
+        "bad",
+        "dpo",
+        {"beta": 2.0},
+        training=TrainingSpec(steps=STEPS, batch_size=8, learning_rate=float("inf"), warmup_steps=3),
+    )
     full = made(list(LANES), (0, 1))
     training = start(replace(full, lanes=(full.lanes[0], bad, *full.lanes[1:])), CPU)
     widths, records = [], {}
