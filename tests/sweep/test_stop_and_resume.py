@@ -134,7 +134,7 @@ def test_stopped_at_a_step_and_begun_again_every_bit_is_the_same(calm, tmp_path,
 
 ROLLOUTS = {"iterations": 5, "prompts": 4}
 RL = [
-    {"name": "reward_model", "steps": 5},
+    {"name": "reward_model", "steps": 5, "stop": "none"},  # with validation labels it begins anew
     {"name": "ppo", "epochs": 2, "minibatches": 2, "beta": 0.5, **ROLLOUTS},
     {
         "name": "reinforce", "baseline": "running", "kl_controller": "adaptive", "kl_target": 0.1, "reward": "gold",
