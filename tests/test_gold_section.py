@@ -42,7 +42,7 @@ def test_run_keys_do_not_depend_on_it_and_paths_become_absolute(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("gold", "message"),
     [
-        ({}, "evaluation.gold.reward_model: null; expected the path of a folder, a hub id, or a list of these"),
+        ({}, "evaluation.gold.reward_model: nothing; expected the path of a folder, a hub id, or a list of these"),
         ({"reward_model": 3}, "evaluation.gold.reward_model: 3; expected"),
         ({"reward_model": ["a", "a"]}, "names a model twice"),
         ({"reward_model": "a", "batch": 3}, "evaluation.gold.batch: unknown key; expected one of reward_model"),
@@ -62,6 +62,9 @@ def test_it_belongs_to_the_sweep_and_needs_models_before_anything_trains(tmp_pat
     with pytest.raises(InputError, match="nowhere does not exist"):
         check_gold(load_sweep(spec(tmp_path, {"reward_model": "./nowhere"})))
     world = tmp_path / "world.yaml"
-    world.write_text("name: w\nobjectives: [{name: dpo}]\nevaluation: {gold: {reward_model: a}}\n", encoding="utf-8")
+    world.write_text(
+        "name: w\nworld: {kind: mythworld}\nobjectives: [{name: dpo}]\nevaluation: {gold: {reward_model: a}}\n",
+        encoding="utf-8",
+    )
     with pytest.raises(InputError, match="the embedded world knows the true reward"):
         check_gold(load_sweep(world))

@@ -82,7 +82,7 @@ def table(rows: Sequence[Mapping[str, Any]], width: int) -> str:
     lines = []
     for *cells, text in [("name", *heads), *plain]:
         start = "".join(f"{cell:<{size}}" for cell, size in zip(cells, sizes, strict=True))
-        wrapped = textwrap.wrap(text, max(width - len(start), 30))
+        wrapped = textwrap.wrap(text, max(width - len(start), 30), break_on_hyphens=False)
         lines += [start + wrapped[0], *(" " * len(start) + line for line in wrapped[1:])]
     return "\n".join(lines)
 

@@ -21,7 +21,8 @@ def say(text: str) -> None:
 
 def escaped(text: str, keep: str = "") -> str:
     """`text` with what cannot be seen, line breaks as well, written out; characters of `keep` stay."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    kept = keep + "\u00a0"  # the space of "75 %", which must not break
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_text(value: Any) -> str:

@@ -19,10 +19,11 @@ from harness.report.data.recommendation import GOLD
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.figures import Picture, picture, tip
-from harness.report.render.text import ascii_visible, number, percent, percents, quantity, shown, visible
+from harness.report.render.text import ascii_visible, number, percent, percents, quantity, shorten, shown, visible
 
 SIZE = (5.9, 3.9)  # inches; two stand side by side
 MOST = 8  # objectives that have a colour and a label of their own; of more the best are drawn
+MAX_LABELS = 10  # names beside a figure; the rest is in the tables
 MIN_GAP = 0.055  # of an axis between two labels
 GREY = "#6b7280"
 
@@ -144,14 +145,15 @@ def _labels(
     low, high = panel.get_ylim()
     gap = MIN_GAP * (high - low)
     places: dict[str, float] = {}
-    for name in sorted(ends, key=lambda name: ends[name]):
+    top = sorted(ends, key=lambda name: ends[name])[-MAX_LABELS:]
+    for name in top:
         places[name] = max([ends[name], *(place + gap for place in places.values())])
     over = max(places.values()) - high
     for name, y in places.items():
         shift = max(0.0, over)
         panel.annotate(
-            labels[name], (x, y - shift), annotation_clip=False, va="center", fontsize=9, fontweight="bold",
-            color=looks[name].colour,
+            ascii_visible(shorten(labels[name], 40)), (x, y - shift), annotation_clip=False, va="center", fontsize=9,
+            fontweight="bold", color=looks[name].colour,
         )  # fmt: skip
 
 

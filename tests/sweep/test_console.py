@@ -15,7 +15,7 @@ from tests.commands import harness
 from tests.sweep.test_end_to_end import TINY
 
 ONE = {**TINY, "objectives": [{"name": "dpo", "beta": 0.5}], "corruptions": [{"kind": "none"}], "seeds": 1}
-ENDS = ["results", "report", "tracking"]
+ENDS = ["results", "report", "tracking", "Use:", "Breaks:"]
 
 
 def said(terminal: bool = False, quiet: bool = False) -> tuple[CommandOutput, io.StringIO]:
@@ -38,7 +38,7 @@ def test_a_quiet_sweep_says_where_everything_stands_and_no_more(tmp_path: Path) 
     assert (quiet.returncode, heads(quiet.stdout), quiet.stderr) == (0, ENDS, "")
     assert str(tmp_path / "runs" / "tiny" / "results.csv") in quiet.stdout
     usual = sweep(tmp_path)
-    assert heads(usual.stdout)[-3:] == ENDS and "2 already done" in usual.stdout
+    assert heads(usual.stdout)[-len(ENDS) :] == ENDS and "2 already done" in usual.stdout
 
 
 def test_a_quiet_sweep_still_says_what_is_wrong(tmp_path: Path) -> None:

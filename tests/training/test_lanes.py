@@ -56,7 +56,12 @@ def test_lanes_do_differ(alone):
 
 
 def test_a_diverging_lane_is_contained(alone):
-    bad = lane("bad", "dpo", {"beta": 2.0}, training=TrainingSpec(12, 8, float("inf"), 3))
+    bad = lane(
+        "bad",
+        "dpo",
+        {"beta": 2.0},
+        training=TrainingSpec(steps=12, batch_size=8, learning_rate=float("inf"), warmup_steps=3),
+    )
     good = lane("0", "dpo", {"beta": 2.0})
     training = start(pack([bad, good], seeds=(0, 1)), CPU)
     list(train(training))
