@@ -17,14 +17,14 @@ from tests.sweep.test_end_to_end import write
 SPEC = {
     "name": "diagnosed",
     "question": "What happened to each?",
-    "world": {"kind": "mythworld", "misaligned": [0, 0.75]},
+    "world": {"kind": "mythworld", "version": 1, "misaligned": [0, 0.75]},
     "objectives": [{"name": "dpo", "beta": [2, 5]}],
     "seeds": 1,
     "evaluation": {"gradient_probe": 4},
     "device": "cpu",
     "also": [
         {
-            "world": {"kind": "mythworld", "misaligned": 0},
+            "world": {"kind": "mythworld", "version": 1, "misaligned": 0},
             "objectives": [{"name": "dpo", "beta": 0.5}],
             "training": {"learning_rate": 0.02},
         }
