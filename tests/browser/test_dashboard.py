@@ -57,9 +57,10 @@ def test_the_comparison_opens_with_a_mark_for_every_run(dashboard: Dashboard, tm
     assert re.search(r"/#/experiments/\d+/runs\?\S+viewStateShareKey=comparison$", address)
     with open_page(tmp_path / "profile", height=HEIGHT) as page:
         page.call("Page.navigate", url=address)
-        drawn = marks(page, 7)
+        drawn = marks(page, 9)
         lines = ("loss", "geometry/ranking_accuracy", "geometry/undesirable_zone")
         scatters = [f"{x} vs. {y}" for x in ("objective.name", "corruption.rate") for y in (RANKING, ZONE)]
+        scatters += [f"final/kl vs. {quality}" for quality in (RANKING, "final/gold_reward")]
         assert drawn == dict.fromkeys(lines, RUNS * len(STEPS)) | dict.fromkeys(scatters, RUNS)
         text = page.evaluate("document.body.innerText")
         assert "dpo b=0.5 r=0.0 s0" in text  # a legend
