@@ -123,6 +123,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "probe": _int(1, 1_000_000),
         "ood": _int(0, 1_000_000),
         "samples": _int(0, 1_000_000),
+        "answers": P(None, "table", doc="a mapping such as {length: 256, temperature: 0.7}"),
         "gradient_probe": _int(0, 100_000),
         "keep": P(None, "choice", choices=("final", "best", "none", "")),
     },

@@ -20,6 +20,7 @@ from harness.model_files.location import model_folder
 from harness.models.architecture import Architecture, Frozen, initial_weights, path_architecture
 from harness.models.folder import open_tokenizer, source_of
 from harness.storage.logps_file import StoredReference, read_reference
+from harness.text import before
 from harness.training.sft import fit, likelihood_settings
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
 
@@ -137,8 +138,15 @@ def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> R
 
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in everything}
 
+    stops = run.evaluation.answers.stop
+
+    def stop(ids: Sequence[int]) -> int | None:
+        if not any(one in decode(ids) for one in stops):
+            return None
+        return next(n for n in range(1, len(ids) + 1) if any(one in decode(ids[:n]) for one in stops))
+
     def judge(_: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        texts = [decode(ids.tolist()) for ids in responses]
+        texts = [before(decode(ids.tolist()), stops) for ids in responses]
         return {
             "response": np.array(texts, dtype=object),
             "group": np.array([""] * len(texts), dtype=object),
@@ -165,6 +173,7 @@ def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> R
         max_new_tokens=min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length) if from_path else MAX_NEW_TOKENS,
         notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
+        stop=stop if stops else None,
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,
         other=other,

@@ -122,7 +122,7 @@ def _estimate(data: ReportData, cell: Cell, column: Rate, prefix: str, split: st
         if column.group:
             mask = mask & of_type(samples, column.group)
         values = samples[needs] if column.values is None else column.values({column.needs: samples[needs]})
-        by_run.append(rate({needs: values}, needs, mask))
+        by_run.append(rate({**samples, needs: values}, needs, mask))
     known = [one for one in by_run if one is not None]
     if not known:
         return ""
