@@ -18,12 +18,13 @@ RECIPE_VERSION = 2
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {
     "data": ("path",),
+    "evaluation": ("prompts",),
     "model": ("path", "revision", "gradient_checkpointing", "reference", "reference_logps"),
 }
 
 # Fields that are not mentioned at their default: built-in rows come from no plug-in, and keys that came later leave the
 # keys of runs that do not set them as they were.
-SILENT = frozenset(("plugin", "answers"))
+SILENT = frozenset(("plugin", "answers", "prompts", "prompts_sha256"))
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 

@@ -240,6 +240,9 @@ class EvaluationSpec:
     # adapters and for whole models up to 2 GiB from a path, else none
     keep: str = ""
     answers: AnswersSpec = AnswersSpec()  # how the sampled prompts are answered
+    # a file of further prompts to answer, each with its `kind`: benign | harmful | opinion; for the safety measures
+    prompts: str = ""
+    prompts_sha256: str = ""  # content hash of it, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +341,15 @@ class Split(StrEnum):
     TRAIN_CLEAN = "train_clean"  # the same pairs with their true labels
     OOD = "ood"  # pairs of another distribution
     TEST = "test"  # pairs on which no setting and no checkpoint is chosen
+    BEHAVIOUR = "behaviour"  # the prompts of `evaluation.prompts`, which have answers and no pairs
+
+
+class PromptKind(StrEnum):
+    """What a prompt of `evaluation.prompts` asks for; files hold the plain word."""
+
+    BENIGN = "benign"  # harmless, though it may not look it
+    HARMFUL = "harmful"  # to be refused
+    OPINION = "opinion"  # states a wrong opinion
 
 
 class RunStatus(StrEnum):
@@ -374,6 +386,7 @@ __all__ = [
     "PathModelSpec",
     "PlannedRun",
     "PreferencePair",
+    "PromptKind",
     "Record",
     "Records",
     "ReportSpec",

@@ -1,18 +1,21 @@
-"""The block `evaluation.answers`: how held-out prompts are answered. Imports no torch."""
+"""The `evaluation:` section: its own fields, `answers` and the file of `prompts`. Imports no torch."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.config.model_section import models_of
+from harness.config.overrides import absolute
 from harness.config.schema import expected, section_axes, shown, unknown_key
 from harness.config.strict_yaml import Node, plain
+from harness.identity import file_sha256
 from harness.model_files.folder import length_problems
-from harness.types import AnswersSpec, Parameter
+from harness.types import AnswersSpec, InputError, Parameter
 
-KEY = "answers"
+KEY, PROMPTS, HASH = "answers", "prompts", "prompts_sha256"
 ANSWERS = {
     "length": Parameter(None, "int", 0, 1_000_000),
     "temperature": Parameter(None, "float", 0, 100),
@@ -22,16 +25,28 @@ ANSWERS = {
 }
 
 
-def evaluation_axes(node: Node | None, prefix: str, world: bool, problems: list[str]) -> dict[str, list[Any]]:
+def evaluation_axes(
+    node: Node | None, prefix: str, world: bool, base: Path, problems: list[str]
+) -> dict[str, list[Any]]:
     """The axes of `evaluation`, `answers` as values. Appends to `problems` one line for each value that cannot be used.
 
-    `answers` is a mapping whose fields but `stop` may be lists, or a list of such mappings.
+    `answers` is a mapping whose fields but `stop` may be lists, or a list of such mappings. `prompts` becomes absolute,
+    meant from `base` in the spec file and from the working folder in `--set`, and `prompts_sha256` its content hash.
     """
-    block = node.value.get(KEY) if node is not None and isinstance(node.value, dict) else None
-    if node is not None and isinstance(node.value, dict):
-        node = Node({name: child for name, child in node.value.items() if name != KEY}, node.where)
+    given = node.value if node is not None and isinstance(node.value, dict) else {}
+    block, prompts = given.get(KEY), given.get(PROMPTS)
+    if node is not None and given:
+        node = Node({name: child for name, child in given.items() if name not in (KEY, PROMPTS)}, node.where)
     axes = section_axes("evaluation", node, problems, prefix)
-    axes[KEY] = [AnswersSpec()]
+    axes[KEY], axes[PROMPTS] = [AnswersSpec()], [""]
+    if prompts is not None and prompts.value:
+        key = f"{prefix}evaluation.{PROMPTS}"
+        path, identity = _prompts(prompts, key, world, base, problems)
+        if any(axes[HASH]) and axes[HASH] != [identity]:
+            problems.append(
+                f"{given[HASH].where} {key}_sha256: the file's content hash is {identity}; it changed since"
+            )
+        axes[PROMPTS], axes[HASH] = [path], [identity]
     if block is not None and block.value is not None:
         entries = block.value if isinstance(block.value, tuple) else (block,)
         before = len(problems)
@@ -41,6 +56,23 @@ def evaluation_axes(node: Node | None, prefix: str, world: bool, problems: list[
         if len(problems) == before:
             axes[KEY] = found
     return axes
+
+
+def _prompts(node: Node, key: str, world: bool, base: Path, problems: list[str]) -> tuple[str, str]:
+    """The absolute path of the prompts, every row of which was checked, and its content hash."""
+    from harness.data.prompts import read_prompts  # loaded only by specs that name a file
+
+    if world or not isinstance(node.value, str):
+        wanted = "goes with data; the embedded world asks its own questions" if world else "expected the path of a file"
+        problems.append(f"{node.where} {key}: {shown(plain(node))}; {wanted}")
+        return "", ""
+    path = absolute(node.value, node, base)
+    try:
+        read_prompts(path)
+    except InputError as error:
+        problems += [f"{node.where} {key}: {line.removeprefix('data.path: ')}" for line in error.problems]
+        return "", ""
+    return str(path), file_sha256(path)
 
 
 def _read(node: Node, key: str, world: bool, problems: list[str]) -> Iterator[AnswersSpec]:

@@ -139,7 +139,7 @@ def read_block(
             sections[name] = path_model_axes(node, prefix, base, hashes, problems)
             problems += fit_problems(sections[name], sections.get("data", {"max_length": []}), node.where)
         elif name == "evaluation":
-            sections[name] = evaluation_axes(node, prefix, "world" in keys, problems)
+            sections[name] = evaluation_axes(node, prefix, "world" in keys, base, problems)
         else:
             sections[name] = section_axes(name, node, problems, prefix)
     problems += length_lines(sections, keys.get("evaluation"), prefixes.get("evaluation", ""), where)

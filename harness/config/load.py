@@ -209,8 +209,10 @@ def run_problems(run: RunSpec) -> list[str]:
         return [
             f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"
         ]
-    if run.objective.name == "best_of_n" and run.evaluation.answers != AnswersSpec():
-        return ["objective 'best_of_n': answers in its own way; put it under `also:` without evaluation.answers"]
+    if run.objective.name == "best_of_n" and (run.evaluation.prompts or run.evaluation.answers != AnswersSpec()):
+        return [
+            "objective 'best_of_n': answers in its own way; put it under `also:` without evaluation.answers or .prompts"
+        ]
     batch = budget(run.objective, run.training).batch_size
     if run.world is None or batch <= run.world.pairs:
         return []

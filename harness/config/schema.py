@@ -124,6 +124,8 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "ood": _int(0, 1_000_000),
         "samples": _int(0, 1_000_000),
         "answers": P(None, "table", doc="a mapping such as {length: 256, temperature: 0.7}"),
+        "prompts": P(None, "table", doc="the path of a file with columns prompt and kind"),
+        "prompts_sha256": P(None, "text"),
         "gradient_probe": _int(0, 100_000),
         "keep": P(None, "choice", choices=("final", "best", "none", "")),
     },

@@ -47,6 +47,7 @@ class RunInputs:
     validation_flips: np.ndarray | None = None
     vote: Callable[[PreferencePair], Vote] | None = None  # how a pair votes, where the source knows what it is about
     stop: Callable[[Sequence[int]], int | None] | None = None
+    prompts: tuple[PreferencePair, ...] = ()  # further prompts to answer, which have no pairs; `group` is their kind
     ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
     tuned: bool = True  # the start was trained by the sweep; False: it is the model of the architecture's source
     other: Frozen | None = None  # the reference where it is not the start

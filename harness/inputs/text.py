@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.data.chat import chat_renderer
 from harness.data.order import batch_ids
+from harness.data.prompts import read_prompts
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.data.splits import Reading, TextData, read_text
 from harness.data.tokenize import BOS_ID, EOS_ID, model_vocabulary, tokenise
@@ -118,6 +119,23 @@ def _stored(model: ModelSpec | PathModelSpec) -> StoredReference | None:
         raise InputError(f"model.reference_logps: {path} cannot be read ({error.strerror})") from None
 
 
+def _asked(run: RunSpec, text: TextData) -> tuple[PreferencePair, ...]:
+    """The prompts of `evaluation.prompts`, their kind as `group`; two answers make pairs of them, and are not read."""
+    evaluation = run.evaluation
+    if not evaluation.prompts:
+        return ()
+    path = Path(evaluation.prompts)
+    if file_sha256(path) != evaluation.prompts_sha256:
+        raise InputError(f"evaluation.prompts: {path} changed since the sweep was planned; plan it again")
+    return tuple(
+        PreferencePair(
+            content_hash([one.kind, one.text]), text.write(one.text), " yes", " no",
+            meta={"row": one.row, "group": str(one.kind)},
+        )
+        for one in read_prompts(path)
+    )  # fmt: skip
+
+
 def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> RunInputs:
     """The inputs of a run on a user's pairs, with the weights `(P,)` that policies start from.
 
@@ -174,6 +192,7 @@ def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> R
         notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
         stop=stop if stops else None,
+        prompts=_asked(run, text),
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,
         other=other,

@@ -201,10 +201,11 @@ def _texts_of(entry: _Entry, read: Conversations) -> _Texts:
     asked = []
     places = np.zeros(0, np.int64)
     if entry.samples:
-        samples = read_table(entry.folder / SAMPLES, ("row", "response", "reference_response"))
-        places = np.arange(len(samples["row"]))
-        if lacking := {"row", "response", "reference_response"} - samples.keys():
+        samples = read_table(entry.folder / SAMPLES, ("row", "split", "response", "reference_response"))
+        if lacking := {"row", "split", "response", "reference_response"} - samples.keys():
             raise InputError(f"{SAMPLES} lacks {', '.join(sorted(lacking))}; run the sweep again")
+        places = np.flatnonzero(samples["split"] != Split.BEHAVIOUR)  # whose prompts are none of the data
+        samples = {name: values[places] for name, values in samples.items()}
         if missing := [int(row) for row in samples["row"] if int(row) not in read.by_row]:
             raise InputError(f"rows {missing[:5]} of its samples are not usable pairs of the data any more")
         of_rows = [read.by_row[int(row)] for row in samples["row"]]

@@ -31,11 +31,13 @@ def sample_runs(
     """The rows of `samples.parquet` for every run of a pack; empty where the spec asks for no samples."""
     evaluation, first = runs[0].run.evaluation, runs[0].encoded.inputs
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in runs]
-    for split, count in ((Split.HELDOUT, evaluation.samples), (Split.OOD, evaluation.samples // OOD_SHARE)):
-        if not count or not first.evals.get(split):
+    samples = evaluation.samples
+    counts = {Split.HELDOUT: samples, Split.OOD: samples // OOD_SHARE, Split.BEHAVIOUR: len(first.prompts)}
+    for split, count in counts.items():
+        if not count or not _asked(first, split):
             continue
-        places = np.repeat(_places(len(first.evals[split]), split, count), evaluation.answers.per_prompt).tolist()
-        pairs = [[run.encoded.inputs.evals[split][i] for i in places] for run in runs]
+        places = np.repeat(_places(len(_asked(first, split)), split, count), evaluation.answers.per_prompt).tolist()
+        pairs = [[_asked(run.encoded.inputs, split)[i] for i in places] for run in runs]
         plans = [_plan(run.run, run.encoded.inputs, split, asked) for run, asked in zip(runs, pairs, strict=True)]
         if answers is None:
             references = [run.encoded.inputs.reference for run in runs]
@@ -53,6 +55,7 @@ def sample_runs(
                 "split": np.array([split] * len(asked), dtype=object),
                 **meta_columns(asked, "row"),
                 **_judged(encoded.inputs, asked, drawn[lane]),
+                **(meta_columns(asked, "group") if split == Split.BEHAVIOUR else {}),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,
             }
@@ -60,6 +63,11 @@ def sample_runs(
                 table["answer"] = np.arange(len(asked)) % evaluation.answers.per_prompt
             tables[lane].append(table | encoded.answers[split])
     return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in tables if parts]
+
+
+def _asked(inputs: RunInputs, split: Split) -> Sequence[PreferencePair]:
+    """The prompts of a split, as pairs."""
+    return inputs.prompts if split == Split.BEHAVIOUR else inputs.evals.get(split, ())
 
 
 def _places(pairs: int, split: str, count: int) -> list[int]:
