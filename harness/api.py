@@ -405,7 +405,7 @@ def audit(
     clean = [name for name, on in wanted.items() if on]
     if len(clean) > 1:
         raise InputError(f"--{clean[0]} and --{clean[1]}: give one of them")
-    with _private_files(Path(out)):
+    with _private_files(Path(out)), _room(Path(out)):
         from harness.audit.asked import Asked
         from harness.audit.run import run
 
@@ -562,7 +562,35 @@ def corrupt_file(
 
     spec, parameters = load_conversion(Path(data), _texts(overrides))
     cell = {"kind": kind, **({} if rate is None else {"rate": rate}), **parameters}
-    return export_pairs(spec, cell, seed, Path(out), force)
+    with _room(Path(out)):
+        return export_pairs(spec, cell, seed, Path(out), force)
+
+
+def corrupt_sets(
+    spec: Path | str,
+    out: Path | str,
+    *,
+    overrides: Overrides = (),
+    parquet: bool = False,
+    models: Path | str = "runs",
+    force: bool = False,
+    quiet: bool = False,
+) -> list[Written]:
+    """Write every training set of a sweep's YAML file into the folder `out`: one per source, corruption and seed.
+
+    The pairs and labels are those that the sweep trains on. `models` is the sweep's `out`: reference models that a kind
+    asks are taken from its cache, or built there. Raises InputError, and for an existing output unless `force`.
+    """
+    check_writable(Path(out))
+    from harness.config.load import load_sweep
+
+    loaded = load_sweep(spec, _texts(overrides))
+    with _private_files(Path(models)), _room(Path(out)):
+        from harness.data.export_pairs import ENDINGS
+        from harness.sweep.export_sets import export_sets
+
+        ending, say = ENDINGS[parquet], _silent if quiet else _progress
+        return export_sets(loaded, Path(out), Path(models) / "cache", ending, force, say)
 
 
 def existing(path: Path) -> None:
@@ -578,6 +606,15 @@ def check_writable(out: Path) -> None:
         raise InputError(f"--out {out}: {there} is a file; expected a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {there}; choose another --out")
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom that names the nearest existing folder of `out`."""
+    from harness.sweep.resources import room_in
+
+    with room_in(next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())):
+        yield
 
 
 @contextmanager
