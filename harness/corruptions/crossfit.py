@@ -30,6 +30,8 @@ def agreement(view: View) -> Floats:
 
     1/2 where they know none of its words.
     """
+    if not view.n:
+        return np.zeros(0)
     order = sorted(range(view.n), key=view.ids.__getitem__)  # the order of the rows shows in no bit
     names = texts(view, "prompt_id")
     prompts = [names[i] or "" for i in order]
