@@ -65,7 +65,7 @@ def gather(judged: Judged, asked: Asked, device: torch.device, say: Say) -> Evid
     n = len(judged.tokens)
     fold = folds_by_prompt(judged.prompts, asked.folds, asked.seed)
     say(f"reference: {n} pairs")
-    reference = reference_logps(judged, device)
+    reference = reference_logps(judged, asked.out, device)
     planted = plant(n, asked.plant, asked.seed)
     margins = []
     kinds = recipes(asked.steps, asked.batch_size, asked.learning_rate or (1e-3 if not asked.model else 3e-4))

@@ -12,12 +12,13 @@ import pytest
 
 from harness.audit import evidence, reading
 from harness.audit import run as runs
+from harness.audit.asked import Asked
 from harness.audit.duplicates import contradicted, near_duplicates
 from harness.audit.evidence import folds_by_prompt
 from harness.cli import run
 from harness.data.pairs import read_pairs
 from harness.metrics.audit import auroc
-from harness.types import DataSpec, PreferencePair
+from harness.types import DataSpec, ModelSpec, PreferencePair
 
 COLOURS = ("red", "blue", "green", "grey", "white", "black")
 THINGS = ("door", "lamp", "car", "shoe", "bird", "boat", "roof", "wall", "tree", "fish")
@@ -79,6 +80,39 @@ def test_an_audit_from_pairs_to_cleaned_sets(tmp_path: Path, capsys: pytest.Capt
         p.meta["row"] for p, q in zip(before, turned, strict=True) if (p.chosen, p.rejected) != (q.chosen, q.rejected)
     }
     assert differ == suspects
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_an_interrupted_audit_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """60 updates of two packs, shown at 20 and 40: it is stopped in the reward models, or in DPO, and ends the same."""
+    data, small = write(tmp_path / "pairs.jsonl", rows(40, 6)), ModelSpec("tiny", 300, 16, 1, 2, 16, sft_steps=5)
+    monkeypatch.setattr(reading, "_model", lambda asked: small)
+    assert audit(data, tmp_path / "whole", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    own, calls, updates = evidence.train, [], []
+
+    def until_stopped(run: Any, until: int | None = None) -> Any:
+        calls.append(until)
+        if len(calls) == stop + 1:
+            raise KeyboardInterrupt
+        before = run.step
+        yield from own(run, until)
+        updates.append(run.step - before)
+
+    monkeypatch.setattr(evidence, "train", until_stopped)
+    monkeypatch.setattr(evidence, "SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(Asked(str(data), tmp_path / "audit", folds=2, steps=60, max_length=64, device="cpu"), lambda _: None)
+    done = sum(updates)
+    monkeypatch.setattr(reading, "fit", None)  # the tiny model is there
+    monkeypatch.setattr(evidence, "score_responses", None)  # and so are the reference's log-probs
+    calls.extend([None] * 99)
+    assert audit(data, tmp_path / "audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == whole
+    assert done == {1: 20, 4: 80}[stop] and sum(updates) == 120  # two packs of 60, nothing twice
+    assert not list((tmp_path / "audit" / "scores").glob("*.part"))
 
 
 BAD = (
