@@ -388,7 +388,7 @@ def audit(
     form: str = "",
     limit: int = 0,
     folds: int = 5,
-    steps: int = 200,
+    steps: int | None = None,
     seed: int = 0,
     max_length: int = 256,
     device: str = "auto",
@@ -397,9 +397,10 @@ def audit(
 ) -> Audited:
     """Which labels of a preference set (file, folder, hub id) are likely wrong; writes page and tables to `out`.
 
-    `model` is a model's folder or hub id, by default a tiny one fitted to the texts. `write` takes a cleaned set:
-    without the `drop` most suspect rows, with `relabel` of them turned round, or as the audit advises. What was trained
-    before an interruption is not trained again. Raises InputError for what cannot be audited.
+    `model` is a model's folder or hub id, by default a tiny one fitted to the texts. `steps` are the updates of each
+    trained model (200; with `model` 0, so that linear heads on its hidden states are fitted alone). `write` takes a
+    cleaned set: without the `drop` most suspect rows, with `relabel` of them turned round, or as the audit advises.
+    What was trained before an interruption is not trained again. Raises InputError for what cannot be audited.
     """
     wanted = {"drop": drop is not None, "relabel": relabel is not None, "advice": advice}
     clean = [name for name, on in wanted.items() if on]
@@ -409,8 +410,9 @@ def audit(
         from harness.audit.asked import Asked
         from harness.audit.run import run
 
+        trained = (0 if model else 200) if steps is None else steps
         asked = Asked(
-            str(data), Path(out), str(model), tuple(slices), form, limit, folds, steps, seed=seed,
+            str(data), Path(out), str(model), tuple(slices), form, limit, folds, trained, seed=seed,
             max_length=max_length, device=device, write=None if write is None else Path(write),
             clean=clean[0] if clean else "", rows=drop or relabel or 0, force=force,
         )  # fmt: skip

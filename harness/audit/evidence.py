@@ -18,11 +18,13 @@ from torch import Tensor
 from harness.data.order import batch_ids
 from harness.data.rows import TokenisedPair, pack_rows, response_key
 from harness.identity import content_hash, plain, stream_seed, uniform
+from harness.metrics.audit import linear
 from harness.metrics.records import Bools, Floats
-from harness.models.architecture import Architecture, with_score
+from harness.models.architecture import Architecture, skeleton, with_score
+from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
-from harness.models.reference_logps import pair_keys, score_responses
+from harness.models.responses import score, summed
 from harness.objectives.budget import budget
 from harness.objectives.registry import OBJECTIVES
 from harness.objectives.reward_model import REWARD_MODEL
@@ -35,6 +37,7 @@ Say = Callable[[str], None]
 SCORES = "scores"  # folder of stored evidence, under --out
 # Part of the keys of stored evidence: bump when folds, lanes or their training change.
 CODE_VERSION = 1
+RIDGES = (0.01, 0.1, 1.0)  # of a linear head, per standard deviation of a hidden unit
 SHOWN_EVERY = 20  # updates between two lines of progress
 SAVE_SECONDS = 60.0  # between two checkpoints of a pack
 
@@ -103,17 +106,50 @@ def folds_by_prompt(prompts: Sequence[str], count: int, seed: int) -> np.ndarray
     return np.array([of[prompt] for prompt in prompts], dtype=np.int64)
 
 
-def reference_logps(judged: Judged, cache: Path, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probs of chosen and rejected `(n,)` under the reference, nats; stored under `cache` by content."""
+@dataclass(frozen=True, eq=False)
+class Read:
+    """What the reference makes of n pairs: log-probs of chosen and rejected `(n,)`, nats, and the difference of the two
+    answers' mean hidden states `(n, d)`."""
+
+    chosen: np.ndarray
+    rejected: np.ndarray
+    hidden: np.ndarray
+
+
+def read_by_reference(judged: Judged, cache: Path, device: torch.device) -> Read:
+    """One forward pass of the reference over every answer; stored under `cache` by content."""
     key = content_hash([CODE_VERSION, "reference", judged.identity, torch.__version__])
     path = _place(cache, key)
     known = load_arrays(path, key)
     if known is None:
-        table = score_responses(judged.architecture, judged.weights, judged.tokens, device, judged.ladder)
-        chosen, rejected = pair_keys(judged.tokens)
-        known = {"chosen": table.sums(chosen), "rejected": table.sums(rejected)}
+        model = build_lanes(skeleton(judged.architecture), [judged.weights], device)
+        answers = [(one.prompt, side) for one in judged.tokens for side in (one.chosen, one.rejected)]
+        [scored] = score(model, [answers])
+        sums = summed([one.logps for one in scored])
+        means = np.array([one.state / len(one.logps) for one in scored], np.float32)
+        known = {"chosen": sums[::2], "rejected": sums[1::2], "hidden": means[::2] - means[1::2]}
         save_arrays(path, known, {"key": key})
-    return known["chosen"], known["rejected"]
+    return Read(known["chosen"], known["rejected"], known["hidden"])
+
+
+def head_margins(hidden: np.ndarray, flipped: Bools, fold: np.ndarray) -> Floats:
+    """Margins `(n,)` of each label by linear heads on hidden states `(n, d)` that saw no pair of the prompt."""
+    scale = np.sqrt((hidden.astype(np.float64) ** 2).mean(0))
+    features = hidden / np.where(scale > 0, scale, 1.0) * np.where(flipped, -1.0, 1.0)[:, None]
+    margin = np.empty(len(features))
+    for held in range(int(fold.max()) + 1):
+        ridge = _ridge(features[fold != held], fold[fold != held])
+        margin[fold == held] = features[fold == held] @ linear(features[fold != held], ridge)
+    return margin
+
+
+def _ridge(features: Floats, fold: np.ndarray) -> float:
+    """The strength of shrinkage that judges one fold best after training on the others; the largest where it is one."""
+    inner = fold == fold.min()
+    if inner.all():
+        return RIDGES[-1]
+    loss = [float(np.logaddexp(0, -features[inner] @ linear(features[~inner], ridge)).mean()) for ridge in RIDGES]
+    return RIDGES[int(np.argmin(loss))]
 
 
 def _place(cache: Path, key: str) -> Path:
@@ -122,7 +158,7 @@ def _place(cache: Path, key: str) -> Path:
 
 def out_of_fold(
     judged: Judged,
-    reference: tuple[np.ndarray, np.ndarray],
+    reference: Read,
     labels: Sequence[Bools],
     fold: np.ndarray,
     recipe: Recipe,
@@ -143,7 +179,7 @@ def out_of_fold(
     if known is not None:
         return known["margins"].astype(np.float64)
     rows = pack_rows(judged.tokens)
-    corpus = build_corpus([rows], [reference], device)
+    corpus = build_corpus([rows], [(reference.chosen, reference.rejected)], device)
     architecture, weights = judged.architecture, judged.weights
     if recipe.objective.name == "reward_model":
         architecture, weights = with_score(architecture, weights)

@@ -67,6 +67,20 @@ def _weights(features: Floats) -> Floats:
     return weights
 
 
+def linear(features: Floats, ridge: float) -> Floats:
+    """Weights `(d,)` of a logistic regression whose every label is 1 on `features` `(n, d)`, without intercept."""
+    from scipy.optimize import minimize
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        margin = features @ weights
+        slope = 1 / (1 + np.exp(np.clip(margin, -500, 500)))
+        value = float(np.logaddexp(0, -margin).mean() + ridge / 2 * weights @ weights)
+        return value, ridge * weights - features.T @ slope / len(margin)
+
+    found = minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    return np.asarray(found.x, dtype=np.float64)
+
+
 # --- share of wrong labels ---
 
 
