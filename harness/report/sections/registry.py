@@ -23,6 +23,7 @@ from harness.report.sections import (
     gold,
     hyperparameters,
     judge,
+    levels,
     pairs,
     plane,
     prediction,
@@ -40,7 +41,7 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    hyperparameters, verdict, frontier, dataset, damage, cleaning, survival, trajectories, plane, displacement,
+    hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane, displacement,
     densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds,
     costs, statistics, provenance,
 )  # fmt: skip
