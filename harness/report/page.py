@@ -58,7 +58,7 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
     page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)))
-    write_answer(folder, {card.name: " ".join([card.title.rstrip(".") + ".", *card.lines]) for card in page.cards})
+    write_answer(folder, {card.name: card.text for card in page.cards})
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)
 

@@ -229,7 +229,7 @@ def test_the_report_is_whole_escaped_and_repeatable(study):
     assert "unequal budgets of 3 and 4 trials of 2 seeds each" in text
     assert "The budgets are not equal" in text
     figures = sorted(path.stem for path in (page.parent / "figures").glob("*.svg"))
-    assert figures == ["history", "importance", "slices"], "too few trials for a contour, one target: no front"
+    assert figures == ["hero-winners", "history", "importance", "slices"], "too few trials for a contour, no front"
     first = {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()}
     write_study_report(study.folder)
     assert {path: path.read_bytes() for path in page.parent.rglob("*") if path.is_file()} == first

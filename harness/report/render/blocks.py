@@ -65,6 +65,11 @@ class Card:
     lines: tuple[str, ...]
     command: str = ""
 
+    @property
+    def text(self) -> str:
+        """All of it but the command, as a terminal says it."""
+        return " ".join([f"{self.title.rstrip('.')}.", *self.lines])
+
 
 Block = Table | Picture | Lines | Terms
 
