@@ -19,11 +19,11 @@ from harness.report.data.dominance import matched_csv
 from harness.report.data.frontier import points_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
 from harness.report.data.slices import slices_csv
-from harness.report.data.sweep import Sweep, ordered
+from harness.report.data.sweep import Run, Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.heroes import heroes
 from harness.report.render.jinja import render
-from harness.report.render.text import plain, quantity, visible
+from harness.report.render.text import percent, plain, quantity, visible
 from harness.report.sections.prediction import prediction_csv
 from harness.report.sections.registry import SECTIONS, page_sections
 from harness.report.sections.row import Page, make_sections, write_page
@@ -34,7 +34,7 @@ from harness.storage.plan_file import PRIVATE
 from harness.types import RunStatus
 
 PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-ins drew, with their plug-in
-OPEN = ("heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
+OPEN = ("cases", "heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
@@ -124,7 +124,7 @@ def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
         ("objectives", ", ".join(visible(name) for name in ordered({run.objective for run in runs}, base))),
         ("betas", ", ".join(map(plain, betas))),
         ("corruption", ", ".join(kinds)),
-        ("misaligned", ", ".join(plain(v) for v in sorted({r.misaligned for r in runs if r.misaligned is not None}))),
+        ("reference wrong on", _dials(runs)),
         ("seeds", f"{len(sweep.seeds)}, paired"),
     ]
     for axis in sweep.axes:
@@ -133,6 +133,12 @@ def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
         values = {repr(v): v for cell in cells if (v := axis_values(cell, [axis])[axis]) is not None}
         out.append((axis, ", ".join(visible(values[k]) for k in sorted(values))))
     return tuple((name, values) for name, values in out if values)
+
+
+def _dials(runs: Sequence[Run]) -> str:
+    """`0 %, 75 % of topics`; empty on real data."""
+    values = sorted({run.misaligned for run in runs if run.misaligned is not None})
+    return f"{', '.join(map(percent, values))} of topics" if values else ""
 
 
 def warnings(data: ReportData) -> tuple[str, ...]:
@@ -148,10 +154,7 @@ def warnings(data: ReportData) -> tuple[str, ...]:
         why = "real data have no known true reward" if real else "no run measured it"
         out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
     if judges := sorted({run.gold[0].name for run in data.sweep.runs if run.gold}):
-        out.append(
-            f"gold reward (here also called true reward) is the score of a reward model, {', '.join(judges)}:"
-            " its errors are in it"
-        )
+        out.append(f"gold reward is the score of a reward model, {', '.join(judges)}: its errors are in it")
     return tuple(visible(text) for text in out)
 
 

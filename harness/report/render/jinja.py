@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def kind(block: object) -> str:
-    """What a template must do with a block: `table`, `picture`, `lines`, `terms`."""
+    """What a template must do with a block: `filter`, `table`, `picture`, `lines`, `terms`."""
     return type(block).__name__.lower()
 
 
@@ -36,6 +36,11 @@ def explained(text: str) -> Markup:
     return Markup(found)  # noqa: S704
 
 
+def breakable(text: str) -> Markup:
+    """Text that may break behind an underscore: names such as `adversarial_easy` head narrow columns."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))  # noqa: S704
+
+
 def render(template: str, page: Any) -> bytes:
     """One template of `templates/` over `page`, whose texts hold no markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -48,7 +53,13 @@ def render(template: str, page: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": kind, "drawn": drawn, "explained": explained, "md": markdown}
+    environment.filters |= {
+        "kind": kind,
+        "drawn": drawn,
+        "explained": explained,
+        "breakable": breakable,
+        "md": markdown,
+    }
     # Our own style sheet, not data: escaping it would break its quotes.
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")) if html else ""  # noqa: S704
     text = environment.get_template(template).render(page=page, style=style, glossary=GLOSSARY)

@@ -39,7 +39,7 @@ class Rate:
 
 
 FAULT_RATES = tuple(Rate(name, column) for column, (name, _) in FAULTS.items())
-QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("gold reward", "gold_reward", share=False))
+QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("reward", "gold_reward", share=False))
 FORM = (
     Rate("tokens", "length", lambda samples: numbers(samples, "length"), share=False),
     Rate("does not end", "ended", lambda samples: 1.0 - numbers(samples, "ended")),

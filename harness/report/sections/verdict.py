@@ -76,7 +76,11 @@ def _table(data: ReportData, family: Family, kind: str | None, caption: str) -> 
     rows = [_row(data, family, kind, name, by_name[name]) for name in ranked]
     columns = [i for i in range(len(HEADER)) if family.kinds or i != 1]
     return Table(
-        caption, tuple(HEADER[i] for i in columns), tuple(tuple(row[i] for i in columns) for row in rows), look="stack"
+        caption,
+        tuple(HEADER[i] for i in columns),
+        tuple(tuple(row[i] for i in columns) for row in rows),
+        look="stack",
+        tags=data.tags(family.conditions[0]).split(" ")[0],
     )
 
 

@@ -88,7 +88,7 @@ def pick_among(study: Study, objectives: Sequence[str]) -> Pick[str]:
 
 
 def tuned(study: Study, objective: str) -> Estimate:
-    """The target of an objective's winners on fresh seeds and pairs that steered nothing; the mean over its searches."""
+    """The target of an objective's winners on fresh seeds and untouched pairs; the mean over its searches."""
     scores = study.by_search(objective)
     if len(scores) == 1:
         [label] = scores
