@@ -28,7 +28,7 @@ STAMP = VENV / "harness-stamp.json"
 DEFAULT_TESTS = ["-n", "2", "--dist", "loadfile", "-m", "not oracle and not slow and not cluster"]
 DOCS_TESTS = [
     *("tests/test_readme.py", "tests/test_docs.py", "tests/test_recipes.py", "tests/test_walks.py"),
-    *("tests/test_api.py", "tests/test_plugins.py"),
+    *("tests/test_api.py", "tests/test_plugins.py", "tests/test_first_hour.py"),
 ]
 # What meets the libraries: spec, data, engine, tracking, a sweep from end to end, a study, the report.
 MINIMUM_TESTS = [
