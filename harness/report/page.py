@@ -37,12 +37,13 @@ PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-i
 OPEN = ("cases", "heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
 
 
-def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
+def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "", *, script: bool = True) -> Path:
     """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, figures and CSV tables).
 
     Returns the path of `report/index.html`. Works while runs or their records are missing (the page says which); above
     `limit` runs no per-example record is read. `texts`, one of `TEXTS`, stands for what the spec says of texts; quotes
-    of `data` go to `report/private.html`. Raises InputError where there is no readable plan.
+    of `data` go to `report/private.html`. Without `script` the page has no script, and the same content. Raises
+    InputError where there is no readable plan.
     """
     data = read_report_data(Path(sweep_folder), limit, texts)
     write_results(data.sweep)
@@ -57,7 +58,7 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     if data.slices:
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
-    page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)))
+    page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)), script=script)
     write_answer(folder, {card.name: card.text for card in page.cards})
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)
@@ -87,7 +88,10 @@ def _write_private(data: ReportData, path: Path) -> None:
         return
     write_atomic(
         path,
-        render("index.html", replace(page, kind="quotes, private", private=True, sections=quoting, warnings=(BANNER,))),
+        render(
+            "index.html",
+            replace(page, kind="quotes, private", private=True, script=False, sections=quoting, warnings=(BANNER,)),
+        ),
     )
 
 

@@ -1,5 +1,4 @@
-"""Report pages in headless Chromium: nothing injected runs, the filter works by keyboard and leaves paper alone, and axe
-finds no violation."""
+"""Report pages in headless Chromium: nothing injected runs, filter and script work, axe finds no violation."""
 
 from __future__ import annotations
 
@@ -78,6 +77,40 @@ def test_the_filter_leaves_one_case_by_keyboard_and_all_on_paper(pages: dict[str
         assert "reference" in left
         page.call("Emulation.setEmulatedMedia", media="print")
         assert len(page.evaluate(rows)) == 4, "on paper nothing is hidden"
+
+
+def test_the_script_sorts_copies_and_keeps_the_filter_in_the_address(pages: dict[str, Path], tmp_path: Path) -> None:
+    column = """[...document.querySelectorAll('#heat tbody tr')].map(row => row.cells[1].innerText)"""
+    sort = "document.querySelectorAll('#heat thead .sort')[1].click()"
+    with opened(pages["sweep"], tmp_path / "profile") as page:
+        for sign in (-1, 1):
+            page.evaluate(sort)
+            shown = [float(text.split("\u00a0")[0]) for text in page.evaluate(column)[:4]]
+            assert shown == sorted(shown, key=lambda value: sign * value)
+        page.call("Runtime.evaluate", expression="document.querySelector('#cases .tool').click()", userGesture=True)
+        assert page.evaluate("document.querySelector('#cases .tool').textContent") == "Copied"
+        page.evaluate("document.getElementById('case-n1').click()")
+        address = page.evaluate("location.href")
+        assert address.endswith("#case=w+n1")
+        page.call("Page.navigate", url="about:blank")
+        page.call("Page.navigate", url=address)
+        assert page.wait("document.readyState === 'complete' && document.getElementById('case-n1')?.checked")
+        assert page.errors == []
+
+
+def test_the_page_says_the_same_without_its_script(pages: dict[str, Path], tmp_path: Path) -> None:
+    text = "[...document.querySelectorAll('h1, h2, h3, p, td, th, li, dt, dd')].map(one => one.textContent).join('|')"
+    with opened(pages["sweep"], tmp_path / "with") as page:
+        scripted = page.evaluate(text)
+    bare = write_report(pages["sweep"].parents[1], script=False)
+    with opened(bare, tmp_path / "without") as page:
+        assert page.evaluate("document.scripts.length") == 0
+        assert page.evaluate(text) == scripted
+        page.evaluate("document.getElementById('case-n1').click()")
+        assert (
+            page.evaluate("[...document.querySelectorAll('#cases tbody tr')].filter(r => r.offsetParent).length") == 2
+        )
+    write_report(pages["sweep"].parents[1])
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe is not here: run nox -s browser")

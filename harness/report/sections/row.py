@@ -50,6 +50,7 @@ class Page(Generic[Source]):
     open: tuple[str, ...] = ()
     folded: str = "In full sentences: same KL, each at its best, and where the baseline fails"
     private: bool = False  # quotes pairs of a data set: sections alone, without the answer
+    script: bool = True  # whether the page has the small script that sorts and copies tables
 
 
 def write_page(folder: Path, page: Page[Source]) -> Path:

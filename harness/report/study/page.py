@@ -34,10 +34,11 @@ from harness.storage.atomic import write_atomic
 OPEN = ("winners",)  # what decides; the rest is folded
 
 
-def write_study_report(folder: Path) -> Path:
+def write_study_report(folder: Path, *, script: bool = True) -> Path:
     """Writes `results.csv`, `costs.csv`, `trials.csv` and `report/` (page, figures, CSV tables); the page's path.
 
-    The bytes depend on the folder's files only. Raises InputError where it holds no study.
+    The bytes depend on the folder's files only. Without `script` the page has no script at all. Raises InputError where
+    it holds no study.
     """
     study = read_study(Path(folder))
     write_results(study.sweep)
@@ -57,6 +58,7 @@ def write_study_report(folder: Path) -> Path:
         open=OPEN,
         folded="In full sentences",
         status=status(study),
+        script=script,
         sections=make_sections(SECTIONS, study),
         texts="none",
         warnings=tuple(map(visible, absent([*study.sweep.plugins, *study.about.get("plugins", {}).items()]))),
