@@ -87,6 +87,7 @@ def test_the_script_sorts_copies_and_keeps_the_filter_in_the_address(pages: dict
             page.evaluate(sort)
             shown = [float(text.split("\u00a0")[0]) for text in page.evaluate(column)[:4]]
             assert shown == sorted(shown, key=lambda value: sign * value)
+        page.call("Emulation.setFocusEmulationEnabled", enabled=True)  # a window in the background may not copy
         page.call("Runtime.evaluate", expression="document.querySelector('#cases .tool').click()", userGesture=True)
         assert page.evaluate("document.querySelector('#cases .tool').textContent") == "Copied"
         page.evaluate("document.getElementById('case-n1').click()")
