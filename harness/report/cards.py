@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 
 from harness.metrics.statistics import MIN_SEEDS
 from harness.report.data.cells import RANKING, Cell, measured
-from harness.report.data.conditions import Condition, noise, said
+from harness.report.data.conditions import Condition, noise, said, without_training
 from harness.report.data.curves import against_reference
 from harness.report.data.frontier import edge_text
-from harness.report.data.headline import Failure, largest_failure
+from harness.report.data.headline import Failure, largest_failure, starts
 from harness.report.data.recommendation import GOLD, Lead, Recommendation, Recommended
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.render.blocks import Card
 from harness.report.render.text import number, percent, percents, plain, points, quantity, shown, visible
 from harness.report.sections.costs import cost, quantity_of
-from harness.report.sections.damage import damage_sentence, damages
+from harness.report.sections.damage import damage_sentence, damages, most_costly
 from harness.report.sections.statistics import replica_sentence
 from harness.types import RunStatus
 
@@ -77,8 +77,11 @@ def _use(data: ReportData) -> Card:
         lines.append(f"Not told apart: {'; '.join(choice.text for choice in first.choices)}.")
     lead = found.lead
     text = lead.named if later or len(first.choices) > 1 or len(first.choices[0].arms) > 1 else "It"
-    where = "; ".join(filter(None, [said(found.arenas[0].title), _seeds(lead), found.shared]))
-    lines.append(f"{text} {_quality(data, lead, found.measure)} (with {where}).")
+    world = said(without_training(found.arenas[0].first.setting, found.arenas[0].axes)[0])
+    scope = ", ".join(filter(None, [_span(first), f"with {world}" if world else ""]))
+    lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [_seeds(lead), found.shared]))}).")
+    here = noise(found.arenas[0].first)
+    lines.append(f"{text} {_quality(data, lead, found.measure)}{f' with {here}' if len(first.arenas) > 1 else ''}.")
     if len(first.arenas) > 1:
         end = first.arenas[-1].cell(*first.choices[0].arms[0])
         if end is not None:
@@ -137,10 +140,13 @@ def _breaks(data: ReportData) -> Card:
     failure = largest_failure([c for f in data.families for c in f.conditions], data.baseline)
     damage = damage_sentence(damages(data.families), data.baseline)
     if failure is None:
-        return Card("breaks", "What breaks", *(("The kind of damage", (damage,)) if damage else _holds(data)))
+        worst = most_costly(damages(data.families), data.baseline)
+        title = "" if worst is None else f"{worst.label} costs {visible(data.baseline)} most"
+        return Card("breaks", "What breaks", *((title, (damage,)) if damage else _holds(data)))
     cell = failure.cell
     title = f"{cell.named} with {noise(failure.condition)}"
-    here = f"With {said(failure.condition.setting)}, its" if failure.condition.setting else "Its"
+    world, training = without_training(failure.condition.setting, data.arena.axes)
+    here = f"With {said(world)}{f' ({training})' if training else ''}, its" if world else "Its"
     first, last = (cell.described(f"train_loss_{end}").mean for end in ("first", "last"))
     loss = f"{here} training loss falls from {number(first)} to {number(last, 4 if last < 0.01 else 3)}"
     if failure.falls:
@@ -157,7 +163,9 @@ def _breaks(data: ReportData) -> Card:
         )
     total, kinds = len(cell.recorded), cell.divergences(data.types)
     types = [f"{DIVERGENCES[kind].capitalize()} in {n} of {quantity(total, 'seed')}." for kind, n in kinds.items()]
-    return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, _lowest(failure), damage])))
+    begins = starts(data.families, data.baseline, failure)
+    more = (f"I{begins[1:]}." if begins else "", _lowest(failure), damage)
+    return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, *more])))
 
 
 def _lowest(failure: Failure) -> str:

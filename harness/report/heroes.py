@@ -191,7 +191,7 @@ def _by_objective(data: ReportData) -> Picture | None:
         known = [cell.reference_accuracy().mean for cell in kept if cell.reference_accuracy().n]
         if known:
             panel.axvline(100 * math.fsum(known) / len(known), color=GREY, linewidth=0.9, linestyle="--")
-        panel.set_xlabel("clean held-out pairs ranked right, % (dashed: before training; solid: coin flip)")
+        panel.set_xlabel("ranked right, % (dashed: before training; solid: coin flip)")
         panel.grid(axis="x")
 
     top, low = kept[-1], kept[0]

@@ -34,7 +34,7 @@ from harness.storage.plan_file import PRIVATE
 from harness.types import RunStatus
 
 PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-ins drew, with their plug-in
-OPEN = ("cases", "heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
+OPEN = ("cases", "heat", "verdict", "replicas")  # what decides; the rest is folded
 
 
 def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "", *, script: bool = True) -> Path:

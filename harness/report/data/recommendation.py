@@ -16,7 +16,7 @@ from harness.metrics.frontier import Setting
 from harness.metrics.recommendation import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
 from harness.metrics.statistics import Estimate, judge
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import noise
+from harness.report.data.conditions import noise, spoken, without_training
 from harness.report.data.frontier import Arena
 from harness.report.data.tables import MEASURES
 from harness.report.render.text import plain, visible
@@ -87,8 +87,9 @@ class Recommendation:
     def runner_up(self) -> str | None:
         """The objective, other than the recommended one, with the best arm under the lowest rate."""
         pick = self.picks[0]
-        others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != self.lead.first.objective]
-        return max(others, key=lambda arm: _mean(self.arenas[0], arm, self.measure))[0] if others else None
+        own = self.lead.first.objective
+        rival = _rival(self.arenas[0], pick, self.measure, own)
+        return rival if rival != own else None
 
     def leads_over(self, objective: str) -> tuple[Lead, ...]:
         """The recommended arm against an objective's best arm, at every rate of the first band; nothing of the
@@ -128,7 +129,7 @@ class Case:
     tags: tuple[str, str]
     measure: str
     choices: tuple[Choice, ...]  # the best first; empty where nothing can be compared
-    over: Lead | None  # the best of them before the baseline's best
+    over: Lead | None  # the best of them before the baseline's best, or the next objective's where it is the baseline's
 
     @property
     def lead(self) -> Cell | None:
@@ -150,14 +151,23 @@ def cases(arenas: Sequence[Arena], headline: Arena, found: Recommendation | None
         band = Band(0, 0, pick.arms)
         same = _shared(arena, pick.arms) if pick.arms else {}
         choices = _recommended((arena,), (pick,), band, measure, same).choices
-        over = _over(arena, pick, pick.arms[0], baseline, measure) if pick.arms else None
+        over = _over(arena, pick, pick.arms[0], _rival(arena, pick, measure, baseline), measure) if pick.arms else None
         out.append(Case(arena, world, labels, tags, measure, choices, over))
     return tuple(out)
 
 
+def _rival(arena: Arena, pick: Pick[Arm], measure: str, baseline: str) -> str:
+    """Whom the best arm is compared with: the baseline, or the next objective where it is the baseline's own."""
+    own = pick.arms[0][0]
+    others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != own]
+    if own != baseline or not others:
+        return baseline
+    return max(others, key=lambda arm: _mean(arena, arm, measure))[0]
+
+
 def _half(arena: Arena) -> str:
-    """The arena's title without its corruption: the world, empty where all arenas share it."""
-    return ", ".join(part for part in arena.title.split(", ") if part != arena.first.damage)
+    """The world or data of an arena in words, empty where there is nothing to say of it."""
+    return without_training(arena.first.setting, arena.axes)[0]
 
 
 def _shared(arena: Arena, arms: Sequence[Arm]) -> dict[int, str]:
@@ -167,7 +177,7 @@ def _shared(arena: Arena, arms: Sequence[Arm]) -> dict[int, str]:
     for place, (axis, value) in enumerate(arms[0][1]):
         varied = len({setting[place][1] for setting in every}) > 1
         if axis != "beta" and value is not None and varied and len({arm[1][place][1] for arm in arms}) == 1:
-            found[place] = f"{axis.rpartition('.')[2].replace('_', ' ')} {_range([value])}"
+            found[place] = f"{spoken(axis)} {_range([value])}"
     return found
 
 
@@ -273,7 +283,7 @@ def _choice(arena: Arena, arms: Sequence[Arm], shared: Mapping[int, str]) -> Cho
         if place in shared or (axis != "beta" and _follows_beta(every, place)):
             continue
         if len({setting[place][1] for setting in every}) > 1 or (axis == "beta" and values[0] is not None):
-            parts.append(f"{axis.rpartition('.')[2].replace('_', ' ')} {_range(values)}")
+            parts.append(f"{spoken(axis)} {_range(values)}")
     return Choice(objective, ", ".join([visible(objective), *parts]), lead, tuple(arms))
 
 

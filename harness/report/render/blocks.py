@@ -29,8 +29,11 @@ class Field:
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table; the first column heads its rows. `note` stands below. `look`: `stack` (a card per row on a phone),
-    `heat` (narrow shaded fields), `text` (wide fields), empty (numbers on one line). A page's filter knows the whole
-    table by `tags`, a row by that of `row_tags`, a column by that of `column_tags`; what has none always stays."""
+    `tall` (scrolls within its place), `heat` (narrow shaded fields), `text` (wide fields), empty (numbers on one line).
+
+    A page's filter knows the whole table by `tags`, a row by that of `row_tags`, a column by that of `column_tags`;
+    what has none always stays.
+    """
 
     caption: str
     header: tuple[str, ...]
