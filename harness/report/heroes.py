@@ -115,10 +115,20 @@ def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], con
     end = noise(conditions[-1])
     if len(lines) == 1:
         return f"{visible(top)} ranks {percent(last[top])} right with {end}, {percent(first[top])} with none"
+    ends = [(points[0][1], points[-1][1]) for points in lines.values()]
+    if all(_overlap([cells[place] for cells in ends]) for place in (0, 1)):
+        clean, dirty = (" to ".join(dict.fromkeys(percent(f(v.values())) for f in (min, max))) for v in (first, last))
+        return f"No objective holds out better: {clean} right with {noise(conditions[0])}, {dirty} with {end}"
     text = f"{visible(top)} holds out best: {percent(last[top])} right with {end}"
     if before != top and first[before] - first[top] >= 0.01:
         text = f"{visible(before)} ranks most on clean labels, {visible(top)} with {end} ({percent(last[top])})"
     return f"{text}; {visible(low)} falls to {percent(last[low])}"
+
+
+def _overlap(cells: Sequence[Cell]) -> bool:
+    """Whether the lowest mean lies within the interval of the highest: nothing that a title may call a difference."""
+    top = max(cells, key=lambda cell: cell.ranking.mean)
+    return min(cell.ranking.mean for cell in cells) >= top.ranking.low
 
 
 def _shares(panel: Any, cells: Sequence[Cell]) -> None:
