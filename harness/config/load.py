@@ -26,7 +26,7 @@ from harness.identity import plain as as_data
 from harness.identity import run_key
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
+from harness.types import AnswersSpec, GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
 
 MAX_RUNS = 10_000
 
@@ -208,6 +208,10 @@ def run_problems(run: RunSpec) -> list[str]:
         name = run.objective.name
         return [
             f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"
+        ]
+    if run.objective.name == "best_of_n" and (run.evaluation.prompts or run.evaluation.answers != AnswersSpec()):
+        return [
+            "objective 'best_of_n': answers in its own way; put it under `also:` without evaluation.answers or .prompts"
         ]
     batch = budget(run.objective, run.training).batch_size
     if run.world is None or batch <= run.world.pairs:
