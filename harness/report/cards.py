@@ -90,7 +90,7 @@ def _use(data: ReportData) -> Card:
             beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n else ""
             lines.append(f"With {noise(first.arenas[-1].first)}: {percents(end.ranking)}{beside}.")
     lines += [_crossing(data, found, band) for band in later]
-    lines += [*filter(None, [levels_sentence(data)]), *_ranks_most(found)]
+    lines += filter(None, [levels_sentence(data)])
     near = first.cheapest
     if near is not None and near is not lead:
         kl = number(near.estimate("kl").mean, 1)
@@ -99,7 +99,7 @@ def _use(data: ReportData) -> Card:
 
 
 def _ranks_most(found: Recommendation) -> list[str]:
-    """The arm that ranks most pairs right, where quality is the reward of answers and the arm is not in the set."""
+    """The arm that ranks most pairs right, where quality is the reward of answers and that arm is shown to be worse."""
     arena, pick = found.arenas[0], found.picks[0]
     best = max((cell for cell in arena.cells if cell.values(RANKING)), key=lambda cell: cell.ranking.mean, default=None)
     if found.measure != GOLD or best is None or (best.first.objective, arena.setting(best)) in pick.arms:
@@ -165,7 +165,8 @@ def _breaks(data: ReportData) -> Card:
     total, kinds = len(cell.recorded), cell.divergences(data.types)
     types = [f"{DIVERGENCES[kind].capitalize()} in {n} of {quantity(total, 'seed')}." for kind, n in kinds.items()]
     begins = starts(data.families, data.baseline, failure)
-    more = (f"I{begins[1:]}." if begins else "", _lowest(failure), damage)
+    most = () if data.recommendation is None else _ranks_most(data.recommendation)
+    more = (f"I{begins[1:]}." if begins else "", _lowest(failure), damage, *most)
     return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, *more])))
 
 
