@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
 
 from harness.report.render.blocks import Card
-from harness.report.study.cards import cards
-from harness.report.study.findings import pick_among, tuned_differences
+from harness.report.study.cards import cards, kept
+from harness.report.study.findings import breaches, pick_among, tuned_differences
 from harness.report.study.page import write_study_report
 from harness.report.study.study import Study, read_study
 from harness.storage.answer_file import answer_lines
@@ -53,6 +55,22 @@ def test_what_breaks_a_bound_on_fresh_seeds_is_not_recommended(tmp_path: Path) -
     assert found["breaks"].lines[0].startswith("cpo_smooth: 0.645 [")
     _, none = headed(tmp_path / "none", constraints=[bound | {"at_most": 0.1, "name": "delta <= 0.1"}])
     assert none["use"].title.startswith("Nothing keeps its bounds; best of what breaks them: cpo_smooth")
+
+
+def test_an_objective_whose_searches_break_a_bound_now_and_then_is_kept_and_flagged(tmp_path: Path) -> None:
+    """Three searches each: of the rival's winners one breaks the bound; two of three would be too many."""
+    bound = {"measure": MEASURE, "split": "test", "at_most": 0.5, "at_least": None, "name": "delta <= 0.5"}
+    study, _ = headed(tmp_path, constraints=[bound])
+    labels = ("cpo_smooth", "cpo_smooth search 2", "cpo_smooth search 3")
+    broken = [breach for breach in breaches(study) if breach.word == "broken"]
+
+    class Thrice:
+        objectives = MappingProxyType({"dpo": ("dpo",), "cpo_smooth": labels})
+        by_search = study.by_search
+
+    assert kept(Thrice(), broken) == ("dpo", "cpo_smooth")  # type: ignore[arg-type]
+    again = [*broken, replace(broken[0], arm="cpo_smooth search 2")]
+    assert kept(Thrice(), again) == ("dpo",)  # type: ignore[arg-type]
 
 
 def test_worse_answers_than_before_training_are_what_breaks(tmp_path: Path) -> None:

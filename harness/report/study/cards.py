@@ -16,6 +16,7 @@ from harness.report.study.findings import (
     TunedDifference,
     breaches,
     fresh_results,
+    objective_results,
     pick_among,
     reference_gold,
     selections,
@@ -62,14 +63,18 @@ def _won(study: Study, objective: str) -> list[StudyTrial]:
 
 
 def kept(study: Study, broken: Sequence[Breach]) -> tuple[str, ...]:
-    """The objectives with a result on fresh seeds of which no winner breaks a bound there."""
+    """The objectives with a result on fresh seeds of whose winners no more than half break a bound there."""
     arms = {breach.arm for breach in broken}
-    return tuple(name for name, labels in study.objectives.items() if study.by_search(name) and arms.isdisjoint(labels))
+    return tuple(
+        name
+        for name, labels in study.objectives.items()
+        if study.by_search(name) and 2 * len(arms.intersection(labels)) <= len(labels)
+    )
 
 
 def paid(study: Study, objective: str) -> str:
     """`true reward 0.292 [...], KL 1.9 nats`: what a winner is worth and costs beside the target."""
-    found = fresh_results(study, study.objectives[objective][0], (GOLD, KL))
+    found = objective_results(study, objective, (GOLD, KL))
     parts = [f"{study.reward} of its answers {shown(found[GOLD])}"] if found[GOLD].n and study.measure != GOLD else []
     parts += [f"KL {number(found[KL].mean, 1)} nats"] if found[KL].n and study.measure != KL else []
     return ", ".join(parts)
@@ -97,7 +102,10 @@ def _use(study: Study, broken: Sequence[Breach]) -> Card:
     more = len(study.objectives[lead]) - 1
     if more:
         searches = quantity(more, "more search", "more searches")
-        lines.append(f"Its settings are those of its first search; {searches} below.")
+        lines.append(f"The settings are those of its first search; {searches} below.")
+    beyond = len({breach.arm for breach in broken}.intersection(study.objectives[lead]))
+    if beyond and able:
+        lines.append(f"In {beyond} of {quantity(more + 1, 'search', 'searches')} its winner breaks a bound.")
     title = f"{visible(lead)}, {shown_params(winner)}"
     if len(pick.arms) > 1:
         title += f" (one of {len(pick.arms)} tuned objectives not told apart)"

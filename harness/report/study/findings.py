@@ -25,6 +25,7 @@ from harness.metrics.statistics import (
     practical_margin,
     t_interval,
 )
+from harness.report.data.sweep import Run
 from harness.report.render.text import number, quantity, shown
 from harness.report.study.study import Study, StudyTrial
 
@@ -215,6 +216,24 @@ def fresh_results(study: Study, arm: str, names: Sequence[str]) -> dict[str, Est
         share = name in METRICS and METRICS[name].share
         out[name] = cell_estimate(values, share=share)
     return out
+
+
+def objective_results(study: Study, objective: str, names: Sequence[str]) -> dict[str, Estimate]:
+    """Columns of `results.csv` over the fresh seeds, each the mean over the winners of an objective's searches."""
+    won = {label: winner for label in study.objectives[objective] if (winner := study.winner(label)) is not None}
+    out = {}
+    for name in names:
+        scores = {
+            label: {run.seed: value for run in _done(study, winner) if (value := run.measured(name)) is not None}
+            for label, winner in won.items()
+        }
+        known = {label: by_seed for label, by_seed in scores.items() if by_seed}
+        out[name] = t_interval(list(_mean_by_seed(known).values())) if known else NOTHING
+    return out
+
+
+def _done(study: Study, winner: StudyTrial) -> list[Run]:
+    return [study.runs[key] for key in winner.fresh if key in study.runs and study.runs[key].done]
 
 
 def reference_gold(study: Study) -> float | None:
