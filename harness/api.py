@@ -432,10 +432,11 @@ def status(folder: Path | str) -> Status:
     )
 
 
-def report(folder: Path | str, *, texts: str | None = None) -> Report:
+def report(folder: Path | str, *, texts: str | None = None, script: bool = True) -> Report:
     """Write the report of a sweep's or a study's folder from its files: page, Markdown, figures, CSV tables.
 
-    `texts` (none, ids, short or full) stands for what the spec says the report shows of prompts and answers.
+    `texts` (none, ids, short or full) stands for what the spec says the report shows of prompts and answers. Without
+    `script` the page has no script, which sorts and copies tables there, and the same content.
     """
     from harness.types import TEXTS
 
@@ -445,10 +446,10 @@ def report(folder: Path | str, *, texts: str | None = None) -> Report:
     if (Path(folder) / "study.json").is_file():
         from harness.report.study.page import write_study_report
 
-        return Report(write_study_report(Path(folder)))
+        return Report(write_study_report(Path(folder), script=script))
     from harness.report.page import write_report
 
-    return Report(write_report(Path(folder), texts=texts or ""))
+    return Report(write_report(Path(folder), texts=texts or "", script=script))
 
 
 def publish(folder: Path | str, to: Path | str) -> Published:

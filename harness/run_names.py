@@ -1,4 +1,4 @@
-"""Readable names of runs, such as `dpo b=2 flip=0.2 phi=0.75 s0`. Imports no torch."""
+"""Readable names of runs, such as `dpo b=2 flip=0.2 refwrong=0.75 s0`. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _SECTIONS = ("world", "data", "model", "training", "evaluation")
 
 
 def readable_name(run: RunSpec) -> str:
-    """Objective, beta, what differs from its defaults, corruption, `phi` (misaligned), label kind, replica, seed.
+    """Objective, beta, what differs from its defaults, corruption, `refwrong` (the world's
+    `misaligned`), label kind, replica, seed.
 
     Settings shared by a sweep (steps, sizes, ...) are left out, so two runs may share a name: see `readable_names`.
     """
     parts = [*_objective(run.objective, run.world is not None), *_corruption(run.corruption)]
     if run.world is not None:
-        parts.append(f"phi={_text(run.world.misaligned)}")
+        parts.append(f"refwrong={_text(run.world.misaligned)}")
         if run.world.labels != "hard":
             parts.append(run.world.labels)
     if run.replica:

@@ -12,6 +12,7 @@ from harness.report.render.text import visible
 from harness.report.sections import (
     behaviour,
     benchmarks,
+    cases,
     claims,
     cleaning,
     costs,
@@ -41,7 +42,8 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane, displacement,
+    cases, hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane,
+    displacement,
     densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds,
     costs, statistics, provenance,
 )  # fmt: skip
