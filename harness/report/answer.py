@@ -1,7 +1,7 @@
-"""The answer in two sentences, their form chosen by the data and their numbers taken from the cells.
+"""The answer in a few sentences, their form chosen by the data and their numbers taken from the cells.
 
 The first compares objectives at the same KL and each at its best setting; the second says what goes wrong and where it
-starts.
+starts; a third, in sweeps of several learning rates or budgets, whether the choice is the same at all of them.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.render.text import number, plain, quantity, shown, visible
 from harness.report.sections.damage import damage_sentence, damages
+from harness.report.sections.levels import levels_sentence
 from harness.report.sections.statistics import replica_sentence
 from harness.types import RunStatus
 
 
 def answer(data: ReportData) -> tuple[str, ...]:
-    """One or two sentences; the first is left out where nothing can be compared."""
+    """One to three sentences: what is compared, what fails, and whether the choice holds at every learning rate and
+    budget; what cannot be said is left out."""
     if not data.sweep.count("done"):
         return (_nothing(data),)
     if alone := replica_sentence(data):
         return (alone,)
     failing = damage_sentence(damages(data.families), data.baseline) or _what_fails(data)
-    return tuple(filter(None, (comparison(data), failing)))
+    return tuple(filter(None, (comparison(data), failing, levels_sentence(data))))
 
 
 def _nothing(data: ReportData) -> str:

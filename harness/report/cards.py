@@ -20,6 +20,7 @@ from harness.report.render.blocks import Card
 from harness.report.render.text import number, percent, percents, plain, points, quantity, shown, visible
 from harness.report.sections.costs import cost, quantity_of
 from harness.report.sections.damage import damage_sentence, damages
+from harness.report.sections.levels import levels_sentence
 from harness.report.sections.statistics import replica_sentence
 from harness.types import RunStatus
 
@@ -83,7 +84,7 @@ def _use(data: ReportData) -> Card:
         if end is not None:
             lines.append(f"With {noise(first.arenas[-1].first)} it {_quality(end, found.measure)}.")
     lines += [_crossing(found, band) for band in later]
-    lines += _ranks_most(found)
+    lines += [*filter(None, [levels_sentence(data)]), *_ranks_most(found)]
     near = first.cheapest
     if near is not None and near is not lead:
         kl = number(near.estimate("kl").mean, 1)

@@ -7,7 +7,7 @@ reward of free answers where it is known of every arm, else ranking accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,6 @@ from harness.metrics.recommendation import ALPHA, Band, Pick, bands, cheapest, n
 from harness.metrics.statistics import Estimate, judge
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.frontier import Arena
-from harness.report.data.tables import MEASURES
 from harness.report.render.text import plain, visible
 
 GOLD = "gold_reward"
@@ -106,7 +105,7 @@ class Recommendation:
         best = max(theirs, key=lambda arm: _mean(arena, arm, self.measure))
         by, over = arena.cell(*own), arena.cell(*best)
         assert by is not None and over is not None, "an arm of the pick has a cell"
-        return Lead(arena, by, over, _lead(arena, self.measure, own, best, len(arms) - 1), len(arms) - 1)
+        return Lead(arena, by, over, arm_lead(arena, self.measure, own, best, len(arms) - 1), len(arms) - 1)
 
 
 def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None:
@@ -144,11 +143,10 @@ def _world(arena: Arena) -> str:
     return canonical_json([config.get(name) for name in ("world", "data", "model", "evaluation")])
 
 
-def _values(arena: Arena, measure: str) -> dict[Arm, dict[int, float]]:
+def arm_values(arena: Arena, cells: Iterable[Cell], measure: str) -> dict[Arm, dict[int, float]]:
+    """Quality by seed of the arms that some cells of an arena are, those without any outcome left out."""
     return {
-        (cell.first.objective, arena.setting(cell)): dict(values)
-        for cell in arena.cells
-        if (values := cell.values(measure))
+        (cell.first.objective, arena.setting(cell)): dict(values) for cell in cells if (values := cell.values(measure))
     }
 
 
@@ -160,13 +158,10 @@ def _mean(arena: Arena, arm: Arm, measure: str) -> float:
 
 
 def _pick(arena: Arena, measure: str) -> Pick[Arm]:
-    values = _values(arena, measure)
-    if MEASURES.get(measure, False):
-        return not_shown_worse(values, partial(_lead, arena, measure))
-    return not_shown_worse(values)
+    return not_shown_worse(arm_values(arena, arena.cells, measure), partial(arm_lead, arena, measure))
 
 
-def _lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimate:
+def arm_lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimate:
     """a - b with what single pairs add; each end is one-sided."""
     first, second = arena.cell(*a), arena.cell(*b)
     assert first is not None and second is not None, "an arm has a cell"

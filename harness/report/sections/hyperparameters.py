@@ -199,7 +199,7 @@ def misspecified(data: ReportData) -> Content | None:
     rows = []
     for condition in data.conditions:
         cells = [by_condition[condition.title].get(column) for column in columns]
-        accuracies = [Field(DASH if cell is None else shown(cell.ranking)) for cell in cells]
+        accuracies = [Field(DASH) if cell is None else Field(shown(cell.ranking), _assumed(cell)) for cell in cells]
         rows.append((Field(condition.title), _audit(condition), *accuracies))
     header = tuple(f"{visible(name)}" + (f", eps {plain(eps)}" if eps is not None else "") for name, _, eps in columns)
     table = Table(
@@ -207,7 +207,8 @@ def misspecified(data: ReportData) -> Content | None:
         ("Condition", f"flip rate by auditing {AUDITED} pairs", *header),
         tuple(rows),
         f"The estimate is the share of wrong labels among {AUDITED} training pairs chosen by hash (first seed), with"
-        " its 95 % Wilson interval: the estimate that checking so many labels by hand gives before training.",
+        " its 95 % Wilson interval: the estimate that checking so many labels by hand gives before training. An assumed"
+        " rate is right, too low or too high against the rate that was flipped.",
     )
     lead = "The flip rate that cdpo and robust_dpo assume (eps), against the rate that the labels really have."
     return Content("What does a wrong guess of the flip rate cost?", lead, (table,))
@@ -217,6 +218,14 @@ def _column(cell: Cell) -> tuple[str, float, float | None]:
     """Objective, beta and assumed flip rate."""
     eps = cell.first.settings().get("hp.eps")
     return cell.first.objective, cell.first.beta or 0.0, None if eps is None else float(eps)
+
+
+def _assumed(cell: Cell) -> str:
+    """Whether the assumed flip rate is the true one of uniform flips, or which way it is wrong."""
+    _, _, eps = _column(cell)
+    if eps is None or cell.rate is None or cell.first.corruption not in ("none", "uniform_flip"):
+        return ""
+    return "right eps" if eps == cell.rate else "too low" if eps < cell.rate else "too high"
 
 
 def _audit(condition: Condition) -> Field:
