@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.config.cells import world_defaults
@@ -34,9 +34,19 @@ def readable_name(run: RunSpec) -> str:
 def readable_names(runs: Iterable[RunSpec]) -> tuple[str, ...]:
     """One name per run, different for different runs: settings in which namesakes differ stand before the seed."""
     runs = tuple(runs)
+    return _told_apart(runs, [readable_name(run) for run in runs])
+
+
+def set_names(runs: Iterable[RunSpec]) -> tuple[str, ...]:
+    """A name for the training set of each run, `flip=0.2 s0`: corruption, source settings that differ, seed."""
+    runs = tuple(runs)
+    return _told_apart(runs, [" ".join([*(_corruption(run.corruption) or ["clean"]), f"s{run.seed}"]) for run in runs])
+
+
+def _told_apart(runs: Sequence[RunSpec], plain_names: Sequence[str]) -> tuple[str, ...]:
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, run in enumerate(runs):
-        groups[readable_name(run)].append(index)
+    for index, name in enumerate(plain_names):
+        groups[name].append(index)
     names = [""] * len(runs)
     for name, members in groups.items():
         settings = [_settings(runs[index]) for index in members]

@@ -14,6 +14,7 @@ from harness.report.sections import (
     benchmarks,
     cases,
     claims,
+    cleaning,
     costs,
     damage,
     dataset,
@@ -41,7 +42,8 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    cases, hyperparameters, verdict, frontier, levels, dataset, damage, survival, trajectories, plane, displacement,
+    cases, hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane,
+    displacement,
     densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds,
     costs, statistics, provenance,
 )  # fmt: skip
