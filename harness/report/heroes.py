@@ -26,6 +26,7 @@ MOST = 8  # objectives that have a colour and a label of their own; of more the 
 MAX_LABELS = 10  # names beside a figure; the rest is in the tables
 MIN_GAP = 0.055  # of an axis between two labels
 GREY = "#6b7280"
+PAPER = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # behind a label among marks
 APART = 6  # points of a share between two lines whose names stand above them
 
 
@@ -250,7 +251,7 @@ def _frontier(data: ReportData) -> Picture | None:
             panel.plot([0], [factor * origin], marker="o", markersize=6, color=GREY, fillstyle="none",
                        gid=tip(f"before training: {number(origin, 3) if gold else percent(origin)}"))  # fmt: skip
             panel.annotate("before training", (0, factor * origin), xytext=(8, -4), textcoords="offset points",
-                           fontsize=8, color=GREY)  # fmt: skip
+                           fontsize=8, color=GREY, bbox=PAPER, zorder=5)  # fmt: skip
         reach = [kl.mean for found in lines.values() for _, kl, _ in found]
         if max(reach) > 30:
             panel.set_xscale("symlog", linthresh=1)
