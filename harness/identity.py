@@ -21,6 +21,9 @@ WHEREABOUTS = {
     "model": ("path", "revision", "gradient_checkpointing", "reference", "reference_logps"),
 }
 
+# Settings of training that came after the recipe's number: at these values they are in no key, so older keys stay.
+NEUTRAL = {"shards": 1}
+
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
 
@@ -70,8 +73,14 @@ def run_key(run: RunSpec) -> str:
     for section, names in WHEREABOUTS.items():
         for name in names:
             (config[section] or {}).pop(name, None)
+    config["training"] = keyed_training(config["training"])
     text = canonical_plain({"recipe": RECIPE_VERSION, **config})
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def keyed_training(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a key holds of plain `training` settings."""
+    return {name: value for name, value in training.items() if NEUTRAL.get(name) != value}
 
 
 def stream_seed(root: int, purpose: str, *names: object) -> int:

@@ -201,6 +201,23 @@ def reward_run(run: RunSpec) -> RunSpec:
     return replace(run, objective=run.reward_model, reward_model=None)
 
 
+def shards_problems(run: RunSpec) -> list[str]:
+    """What a run in several processes cannot do."""
+    key, name = f"training.shards: {run.training.shards}", run.objective.name
+    if run.training.shards == 1:
+        return []
+    if (kind := family(run.objective)) in ("rl", "reward"):
+        what = "an RLHF run" if kind == "rl" else "a reward model"
+        return [f"{key}, but '{name}' is {what}, which trains in one process; expected 1 for it (see `also:`)"]
+    refused = {
+        f"needs training.mode: strict, not {run.training.mode}": run.training.mode != "strict",
+        "keeps no weights but the last; expected evaluation.keep: final or none": run.evaluation.keep == "best",
+        "has no gradient probes; expected evaluation.gradient_probe: 0": run.evaluation.gradient_probe > 0,
+        f"needs a GPU for each process, device: {run.device} names one; expected device: cuda": ":" in run.device,
+    }
+    return [f"{key} {why}" for why, holds in refused.items() if holds]
+
+
 def run_problems(run: RunSpec) -> list[str]:
     """What only shows in the combination of sections."""
     own = dict(run.objective.hyperparameters)
@@ -209,6 +226,8 @@ def run_problems(run: RunSpec) -> list[str]:
         return [
             f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"
         ]
+    if lines := shards_problems(run):
+        return lines
     batch = budget(run.objective, run.training).batch_size
     if run.world is None or batch <= run.world.pairs:
         return []

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.identity import content_hash, plain
+from harness.identity import content_hash, keyed_training, plain
 from harness.inputs.reference_models import reference_key, weights_path
 from harness.metrics.records import Columns
 from harness.metrics.reward_model import better_on_validation
@@ -83,7 +83,7 @@ def reward_key(run: RunSpec) -> str:
     source = {name: config[name] for name in ("world", "data", "corruption", "objective", "seed", "replica")}
     if source["data"] is not None:
         del source["data"]["path"]
-    training = plain(budget(run.objective, run.training))
+    training = keyed_training(plain(budget(run.objective, run.training)))
     recipe = {"reference": reference_key(run), "training": training, "code": CODE_VERSION}
     return content_hash({"stage": "reward", **source, **recipe})
 
