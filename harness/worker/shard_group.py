@@ -145,7 +145,7 @@ class ShardGroup:
         for rank in range(1, self.size):
             ours, theirs = Pipe()
             process = subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-                [sys.executable, "-m", "harness.worker.shard_member", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "harness.worker.shard_member", str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )

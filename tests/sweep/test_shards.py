@@ -77,8 +77,10 @@ def assert_close(mine: Path, theirs: Path) -> None:
             if other[column].dtype.kind != "f":
                 assert own.equals(other[column]), (name, column)
                 continue
-            size = np.nanmax(np.abs(other[column].to_numpy()), initial=1.0)
-            assert np.nanmax(np.abs(own - other[column]), initial=0.0) <= 1e-5 * size, (name, column)
+            values, expected = own.to_numpy(), other[column].to_numpy()
+            assert np.array_equal(np.isnan(values), np.isnan(expected)), (name, column)
+            apart = np.abs(np.nan_to_num(values - expected)).max(initial=0.0)
+            assert apart <= 1e-5 * np.abs(np.nan_to_num(expected)).max(initial=1.0), (name, column, apart)
 
 
 def assert_same(mine: Path, theirs: Path) -> None:
@@ -104,7 +106,7 @@ def test_a_sweep_of_sharded_runs_ends_in_the_report_of_the_lone_ones(tmp_path):
     assert verify(tmp_path / "2" / "shards") == []
 
 
-def on_data(folder: Path, model: Path, **changes: object) -> Path:
+def on_data(folder: Path, place: Path, /, **changes: object) -> Path:
     """A spec on pairs of words with a model of ours, adapters and all weights."""
     draw = random.Random(0)
 
@@ -115,7 +117,7 @@ def on_data(folder: Path, model: Path, **changes: object) -> Path:
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
     spec = {name: value for name, value in SPEC.items() if name != "world"} | {
         "data": {"path": str(folder / "pairs.jsonl"), "max_length": 40, "max_prompt_length": 24},
-        "model": {"path": str(model), "lora": [{"rank": 3, "alpha": 6}, None]},
+        "model": {"path": str(place), "lora": [{"rank": 3, "alpha": 6}, None]},
         "objectives": [{"name": "dpo", "beta": 0.5}],
         "evaluation": {"checkpoints": 3, "heldout": 8, "probe": 8, "samples": 4},
         **changes,
@@ -125,9 +127,9 @@ def on_data(folder: Path, model: Path, **changes: object) -> Path:
     return path
 
 
-def assert_sharded_as_alone(folder: Path, model: Path, training: dict[str, object], **changes: object) -> None:
+def assert_sharded_as_alone(folder: Path, place: Path, training: dict[str, object], /, **changes: object) -> None:
     for shards in (1, 2):
-        loaded = load_sweep(on_data(folder, model, training={**training, "shards": shards}, **changes))
+        loaded = load_sweep(on_data(folder, place, training={**training, "shards": shards}, **changes))
         assert run_sweep(loaded, folder / str(shards), 1, QUIET, INLINE) == 0
     assert_close(folder / "2" / "shards", folder / "1" / "shards")
     for planned in planned_runs(loaded.runs):
