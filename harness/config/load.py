@@ -24,9 +24,11 @@ from harness.config.schema import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
 from harness.identity import plain as as_data
 from harness.identity import run_key
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.model_files.location import model_folder
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
+from harness.types import GoldSpec, InputError, LmEvalSpec, PathModelSpec, ReportSpec, RunSpec, SeedRounds
 
 MAX_RUNS = 10_000
 
@@ -215,6 +217,10 @@ def shards_problems(run: RunSpec) -> list[str]:
         "has no gradient probes; expected evaluation.gradient_probe: 0": run.evaluation.gradient_probe > 0,
         f"needs a GPU for each process, device: {run.device} names one; expected device: cuda": ":" in run.device,
     }
+    if isinstance(run.model, PathModelSpec):
+        layout = model_folder(run.model.path, run.model.sha256).config.get("model_type", "an unnamed one")
+        families = ", ".join(sorted(LLAMA_LAYOUT))
+        refused[f"needs a decoder laid out like Llama's ({families}), not {layout}"] = layout not in LLAMA_LAYOUT
     return [f"{key} {why}" for why, holds in refused.items() if holds]
 
 

@@ -16,11 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from harness.model_files.folder import LLAMA_LAYOUT
 from harness.models.lane_layers import LaneByLane, LaneFrozen, lane_version
 from harness.models.lora import LaneLora, Lora, is_linear
-
-# Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
-LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 
 T = TypeVar("T")
 

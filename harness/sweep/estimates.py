@@ -106,8 +106,10 @@ def lane_bytes(step: StepShape) -> int:
     Of a run in several processes: bytes of each.
     """
     # Weights, both moments, the gradient and, until it is copied there, autograd's own, in float32. FSDP holds the
-    # weights a second time.
-    state = 5 * step.trained * FLOAT if step.shards == 1 else 6 * step.trained * FLOAT // step.shards
+    # weights a second time, and gathers the largest part, the embeddings, and their gradient.
+    state = 5 * step.trained * FLOAT
+    if step.shards > 1:
+        state = 6 * step.trained * FLOAT // step.shards + 2 * step.vocab_size * step.hidden_size * FLOAT
     pairs = -(-step.pairs // step.shards)
     # What a layer keeps per token: two norms (normalised, scaled) and their inputs 6 d; queries and keys before,
     # half-turned and after rotation 6 d; values, attended values and their copy 3 d; gate, its activation, up and

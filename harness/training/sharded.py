@@ -17,8 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.models.lane_model import LLAMA_LAYOUT, LaneModel, parameter_shapes, scaled_logits, trainable, unflatten
-from harness.types import InputError, PairLogps
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.models.lane_model import LaneModel, parameter_shapes, scaled_logits, trainable, unflatten
+from harness.types import PairLogps
 
 Read = Callable[[Tensor], tuple[PairLogps, PairLogps]]
 
@@ -161,7 +162,7 @@ def build_sharded(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.dev
     """One lane from the weights `rows[0]` `(P,)`, spread over the processes of the default group (to be given to
     `training.loop.start` as `build`). `skeleton` is consumed; weights that it shares with others stay as they are.
 
-    Raises ValueError for more than one lane, InputError for a decoder that is not laid out as Llama's.
+    Raises ValueError for more than one lane, and for a decoder that is not laid out as Llama's.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -170,10 +171,7 @@ def build_sharded(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.dev
         raise ValueError(f"a sharded model holds one lane, not {len(rows)}")
     plain: Any = skeleton
     if plain.config.model_type not in LLAMA_LAYOUT:
-        raise InputError(
-            f"training.shards: {type(skeleton).__name__} is not laid out as Llama's decoder; expected shards: 1, or one"
-            f" of {', '.join(sorted(LLAMA_LAYOUT))}"
-        )
+        raise ValueError(f"{type(skeleton).__name__} is not laid out as Llama's decoder")
     recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
     _own_parameters(skeleton, unflatten(rows[0].float(), parameter_shapes(skeleton)))
     frozen = sum(parameter.numel() for parameter in skeleton.parameters() if not parameter.requires_grad)

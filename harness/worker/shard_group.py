@@ -38,6 +38,7 @@ from harness.worker.trainers import Trainer
 
 TIMEOUT = timedelta(minutes=10)  # of a collective call: only a process that hangs is waited for so long
 LOST_SECONDS = 2.0  # after a failed call, for the process that caused it to be seen to have ended
+LEAVE_SECONDS = 10.0  # for the others to leave the group when it is done
 READY = "ready"  # what a member sends once its pack is prepared
 LOOPBACK = "lo" if sys.platform == "linux" else "lo0"
 
@@ -105,15 +106,22 @@ class ShardGroup:
         training = start(pack, self.worker.device, [state], build_sharded)
         return Trainer(training, partial(self._train, training), partial(self._state, training))
 
-    def close(self) -> None:
-        """End the other processes, and leave the group."""
+    def close(self, failed: bool = False) -> None:
+        """Leave the group, all together; after a failure the others are killed, since they may wait in a call."""
         for member in self.members:
+            member.pipe.close()  # a member that waits for a command leaves, too
+            if failed:
+                member.process.kill()
+        if dist.is_initialized():
+            if failed and self.worker.device.type == "cuda":
+                dist.group.WORLD.abort()  # NCCL would wait for the others
+            dist.destroy_process_group()
+        for member in self.members:
+            with suppress(subprocess.TimeoutExpired):
+                member.process.wait(LEAVE_SECONDS)
             member.process.kill()
             member.process.wait()
-            member.pipe.close()
         self.members.clear()
-        if dist.is_initialized():
-            dist.destroy_process_group()
         self.folder.cleanup()
         torch.set_num_threads(self.worker.config.threads)
 
@@ -154,7 +162,7 @@ class ShardGroup:
             ours.send(Joining(self.task, config, rank, self.folder.name))
         for member in self.members:
             if (told := member.pipe.recv()) != READY:
-                raise GroupFailed(told)
+                raise GroupFailed(_of(member, told))
         join(device, self.folder.name, 0, self.size)
         torch.set_num_threads(threads_of(config, self.size))
 
@@ -183,13 +191,14 @@ def shard_group(task: PackTask, worker: Worker) -> Iterator[ShardGroup | None]:
     group = ShardGroup(task, worker)
     try:
         yield group
-    except (RuntimeError, OSError, EOFError) as error:
-        failure = group.failure()
+    except BaseException as error:
+        # What a call raises whose other end is gone.
+        failure = group.failure() if isinstance(error, RuntimeError | OSError | EOFError) else None
+        group.close(failed=True)
         if failure is None:
             raise
         raise GroupFailed(failure) from error
-    finally:
-        group.close()
+    group.close()
 
 
 def gathered(trainer: Trainer, key: str) -> Training:
@@ -221,6 +230,8 @@ def _reported(member: _Member) -> Failure | None:
     with suppress(EOFError, OSError):
         while member.pipe.poll():
             told = member.pipe.recv()
-    if not isinstance(told, Failure):
-        return None
-    return replace(told, message=f"process {member.rank}: {told.message}")
+    return _of(member, told) if isinstance(told, Failure) else None
+
+
+def _of(member: _Member, failure: Failure) -> Failure:
+    return replace(failure, message=f"process {member.rank}: {failure.message}")

@@ -14,6 +14,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 import torch
+import torch.distributed as dist
 
 from harness.models.pack import Pack
 from harness.training.loop import Training, start, state_of, train
@@ -41,7 +42,9 @@ def main(pipe: Connection) -> int:
         join(device, joining.folder, joining.rank, size)
         torch.set_num_threads(threads_of(joining.config, size))
         _follow(pipe, pack, joining.task.runs[0].key, device)
-    except (EOFError, BrokenPipeError):  # rank 0 is gone or done
+    except (EOFError, BrokenPipeError):  # rank 0 is done, or gone
+        if dist.is_initialized():
+            dist.destroy_process_group()
         return 0
     except Exception as error:
         with suppress(OSError):

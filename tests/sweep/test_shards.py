@@ -255,6 +255,12 @@ def test_what_cannot_be_sharded_is_refused_by_name(tmp_path, changes, fragment):
     assert any("training.shards: " in line and fragment in line for line in refused.value.problems)
 
 
+def test_a_model_of_another_layout_is_refused_with_the_spec(tmp_path):
+    model = write_model("gpt2", tmp_path / "model")
+    with pytest.raises(InputError, match=r"training\.shards: 2 needs a decoder laid out like Llama's .*, not gpt2"):
+        load_sweep(on_data(tmp_path, model, training=of_two()))
+
+
 def test_a_plan_says_how_many_processes_and_refuses_more_than_there_are_gpus(tmp_path, monkeypatch, capsys):
     spec = str(write(tmp_path, training=of_two()))
     assert run(["plan", spec, "--out", str(tmp_path)]) == 0
@@ -300,7 +306,8 @@ def test_each_process_needs_its_part_of_the_memory(tmp_path):
     alone, shared = (load_sweep(write(tmp_path, training=of_two(shards=n, batch_size=8))).runs[0] for n in (1, 4))
     one, four = step_shape(alone), step_shape(shared)
     assert lane_bytes(four) - lane_bytes(replace(four, trained=0)) == 6 * 4 * one.trained // 4
-    assert lane_bytes(replace(four, trained=0)) == lane_bytes(replace(one, trained=0, pairs=2))
+    gathered = 2 * 4 * one.vocab_size * one.hidden_size  # the embeddings and their gradient, as FSDP needs them
+    assert lane_bytes(replace(four, trained=0)) - gathered == lane_bytes(replace(one, trained=0, pairs=2))
     assert pack_bytes(replace(four, frozen=4000), 1) - lane_bytes(four) == 4000
     packs = plan_packs(planned_runs([shared, replace(shared, seed=1)]), 1)
     assert [len(pack.runs) for pack in packs] == [1, 1]
