@@ -154,8 +154,8 @@ def test_the_shape_of_smollm2_trains_as_in_one_process(tmp_path):
         "num_key_value_heads": 3, "intermediate_size": 1536, "head_dim": 64, "tie_word_embeddings": True,
     }  # fmt: skip
     model = write_model("llama", tmp_path / "model", **shape)
-    training = {"steps": 3, "batch_size": 4, "learning_rate": 1e-4, "warmup_steps": 1}
-    few = {"checkpoints": 2, "heldout": 4, "probe": 4, "samples": 0, "keep": "none"}
+    training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4, "warmup_steps": 0}
+    few = {"checkpoints": 2, "heldout": 2, "probe": 2, "samples": 0, "keep": "none"}
     assert_sharded_as_alone(tmp_path, model, training, evaluation=few)
 
 
