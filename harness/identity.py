@@ -18,11 +18,13 @@ RECIPE_VERSION = 2
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {
     "data": ("path",),
+    "evaluation": ("prompts",),
     "model": ("path", "revision", "gradient_checkpointing", "reference", "reference_logps"),
 }
 
-# Settings of training that came after the recipe's number: at these values they are in no key, so older keys stay.
-NEUTRAL = {"shards": 1}
+# Fields that are not mentioned at their default: built-in rows come from no plug-in, and keys that came later leave the
+# keys of runs that do not set them as they were.
+SILENT = frozenset(("plugin", "answers", "prompts", "prompts_sha256", "shards"))
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
@@ -32,9 +34,8 @@ def plain(value: Any) -> Any:
     if type(value) in _SCALARS:  # most of what a plan of thousands of runs asks about
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Built-in rows come from no plug-in, and their configs do not mention any.
-        named = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: plain(field) for name, field in named if field or name != "plugin"}
+        named = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: plain(own) for f, own in named if f.name not in SILENT or own != f.default}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -73,14 +74,8 @@ def run_key(run: RunSpec) -> str:
     for section, names in WHEREABOUTS.items():
         for name in names:
             (config[section] or {}).pop(name, None)
-    config["training"] = keyed_training(config["training"])
     text = canonical_plain({"recipe": RECIPE_VERSION, **config})
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def keyed_training(training: Mapping[str, Any]) -> dict[str, Any]:
-    """What a key holds of plain `training` settings."""
-    return {name: value for name, value in training.items() if NEUTRAL.get(name) != value}
 
 
 def stream_seed(root: int, purpose: str, *names: object) -> int:

@@ -28,7 +28,16 @@ from harness.model_files.folder import LLAMA_LAYOUT
 from harness.model_files.location import model_folder
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import GoldSpec, InputError, LmEvalSpec, PathModelSpec, ReportSpec, RunSpec, SeedRounds
+from harness.types import (
+    AnswersSpec,
+    GoldSpec,
+    InputError,
+    LmEvalSpec,
+    PathModelSpec,
+    ReportSpec,
+    RunSpec,
+    SeedRounds,
+)
 
 MAX_RUNS = 10_000
 
@@ -231,6 +240,10 @@ def run_problems(run: RunSpec) -> list[str]:
         name = run.objective.name
         return [
             f"objective '{name}': reward: gold is the embedded world's; data has none of its own, use reward: model"
+        ]
+    if run.objective.name == "best_of_n" and (run.evaluation.prompts or run.evaluation.answers != AnswersSpec()):
+        return [
+            "objective 'best_of_n': answers in its own way; put it under `also:` without evaluation.answers or .prompts"
         ]
     if lines := shards_problems(run):
         return lines

@@ -34,7 +34,7 @@ from harness.config.study_settings import (
     read_storage,
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
-from harness.identity import RECIPE_VERSION, content_hash, keyed_training, plain
+from harness.identity import RECIPE_VERSION, content_hash, plain
 from harness.metrics.registry import METRICS
 from harness.objectives.registry import OBJECTIVES
 from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
@@ -87,7 +87,6 @@ class StudySpec:
     def key(self) -> str:
         """Hash of all that decides which trials are asked and what they score; more trials or fresh seeds keep it."""
         asked = {key: self.resolved[key] for key in (*SECTIONS, "corruptions", "seeds") if key in self.resolved}
-        asked["training"] = keyed_training(asked["training"])
         if "data" in asked:
             asked["data"] = {name: value for name, value in asked["data"].items() if name != "path"}
         arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.config.load import SweepSpec
 from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
+from harness.storage.answer_file import answer_lines
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import PLAN
 from harness.storage.runs import find_result, is_final
@@ -178,4 +179,6 @@ def _finish(folder: Path, scorer: Scorer, trainer: _Trainer) -> int:
     ]
     failed += dict.fromkeys(trainer.not_evaluated)
     output.failed(failed)
+    for line in answer_lines(page.parent):
+        output.result(line)
     return 1 if failed else 0

@@ -148,7 +148,8 @@ def run_bytes(run: RunSpec, lm_eval: LmEvalSpec | None = None) -> int:
     examples = evaluation.heldout + evaluation.probe + evaluation.ood
     checkpoints = evaluation.checkpoints * (CHECKPOINT_BYTES + RECORD_BYTES * examples)
     ledger = LEDGER_BYTES * run.world.pairs if run.world is not None and run.corruption.kind != "none" else 0
-    samples = evaluation.samples * (SAMPLE_BYTES if run.data is not None else WORLD_SAMPLE_BYTES)
+    per_answer = SAMPLE_BYTES * _answer_tokens(run) / NEW_TOKENS if run.data is not None else WORLD_SAMPLE_BYTES
+    samples = round(evaluation.samples * evaluation.answers.per_prompt * per_answer)
     kept = evaluation.keep in ("final", "best") or (isinstance(run.model, PathModelSpec) and evaluation.keep != "none")
     weights = FLOAT * step_shape(run).trained if kept else 0
     return FIXED_BYTES + checkpoints + ledger + samples + weights + DOCUMENT_BYTES * _documents(run, lm_eval)
@@ -234,10 +235,17 @@ def run_seconds(run: RunSpec, counts: TokenCounts | None = None, rate: float | N
     splits = run.evaluation.heldout + run.evaluation.probe
     tokens = evaluations(run) * splits * scored_tokens(run, counts)
     prompt = step_shape(run).tokens - step_shape(run).responses if counts is None else counts.prompt_tokens
-    sampled = WITH_REFERENCE * run.evaluation.samples * (prompt + SAMPLED_COST * NEW_TOKENS)
+    answers = run.evaluation.answers
+    draws = WITH_REFERENCE + (answers.temperature != 1 or answers.top_p != 1)  # KL has samples of its own then
+    sampled = draws * run.evaluation.samples * answers.per_prompt * (prompt + SAMPLED_COST * _answer_tokens(run))
     return Seconds(
         train_flops(run, counts) / rate, SCORED_COST * forward * tokens / rate, SCORED_COST * forward * sampled / rate
     )
+
+
+def _answer_tokens(run: RunSpec) -> int:
+    """Tokens of an answer to a prompt of `data`, at most."""
+    return run.evaluation.answers.length or NEW_TOKENS
 
 
 def evaluations(run: RunSpec) -> int:

@@ -32,7 +32,7 @@ from harness.report.sections.claims import (
     judged,
 )
 from harness.report.sections.displacement import reading
-from harness.report.sections.hyperparameters import crossing
+from harness.report.sections.hyperparameters import crossing, misspecified
 from harness.report.sections.pairs import worst
 from harness.report.sections.survival import survival
 from harness.report.sections.trajectories import progress
@@ -251,3 +251,16 @@ def test_many_objectives_get_a_panel_each_and_small_sweeps_one_for_all(tmp_path:
     for name in names:
         assert f">{name}<".encode() in crowded.pictures[0].svg
     shutil.rmtree(tmp_path / "nine")
+
+
+def test_an_assumed_flip_rate_is_said_to_be_right_too_low_or_too_high(tmp_path: Path) -> None:
+    base = grid(objectives=("robust_dpo",), betas=1, dials=(0.75,), seeds=2, items=16)
+    runs = [
+        replace(run, objective=replace(run.objective, hyperparameters=(("beta", 5.0), ("eps", eps))))
+        for run in base
+        for eps in (0.1, 0.2, 0.4)
+    ]
+    content = misspecified(read_report_data(write_sweep(tmp_path / "s", runs, samples=False)))
+    assert content is not None and isinstance(content.blocks[0], Table)
+    clean, flipped = ([field.sub for field in row[2:]] for row in content.blocks[0].rows)
+    assert clean == ["too high"] * 3 and flipped == ["too low", "right eps", "too high"]

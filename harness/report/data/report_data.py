@@ -18,7 +18,8 @@ from harness.report.data.contrasts import Contrast, build_contrasts
 from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
-from harness.report.data.recommendation import Recommendation, recommend
+from harness.report.data.levels import Axis, training_axes
+from harness.report.data.recommendation import Case, Recommendation, cases, recommend
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
 from harness.report.data.slices import CellSlice, cell_slices
@@ -79,6 +80,20 @@ class ReportData:
     def recommendation(self) -> Recommendation | None:
         """Which arms are not shown worse than the best, by range of the corruption rate."""
         return recommend(self.arenas, self.arena)
+
+    @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """What is recommended in each world under each corruption, the headline's world first."""
+        return cases(self.arenas, self.arena, self.recommendation, self.baseline)
+
+    def tags(self, condition: Condition) -> str:
+        """What a page's filter knows a condition by: its world and its labels."""
+        return next(" ".join(case.tags) for case in self.cases if condition in case.arena.conditions)
+
+    @cached_property
+    def levels(self) -> tuple[Axis, ...]:
+        """The recommendation at each learning rate and each budget, where there are several."""
+        return () if self.recommendation is None else training_axes(self.recommendation)
 
     @cached_property
     def slices(self) -> tuple[CellSlice, ...]:

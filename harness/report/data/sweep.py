@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from harness.identity import canonical_json
@@ -135,8 +136,11 @@ class Run:
         assert self.folder is not None and self.gold
         scores = read_scores(self.folder)
         own = (scores["model"] == self.gold[0].name) & (scores["kind"] == ANSWER)
-        found = dict(zip(FINAL, (scores["score"][own], scores["other"][own]), strict=True))
-        return samples | {name: values for name, values in found.items() if name in samples}
+        for name, values in zip(FINAL, (scores["score"][own], scores["other"][own]), strict=True):
+            if name in samples:
+                samples[name] = np.full(len(samples[name]), np.nan)
+                samples[name][scores["place"][own]] = values
+        return samples
 
     @cached_property
     def gold(self) -> tuple[Scored, ...] | None:
@@ -262,6 +266,11 @@ class Sweep:
         data = [run.config["data"] for run in self.runs if run.config.get("data")]
         found |= {(f"format {source['format']}", str(source.get("plugin", ""))) for source in data}
         return tuple(sorted((what, plugin) for what, plugin in found if plugin))
+
+    @cached_property
+    def reward(self) -> str:
+        """What to call the reward of answers: `gold reward` where a reward model gives it, else `true reward`."""
+        return "gold reward" if any(run.gold for run in self.runs) else "true reward"
 
     def count(self, status: str) -> int:
         """Number of runs with this status."""
