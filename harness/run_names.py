@@ -50,7 +50,8 @@ def _told_apart(runs: Sequence[RunSpec], plain_names: Sequence[str]) -> tuple[st
     names = [""] * len(runs)
     for name, members in groups.items():
         settings = [_settings(runs[index]) for index in members]
-        telling = [key for key in settings[0] if len({str(s.get(key)) for s in settings}) > 1]
+        known = dict.fromkeys(key for own in settings for key in own)  # some are not mentioned at their default
+        telling = [key for key in known if len({str(s.get(key)) for s in settings}) > 1]
         for index, own in zip(members, settings, strict=True):
             head, _, seed = name.rpartition(" ")
             names[index] = " ".join([head, *(f"{key}={_text(own[key])}" for key in telling if key in own), seed])
