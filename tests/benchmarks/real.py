@@ -1,10 +1,11 @@
-"""A real model beside TRL: `nox -s bench -- --real --model FOLDER --pairs FILE ...` (figures of your model on your pairs).
+"""A model of yours beside TRL on your pairs: `nox -s bench -- --real --model FOLDER --pairs FILE ...`.
 
-LoRA of rank 16 on all linear layers, fp32. Of every file the cost of a step, one thread: ours, TRL with peft as most run
-it (the reference is the model without its adapters, read in every step), and TRL tuned (stored reference log-probs);
-the same start, pairs, batches, optimizer and schedule, arms interleaved, final log-probs compared first. Of the first
-file also what stands around a step, and a whole job of six runs in processes of their own, with all cores. It says what
-it will cost before it begins (`--cost` says that alone). `--write` puts the page into reports/benchmarks/.
+LoRA of rank 16 on all linear layers, fp32. For every file the cost of a step on one thread: ours; TRL with peft as most
+run it (every step reads the reference, which is the model without its adapters); TRL tuned (stored reference
+log-probs). Start, pairs, batches, optimizer and schedule are the same, the arms take turns, and their final log-probs
+are compared first. For the first file also the work around a step, and a whole job of six runs in processes of their
+own on all cores. The expected cost is printed first (`--cost`: nothing else). `--write` puts the page into
+reports/benchmarks/.
 """
 
 from __future__ import annotations
@@ -253,8 +254,8 @@ def page(found: Mapping[str, Any], command: str) -> str:
     size, model = found["size"], found["model"]
     parts = [
         "# A real model",
-        f"`{command}` {taken_on(found['machine'])} The model: {model}; LoRA of rank 16 on all linear layers, fp32. What each "
-        "figure means: `tests/benchmarks/real.py`.",
+        f"`{command}` {taken_on(found['machine'])} The model: {model}; LoRA of rank 16 on all linear layers, fp32. "
+        "What each figure means: `tests/benchmarks/real.py`.",
         "## Goals",
         cells(_goal_rows(found["goals"])),
     ]
@@ -264,9 +265,9 @@ def page(found: Mapping[str, Any], command: str) -> str:
     parts += [
         "## A step",
         "CPU seconds per step, one thread: median and range over interleaved rounds of "
-        f"{size['round_steps']} steps of {size['batch']} pairs. Parity: largest relative difference of final log-probs from "
-        "ours; moved: how far training moved them. Share: floating-point operations on tokens that carry information, "
-        "against matrix products of 1,024 x 1,024.",
+        f"{size['round_steps']} steps of {size['batch']} pairs. Parity: largest relative difference of final log-probs "
+        "from ours; moved: how far training moved them. Share of GEMM: floating-point operations on tokens that carry "
+        "information, as a share of what matrix products of 1,024 x 1,024 reach.",
         cells(_step_rows(found["steps"])),
     ]
     if found["phases"]:
@@ -280,7 +281,7 @@ def page(found: Mapping[str, Any], command: str) -> str:
         ]  # fmt: skip
         parts += [
             "## Around a step",
-            "Ours, one thread. Answers have at most 64 tokens, and their log-probs under the reference are in the figure.",
+            "Ours, one thread. Answers have at most 64 tokens; scoring them under the reference is included.",
             cells([head, *body]),
         ]
     if found.get("job"):
@@ -330,10 +331,11 @@ def _job(job: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
     ]
     return [
         "## Six runs from a cold start",
-        f"dpo at three betas, cpo_smooth, ipo, robust_dpo; {size['steps']} steps of {size['batch']} pairs, {size['heldout']} "
-        f"held-out and 8 probe pairs at 3 evaluations, {size['answers']} answers at the end; all cores, imports, tracking "
-        "and report included. TRL trains the five that it has, one after another in one process, with its own precomputed "
-        "reference and without step 0's evaluation; it scores no answer under the reference and writes no report.",
+        f"dpo at three betas, cpo_smooth, ipo, robust_dpo; {size['steps']} steps of {size['batch']} pairs, "
+        f"{size['heldout']} held-out and 8 probe pairs at 3 evaluations, {size['answers']} answers at the end; all cores, "
+        "imports, tracking and report included. TRL trains the five that it has, one after another in one process, with "
+        "its own precomputed reference and without the evaluation at step 0; it does not score its answers under the "
+        "reference and writes no report.",
         cells([head, *body]),
         *[
             f"CPU of {name}: " + ", ".join(f"{part} {share:.0%}" for part, share in own.items()) + "."
@@ -383,7 +385,10 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--cost", action="store_true", help="say what it will cost, and measure nothing")
     parser.add_argument("--out", type=Path, help="folder for real.md and real.json")
     parser.add_argument("--write", action="store_true", help="into reports/benchmarks/")
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    if options.steps < options.round_steps:
+        parser.error("--steps must be at least --round-steps: both train on the first batches of a run")
+    return options
 
 
 def main(words: Sequence[str]) -> None:

@@ -37,7 +37,7 @@ CHECKPOINTS, PROBE = 3, 8
 
 @dataclass(frozen=True)
 class Size:
-    """How large the job of six runs is: steps of a run, pairs a step, held-out pairs an evaluation, answers of a run."""
+    """Size of the job: steps of a run, pairs per step, held-out pairs per evaluation, answers of a run, tokens."""
 
     steps: int
     batch: int
@@ -90,7 +90,7 @@ class RealPairs:
         return text_architecture(self.run.data, self.run.model)
 
     def case(self, steps: int) -> Case:
-        """Training on the first batches from fresh adapters; one step of warm-up, so that a few steps move the model."""
+        """Training on the first batches from fresh adapters, with one step of warm-up: a few steps move the model."""
         batch = self.run.training.batch_size
         settings = replace(self.run.training, steps=steps, warmup_steps=1)
         order = np.arange(steps * batch).reshape(steps, batch)
