@@ -332,10 +332,10 @@ def _job(job: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
     return [
         "## Six runs from a cold start",
         f"dpo at three betas, cpo_smooth, ipo, robust_dpo; {size['steps']} steps of {size['batch']} pairs, "
-        f"{size['heldout']} held-out and 8 probe pairs at 3 evaluations, {size['answers']} answers at the end; all cores, "
-        "imports, tracking and report included. TRL trains the five that it has, one after another in one process, with "
-        "its own precomputed reference and without the evaluation at step 0; it does not score its answers under the "
-        "reference and writes no report.",
+        f"{size['heldout']} held-out and 8 probe pairs at 3 evaluations, {size['answers']} answers at the end; all "
+        "cores, imports, tracking and report included. TRL trains the five that it has, one after another in one "
+        "process, with its own precomputed reference and without the evaluation at step 0; it does not score its answers "
+        "under the reference and writes no report.",
         cells([head, *body]),
         *[
             f"CPU of {name}: " + ", ".join(f"{part} {share:.0%}" for part, share in own.items()) + "."
