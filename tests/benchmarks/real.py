@@ -82,8 +82,7 @@ class Phases:
 
     def __init__(self, real: RealPairs) -> None:
         self.real, self.made = real, real.case(1)
-        self.pairs = (real.heldout + real.batches)[:SCORED]
-        self.prompts = [pair.prompt for pair in (real.heldout + real.batches)[:ANSWERS]]
+        self.pairs, self.prompts = real.heldout[:SCORED], real.prompts(ANSWERS)
         self.training = start(_evaluating(self.made, self.pairs), CPU)
         self.drawn: list[int] = []
 
@@ -228,16 +227,16 @@ def cost(reals: Mapping[str, RealPairs], work: Work, options: argparse.Namespace
         seconds[f"steps on {name}"] = options.rounds * options.round_steps * arms + checks + 30
     real = next(iter(reals.values()))
     if not options.no_phases:
-        prompts = [pair.prompt for pair in real.heldout[:ANSWERS]]
+        prompts = real.prompts(ANSWERS)
         answers = 2 * work.answering(prompts, real.max_new_tokens * len(prompts)) / ASSUMED["answers"]
         seconds["around a step"] = (
-            1.5 * (2 * work.scoring(real.batches[:SCORED]) / ASSUMED["scoring"] + answers) / speed
+            1.5 * (2 * work.scoring(real.heldout[:SCORED]) / ASSUMED["scoring"] + answers) / speed
         )
     if not options.no_job:
         train = work.training(real.batches) / speed
-        scored = work.scoring([*real.heldout, *real.probe]) / ASSUMED["scoring"] / speed
+        scored = work.scoring(real.measured) / ASSUMED["scoring"] / speed
         reference = work.scoring(real.batches) / ASSUMED["scoring"] / speed
-        prompts = [pair.prompt for pair in real.heldout[: options.answers]]
+        prompts = real.prompts(options.answers)
         answered = work.answering(prompts, real.max_new_tokens * len(prompts)) / ASSUMED["answers"] / speed
         cores = os.cpu_count() or 1
         own = 6 * (train / ASSUMED[OURS] + 2 * scored + 2 * answered) + 2 * answered + reference + BESIDES[OURS]
@@ -306,7 +305,7 @@ def _step_rows(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     head = ["pairs", "arm", "CPU-s per step", "range", "x TRL tuned", "share of GEMM", "parity", "moved"]
     body = [
         [
-            row["pairs"], row["arm"], f"{row['seconds']:.2f}", f"{row['least']:.2f} to {row['most']:.2f}",
+            row["pairs"], row["arm"], f"{row['seconds']:.3g}", f"{row['least']:.3g} to {row['most']:.3g}",
             f"{row['against_tuned']:.2f}", f"{row['share_of_gemm']:.0%}", f"{row['parity_rel']:.0e}",
             f"{row['moved_rel']:.0e}",
         ]
@@ -334,8 +333,8 @@ def _job(job: Mapping[str, Any], size: Mapping[str, Any]) -> list[str]:
         f"dpo at three betas, cpo_smooth, ipo, robust_dpo; {size['steps']} steps of {size['batch']} pairs, "
         f"{size['heldout']} held-out and 8 probe pairs at 3 evaluations, {size['answers']} answers at the end; all "
         "cores, imports, tracking and report included. TRL trains the five that it has, one after another in one "
-        "process, with its own precomputed reference and without the evaluation at step 0; it does not score its answers "
-        "under the reference and writes no report.",
+        "process, with its own precomputed reference and without the evaluation at step 0; it does not score its "
+        "answers under the reference and writes no report.",
         cells([head, *body]),
         *[
             f"CPU of {name}: " + ", ".join(f"{part} {share:.0%}" for part, share in own.items()) + "."
@@ -352,7 +351,7 @@ def described(real: RealPairs, work: Work) -> str:
     own = real.architecture
     return (
         f"{own.layers} layers of width {own.hidden_size}, vocabulary {own.vocab_size:,}, "
-        f"{(work.layers + work.head) / 1e6:.1f} million weights in matrices"
+        f"{(work.layers + work.head) / 1e6:.3g} million weights in matrices"
     )
 
 

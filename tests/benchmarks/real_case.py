@@ -73,7 +73,7 @@ def sweep_of(folder: Path, model: Path, pairs: Path, size: Size) -> SweepSpec:
 
 @dataclass(frozen=True)
 class RealPairs:
-    """A run's pairs: those of its batches, in order; those of an evaluation: the held-out ones, then the probe."""
+    """A run's pairs: those of its batches in order, all that are held out, and the probe of training pairs."""
 
     run: RunSpec
     batches: list[TokenisedPair]
@@ -82,6 +82,15 @@ class RealPairs:
     eos: int
     max_new_tokens: int
     prompt_width: int
+
+    @property
+    def measured(self) -> list[TokenisedPair]:
+        """The pairs of an evaluation."""
+        return [*self.heldout[: self.run.evaluation.heldout], *self.probe]
+
+    def prompts(self, count: int) -> list[np.ndarray]:
+        """Prompts of the first held-out pairs, which runs answer."""
+        return [pair.prompt for pair in self.heldout[:count]]
 
     @property
     def architecture(self) -> Architecture:
@@ -108,7 +117,7 @@ def read(run: RunSpec) -> RealPairs:
     return RealPairs(
         run,
         [text.tokens[ids[i]] for i in order.reshape(-1)],
-        [text.tokens[pair.id] for pair in text.heldout[: evaluation.heldout]],
+        [text.tokens[pair.id] for pair in text.heldout],
         [text.tokens[name] for name in probe_ids(ids, evaluation.probe)],
         text.words.eos,
         min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length),

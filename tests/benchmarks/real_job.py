@@ -69,7 +69,7 @@ def child(path: Path, figures: Path) -> None:
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             control.should_evaluate = state.global_step in due
 
-    rows, measured = rows_of(made.pairs), rows_of([*real.heldout, *real.probe])
+    rows, measured = rows_of(made.pairs), rows_of(real.measured)
     losses = [loss for loss in map(trl_loss, (run.objective for run in sweep.runs)) if loss is not None]
     for loss in losses:
         with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def _answer(model: Any, real: RealPairs) -> None:
     """Free answers to the first held-out prompts, all at once."""
     import torch
 
-    prompts = [pair.prompt for pair in real.heldout[: real.run.evaluation.samples]]
+    prompts = real.prompts(real.run.evaluation.samples)
     if not prompts:
         return
     width = max(map(len, prompts))
@@ -144,10 +144,9 @@ def _flops(sweep: SweepSpec, folder: Path, real: RealPairs, work: Work) -> float
     """What the finished job computed of use: references, training, evaluations after step 0, answers and their KL."""
     from harness.training.loop import checkpoint_steps
 
-    measured = [*real.heldout, *real.probe]
-    evaluation = real.run.evaluation
+    evaluation, measured = real.run.evaluation, real.measured
     later = len(checkpoint_steps(real.run.training.steps, evaluation.checkpoints)) - 1
-    prompts = [pair.prompt for pair in real.heldout[: evaluation.samples]]
+    prompts = real.prompts(evaluation.samples)
     total = work.scoring([*real.batches, *measured])
     for number, run in enumerate(planned_runs(sweep.runs)):
         total += work.training(real.batches) + later * work.scoring(measured)

@@ -51,7 +51,7 @@ def test_the_six_runs_and_those_that_trl_has(place, tmp_path):
     assert [loss["beta"] for loss in losses[:3]] == [0.1, 0.5, 2]
     assert losses[-1]["label_smoothing"] == dict(resolve("robust_dpo", {}).hyperparameters)["eps"]
     pairs = read(sweep.runs[0])
-    assert (len(pairs.batches), len(pairs.heldout), len(pairs.probe)) == (12, 6, 8)
+    assert (len(pairs.batches), len(pairs.measured), len(pairs.probe)) == (12, 6 + 8, 8)
     assert not {one.id for one in pairs.heldout} & {one.id for one in pairs.batches}
     work = work_of(pairs.architecture, len(pairs.case(1).weights))
     attention, mlp = 2 * 32 * 32 + 2 * 32 * 16, 3 * 32 * 48
@@ -99,23 +99,9 @@ def test_a_job_shorter_than_a_round_is_refused(place, capsys):
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_command(place, tmp_path):
-    size = [
-        "--rounds",
-        "1",
-        "--round-steps",
-        "3",
-        "--batch",
-        "4",
-        "--max-length",
-        "60",
-        "--steps",
-        "3",
-        "--heldout",
-        "6",
-        "--answers",
-        "4",
-    ]
-    real.main([*size, "--model", str(place / "model"), "--pairs", str(place / "towns.jsonl"), "--out", str(tmp_path)])
+    size = {"rounds": 1, "round-steps": 3, "batch": 4, "max-length": 60, "steps": 3, "heldout": 6, "answers": 4}
+    given = [word for name, value in size.items() for word in (f"--{name}", str(value))]
+    real.main([*given, "--model", str(place / "model"), "--pairs", str(place / "towns.jsonl"), "--out", str(tmp_path)])
     made, page = json.loads((tmp_path / "real.json").read_text()), (tmp_path / "real.md").read_text()
     assert [row["arm"] for row in made["steps"]] == [real.OURS, real.DEFAULT, real.TUNED]
     for row in made["steps"]:
