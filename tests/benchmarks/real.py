@@ -5,7 +5,7 @@ run it (every step reads the reference, which is the model without its adapters)
 log-probs). Start, pairs, batches, optimizer and schedule are the same, the arms take turns, and their final log-probs
 are compared first. For the first file also the work around a step, and a whole job of six runs in processes of their
 own on all cores. The expected cost is printed first (`--cost`: nothing else). `--write` puts the page into
-reports/benchmarks/.
+reports/benchmarks/, after each part with what there is by then.
 """
 
 from __future__ import annotations
@@ -220,11 +220,12 @@ def job_shares(job: Mapping[str, Any]) -> dict[str, float]:
 def cost(reals: Mapping[str, RealPairs], work: Work, options: argparse.Namespace, speed: float) -> dict[str, float]:
     """Wall seconds that each part will take, roughly."""
     seconds: dict[str, float] = {}
-    for name, real in reals.items():
+    for number, (name, real) in enumerate(reals.items()):
+        count = options.other_steps if number else options.rounds * options.round_steps
         one = work.training(real.batches[: options.batch]) / speed
         arms = sum(one / ASSUMED[arm] for arm in (OURS, DEFAULT, TUNED))
         checks = 4 * work.scoring(real.batches[:8]) / ASSUMED["scoring"] / speed
-        seconds[f"steps on {name}"] = options.rounds * options.round_steps * arms + checks + 30
+        seconds[f"steps on {name}"] = count * arms + checks + 20
     real = next(iter(reals.values()))
     if not options.no_phases:
         prompts = real.prompts(ANSWERS)
@@ -263,10 +264,10 @@ def page(found: Mapping[str, Any], command: str) -> str:
         parts += ["What stands between, where a goal is missed (shares of the time of that part):", "\n".join(lines)]
     parts += [
         "## A step",
-        "CPU seconds per step, one thread: median and range over interleaved rounds of "
-        f"{size['round_steps']} steps of {size['batch']} pairs. Parity: largest relative difference of final log-probs "
-        "from ours; moved: how far training moved them. Share of GEMM: floating-point operations on tokens that carry "
-        "information, as a share of what matrix products of 1,024 x 1,024 reach.",
+        f"CPU seconds per step of {size['batch']} pairs, one thread: median and range over interleaved rounds of "
+        f"{size['round_steps']} steps (files after the first: one round of {size['other_steps']}). Parity: largest relative "
+        "difference of final log-probs from ours; moved: how far training moved them. Share of GEMM: floating-point "
+        "operations on tokens that carry information, as a share of what matrix products of 1,024 x 1,024 reach.",
         cells(_step_rows(found["steps"])),
     ]
     if found["phases"]:
@@ -363,7 +364,7 @@ def shown(options: argparse.Namespace) -> str:
     return " ".join(["nox -s bench -- --real --model FOLDER --pairs", files, *given, *flags])
 
 
-SIZED = ("rounds", "round_steps", "batch", "max_length", "steps", "heldout", "answers")
+SIZED = ("rounds", "round_steps", "other_steps", "batch", "max_length", "steps", "heldout", "answers")
 
 
 def parsed(words: Sequence[str]) -> argparse.Namespace:
@@ -374,6 +375,7 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--pairs", type=Path, nargs="+", required=True, help="files of preference pairs")
     parser.add_argument("--rounds", type=int, default=3, help="of the steps' arms")
     parser.add_argument("--round-steps", type=int, default=2, help="steps of an arm in a round")
+    parser.add_argument("--other-steps", type=int, default=2, help="steps of the one round on files after the first")
     parser.add_argument("--batch", type=int, default=8, help="pairs per step")
     parser.add_argument("--max-length", type=int, default=256, help="tokens of a prompt and one response")
     parser.add_argument("--steps", type=int, default=60, help="of each run of the job")
@@ -385,8 +387,8 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for real.md and real.json")
     parser.add_argument("--write", action="store_true", help="into reports/benchmarks/")
     options = parser.parse_args(words)
-    if options.steps < options.round_steps:
-        parser.error("--steps must be at least --round-steps: both train on the first batches of a run")
+    if options.steps < max(options.round_steps, options.other_steps):
+        parser.error("--steps must be at least --round-steps and --other-steps: all train on a run's first batches")
     return options
 
 
@@ -410,20 +412,31 @@ def main(words: Sequence[str]) -> None:
         print(f"about {sum(parts.values()) / 60:.0f} minutes: {listed}", flush=True)
         if options.cost:
             return
-        for name, real in reals.items():
-            found["steps"] += steps(name, real, work, options.round_steps, options.rounds, speed)
-            print("\n".join(" ".join(row) for row in _step_rows(found["steps"])), flush=True)
+        sweep, *_ = sweeps.values()
+        name, *others = reals
+        _save(found, options)
+        found["steps"] += steps(name, first, work, options.round_steps, options.rounds, speed)
+        _save(found, options)
         phases = None if options.no_phases else Phases(first)
         if phases is not None:
             found["phases"] = phases.measure(work, speed)
-            print(found["phases"], flush=True)
+            _save(found, options)
         if not options.no_job:
-            found["job"] = real_job.measure(next(iter(sweeps.values())), folder, first, work)
-        found["goals"] = goals(found)
+            found["job"] = real_job.measure(sweep, folder, first, work)
+            _save(found, options)
+        for other in others:
+            found["steps"] += steps(other, reals[other], work, options.other_steps, 1, speed)
+            _save(found, options)
         found["obstacles"] = obstacles(found, first, phases)
+        print(_save(found, options))
+
+
+def _save(found: dict[str, Any], options: argparse.Namespace) -> str:
+    """Write what is measured so far; returns the page."""
+    found["goals"] = goals(found)
     text = page(found, shown(options))
-    print(text)
     for place in filter(None, (options.out, FOLDER if options.write else None)):
         place.mkdir(parents=True, exist_ok=True)
         (place / "real.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         (place / "real.md").write_text(text, encoding="utf-8")
+    return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import numpy as np
 import pytest
@@ -92,18 +93,21 @@ def test_shares_of_a_job_add_up():
 
 def test_a_job_shorter_than_a_round_is_refused(place, capsys):
     with pytest.raises(SystemExit):
-        real.parsed(["--model", str(place), "--pairs", "a", "--steps", "1", "--round-steps", "2"])
-    assert "--steps must be at least --round-steps" in capsys.readouterr().err
+        real.parsed(["--model", str(place), "--pairs", "a", "--steps", "1", "--other-steps", "1"])
+    assert "--steps must be at least --round-steps and --other-steps" in capsys.readouterr().err
 
 
 @pytest.mark.oracle
 @pytest.mark.filterwarnings("ignore")
 def test_the_whole_command(place, tmp_path):
-    size = {"rounds": 1, "round-steps": 3, "batch": 4, "max-length": 60, "steps": 3, "heldout": 6, "answers": 4}
+    size = {"rounds": 2, "round-steps": 3, "batch": 4, "max-length": 60, "steps": 3, "heldout": 6, "answers": 4}
     given = [word for name, value in size.items() for word in (f"--{name}", str(value))]
-    real.main([*given, "--model", str(place / "model"), "--pairs", str(place / "towns.jsonl"), "--out", str(tmp_path)])
+    shutil.copy(place / "towns.jsonl", tmp_path / "again.jsonl")
+    pairs = [str(place / "towns.jsonl"), str(tmp_path / "again.jsonl")]
+    real.main([*given, "--model", str(place / "model"), "--pairs", *pairs, "--out", str(tmp_path)])
     made, page = json.loads((tmp_path / "real.json").read_text()), (tmp_path / "real.md").read_text()
-    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.DEFAULT, real.TUNED]
+    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.DEFAULT, real.TUNED] * 2
+    assert [row["rounds"] for row in made["steps"]] == [2] * 3 + [1] * 3
     for row in made["steps"]:
         assert row["parity_rel"] <= 1e-5 < row["moved_rel"] and row["seconds"] > 0
     assert [row["phase"] for row in made["phases"]] == ["reference", "evaluation", "answers"]
