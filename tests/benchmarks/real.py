@@ -47,6 +47,7 @@ ANSWERS = 32  # of at most 64 tokens: what the goal is stated for
 SCORED = 16  # pairs whose responses are scored by the reference, and that are evaluated
 # Shares of the speed of matrix products that the announced cost assumes, and CPU seconds of a job besides.
 ASSUMED = {OURS: 0.55, DEFAULT: 0.13, TUNED: 0.17, "scoring": 0.25, "answers": 0.12}
+BESIDE_PACKS = "start-up, reading, reference and report"
 BESIDES = {OURS: 60.0, TUNED: 25.0}
 
 
@@ -151,8 +152,10 @@ def spans(real: RealPairs) -> str:
     """Where the time of one of our steps goes, by the product's profile."""
     own = Spans(on=True)
     quietly(ours(real.case(1), 1, spans=own))
-    whole = sum(seconds for name, seconds in own.seconds.items() if name != "head")
-    return ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in own.seconds.items())
+    head = own.seconds.pop("head", 0.0)
+    whole = sum(own.seconds.values())
+    parts = ", ".join(f"{name} {seconds / whole:.0%}" for name, seconds in own.seconds.items())
+    return f"{parts} (the output head's forward {head / whole:.0%})"
 
 
 # --- goals ---
@@ -206,11 +209,10 @@ def obstacles(found: Mapping[str, Any], real: RealPairs, phases: Phases | None) 
 
 
 def job_shares(job: Mapping[str, Any]) -> dict[str, float]:
-    """Shares of our job's CPU seconds by part of the product's profile; `besides` is what no pack spends: start-up,
-    reading and tokenising, scoring the reference, the report."""
+    """Shares of our job's CPU seconds by part of the product's profile, and what no pack spends."""
     parts = {name: value for name, value in job["profile"]["seconds"].items() if name != "head"}
     parts["tracking"] = job["profile"]["tracking_seconds"]
-    parts["besides"] = job["cpu"] - sum(parts.values())
+    parts[BESIDE_PACKS] = job["cpu"] - sum(parts.values())
     return {name: value / job["cpu"] for name, value in parts.items()}
 
 
@@ -265,9 +267,10 @@ def page(found: Mapping[str, Any], command: str) -> str:
     parts += [
         "## A step",
         f"CPU seconds per step of {size['batch']} pairs, one thread: median and range over interleaved rounds of "
-        f"{size['round_steps']} steps (files after the first: one round of {size['other_steps']}). Parity: largest relative "
-        "difference of final log-probs from ours; moved: how far training moved them. Share of GEMM: floating-point "
-        "operations on tokens that carry information, as a share of what matrix products of 1,024 x 1,024 reach.",
+        f"{size['round_steps']} steps (files after the first: one round of {size['other_steps']}). Parity: largest "
+        "relative difference of final log-probs from ours; moved: how far training moved them. Share of GEMM: "
+        "floating-point operations on tokens that carry information, as a share of what matrix products of "
+        "1,024 x 1,024 reach.",
         cells(_step_rows(found["steps"])),
     ]
     if found["phases"]:

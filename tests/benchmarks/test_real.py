@@ -88,7 +88,7 @@ def test_goals_say_what_is_met():
 
 def test_shares_of_a_job_add_up():
     shares = real.job_shares(found()["job"]["harness"])
-    assert shares == pytest.approx({"forward": 0.3, "sampling": 0.2, "tracking": 0.1, "besides": 0.4})
+    assert shares == pytest.approx({"forward": 0.3, "sampling": 0.2, "tracking": 0.1, real.BESIDE_PACKS: 0.4})
 
 
 def test_a_job_shorter_than_a_round_is_refused(place, capsys):
@@ -117,4 +117,4 @@ def test_the_whole_command(place, tmp_path):
     missed = {row["phase"] for row in made["goals"] if not row["met"]}
     assert missed == set(made["obstacles"]) and "job" in missed  # six tiny runs are start-up alone
     assert str(place) not in page + json.dumps(made) and "cat" not in page
-    assert "| **no** |" in page and "besides" in page
+    assert "| **no** |" in page and real.BESIDE_PACKS in page
