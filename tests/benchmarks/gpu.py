@@ -372,6 +372,8 @@ def _command(day: Day, path: Path) -> float:
 def page(found: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     lines = ["# One GPU, measured by `nox -s gpu`", ""]
+    if found["rehearsal"]:
+        lines = ["# A rehearsal of `nox -s gpu` on a CPU: tiny shapes, whatever the names of the steps say", ""]
     lines += [f"{name}: {value}  " for name, value in found["machine"].items()]
     for name, step in found["steps"].items():
         lines += ["", f"## {name}: {step['state']}, {step['seconds']:.1f} s", ""]
@@ -381,7 +383,9 @@ def page(found: Mapping[str, Any]) -> str:
 
 def run(day: Day, write: Callable[[Mapping[str, Any]], None], budget: float = BUDGET) -> dict[str, Any]:
     """Every step; `write` gets the figures after each."""
-    found: dict[str, Any] = {"machine": machine(torch.device(day.device)), "steps": {}}
+    found: dict[str, Any] = {
+        "rehearsal": day.rehearsal, "machine": machine(torch.device(day.device)), "steps": {}
+    }  # fmt: skip
     first = time.monotonic()
     for name, step in STEPS.items():
         began = time.monotonic()

@@ -39,6 +39,7 @@ def test_steps_are_guarded_and_written_as_they_come(tmp_path, monkeypatch):
     found = gpu.run(gpu.Day("cpu", True, tmp_path), lambda now: written.append(len(now["steps"])))
     assert written == [1, 2]
     assert found["steps"]["first"]["figures"] == {"why": "RuntimeError: broken on purpose"}
+    assert gpu.page(found).startswith("# A rehearsal")
     assert found["steps"]["second"]["state"] == "ok" and "- figure: 1" in gpu.page(found)
     late = gpu.run(gpu.Day("cpu", True, tmp_path), lambda _: None, budget=0.0)
     assert {step["state"] for step in late["steps"].values()} == {"skipped"}
