@@ -16,13 +16,18 @@ FOLDER = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
 CPU_MODEL = Path("/proc/cpuinfo")
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were taken on."""
     lines = CPU_MODEL.read_text().splitlines() if CPU_MODEL.exists() else []
     models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
     return {
         "processor": ", ".join(sorted(models)) or platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "gemm_gflops": round(gemm_ceiling(device) / 1e9, 1),

@@ -38,7 +38,7 @@ from harness.worker.train_pack import keep_freed_memory
 from tests.benchmarks import real_job
 from tests.benchmarks.arms import ours
 from tests.benchmarks.cases import BETA, CPU, Case
-from tests.benchmarks.page import FOLDER, cells, machine, taken_on
+from tests.benchmarks.page import FOLDER, cells, cores, machine, taken_on
 from tests.benchmarks.real_case import RealPairs, Size, Work, read, responses_of, sweep_of, work_of
 from tests.benchmarks.steps import DEFAULT, PARITY, TUNED, compare, quietly, trl_arms
 
@@ -241,10 +241,9 @@ def cost(reals: Mapping[str, RealPairs], work: Work, options: argparse.Namespace
         reference = work.scoring(real.batches) / ASSUMED["scoring"] / speed
         prompts = real.prompts(options.answers)
         answered = work.answering(prompts, real.max_new_tokens * len(prompts)) / ASSUMED["answers"] / speed
-        cores = os.cpu_count() or 1
         own = 6 * (train / ASSUMED[OURS] + 2 * scored + 2 * answered) + 2 * answered + reference + BESIDES[OURS]
         other = 5 * (train / ASSUMED[TUNED] + 4 * scored + answered) + 2 * reference + BESIDES[TUNED]
-        seconds |= {"six runs, ours": own / cores, "six runs, TRL": other / cores}
+        seconds |= {"six runs, ours": own / cores(), "six runs, TRL": other / cores()}
     return seconds
 
 

@@ -26,6 +26,7 @@ from harness.config.load import SweepSpec, load_sweep
 from harness.run_names import planned_runs
 from harness.storage.runs import find_run, read_table
 from harness.types import ObjectiveSpec
+from tests.benchmarks.page import cores
 from tests.benchmarks.real_case import RealPairs, Work, read
 
 PARTS = ("loading", "reference", "training", "evaluation", "answers")
@@ -50,7 +51,7 @@ def child(path: Path, figures: Path) -> None:
     from harness.training.loop import checkpoint_steps
     from tests.benchmarks.arms import rows_of, trl_trainer
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())
     sweep = load_sweep(path)
     real = read(sweep.runs[0])
     made = replace(real.case(real.run.training.steps), settings=real.run.training)
@@ -127,7 +128,6 @@ def spent(command: list[str], threads: int) -> tuple[float, float]:
 
 def measure(sweep: SweepSpec, folder: Path, real: RealPairs, work: Work) -> dict[str, Any]:
     """Wall and CPU seconds of both, where the time went, and the flops of our job."""
-    cores = os.cpu_count() or 1
     figures, out = folder / "trl.json", folder / "runs"
     wall, cpu = spent(
         [sys.executable, "-m", "harness", "sweep", str(sweep.path), "--out", str(out), "--quiet", "--profile"], 1
@@ -135,7 +135,7 @@ def measure(sweep: SweepSpec, folder: Path, real: RealPairs, work: Work) -> dict
     profile = json.loads((out / sweep.name / "profile.json").read_text("utf-8"))
     ours = {"runs": len(sweep.runs), "wall": wall, "cpu": cpu, "profile": profile}
     ours["flops"] = _flops(sweep, out / sweep.name, real, work)
-    wall, cpu = spent([sys.executable, "-m", "tests.benchmarks.real_job", str(sweep.path), str(figures)], cores)
+    wall, cpu = spent([sys.executable, "-m", "tests.benchmarks.real_job", str(sweep.path), str(figures)], cores())
     theirs = json.loads(figures.read_text("utf-8"))
     return {"harness": ours, "trl": {**theirs, "wall": wall, "cpu": cpu}}
 
