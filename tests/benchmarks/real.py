@@ -1,11 +1,11 @@
 """A model of yours beside TRL on your pairs: `nox -s bench -- --real --model FOLDER --pairs FILE ...`.
 
-LoRA of rank 16 on all linear layers, fp32. For every file the cost of a step on one thread: ours; TRL with peft as most
-run it (every step reads the reference, which is the model without its adapters); TRL tuned (stored reference
-log-probs). Start, pairs, batches, optimizer and schedule are the same, the arms take turns, and their final log-probs
-are compared first. For the first file also the work around a step, and a whole job of six runs in processes of their
-own on all cores. The expected cost is printed first (`--cost`: nothing else). `--write` puts the page into
-reports/benchmarks/, after each part with what there is by then.
+LoRA of rank 16 on all linear layers, fp32; plain texts are written by the chat template. For every file the cost of a
+step on one thread: ours; TRL with peft as most run it (every step reads the reference, which is the model without its
+adapters); TRL tuned (stored reference log-probs). Start, pairs, batches, optimizer and schedule are the same, the arms
+take turns, and their final log-probs are compared first. For the first file also the work around a step, and a whole
+job of six runs in processes of their own on all cores. The expected cost is printed first (`--cost`: nothing else).
+`--write` puts the page into reports/benchmarks/, after each part with what there is by then.
 """
 
 from __future__ import annotations

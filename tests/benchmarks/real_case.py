@@ -6,6 +6,8 @@ behind it, the output head only where a token is predicted. Attention's own prod
 
 from __future__ import annotations
 
+import gzip
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +35,7 @@ OBJECTIVES = [
     {"name": "robust_dpo", "beta": 0.1},
 ]
 CHECKPOINTS, PROBE = 3, 8
+TURNS = {"prompt": "user", "chosen": "assistant", "rejected": "assistant"}
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,17 @@ class Size:
 
 
 def sweep_of(folder: Path, model: Path, pairs: Path, size: Size) -> SweepSpec:
-    """The six runs as a spec, written to `folder`."""
+    """The six runs as a spec, written to `folder`; plain texts as conversations, which is what the model is for."""
+    name = pairs.name.partition(".")[0]
     spec = {
         "name": "six",
         "question": "What do six runs on a real model cost?",
-        "data": {"path": str(pairs), "heldout": 0.2, "on_bad_row": "drop", "max_length": size.max_length},
+        "data": {
+            "path": str(conversations(pairs, folder / f"{name}.jsonl")),
+            "heldout": 0.2,
+            "on_bad_row": "drop",
+            "max_length": size.max_length,
+        },
         "model": {"path": str(model), "lora": {"rank": RANK}, "dtype": "float32"},
         "objectives": OBJECTIVES,
         "corruptions": [{"kind": "none"}],
@@ -66,9 +75,25 @@ def sweep_of(folder: Path, model: Path, pairs: Path, size: Size) -> SweepSpec:
         },
         "device": "cpu",
     }
-    path = folder / f"{pairs.name.partition('.')[0]}.yaml"
+    path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(spec), encoding="utf-8")
     return load_sweep(path)
+
+
+def conversations(pairs: Path, to: Path) -> Path:
+    """Pairs of plain texts as conversations of one turn each, which the model's chat template writes: a file of them.
+
+    Files whose rows are something else (conversations already, transcripts, Parquet) stay as they are.
+    """
+    if not pairs.name.endswith((".jsonl", ".jsonl.gz")):
+        return pairs
+    text = gzip.decompress(pairs.read_bytes()) if pairs.suffix == ".gz" else pairs.read_bytes()
+    rows = [json.loads(line) for line in text.decode("utf-8").splitlines() if line.strip()]
+    if not all(isinstance(row.get(key), str) for row in rows for key in TURNS):
+        return pairs
+    turns = [{key: [{"role": role, "content": row[key]}] for key, role in TURNS.items()} for row in rows]
+    to.write_text("".join(json.dumps(row) + "\n" for row in turns), encoding="utf-8")
+    return to
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.data.rows import TokenisedPair
+from harness.data.tokenize import file_tokenizer
 from harness.objectives.registry import resolve
 from tests.benchmarks import real, real_job
 from tests.benchmarks.real_case import Size, Work, read, sweep_of, work_of
@@ -54,6 +55,8 @@ def test_the_six_runs_and_those_that_trl_has(place, tmp_path):
     pairs = read(sweep.runs[0])
     assert (len(pairs.batches), len(pairs.measured), len(pairs.probe)) == (12, 6 + 8, 8)
     assert not {one.id for one in pairs.heldout} & {one.id for one in pairs.batches}
+    texts = file_tokenizer(place / "model" / "tokenizer.json")
+    assert texts.decode(pairs.heldout[0].prompt.tolist(), skip_special_tokens=False).endswith("<|assistant|>")
     work = work_of(pairs.architecture, len(pairs.case(1).weights))
     attention, mlp = 2 * 32 * 32 + 2 * 32 * 16, 3 * 32 * 48
     assert work.layers == 2 * (attention + mlp) and work.head == 32 * pairs.architecture.vocab_size
