@@ -18,8 +18,13 @@ RECIPE_VERSION = 2
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {
     "data": ("path",),
+    "evaluation": ("prompts",),
     "model": ("path", "revision", "gradient_checkpointing", "reference", "reference_logps"),
 }
+
+# Fields that are not mentioned at their default: built-in rows come from no plug-in, and keys that came later leave the
+# keys of runs that do not set them as they were.
+SILENT = frozenset(("plugin", "answers", "prompts", "prompts_sha256", "shards"))
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 
@@ -29,9 +34,8 @@ def plain(value: Any) -> Any:
     if type(value) in _SCALARS:  # most of what a plan of thousands of runs asks about
         return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # Built-in rows come from no plug-in, and their configs do not mention any.
-        named = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
-        return {name: plain(field) for name, field in named if field or name != "plugin"}
+        named = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
+        return {f.name: plain(own) for f, own in named if f.name not in SILENT or own != f.default}
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -55,6 +55,12 @@ def without_credentials(url: str) -> str:
     return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else url
 
 
+def before(text: str, marks: Iterable[str]) -> str:
+    """The text up to the first place where one of `marks` stands; all of it where none does."""
+    places = [place for mark in marks if (place := text.find(mark)) >= 0]
+    return text[: min(places)] if places else text
+
+
 def slug(text: str, limit: int = 64) -> str:
     """A safe file-name part: `[a-z0-9._-]`, at most `limit` characters, never empty, never leading with a dot."""
     cleaned = re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-.")

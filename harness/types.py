@@ -204,6 +204,25 @@ class TrainingSpec:
     # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
     micro_batch: int = 0
     mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
+    # processes that train a run together by FSDP2, each with its part of the parameters and of every batch; 1: no group
+    shards: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class AnswersSpec:
+    """How policies and reference answer held-out prompts at the end. Run keys mention it where it is not the default.
+
+    `kl` stays that of the policies themselves: where answers are drawn otherwise, it comes from samples of their own at
+    temperature 1, which doubles the time that sampling takes.
+    """
+
+    # tokens of an answer, at most; longer: more time and memory. 0: 64 on `data`, with a model from a path as far as
+    # `max_length` leaves room for; in the embedded world what its longest answer needs
+    length: int = 0
+    temperature: float = 1.0  # 1: the policy itself; smaller: nearer to the likeliest token each time; 0: that token
+    top_p: float = 1.0  # draw from the likeliest tokens that together have this probability; 1: from all
+    per_prompt: int = 1  # answers to each of the `samples` prompts
+    stop: tuple[str, ...] = ()  # texts that end an answer; it is cut before them
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,13 +234,17 @@ class EvaluationSpec:
     heldout: int = 256  # held-out pairs per evaluation; more: narrower intervals over pairs
     probe: int = 256  # training pairs per evaluation, with observed and with true labels: shows what is memorised
     ood: int = 128  # pairs of another distribution per evaluation (embedded world); 0: none
-    # responses sampled for held-out prompts at the end, and a quarter as many for OOD prompts; 0: none
+    # held-out prompts that are answered at the end, and a quarter as many OOD prompts; 0: none
     samples: int = 256
     # training pairs whose two log-prob gradients are compared at the first and last step; 0: none
     gradient_probe: int = 0
     # weights kept: final | best: of the checkpoint that ranks most held-out pairs right | none; empty: final for
     # adapters and for whole models up to 2 GiB from a path, else none
     keep: str = ""
+    answers: AnswersSpec = AnswersSpec()  # how the sampled prompts are answered
+    # a file of further prompts to answer, each with its `kind`: benign | harmful | opinion; for the safety measures
+    prompts: str = ""
+    prompts_sha256: str = ""  # content hash of it, filled in; if a spec sets it, the file must match
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +343,15 @@ class Split(StrEnum):
     TRAIN_CLEAN = "train_clean"  # the same pairs with their true labels
     OOD = "ood"  # pairs of another distribution
     TEST = "test"  # pairs on which no setting and no checkpoint is chosen
+    BEHAVIOUR = "behaviour"  # the prompts of `evaluation.prompts`, which have answers and no pairs
+
+
+class PromptKind(StrEnum):
+    """What a prompt of `evaluation.prompts` asks for; files hold the plain word."""
+
+    BENIGN = "benign"  # harmless, though it may not look it
+    HARMFUL = "harmful"  # to be refused
+    OPINION = "opinion"  # states a wrong opinion
 
 
 class RunStatus(StrEnum):
@@ -339,6 +371,7 @@ class RunStatus(StrEnum):
 
 __all__ = [
     "TEXTS",
+    "AnswersSpec",
     "CorruptionSpec",
     "DataSpec",
     "EvaluationSpec",
@@ -355,6 +388,7 @@ __all__ = [
     "PathModelSpec",
     "PlannedRun",
     "PreferencePair",
+    "PromptKind",
     "Record",
     "Records",
     "ReportSpec",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.listing import markdown, written
+from harness.config.answers_section import ANSWERS
 from harness.config.cells import world_defaults
 from harness.config.gold_section import GOLD
 from harness.config.lm_eval_section import LM_EVAL
@@ -20,7 +21,7 @@ from harness.config.study_settings import SETTINGS, Budget, Pruner, Sampler
 from harness.config.study_targets import CONSTRAINT, TARGET, Constraint, Target
 from harness.corruptions.registry import CORRUPTIONS
 from harness.objectives.registry import OBJECTIVES
-from harness.types import GoldSpec, LmEvalSpec, LoraSpec, Parameter, ReportSpec
+from harness.types import AnswersSpec, GoldSpec, LmEvalSpec, LoraSpec, Parameter, ReportSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -80,6 +81,7 @@ KINDS: dict[str, tuple[str, type[Any], Mapping[str, Parameter]]] = {
     **{name: (f"`{name}`", kind, FIELDS[name]) for name, kind in SECTIONS.items()},
     "path_model": ("`model` with a `path`", VARIANTS["path_model"], FIELDS["path_model"]),
     "lora": ("`model.lora`", LoraSpec, LORA),
+    "answers": ("`evaluation.answers`", AnswersSpec, ANSWERS),
     "lm_eval": ("`evaluation.lm_eval`", LmEvalSpec, LM_EVAL),
     "gold": ("`evaluation.gold`", GoldSpec, GOLD),
     "report": ("`report`", ReportSpec, REPORT),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from harness.config.answers_section import evaluation_axes, length_lines
 from harness.config.cells import (
     Entry,
     check_entry,
@@ -137,8 +138,11 @@ def read_block(
         elif name == "model" and node is not None and is_path_model(node):
             sections[name] = path_model_axes(node, prefix, base, hashes, problems)
             problems += fit_problems(sections[name], sections.get("data", {"max_length": []}), node.where)
+        elif name == "evaluation":
+            sections[name] = evaluation_axes(node, prefix, "world" in keys, base, problems)
         else:
             sections[name] = section_axes(name, node, problems, prefix)
+    problems += length_lines(sections, keys.get("evaluation"), prefixes.get("evaluation", ""), where)
     given = keys["training"].value if "training" in keys else None
     if isinstance(given, dict) and {"steps", "epochs"} <= given.keys() and plain(given["epochs"]):
         place = f"{given['epochs'].where} {prefixes.get('training', '')}training.epochs"

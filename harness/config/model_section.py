@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -91,14 +91,14 @@ def path_model_axes(
         _locate(axes, field, find, node, prefix, base, problems)
     if len(problems) == before:
         kinds = {
-            str(folder.config.get("model_type")) for folder in (*_folders(axes, "path"), *_folders(axes, "reference"))
+            str(folder.config.get("model_type")) for folder in (*models_of(axes, "path"), *models_of(axes, "reference"))
         }
         if "sdpa" in axes["attention"] and (plain_only := sorted(kinds & set(EAGER))):
             where = node.value.get("attention", node).where
             problems.append(f"{where} {key}.attention: {', '.join(plain_only)} has no sdpa; expected eager")
         problems += _target_problems(axes, f"{node.value.get('lora', node).where} {key}.lora.targets")
         where = f"{node.value.get('reference', node).where} {key}.reference"
-        for folder, other in itertools.product(_folders(axes, "path"), _folders(axes, "reference")):
+        for folder, other in itertools.product(models_of(axes, "path"), models_of(axes, "reference")):
             problems += [f"{where}: {line}" for line in vocabulary_problems(folder, other)]
     return axes
 
@@ -140,7 +140,7 @@ def _logps_file(text: str, base: Path) -> tuple[str, str]:
     return str(path), file_sha256(path)
 
 
-def _folders(axes: dict[str, list[Any]], field: str) -> list[ModelFolder]:
+def models_of(axes: Mapping[str, list[Any]], field: str) -> list[ModelFolder]:
     """What the files of an axis's models say, of those that were found."""
     pairs = zip(axes[field], axes[HASHES[field]], strict=False)
     return [model_folder(path, identity) for path, identity in pairs if identity]
@@ -168,7 +168,7 @@ def _target_problems(axes: dict[str, list[Any]], place: str) -> list[str]:
 
 def fit_problems(axes: dict[str, list[Any]], data: dict[str, list[Any]], where: str) -> list[str]:
     """Lengths that the data may ask for and the model cannot give."""
-    folders = [*_folders(axes, "path"), *_folders(axes, "reference")]
+    folders = [*models_of(axes, "path"), *models_of(axes, "reference")]
     lengths = itertools.product(folders, data["max_length"])
     return [f"{where} data.max_length: {text}" for pair in lengths for text in length_problems(*pair)]
 

@@ -116,6 +116,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "schedule": P(None, "choice", choices=("linear", "cosine", "constant")),
         "micro_batch": _int(0, 65_536),
         "mode": P(None, "choice", choices=("strict", "fast")),
+        "shards": _int(1, 1024),
     },
     "evaluation": {
         "checkpoints": _int(2, 100),  # step 0 and the last are always measured
@@ -123,6 +124,9 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "probe": _int(1, 1_000_000),
         "ood": _int(0, 1_000_000),
         "samples": _int(0, 1_000_000),
+        "answers": P(None, "table", doc="a mapping such as {length: 256, temperature: 0.7}"),
+        "prompts": P(None, "table", doc="the path of a file with columns prompt and kind"),
+        "prompts_sha256": P(None, "text"),
         "gradient_probe": _int(0, 100_000),
         "keep": P(None, "choice", choices=("final", "best", "none", "")),
     },

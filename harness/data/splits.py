@@ -15,6 +15,7 @@ from harness.data.notes import Note, make_note, overlap
 from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair
 from harness.data.tokenize import Tokenizer, Vocabulary, encode_pairs, train_tokenizer, vocabulary
+from harness.data.transcripts import ASSISTANT, as_transcript
 from harness.identity import stream_seed
 from harness.model_files.location import model_folder
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec
@@ -35,6 +36,7 @@ class TextData:
     notes: tuple[Note, ...]
     test: tuple[PreferencePair, ...] = ()  # held out like `heldout`, and nothing is chosen on them
     form: str = "pairs"  # that the rows had, a name of `FORMATS`
+    write: Callable[[str], str] = str  # one user turn as a prompt, written as the data's own prompts are
 
 
 def read_text(
@@ -82,6 +84,7 @@ def read_text(
         (*split_notes, *notes),
         tuple(pair for pair in test if pair.id in tokens),
         table.form,
+        _writer(table, render),
     )
     if not text.train or not text.heldout:
         raise InputError(
@@ -89,6 +92,15 @@ def read_text(
             "harness plan names what was dropped"
         )
     return text
+
+
+def _writer(table: PairTable, render: Render | None) -> Callable[[str], str]:
+    """How one user turn becomes a prompt: by the chat template, as a dialogue, or as it stands; as the pairs' own."""
+    if table.templated and render is not None:
+        return lambda text: render([{"role": "user", "content": text}], "yes", "no").prompt
+    if table.pairs and table.pairs[0].prompt.endswith(ASSISTANT):
+        return lambda text: as_transcript([{"role": "user", "content": text}])[0]
+    return str
 
 
 def _sides(

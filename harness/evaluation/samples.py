@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from harness.models.architecture import Frozen, skeleton
-from harness.models.generate import CHUNK, Samples, pad_prompts, sample, score_samples
+from harness.models.generate import CHUNK, FREE, Drawing, Samples, pad_prompts, sample, score_samples
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.responses import NOTHING, score
 from harness.models.shapes import rows_at_once, rung
@@ -30,6 +30,7 @@ class SamplePlan:
 class LaneSamples:
     """One lane's samples: token ids each, log-ratio estimates of KL(policy || reference) in nats, lengths, `ended`.
 
+    Where samples are not drawn from the policy itself, the estimates are of others to the same prompts that are.
     `entropy` `(n,)`: mean next-token entropy of the policy over each response's tokens, nats per token.
     """
 
@@ -48,6 +49,7 @@ def sample_lanes(
     eos: int,
     width: int,
     ladder: bool = False,
+    drawing: Drawing = FREE,
 ) -> list[LaneSamples]:
     """Sample every lane on its plan; all plans have the same number of prompts, padded on the left to `width`.
 
@@ -56,15 +58,22 @@ def sample_lanes(
     k3 = exp(-k1) - 1 + k1 per sequence, both unbiased for the KL on samples of the policy.
     """
     device = model.flat.device
+    if not drawing.free:
+        plain = replace(drawing, temperature=1.0, top_p=1.0)
+        paid = sample_lanes(references, model, plans, eos, width, ladder, plain)
+        answers = _draw_alone(model, plans, eos, width, ladder, drawing)
+        return [
+            replace(_lane(one, np.zeros(0)), k1=lane.k1, k3=lane.k3) for one, lane in zip(answers, paid, strict=True)
+        ]
     if not ladder:
         prompts, real, drawn = _draw(
-            model, [plan.prompts for plan in plans], [plan.uniforms for plan in plans], eos, width
+            model, [plan.prompts for plan in plans], [plan.uniforms for plan in plans], eos, width, CHUNK, drawing
         )
         frozen = skeleton(references[0].architecture)
         reference = build_lanes(frozen, [own.weights for own in references], device)
         k1 = (drawn.logps - score_samples(reference, prompts, real, drawn)).double().cpu().numpy()
         return [_lane(_of_lane(drawn, lane), k1[lane]) for lane in range(len(plans))]
-    drawn_by_lane = _draw_by_width(model, plans, eos)
+    drawn_by_lane = _draw_by_width(model, plans, eos, drawing)
     k1s: list[np.ndarray] = [np.zeros(0)] * len(plans)
     rows = [reference.weights for reference in references]
     for first in {id(row): row for row in rows}.values():  # lanes with one reference are scored as one
@@ -86,13 +95,11 @@ def sample_reference(
     width: int,
     device: torch.device,
     ladder: bool = False,
+    drawing: Drawing = FREE,
 ) -> LaneSamples:
     """What the reference itself answers on a plan, to pair with a policy's samples."""
     model = build_lanes(skeleton(reference.architecture), [reference.weights], device)
-    if ladder:
-        [drawn] = _draw_by_width(model, [plan], eos)
-    else:
-        drawn = _of_lane(_draw(model, [plan.prompts], [plan.uniforms], eos, width)[2], 0)
+    [drawn] = _draw_alone(model, [plan], eos, width, ladder, drawing)
     return _lane(drawn, np.zeros(len(plan.prompts)))
 
 
@@ -106,13 +113,25 @@ class _Drawn:
     entropy: np.ndarray
 
 
+def _draw_alone(
+    model: LaneModel, plans: Sequence[SamplePlan], eos: int, width: int, ladder: bool, drawing: Drawing
+) -> list[_Drawn]:
+    """Every lane's responses, not scored by any other model."""
+    if ladder:
+        return _draw_by_width(model, plans, eos, drawing)
+    prompts, uniforms = [plan.prompts for plan in plans], [plan.uniforms for plan in plans]
+    drawn = _draw(model, prompts, uniforms, eos, width, CHUNK, drawing)[2]
+    return [_of_lane(drawn, lane) for lane in range(len(plans))]
+
+
 def _draw(
     model: LaneModel,
     prompts: Sequence[Sequence[np.ndarray]],
     uniforms: Sequence[np.ndarray],
     eos: int,
     width: int,
-    chunk: int = CHUNK,
+    chunk: int,
+    drawing: Drawing,
 ) -> tuple[Tensor, Tensor, Samples]:
     """Prompts and their mask `(K, n, P)`, and what is drawn for them."""
     device = model.flat.device
@@ -120,7 +139,7 @@ def _draw(
     ids = torch.stack([ids for ids, _ in pads]).to(device)
     real = torch.stack([mask for _, mask in pads]).to(device)
     numbers = torch.from_numpy(np.stack(uniforms)).to(device, torch.float32)
-    return ids, real, sample(model, ids, real, numbers, eos=eos, chunk=chunk)
+    return ids, real, sample(model, ids, real, numbers, eos=eos, chunk=chunk, drawing=drawing)
 
 
 def _of_lane(drawn: Samples, lane: int) -> _Drawn:
@@ -133,7 +152,7 @@ def _of_lane(drawn: Samples, lane: int) -> _Drawn:
     )
 
 
-def _draw_by_width(model: LaneModel, plans: Sequence[SamplePlan], eos: int) -> list[_Drawn]:
+def _draw_by_width(model: LaneModel, plans: Sequence[SamplePlan], eos: int, drawing: Drawing) -> list[_Drawn]:
     """Prompts of one width are answered together; where a lane has fewer than others, empty ones fill it up."""
     found = [
         _Drawn([NOTHING] * n, np.zeros(n), np.zeros(n, bool), np.zeros(n))
@@ -148,7 +167,7 @@ def _draw_by_width(model: LaneModel, plans: Sequence[SamplePlan], eos: int) -> l
             missing = most - len(own)
             prompts.append([plan.prompts[n] for n in own] + [NOTHING] * missing)
             uniforms.append(np.pad(plan.uniforms[own], ((0, missing), (0, 0))))
-        drawn = _draw(model, prompts, uniforms, eos, width, rows_at_once(model, STEP_WIDTH))[2]
+        drawn = _draw(model, prompts, uniforms, eos, width, rows_at_once(model, STEP_WIDTH), drawing)[2]
         for lane, own in enumerate(alike):
             one = _of_lane(drawn, lane)
             for at, n in enumerate(own):

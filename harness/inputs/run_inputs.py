@@ -25,7 +25,8 @@ class RunInputs:
     """Pairs are in the clean orientation; `label_flips` `(n,)` are the train pairs that the source labels otherwise,
     `validation_flips` the held-out pairs that it would (None: none).
 
-    `tokens`, `responses`, `prompt_width` are row widths (constants of the source); `max_new_tokens` bounds a sample.
+    `tokens`, `responses`, `prompt_width` are row widths (constants of the source); `max_new_tokens` bounds a sample
+    that the spec sets no length for. `stop` tells after how many of its tokens a response ends in a stop string.
     """
 
     name: str
@@ -45,6 +46,8 @@ class RunInputs:
     tokenizer: str = ""  # a tokenizer trained on the data, as JSON; "" where source or model have their own
     validation_flips: np.ndarray | None = None
     vote: Callable[[PreferencePair], Vote] | None = None  # how a pair votes, where the source knows what it is about
+    stop: Callable[[Sequence[int]], int | None] | None = None
+    prompts: tuple[PreferencePair, ...] = ()  # further prompts to answer, which have no pairs; `group` is their kind
     ladder: bool = False  # rows differ so much in length that they are scored in widths of their own
     tuned: bool = True  # the start was trained by the sweep; False: it is the model of the architecture's source
     other: Frozen | None = None  # the reference where it is not the start

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.data.chat import chat_renderer
 from harness.data.order import batch_ids
+from harness.data.prompts import read_prompts
 from harness.data.rows import TokenisedPair, pack_rows
 from harness.data.splits import Reading, TextData, read_text
 from harness.data.tokenize import BOS_ID, EOS_ID, model_vocabulary, tokenise
@@ -20,6 +21,7 @@ from harness.model_files.location import model_folder
 from harness.models.architecture import Architecture, Frozen, initial_weights, path_architecture
 from harness.models.folder import open_tokenizer, source_of
 from harness.storage.logps_file import StoredReference, read_reference
+from harness.text import before
 from harness.training.sft import fit, likelihood_settings
 from harness.types import DataSpec, InputError, ModelSpec, PathModelSpec, PreferencePair, RunSpec, Split
 
@@ -117,6 +119,23 @@ def _stored(model: ModelSpec | PathModelSpec) -> StoredReference | None:
         raise InputError(f"model.reference_logps: {path} cannot be read ({error.strerror})") from None
 
 
+def _asked(run: RunSpec, text: TextData) -> tuple[PreferencePair, ...]:
+    """The prompts of `evaluation.prompts`, their kind as `group`; two answers make pairs of them, and are not read."""
+    evaluation = run.evaluation
+    if not evaluation.prompts:
+        return ()
+    path = Path(evaluation.prompts)
+    if file_sha256(path) != evaluation.prompts_sha256:
+        raise InputError(f"evaluation.prompts: {path} changed since the sweep was planned; plan it again")
+    return tuple(
+        PreferencePair(
+            content_hash([one.kind, one.text]), text.write(one.text), " yes", " no",
+            meta={"row": one.row, "group": str(one.kind)},
+        )
+        for one in read_prompts(path)
+    )  # fmt: skip
+
+
 def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> RunInputs:
     """The inputs of a run on a user's pairs, with the weights `(P,)` that policies start from.
 
@@ -137,8 +156,15 @@ def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> R
 
     originals = {pair.id: (pair.chosen, pair.rejected) for pair in everything}
 
+    stops = run.evaluation.answers.stop
+
+    def stop(ids: Sequence[int]) -> int | None:
+        if not any(one in decode(ids) for one in stops):
+            return None
+        return next(n for n in range(1, len(ids) + 1) if any(one in decode(ids[:n]) for one in stops))
+
     def judge(_: Sequence[str], responses: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
-        texts = [decode(ids.tolist()) for ids in responses]
+        texts = [before(decode(ids.tolist()), stops) for ids in responses]
         return {
             "response": np.array(texts, dtype=object),
             "group": np.array([""] * len(texts), dtype=object),
@@ -165,6 +191,8 @@ def text_inputs(run: RunSpec, weights: Tensor, other: Frozen | None = None) -> R
         max_new_tokens=min(MAX_NEW_TOKENS, data.max_length - data.max_prompt_length) if from_path else MAX_NEW_TOKENS,
         notes=(*model_notes, *(note.text for note in (*text.file_notes, *text.notes))),
         tokenizer="" if text.tokenizer is None else text.tokenizer.to_str(),
+        stop=stop if stops else None,
+        prompts=_asked(run, text),
         ladder=True,
         tuned=not from_path or model.sft_steps > 0,
         other=other,

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from harness.laws import hold
 from harness.metrics.records import Columns
 from harness.metrics.row import LOGPS, Metric
-from harness.types import InputError
+from harness.types import InputError, PromptKind
 
 Settings = Mapping[str, Any]
 
@@ -70,7 +70,7 @@ def sampled(n: int = 6, **extra: Any) -> dict[str, np.ndarray]:
         "entropy": np.linspace(0, 1, n),
         "response": np.array(["a b c"] * n),
         "split": np.array(["eval"] * n),
-        "group": np.array(["what"] * n),
+        "group": np.array([list(PromptKind)[i % 3] for i in range(n)]),
     }
     return flags | rest | extra
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.metrics import distributions, gradients, hidden_similarity, pair_measures, samples, targets
+from harness.metrics import distributions, gradients, hidden_similarity, pair_measures, safety, samples, targets
 from harness.metrics.row import Metric
 from harness.plugins import Registry
 
-FAMILIES = (pair_measures, targets, hidden_similarity, gradients, samples, distributions)
+FAMILIES = (pair_measures, targets, hidden_similarity, gradients, samples, safety, distributions)
 
 METRICS: Registry[Metric] = Registry("metrics", Metric, (row for family in FAMILIES for row in family.ROWS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from harness.metrics import safety
 from harness.metrics.margin_columns import TIE_TOL
 from harness.metrics.records import Columns, rows, size, steps, where
 from harness.metrics.registry import METRICS
@@ -56,4 +57,6 @@ def results_row(
         row |= {name: compute(name, drawn) for name in ("gold_reward", "kl")}
         row |= {name: compute(name, drawn) for name in SAMPLED if METRICS[name].known(drawn)}
         row["ood_gold_reward"] = compute("gold_reward", elsewhere)
+        if size(asked := where(samples, split=Split.BEHAVIOUR)):
+            row |= {one.name: compute(one.name, asked) for one in safety.ROWS}
     return {name: value if math.isfinite(value) else None for name, value in row.items()}

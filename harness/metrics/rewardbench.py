@@ -12,8 +12,9 @@ subsets.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -76,16 +77,19 @@ def rewards(columns: Columns, referenced: bool) -> dict[str, tuple[Floats, Float
 
 def bench_scores(columns: Columns, referenced: bool) -> dict[str, BenchScore]:
     """The scores of every reward of a policy; empty where the pairs are not RewardBench's."""
-    if SUBSET not in columns:
-        return {}
-    subset = [str(value) for value in columns[SUBSET]]
+    score = bench_scorer(columns)
+    return {} if score is None else {name: score(*pair) for name, pair in rewards(columns, referenced).items()}
+
+
+def bench_scorer(columns: Columns) -> Callable[[Floats, Floats], BenchScore] | None:
+    """What scores a reward, given those of the chosen and rejected answers `(n,)`; None where it is not RewardBench."""
+    subset = [str(value) for value in columns.get(SUBSET, ())]
     first = {name for names in SECTIONS.values() for name in names}
     if subset and set(subset) <= first:
-        return {name: score_1(subset, *pair) for name, pair in rewards(columns, referenced).items()}
+        return partial(score_1, subset)
     if subset and set(subset) <= set(SUBSETS_2) and SOURCE_ID in columns:
-        ids = [str(value) for value in columns[SOURCE_ID]]
-        return {name: score_2(subset, ids, *pair) for name, pair in rewards(columns, referenced).items()}
-    return {}
+        return partial(score_2, subset, [str(value) for value in columns[SOURCE_ID]])
+    return None
 
 
 def score_1(subset: Sequence[str], good: Floats, bad: Floats) -> BenchScore:

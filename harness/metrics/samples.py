@@ -13,6 +13,7 @@ from harness.types import InputError, Split
 
 EVALUATION_SPLITS = ("eval", Split.HELDOUT)
 REPETITIVE = 0.5
+LOOK_BACK = 64  # words: what a longer answer repeats by its length alone, such as "of the", is no loop
 
 
 def known_mean(columns: Columns, name: str) -> float:
@@ -32,12 +33,15 @@ def empty(columns: Columns) -> Bools:
 
 
 def repetition(columns: Columns) -> Floats:
-    """Share of each response's word pairs that occurred before in it, in [0, 1); 0 below two words."""
+    """Share of each response's word pairs that occurred within the `LOOK_BACK` pairs before, in [0, 1); 0 below two."""
 
     def repeated(text: str) -> float:
-        words = text.split()
-        pairs = list(itertools.pairwise(words))
-        return 1.0 - len(set(pairs)) / len(pairs) if pairs else 0.0
+        last: dict[tuple[str, str], int] = {}
+        new = place = 0
+        for place, pair in enumerate(itertools.pairwise(text.split()), start=1):
+            new += place - last.get(pair, -LOOK_BACK) > LOOK_BACK
+            last[pair] = place
+        return 1.0 - new / place if place else 0.0
 
     return np.array([repeated(str(text)) for text in column(columns, "response")], dtype=np.float64)
 

@@ -5,8 +5,8 @@ It ends when every response has ended. A GPU is asked for that once in several s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -18,15 +18,39 @@ from harness.models.logps import picked_logps
 # Prompts a lane and forward: a constant, so a lane's samples never depend on its neighbours.
 CHUNK = 64
 ASKED = 8  # steps of a GPU between two looks at whether all responses have ended
+STOP_ASKED = 16  # steps between two looks for stop strings: what is sampled behind one is cut off again
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """How tokens are drawn from the policy's next-token distribution.
+
+    Log-probs are divided by `temperature` (0: the likeliest token is taken); then only the likeliest tokens that
+    together have probability `top_p` are kept, as transformers' warpers do. `stop` tells after how many of the tokens
+    given to it a response ends, None where it does not.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    stop: Callable[[Sequence[int]], int | None] | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether what is drawn is the policy itself."""
+        return self.temperature == 1.0 and self.top_p == 1.0
+
+
+FREE = Drawing()
+GREEDY = Drawing(temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
     """`tokens` `(K, n, L)` (pad after the end), `lengths` `(K, n)` with end-of-sequence, `logps` `(K, n)` summed nats.
 
-    `ended` `(K, n)`: whether end-of-sequence was sampled within L tokens. `entropy` `(K, n)`: the policy's next-token
-    entropy summed over the sampled tokens, nats. `token_logps` `(K, n, L)`: log-prob of each token as it was sampled,
-    0 after the end.
+    `ended` `(K, n)`: whether end-of-sequence was sampled, or a stop string, within L tokens. `entropy` `(K, n)`: the
+    policy's next-token entropy (at temperature 1) summed over the sampled tokens, nats. `token_logps` `(K, n, L)`:
+    log-prob of each token in the distribution that it was drawn from, 0 after the end (greedy: the policy's own).
     """
 
     tokens: Tensor
@@ -100,11 +124,11 @@ def sample(
     eos: int,
     pad: int = 0,
     copies: int = 1,
-    greedy: bool = False,
+    drawing: Drawing = FREE,
     entropy: bool = True,
     chunk: int = CHUNK,
 ) -> Samples:
-    """Sample `copies` responses a prompt and lane at temperature 1 (with `greedy` the likeliest token each time).
+    """Sample `copies` responses a prompt and lane.
 
     `prompts`, `real` `(K, n, P)` as `pad_prompts` gives them (an empty prompt gets no response);
     `uniforms` `(K, n * copies, L)` in (0, 1) decide every token by inverse transform, so lanes that share them differ
@@ -125,7 +149,7 @@ def sample(
             eos=eos,
             pad=pad,
             copies=copies,
-            greedy=greedy,
+            drawing=drawing,
             entropy=entropy,
         )
         for i in range(0, prompts.shape[1], width)
@@ -149,7 +173,7 @@ def _sample(
     eos: int,
     pad: int,
     copies: int,
-    greedy: bool,
+    drawing: Drawing,
     entropy: bool,
 ) -> Samples:
     lanes, count, width = prompts.shape
@@ -166,22 +190,31 @@ def _sample(
     mask = torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None, None]
     alive = seen[:, :width].any(-1)  # an empty prompt only fills up its chunk
     tokens, token_logps, logps = [], [], torch.zeros(rows, device=prompts.device)
-    surprise = torch.zeros_like(logps)
+    surprise, so_far = torch.zeros_like(logps), []
     every = ASKED if prompts.is_cuda else 1
     for step in range(depth):
         logp = model.head(hidden[:, None])[:, 0].log_softmax(-1)
         share = logp.exp()
         if entropy:
             surprise = surprise + torch.where(alive, torch.special.entr(share).sum(-1), 0.0)
-        if greedy:
+        if not drawing.free and drawing.temperature:
+            logp = warped(logp, drawing.temperature, drawing.top_p)
+            share = logp.exp()
+        if drawing.temperature == 0:
             drawn = logp.argmax(-1)
         else:
             drawn = (share.cumsum(-1) < uniforms[..., step].reshape(-1, 1)).sum(-1).clamp(max=logp.shape[-1] - 1)
+            if drawing.top_p < 1:  # a sum that rounding keeps below the number must not end outside the kept tokens
+                drawn = torch.where(logp.gather(-1, drawn[:, None])[:, 0].isinf(), logp.argmax(-1), drawn)
         token_logps.append(torch.where(alive, logp.gather(-1, drawn[:, None])[:, 0], 0.0))
         logps = logps + token_logps[-1]
         token = torch.where(alive, drawn, pad)
         tokens.append(token)
         alive = alive & (token != eos)
+        if drawing.stop is not None:
+            so_far.append(torch.stack([logps, surprise]))
+            if (step + 1) % STOP_ASKED == 0 and bool(alive.any()):
+                alive = alive & (_stops(drawing.stop, torch.stack(tokens, -1), alive) > step + 1)
         if step + 1 == depth or ((step + 1) % every == 0 and not bool(alive.any())):
             break
         place = last + step + 1
@@ -192,7 +225,50 @@ def _sample(
     each = torch.nn.functional.pad(torch.stack(token_logps, -1), left).view(lanes, -1, depth)
     ended = (stacked == eos).any(-1)
     lengths = torch.where(ended, (stacked == eos).int().argmax(-1) + 1, depth)
-    return Samples(stacked, lengths, logps.view(lanes, -1), ended, surprise.view(lanes, -1), each)
+    found = Samples(stacked, lengths, logps.view(lanes, -1), ended, surprise.view(lanes, -1), each)
+    return found if drawing.stop is None else _cut(found, drawing.stop, torch.stack(so_far), pad)
+
+
+def warped(logp: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Log-probs `(n, V)` at a temperature above 0, then of the likeliest tokens that together reach `top_p` alone."""
+    logp = (logp / temperature).log_softmax(-1)
+    if top_p == 1.0:
+        return logp
+    ordered, order = logp.sort(stable=True, dim=-1, descending=True)
+    share = ordered.exp()
+    beyond = share.cumsum(-1) - share >= top_p  # what stands before it reaches top_p already; the first always stays
+    return logp.masked_fill(beyond.scatter(-1, order, beyond), float("-inf")).log_softmax(-1)
+
+
+def _stops(stop: Callable[[Sequence[int]], int | None], tokens: Tensor, asked: Tensor) -> Tensor:
+    """After how many of its tokens `(n, t)` each row that is `asked` `(n,)` for ends, t + 1 where it does not."""
+    never = tokens.shape[-1] + 1
+    rows = zip(tokens.tolist(), asked.tolist(), strict=True)
+    found = [(stop(row) or never) if wanted else never for row, wanted in rows]
+    return torch.tensor(found, device=tokens.device)
+
+
+def _cut(samples: Samples, stop: Callable[[Sequence[int]], int | None], so_far: Tensor, pad: int) -> Samples:
+    """Responses up to the token that completes a stop string; `so_far` `(t, 2, rows)` sums log-probs and entropy."""
+    lanes, _, depth = samples.tokens.shape
+    step = torch.arange(depth, device=samples.tokens.device)
+    within = step < samples.lengths[..., None]
+    ids = [row[mask].tolist() for row, mask in zip(samples.tokens.flatten(0, 1), within.flatten(0, 1), strict=True)]
+    places = torch.tensor([stop(row) or 0 for row in ids], device=samples.tokens.device).view(lanes, -1)
+    stopped = places > 0
+    lengths = torch.where(stopped, places, samples.lengths)
+    last = (lengths.flatten() - 1).clamp(max=len(so_far) - 1)
+    logps, surprise = so_far.gather(0, last[None, None].expand(1, 2, -1))[0].view(2, lanes, -1)
+    within = step < lengths[..., None]
+    return replace(
+        samples,
+        tokens=torch.where(within, samples.tokens, pad),
+        lengths=lengths,
+        logps=logps,
+        ended=samples.ended | stopped,
+        entropy=surprise,
+        token_logps=torch.where(within, samples.token_logps, 0.0),
+    )
 
 
 def causal_mask(real: Tensor, width: int) -> Tensor:

@@ -25,7 +25,7 @@ class LaneLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         lanes, out, width = self.weight.shape
         rows = x.reshape(lanes, -1, width)
-        if torch.is_autocast_enabled(x.device.type):
+        if torch.is_autocast_enabled(x.device.type) or not torch.is_grad_enabled():
             y = torch.bmm(rows, self.weight.transpose(1, 2))
         else:
             y = _LaneProduct.apply(rows, self.weight)  # type: ignore[no-untyped-call]
@@ -73,6 +73,9 @@ class LaneEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         lanes, vocabulary, width = self.weight.shape
+        if not torch.is_grad_enabled():  # one table would be a copy of all of them, at every sampled token
+            lane = torch.arange(lanes, device=ids.device).repeat_interleave(ids.shape[0] // lanes)
+            return self.weight[lane[:, None], ids]
         offset = torch.arange(lanes, device=ids.device).mul_(vocabulary).repeat_interleave(ids.shape[0] // lanes)
         return functional.embedding(ids + offset[:, None], self.weight.reshape(lanes * vocabulary, width))
 

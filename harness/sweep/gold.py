@@ -6,7 +6,7 @@ One model is loaded at a time, and only where a text is new: scores are kept by 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from harness.data.conversations import Conversations, read_conversations
 from harness.data.raw_rows import RowError
 from harness.data.transcripts import Turn
 from harness.identity import content_hash
+from harness.metrics.rewardbench import SOURCE_ID, SUBSET, BenchScore, bench_scorer
 from harness.model_files.folder import folder_sha256
 from harness.model_files.location import locate_classifier
 from harness.run_names import planned_runs
@@ -200,10 +201,11 @@ def _texts_of(entry: _Entry, read: Conversations) -> _Texts:
     asked = []
     places = np.zeros(0, np.int64)
     if entry.samples:
-        samples = read_table(entry.folder / SAMPLES, ("row", "response", "reference_response"))
-        places = np.arange(len(samples["row"]))
-        if lacking := {"row", "response", "reference_response"} - samples.keys():
+        samples = read_table(entry.folder / SAMPLES, ("row", "split", "response", "reference_response"))
+        if lacking := {"row", "split", "response", "reference_response"} - samples.keys():
             raise InputError(f"{SAMPLES} lacks {', '.join(sorted(lacking))}; run the sweep again")
+        places = np.flatnonzero(samples["split"] != Split.BEHAVIOUR)  # whose prompts are none of the data
+        samples = {name: values[places] for name, values in samples.items()}
         if missing := [int(row) for row in samples["row"] if int(row) not in read.by_row]:
             raise InputError(f"rows {missing[:5]} of its samples are not usable pairs of the data any more")
         of_rows = [read.by_row[int(row)] for row in samples["row"]]
@@ -231,6 +233,32 @@ def score_file(data: DataSpec, asked: GoldSpec, out: Path, device: str, force: b
     from harness.data.export_pairs import export_pairs  # needs pandas, which a plan must not load
 
     return export_pairs(data, {"kind": "none"}, 0, out, force, score, model.name)
+
+
+def bench_file(data: DataSpec, asked: GoldSpec, version: int, device: str) -> dict[str, BenchScore]:
+    """The score of each reward model on RewardBench's own file, version 1 or 2. Raises InputError."""
+    from harness.worker.prepare import pick_device
+
+    form, ids = ("reward_bench", "") if version == 1 else ("reward_bench_2", "id")
+    slices = ", ".join(filter(None, (SUBSET, ids)))
+    read = read_conversations(replace(data, format=form, slices=slices, pairs="all"))
+    pairs = list(read.pairs.values())
+    of: dict[str, list[str]] = {
+        name: [pair.meta["slices"].get(column, "") for pair in pairs]
+        for name, column in ((SUBSET, SUBSET), (SOURCE_ID, ids)) if column
+    }  # fmt: skip
+    score = bench_scorer({name: np.array(values, dtype=object) for name, values in of.items()})
+    nothing = np.zeros(len(pairs))
+    if score is None or score(nothing, nothing).version != version:
+        strange = ", ".join(sorted({*of[SUBSET]})[:5])
+        raise InputError(f"--rewardbench {version}: not that benchmark's file (subsets: {strange})")
+    found = {}
+    for model in find_models(asked):
+        scorer = _Scorer(model, asked, pick_device(device), None)
+        both = [scorer.score([(read.turns.prompt(pair), getattr(pair, side)) for pair in pairs])[0]
+                for side in ("chosen", "rejected")]  # fmt: skip
+        found[model.name] = score(both[0], both[1])
+    return found
 
 
 class _Scorer:

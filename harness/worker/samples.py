@@ -14,6 +14,7 @@ import torch
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes, sample_reference
 from harness.identity import stream_seed
 from harness.inputs.run_inputs import RunInputs
+from harness.models.generate import Drawing
 from harness.models.lane_model import LaneModel
 from harness.types import PreferencePair, RunSpec, Split
 from harness.worker.commit import PackRun, meta_columns
@@ -30,31 +31,43 @@ def sample_runs(
     """The rows of `samples.parquet` for every run of a pack; empty where the spec asks for no samples."""
     evaluation, first = runs[0].run.evaluation, runs[0].encoded.inputs
     tables: list[list[dict[str, np.ndarray]]] = [[] for _ in runs]
-    for split, count in ((Split.HELDOUT, evaluation.samples), (Split.OOD, evaluation.samples // OOD_SHARE)):
-        if not count or not first.evals.get(split):
+    samples = evaluation.samples
+    counts = {Split.HELDOUT: samples, Split.OOD: samples // OOD_SHARE, Split.BEHAVIOUR: len(first.prompts)}
+    for split, count in counts.items():
+        if not count or not _asked(first, split):
             continue
-        places = _places(len(first.evals[split]), split, count)
-        pairs = [[run.encoded.inputs.evals[split][i] for i in places] for run in runs]
+        places = np.repeat(_places(len(_asked(first, split)), split, count), evaluation.answers.per_prompt).tolist()
+        pairs = [[_asked(run.encoded.inputs, split)[i] for i in places] for run in runs]
         plans = [_plan(run.run, run.encoded.inputs, split, asked) for run, asked in zip(runs, pairs, strict=True)]
         if answers is None:
             references = [run.encoded.inputs.reference for run in runs]
-            drawn = sample_lanes(references, model, plans, first.eos, first.prompt_width, first.ladder)
+            width, drawing = first.prompt_width, _drawing(runs[0].run, first)
+            drawn = sample_lanes(references, model, plans, first.eos, width, first.ladder, drawing)
         else:
             drawn = answers(split, places)
         for lane, (run, asked, plan) in enumerate(zip(runs, pairs, plans, strict=True)):
             encoded = run.encoded
             if split not in encoded.answers:
-                encoded.answers[split] = _answers(encoded.inputs, asked, plan, model.flat.device)
+                drawing = _drawing(run.run, encoded.inputs)
+                encoded.answers[split] = _answers(encoded.inputs, asked, plan, model.flat.device, drawing)
             table = {
                 "prompt": np.array([pair.prompt for pair in asked], dtype=object),
                 "split": np.array([split] * len(asked), dtype=object),
                 **meta_columns(asked, "row"),
                 **_judged(encoded.inputs, asked, drawn[lane]),
+                **(meta_columns(asked, "group") if split == Split.BEHAVIOUR else {}),
                 "k1": drawn[lane].k1,
                 "k3": drawn[lane].k3,
             }
+            if evaluation.answers.per_prompt > 1:
+                table["answer"] = np.arange(len(asked)) % evaluation.answers.per_prompt
             tables[lane].append(table | encoded.answers[split])
     return [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in tables if parts]
+
+
+def _asked(inputs: RunInputs, split: Split) -> Sequence[PreferencePair]:
+    """The prompts of a split, as pairs."""
+    return inputs.prompts if split == Split.BEHAVIOUR else inputs.evals.get(split, ())
 
 
 def _places(pairs: int, split: str, count: int) -> list[int]:
@@ -67,14 +80,20 @@ def _places(pairs: int, split: str, count: int) -> list[int]:
 def _plan(run: RunSpec, inputs: RunInputs, split: str, pairs: Sequence[PreferencePair]) -> SamplePlan:
     names = () if split == Split.HELDOUT else (split,)
     rng = np.random.Generator(np.random.Philox(stream_seed(run.seed, "samples", *names)))
-    return SamplePlan([inputs.encode(p).prompt for p in pairs], rng.random((len(pairs), inputs.max_new_tokens)))
+    depth = run.evaluation.answers.length or inputs.max_new_tokens
+    return SamplePlan([inputs.encode(p).prompt for p in pairs], rng.random((len(pairs), depth)))
+
+
+def _drawing(run: RunSpec, inputs: RunInputs) -> Drawing:
+    answers = run.evaluation.answers
+    return Drawing(answers.temperature, answers.top_p, inputs.stop)
 
 
 def _answers(
-    inputs: RunInputs, pairs: Sequence[PreferencePair], plan: SamplePlan, device: torch.device
+    inputs: RunInputs, pairs: Sequence[PreferencePair], plan: SamplePlan, device: torch.device, drawing: Drawing
 ) -> dict[str, np.ndarray]:
     """The reference's own samples, judged, under `reference_<name>`."""
-    drawn = sample_reference(inputs.reference, plan, inputs.eos, inputs.prompt_width, device, inputs.ladder)
+    drawn = sample_reference(inputs.reference, plan, inputs.eos, inputs.prompt_width, device, inputs.ladder, drawing)
     return {f"reference_{name}": v for name, v in _judged(inputs, pairs, drawn).items() if name != "group"}
 
 

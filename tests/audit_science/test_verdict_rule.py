@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.audit_science.test_intervals import chance
-from tests.metrics.simulate_coverage import FAMILIES, FAMILY_N, family_result, pick_error, stated
+from tests.metrics.simulate_coverage import FAMILIES, FAMILY_N, family_error, family_result, pick_error, stated
 
 SWEEPS = 150
 
@@ -19,8 +19,10 @@ def stated_family(kind, n):
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_the_page_states_error_and_power_within_the_goals(kind, n):
     covered, error, _, power = stated_family(kind, n)
-    # Differences with heavier tails than the normal's make t careful, never careless. Shared pairs at 4 seeds: .064.
-    assert (0.005 if kind.startswith(("skewed", "bounded")) else 0.02) <= error <= (0.07 if n < 6 else 0.06)
+    # Differences with heavier tails than the normal's make t careful, never careless; so does the critical value below
+    # 6 seeds where seeds share pairs, and no verdict is given there.
+    careful = kind.startswith(("skewed", "bounded")) or (kind.startswith("shared") and n < 6)
+    assert (0.005 if careful else 0.02) <= error <= 0.06
     assert 0.75 <= power <= 0.87
     assert 0.94 <= covered <= 0.98
 
@@ -44,3 +46,9 @@ def test_the_best_of_equal_rivals_is_no_winner(kind):
     plain, corrected = pick_error(kind, sweeps=400)
     assert corrected <= 0.05 < plain or kind != "normal"
     assert float(stated("pick")[kind][1]) <= 0.05
+
+
+@pytest.mark.slow
+def test_four_seeds_that_share_pairs_err_no_more_than_the_level():
+    """Satterthwaite's degrees of freedom gave 9 % here, which 500 sweeps could not tell from 6 %."""
+    assert family_error("shared pairs", 4, 800) <= 0.05

@@ -218,6 +218,13 @@ class FamilyResult:
     power: float
 
 
+def family_error(kind: str, n: int, sweeps: int) -> float:
+    """`FamilyResult.error` alone, from draws of its own."""
+    rng, share = np.random.default_rng([n, 2, *kind.encode()]), kind in OF_PAIRS
+    wrong = (any(called(one, share) for one in judged(kind, rng, n, RIVALS, RIVALS)) for _ in range(sweeps))
+    return sum(wrong) / sweeps
+
+
 def family_result(kind: str, n: int, sweeps: int = 500, rivals: int = RIVALS) -> FamilyResult:
     """`RIVALS` comparisons with one baseline on `n` seeds."""
     rng, share = np.random.default_rng([n, *kind.encode()]), kind in OF_PAIRS

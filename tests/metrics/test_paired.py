@@ -100,18 +100,23 @@ def items_of(tables, base=None, shared=True, per_prompt=1):
     return out
 
 
-def test_shared_pairs_add_the_mean_covariance_of_two_seeds():
+@pytest.mark.parametrize("seeds", [4, 6])
+def test_shared_pairs_add_the_mean_covariance_of_two_seeds(seeds):
     """Which t over seeds leaves out: by numpy's own covariances, over the number of pairs."""
     rng = np.random.default_rng(1)
-    right = rng.random((4, 50)) < np.where(rng.random(50) < 0.5, 0.9, 0.3)
+    right = rng.random((seeds, 50)) < np.where(rng.random(50) < 0.5, 0.9, 0.3)
     level = s.item_level(items_of(right), shared=True)
-    covariances = np.cov(right.astype(float))[np.triu_indices(4, 1)]
+    covariances = np.cov(right.astype(float))[np.triu_indices(seeds, 1)]
     assert level.added == pytest.approx(covariances.mean() / 50) and level.prompts == 50 and not level.floor
     mean, error = right.mean(), stats.sem(right.mean(axis=1))
     total = error**2 + level.added
-    df = total**2 / (error**4 / 3 + level.added**2 / 49)
+    if seeds < s.MIN_SEEDS:  # Cochran and Cox: the critical values, weighted by the two variances
+        half = (error**2 * stats.t.ppf(0.975, seeds - 1) + level.added * stats.t.ppf(0.975, 49)) / math.sqrt(total)
+    else:  # Satterthwaite
+        df = total**2 / (error**4 / (seeds - 1) + level.added**2 / 49)
+        half = stats.t.ppf(0.975, df) * math.sqrt(total)
     found = s.joint_interval(right.mean(axis=1), level)
-    assert (found.low, found.high) == pytest.approx(stats.t.interval(0.95, df, mean, math.sqrt(total)))
+    assert (found.low, found.high) == pytest.approx((mean - half, mean + half))
     assert s.joint_interval(right.mean(axis=1), s.item_level(items_of(right, shared=False), False)) == s.t_interval(
         right.mean(axis=1)
     )

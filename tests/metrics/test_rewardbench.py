@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from harness.cli import run as command
 from harness.metrics.rewardbench import SECTIONS, SUBSETS_2, bench_scores, score_1, score_2
+from tests.evaluation import reward_models
 from tests.models.families import write
 
 
@@ -123,3 +127,66 @@ def test_diagnose_scores_version_2(models: Path, tmp_path: Path) -> None:
     one = diagnosed(models, tmp_path / "rb2.jsonl", 2, tmp_path / "out")["implicit"]
     assert isinstance(one, dict) and one["n"] == {"Focus": 1, "Ties": 2}
     assert one["missing"] == ["Factuality", "Precise IF", "Math", "Safety"]
+
+
+def test_reward_models_are_scored_by_the_same_formulas(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Against transformers' own logits of each answer, counted here."""
+    model = reward_models.save(tmp_path / "rm", seed=4)
+    names = ["alpacaeval-easy", "alpacaeval-easy", "donotanswer", "hep-go", "hep-go"]
+    first = [
+        {"prompt": f"how are you {i}", "chosen": f"yes the cat {i}", "rejected": f"no {i}", "subset": name, "id": i}
+        for i, name in enumerate(names)
+    ]
+    wrong = ["no", "not so", "maybe"]
+    second = [
+        {"id": f"a{i}", "prompt": f"how is cat {i}", "chosen": ["yes"], "rejected": wrong, "subset": part}
+        for i, part in enumerate(("Focus", "Focus", "Math"))
+    ] + [
+        {"id": "ref:1", "prompt": "how is the mat", "chosen": ["so"], "rejected": wrong, "subset": "Ties"},
+        {"id": "tied:1", "prompt": "how is the dog", "chosen": ["so", "yes"], "rejected": wrong, "subset": "Ties"},
+    ]
+    found = []
+    for version, rows in ((1, first), (2, second)):
+        path = tmp_path / f"rb{version}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        words = ["gold", "--data", str(path), "--rewardbench", str(version), "--reward-model", str(model)]
+        assert command([*words, "--device", "cpu", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out)["rm"])
+        assert command([*words, "--device", "cpu"]) == 0
+        assert f"rm: RewardBench{' 2' * (version == 2)} {100 * found[-1]['total']:.1f}" in capsys.readouterr().out
+    scores = scored_by_transformers(model)
+    right = [scores(row["prompt"], row["chosen"]) > scores(row["prompt"], row["rejected"]) for row in first]
+    expected = {
+        "alpacaeval-easy": (right[0] + right[1]) / 2,
+        "donotanswer": float(right[2]),
+        "hep-go": sum(right[3:]) / 2,
+    }
+    assert found[0]["subsets"] == pytest.approx(expected) and len(set(expected.values())) > 1
+    assert found[0]["total"] == pytest.approx(sum(expected.values()) / 3) and "hep-js" in found[0]["missing"]
+    asked = [
+        (
+            row["subset"],
+            row["id"],
+            *([scores(row["prompt"], text) for text in row[side]] for side in ("chosen", "rejected")),
+        )
+        for row in second
+    ]
+    assert found[1]["subsets"] == pytest.approx(published_2(asked), abs=1e-6)
+    assert (
+        command(["gold", "--data", str(tmp_path / "rb1.jsonl"), "--rewardbench", "2", "--reward-model", str(model)])
+        == 2
+    )
+    assert command(["gold", "--data", str(tmp_path / "rb1.jsonl"), "--reward-model", str(model)]) == 2
+
+
+def scored_by_transformers(folder: Path) -> Callable[[str, str], float]:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+
+    @torch.no_grad()
+    def score(prompt: str, answer: str) -> float:
+        turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer}]
+        text = tokenizer.apply_chat_template(turns, tokenize=False)
+        return float(model(**tokenizer(text, add_special_tokens=False, return_tensors="pt")).logits[0, 0])
+
+    return score

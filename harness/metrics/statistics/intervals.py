@@ -61,6 +61,13 @@ def t_quantile(level: float, df: float) -> float:
     return -float(stdtrit(df, (1.0 - level) / 2.0))
 
 
+def t_degrees(level: float, half: float) -> float:
+    """The degrees of freedom of the two-sided Student interval at `level` that is `half` standard errors wide."""
+    from scipy.special import stdtridf
+
+    return float(stdtridf((1.0 + level) / 2.0, half))
+
+
 def z_quantile(level: float) -> float:
     """Half-width of a two-sided normal interval at `level`, in standard errors."""
     try:

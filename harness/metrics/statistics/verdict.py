@@ -66,7 +66,7 @@ def judge(
 
 def _detectable(values: Floats, items: ItemLevel | None, family: int, margin: float, alpha: float) -> float:
     """The smallest true difference that this test finds with power .8; a share's brings variance of its own."""
-    _, error, df = standard_error(values, items)
+    _, error, df = standard_error(values, items, simultaneous_level(family, alpha))
     added = None if items is None else items.pairs.added_by
     effect = detectable_effect(unbiased_error(error, df), df, family, margin=margin, alpha=alpha, added=added)
     if items is None or not items.floor:

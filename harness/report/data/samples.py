@@ -83,12 +83,16 @@ def split_of(samples: Columns, name: str) -> Bools:
 
 
 def rate(samples: Columns, column: str, mask: Bools) -> tuple[float, int] | None:
-    """(mean of a flag or number over the masked rows, their number); None where unknown or without rows."""
+    """(mean of a flag or number over the masked rows, their prompts); None where unknown or without rows."""
     if column not in samples or not mask.any():
         return None
     values = numbers(samples, column)[mask]
-    known = values[~np.isnan(values)]
-    return (float(known.mean()), int(known.size)) if known.size else None
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
+    # Several answers to a prompt are no observations of their own. Prompts that merely have one text are.
+    prompts = int(known.sum()) if "answer" not in samples else int((numbers(samples, "answer")[mask][known] == 0).sum())
+    return float(values[known].mean()), prompts
 
 
 def of_type(samples: Columns, group: str) -> Bools:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.identity import content_hash
-from harness.metrics.records import Array, Bools, Columns, numbers
+from harness.metrics.records import Array, Bools, Columns, numbers, select
+from harness.metrics.safety import agreed, complied, refused
 from harness.metrics.samples import empty, repetitive
 from harness.metrics.statistics import cell_estimate, t_interval
 from harness.report.data.cells import Cell
@@ -21,6 +22,7 @@ from harness.report.data.samples import FAULTS, REFERENCE, fault, faults_of, of_
 from harness.report.render.blocks import Content, Field, Table, present
 from harness.report.render.text import DASH, shown, visible
 from harness.report.sections.row import Section
+from harness.types import PromptKind, Split
 
 ANSWERS = 6  # rows of the table of answers
 SIDE_BY_SIDE = 4  # policies of a table of answers that nothing judges
@@ -39,7 +41,12 @@ class Rate:
 
 
 FAULT_RATES = tuple(Rate(name, column) for column, (name, _) in FAULTS.items())
-QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("gold reward", "gold_reward", share=False))
+QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("reward", "gold_reward", share=False))
+SAFETY = (
+    Rate("over-refusal", "response", lambda samples: refused(samples["response"]), group=PromptKind.BENIGN),
+    Rate("harmful compliance", "response", complied, group=PromptKind.HARMFUL),
+    Rate("sycophancy", "response", lambda samples: agreed(samples["response"]), group=PromptKind.OPINION),
+)
 FORM = (
     Rate("tokens", "length", lambda samples: numbers(samples, "length"), share=False),
     Rate("does not end", "ended", lambda samples: 1.0 - numbers(samples, "ended")),
@@ -59,7 +66,11 @@ def behaviour(data: ReportData) -> Content | None:
         "Do the answers get worse?",
         "Free-running samples at the end of training, prompts and random numbers shared by all policies and the"
         " reference. The ranking does not show these faults.",
-        present(_faults(data, cells) if flagged else degeneration(data, cells), _answers(data, cells, flagged)),
+        present(
+            _faults(data, cells) if flagged else degeneration(data, cells),
+            _safety(data, cells),
+            _answers(data, cells, flagged),
+        ),
         tuple(_by_type(data, cells, group) for group in types) if flagged and len(types) > 1 else (),
         "By question type",
     )
@@ -111,6 +122,24 @@ def degeneration(data: ReportData, cells: Sequence[Cell]) -> Table:
     return Table(f"Form of the answers, {data.headline.title}", header, tuple(rows), note, "stack")
 
 
+def _safety(data: ReportData, cells: Sequence[Cell]) -> Table | None:
+    """Over-refusal, harmful compliance and sycophancy on the prompts of `evaluation.prompts`, by rule."""
+    if not any((split_of(samples, Split.BEHAVIOUR)).any() for samples in data.samples.values()):
+        return None
+
+    def fields(cell: Cell, prefix: str = "") -> list[Field]:
+        return [Field(_estimate(data, cell, column, prefix, Split.BEHAVIOUR) or DASH) for column in SAFETY]
+
+    rows = [(Field("reference", "before training"), *fields(cells[0], REFERENCE))]
+    rows += [(data.head(cell), *fields(cell)) for cell in cells]
+    note = (
+        "Shares of the answers to harmless prompts that refuse, to harmful ones that do not, and to wrong opinions that"
+        " agree; mean and 95 % interval over seeds. Rules read each answer's opening, in English, not what it says:"
+        " on fresh answers they agree with hand labels in 48 of 52 cases (refusal) and in 25 of 28 (agreement)."
+    )
+    return Table("Safety behaviour", ("Objective and beta", *(column.title for column in SAFETY)), tuple(rows), note)
+
+
 def _estimate(data: ReportData, cell: Cell, column: Rate, prefix: str, split: str) -> str:
     """Mean and interval over the sampled runs of a cell on one split; empty where nothing is known."""
     by_run = []
@@ -120,9 +149,12 @@ def _estimate(data: ReportData, cell: Cell, column: Rate, prefix: str, split: st
             continue
         mask: Bools = split_of(samples, split)
         if column.group:
-            mask = mask & of_type(samples, column.group)
+            of_kind = samples["group"] == column.group if split == Split.BEHAVIOUR else of_type(samples, column.group)
+            mask = mask & np.asarray(of_kind, dtype=bool)
+        if not mask.any():
+            continue
         values = samples[needs] if column.values is None else column.values({column.needs: samples[needs]})
-        by_run.append(rate({needs: values}, needs, mask))
+        by_run.append(rate({**samples, needs: values}, needs, mask))
     known = [one for one in by_run if one is not None]
     if not known:
         return ""
@@ -141,7 +173,7 @@ def _answers(data: ReportData, cells: Sequence[Cell], judged: bool) -> Table | N
     common = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
     if not common or not data.texts.pairs:
         return None
-    samples = [runs[common[0]] for runs in by_seed]
+    samples = [select(own, ~split_of(own, Split.BEHAVIOUR)) for own in (runs[common[0]] for runs in by_seed)]
     places = [{str(prompt): i for i, prompt in enumerate(table["prompt"])} for table in samples]
     shared = [prompt for prompt in places[0] if all(prompt in other for other in places)]
     reference = f"{REFERENCE}response" in samples[0]

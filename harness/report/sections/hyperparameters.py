@@ -14,11 +14,22 @@ from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
 from harness.report.render.figures import Picture, error_bars, line_style, small_multiples
-from harness.report.render.text import DASH, ascii_visible, interval, number, percents, plain, points, shown, visible
+from harness.report.render.text import (
+    DASH,
+    ascii_visible,
+    interval,
+    number,
+    percent,
+    percents,
+    plain,
+    points,
+    shown,
+    visible,
+)
 from harness.report.sections.row import Section
 
 BEST = "\u2605"
-PAID = {"kl": "KL", "gold_reward": "true reward"}  # what a setting costs and is worth, beside the map
+PAID = ("kl", "gold_reward")  # what a setting costs and is worth, beside the map
 MIN_BETAS = 4  # betas that make a curve; fewer stand in the heat maps
 OPTIMUM = ("dpo", "ppo", "rloo")  # their optimum under finite labels is the RLHF one
 LONG = 40  # rows shown; longer tables stand behind the fold
@@ -134,19 +145,27 @@ def _heat_map(data: ReportData, family: Family) -> Table:
     best = [max((_mean(cells[i]) for cells in arms), default=-math.inf) for i in range(len(conditions))]
     marked = [[_heat(cell, best[i]) for i, cell in enumerate(cells)] for cells in arms]
     caption = family.title or "All objectives and betas"
+    tags = [data.tags(condition).split(" ") for condition in conditions]
+    world, labels = tags[0][0], tuple(own for _, own in tags)
     if len(conditions) > WIDE >= len(arms):
         columns = zip(*marked, strict=True)
         rows = [(Field(c.damage), *column) for c, column in zip(conditions, columns, strict=True)]
-        return Table(caption, ("Corruption", *(cell.named for cell in first)), tuple(rows), look="heat")
+        names = ("Corruption", *(cell.named for cell in first))
+        return Table(caption, names, tuple(rows), look="heat", tags=world, row_tags=labels)
     rows = []
-    paid = {name: title for name, title in PAID.items() if any(cell.estimate(name).n for cell in first)}
+    titles = dict(zip(PAID, ("KL", data.sweep.reward), strict=True))
+    paid = {name: title for name, title in titles.items() if any(cell.estimate(name).n for cell in first)}
     for cell, shares in zip(first, marked, strict=True):
         name, beta = cell.first.objective, cell.first.beta
         text = "" if beta is None else f"\u03b2\u00a0{plain(beta)}"
-        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra])), mark=data.looks[name].colour)
+        right = data.reward_model(cell)
+        learnt = "" if right is None else f"reward model {percent(right.mean)}"
+        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra, learnt])), mark=data.looks[name].colour)
         rows.append((head, *shares, *(_paid(cell, one) for one in paid)))
     more = tuple(f"{title}, {noise(conditions[0])}" for title in paid.values())
-    return Table(caption, ("Objective", *map(noise, conditions), *more), tuple(rows), look="heat")
+    column_tags = ("", *labels, *[labels[0]] * len(more))
+    header = ("Objective", *map(noise, conditions), *more)
+    return Table(caption, header, tuple(rows), look="heat", tags=world, column_tags=column_tags)
 
 
 def _mean(cell: Cell | None) -> float:
@@ -199,7 +218,7 @@ def misspecified(data: ReportData) -> Content | None:
     rows = []
     for condition in data.conditions:
         cells = [by_condition[condition.title].get(column) for column in columns]
-        accuracies = [Field(DASH if cell is None else shown(cell.ranking)) for cell in cells]
+        accuracies = [Field(DASH) if cell is None else Field(shown(cell.ranking), _assumed(cell)) for cell in cells]
         rows.append((Field(condition.title), _audit(condition), *accuracies))
     header = tuple(f"{visible(name)}" + (f", eps {plain(eps)}" if eps is not None else "") for name, _, eps in columns)
     table = Table(
@@ -207,7 +226,8 @@ def misspecified(data: ReportData) -> Content | None:
         ("Condition", f"flip rate by auditing {AUDITED} pairs", *header),
         tuple(rows),
         f"The estimate is the share of wrong labels among {AUDITED} training pairs chosen by hash (first seed), with"
-        " its 95 % Wilson interval: the estimate that checking so many labels by hand gives before training.",
+        " its 95 % Wilson interval: the estimate that checking so many labels by hand gives before training. An assumed"
+        " rate is right, too low or too high against the rate that was flipped.",
     )
     lead = "The flip rate that cdpo and robust_dpo assume (eps), against the rate that the labels really have."
     return Content("What does a wrong guess of the flip rate cost?", lead, (table,))
@@ -217,6 +237,14 @@ def _column(cell: Cell) -> tuple[str, float, float | None]:
     """Objective, beta and assumed flip rate."""
     eps = cell.first.settings().get("hp.eps")
     return cell.first.objective, cell.first.beta or 0.0, None if eps is None else float(eps)
+
+
+def _assumed(cell: Cell) -> str:
+    """Whether the assumed flip rate is the true one of uniform flips, or which way it is wrong."""
+    _, _, eps = _column(cell)
+    if eps is None or cell.rate is None or cell.first.corruption not in ("none", "uniform_flip"):
+        return ""
+    return "right eps" if eps == cell.rate else "too low" if eps < cell.rate else "too high"
 
 
 def _audit(condition: Condition) -> Field:
