@@ -11,7 +11,7 @@ first use, so importing `harness` loads neither torch nor pandas.
 - `audit(data)`: which labels of a preference set are likely wrong, and what to do about it.
 - `compare(folder, folder, ...)`: sweeps side by side; `publish(folder, to)`: what of a sweep may leave the machine.
 - `diagnose(policies, data=...)`: what a trained policy does to pairs; `corrupt_file(data, out, kind=...)`: a file of
-  pairs converted or corrupted.
+  pairs converted or corrupted; `corrupt_sets(spec, out)`: every training set of a sweep.
 - `load(folder)`: the tables of a sweep's folder for pandas.
 - `InputError`: what every one of them raises for a mistake, a line per problem in `problems`.
 """
@@ -24,7 +24,19 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.api import audit, compare, corrupt_file, diagnose, plan, publish, report, status, study, sweep
+    from harness.api import (
+        audit,
+        compare,
+        corrupt_file,
+        corrupt_sets,
+        diagnose,
+        plan,
+        publish,
+        report,
+        status,
+        study,
+        sweep,
+    )
     from harness.corruptions import CORRUPTIONS, corrupt
     from harness.frames import load
     from harness.metrics import METRICS
@@ -33,7 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CORRUPTIONS", "METRICS", "OBJECTIVES", "InputError", "LossOutput", "PairLogps", "PreferencePair", "audit",
-    "compare", "corrupt", "corrupt_file", "diagnose", "load", "plan", "publish", "report", "status", "study", "sweep",
+    "compare", "corrupt", "corrupt_file", "corrupt_sets", "diagnose", "load", "plan", "publish", "report", "status",
+    "study", "sweep",
 ]  # fmt: skip
 
 _HOMES = {
@@ -47,10 +60,11 @@ _HOMES = {
     "corrupt": "harness.corruptions",
     "load": "harness.frames",
     **dict.fromkeys(
-        ("audit", "compare", "corrupt_file", "diagnose", "plan", "publish", "report", "status", "study", "sweep"),
+        ("audit", "compare", "corrupt_file", "corrupt_sets", "diagnose", "plan", "publish", "report", "status", "study",
+         "sweep"),
         "harness.api",
     ),
-}
+}  # fmt: skip
 
 
 class _Package(ModuleType):

@@ -388,7 +388,7 @@ def audit(
     form: str = "",
     limit: int = 0,
     folds: int = 5,
-    steps: int = 200,
+    steps: int | None = None,
     seed: int = 0,
     max_length: int = 256,
     device: str = "auto",
@@ -397,20 +397,22 @@ def audit(
 ) -> Audited:
     """Which labels of a preference set (file, folder, hub id) are likely wrong; writes page and tables to `out`.
 
-    `model` is a model's folder or hub id, by default a tiny one fitted to the texts. `write` takes a cleaned set:
-    without the `drop` most suspect rows, with `relabel` of them turned round, or as the audit advises. What was trained
-    before an interruption is not trained again. Raises InputError for what cannot be audited.
+    `model` is a model's folder or hub id, by default a tiny one fitted to the texts. `steps` are the updates of each
+    trained model (200; with `model` 0, so that linear heads on its hidden states are fitted alone). `write` takes a
+    cleaned set: without the `drop` most suspect rows, with `relabel` of them turned round, or as the audit advises.
+    What was trained before an interruption is not trained again. Raises InputError for what cannot be audited.
     """
     wanted = {"drop": drop is not None, "relabel": relabel is not None, "advice": advice}
     clean = [name for name, on in wanted.items() if on]
     if len(clean) > 1:
         raise InputError(f"--{clean[0]} and --{clean[1]}: give one of them")
-    with _private_files(Path(out)):
+    with _private_files(Path(out)), _room(Path(out)):
         from harness.audit.asked import Asked
         from harness.audit.run import run
 
+        trained = (0 if model else 200) if steps is None else steps
         asked = Asked(
-            str(data), Path(out), str(model), tuple(slices), form, limit, folds, steps, seed=seed,
+            str(data), Path(out), str(model), tuple(slices), form, limit, folds, trained, seed=seed,
             max_length=max_length, device=device, write=None if write is None else Path(write),
             clean=clean[0] if clean else "", rows=drop or relabel or 0, force=force,
         )  # fmt: skip
@@ -430,10 +432,11 @@ def status(folder: Path | str) -> Status:
     )
 
 
-def report(folder: Path | str, *, texts: str | None = None) -> Report:
+def report(folder: Path | str, *, texts: str | None = None, script: bool = True) -> Report:
     """Write the report of a sweep's or a study's folder from its files: page, Markdown, figures, CSV tables.
 
-    `texts` (none, ids, short or full) stands for what the spec says the report shows of prompts and answers.
+    `texts` (none, ids, short or full) stands for what the spec says the report shows of prompts and answers. Without
+    `script` the page has no script, which sorts and copies tables there, and the same content.
     """
     from harness.types import TEXTS
 
@@ -443,10 +446,10 @@ def report(folder: Path | str, *, texts: str | None = None) -> Report:
     if (Path(folder) / "study.json").is_file():
         from harness.report.study.page import write_study_report
 
-        return Report(write_study_report(Path(folder)))
+        return Report(write_study_report(Path(folder), script=script))
     from harness.report.page import write_report
 
-    return Report(write_report(Path(folder), texts=texts or ""))
+    return Report(write_report(Path(folder), texts=texts or "", script=script))
 
 
 def publish(folder: Path | str, to: Path | str) -> Published:
@@ -562,7 +565,35 @@ def corrupt_file(
 
     spec, parameters = load_conversion(Path(data), _texts(overrides))
     cell = {"kind": kind, **({} if rate is None else {"rate": rate}), **parameters}
-    return export_pairs(spec, cell, seed, Path(out), force)
+    with _room(Path(out)):
+        return export_pairs(spec, cell, seed, Path(out), force)
+
+
+def corrupt_sets(
+    spec: Path | str,
+    out: Path | str,
+    *,
+    overrides: Overrides = (),
+    parquet: bool = False,
+    models: Path | str = "runs",
+    force: bool = False,
+    quiet: bool = False,
+) -> list[Written]:
+    """Write every training set of a sweep's YAML file into the folder `out`: one per source, corruption and seed.
+
+    The pairs and labels are those that the sweep trains on. `models` is the sweep's `out`: reference models that a kind
+    asks are taken from its cache, or built there. Raises InputError, and for an existing output unless `force`.
+    """
+    check_writable(Path(out))
+    from harness.config.load import load_sweep
+
+    loaded = load_sweep(spec, _texts(overrides))
+    with _private_files(Path(models)), _room(Path(out)):
+        from harness.data.export_pairs import ENDINGS
+        from harness.sweep.export_sets import export_sets
+
+        ending, say = ENDINGS[parquet], _silent if quiet else _progress
+        return export_sets(loaded, Path(out), Path(models) / "cache", ending, force, say)
 
 
 def existing(path: Path) -> None:
@@ -578,6 +609,15 @@ def check_writable(out: Path) -> None:
         raise InputError(f"--out {out}: {there} is a file; expected a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {there}; choose another --out")
+
+
+@contextmanager
+def _room(out: Path) -> Iterator[None]:
+    """Turns the errors of a full disk into one NoRoom that names the nearest existing folder of `out`."""
+    from harness.sweep.resources import room_in
+
+    with room_in(next(path for path in (out.absolute(), *out.absolute().parents) if path.is_dir())):
+        yield
 
 
 @contextmanager

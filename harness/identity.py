@@ -24,7 +24,7 @@ WHEREABOUTS = {
 
 # Fields that are not mentioned at their default: built-in rows come from no plug-in, and keys that came later leave the
 # keys of runs that do not set them as they were.
-SILENT = frozenset(("plugin", "answers", "prompts", "prompts_sha256"))
+SILENT = frozenset(("plugin", "answers", "prompts", "prompts_sha256", "shards"))
 
 _SCALARS = frozenset((str, int, float, bool, type(None)))
 

@@ -1,7 +1,8 @@
 """One look per objective, the same in every figure of a report and in MLflow: colour, marker, line style.
 
-Colours: Okabe and Ito 2008, legible to colour-blind readers, then eight darker or paler neighbours. Marker and line
-repeat what the colour says, so a grey print loses nothing and a second round of the colours stays apart.
+Colours: after Okabe and Ito 2008, legible to colour-blind readers, then eight darker or paler neighbours, each with a
+contrast of 3:1 on white or more. Marker and line repeat what the colour says, so a grey print loses nothing and a
+second round of the colours stays apart.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 COLOURS = (
-    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00", "#555555"),
-    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#88CCEE", "#B3A200", "#9E9E9E"),
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#2693FF", "#7A22CC", "#555555"),
+    *("#003F66", "#7A3600", "#00553D", "#7D3D63", "#A6761D", "#679AB4", "#A49400", "#939393"),
 )
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", ":", "-.")
+TEXT = 4.5  # contrast of small text
 # Who gets which colour first, whatever else a sweep holds: the objectives that most sweeps compare.
 FIRST = (
     *("dpo", "cpo_smooth", "ipo", "robust_dpo", "ppo", "rloo", "simpo", "hypo"),
@@ -30,6 +32,24 @@ class Look:
     colour: str
     marker: str
     line: str
+
+    @property
+    def ink(self) -> str:
+        """The colour for text on white: darker where its contrast is below 4.5:1."""
+        share = next(one / 100 for one in range(100, 0, -2) if contrast(_darker(self.colour, one / 100)) >= TEXT)
+        return _darker(self.colour, share)
+
+
+def contrast(colour: str) -> float:
+    """The contrast of a colour with white, 1 to 21, as WCAG 2 defines it."""
+    srgb = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in srgb)
+    return 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+
+
+def _darker(colour: str, share: float) -> str:
+    """The colour with this share of its light, in sRGB."""
+    return "#" + "".join(f"{round(int(colour[i : i + 2], 16) * share):02x}" for i in (1, 3, 5))
 
 
 def looks(names: Iterable[str]) -> dict[str, Look]:

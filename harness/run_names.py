@@ -1,9 +1,9 @@
-"""Readable names of runs, such as `dpo b=2 flip=0.2 phi=0.75 s0`. Imports no torch."""
+"""Readable names of runs, such as `dpo b=2 flip=0.2 refwrong=0.75 s0`. Imports no torch."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.config.cells import world_defaults
@@ -16,13 +16,14 @@ _SECTIONS = ("world", "data", "model", "training", "evaluation")
 
 
 def readable_name(run: RunSpec) -> str:
-    """Objective, beta, what differs from its defaults, corruption, `phi` (misaligned), label kind, replica, seed.
+    """Objective, beta, what differs from its defaults, corruption, `refwrong` (the world's
+    `misaligned`), label kind, replica, seed.
 
     Settings shared by a sweep (steps, sizes, ...) are left out, so two runs may share a name: see `readable_names`.
     """
     parts = [*_objective(run.objective, run.world is not None), *_corruption(run.corruption)]
     if run.world is not None:
-        parts.append(f"phi={_text(run.world.misaligned)}")
+        parts.append(f"refwrong={_text(run.world.misaligned)}")
         if run.world.labels != "hard":
             parts.append(run.world.labels)
     if run.replica:
@@ -33,13 +34,24 @@ def readable_name(run: RunSpec) -> str:
 def readable_names(runs: Iterable[RunSpec]) -> tuple[str, ...]:
     """One name per run, different for different runs: settings in which namesakes differ stand before the seed."""
     runs = tuple(runs)
+    return _told_apart(runs, [readable_name(run) for run in runs])
+
+
+def set_names(runs: Iterable[RunSpec]) -> tuple[str, ...]:
+    """A name for the training set of each run, `flip=0.2 s0`: corruption, source settings that differ, seed."""
+    runs = tuple(runs)
+    return _told_apart(runs, [" ".join([*(_corruption(run.corruption) or ["clean"]), f"s{run.seed}"]) for run in runs])
+
+
+def _told_apart(runs: Sequence[RunSpec], plain_names: Sequence[str]) -> tuple[str, ...]:
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, run in enumerate(runs):
-        groups[readable_name(run)].append(index)
+    for index, name in enumerate(plain_names):
+        groups[name].append(index)
     names = [""] * len(runs)
     for name, members in groups.items():
         settings = [_settings(runs[index]) for index in members]
-        telling = [key for key in settings[0] if len({str(s.get(key)) for s in settings}) > 1]
+        known = dict.fromkeys(key for own in settings for key in own)  # some are not mentioned at their default
+        telling = [key for key in known if len({str(s.get(key)) for s in settings}) > 1]
         for index, own in zip(members, settings, strict=True):
             head, _, seed = name.rpartition(" ")
             names[index] = " ".join([head, *(f"{key}={_text(own[key])}" for key in telling if key in own), seed])

@@ -204,6 +204,8 @@ class TrainingSpec:
     # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
     micro_batch: int = 0
     mode: str = "strict"  # strict: bitwise reproducible in any pack | fast: skips padding, may differ by rounding
+    # processes that train a run together by FSDP2, each with its part of the parameters and of every batch; 1: no group
+    shards: int = 1
 
 
 @dataclass(frozen=True, slots=True)

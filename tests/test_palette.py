@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from harness.objectives.registry import OBJECTIVES
-from harness.palette import COLOURS, FIRST, looks
+from harness.palette import COLOURS, FIRST, Look, contrast, looks
 from harness.report.data.report_data import read_report_data
 from harness.tracking.rows import read_plan
 from tests.report.fixture import grid, write_sweep
@@ -43,6 +43,13 @@ def test_the_eight_most_used_are_told_apart(eye: str) -> None:
     shown = [looks([name])[name].colour for name in FIRST[:8]]
     for one, other in itertools.combinations(shown, 2):
         assert np.linalg.norm(lab(one, BLIND[eye]) - lab(other, BLIND[eye])) > 12, (eye, one, other)
+
+
+def test_marks_and_their_labels_are_legible_on_white() -> None:
+    assert contrast("#ffffff") == pytest.approx(1) and contrast("#000000") == pytest.approx(21)
+    assert min(map(contrast, COLOURS)) >= 3
+    assert all(contrast(Look(colour, "o", "-").ink) >= 4.5 for colour in COLOURS)
+    assert Look("#0072B2", "o", "-").ink.lower() == "#0072b2", "what is dark enough stays"
 
 
 def test_every_objective_at_once_has_a_look_of_its_own() -> None:

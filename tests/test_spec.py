@@ -349,13 +349,13 @@ def test_max_runs(tmp_path):
 def test_readable_names(tmp_path):
     corrupted = "corruptions: [{kind: uniform_flip, rate: 0.2}]\n"
     (run,) = load(tmp_path, BASE.replace("beta: 1", "beta: 2") + corrupted).runs
-    assert readable_name(run) == "dpo b=2 flip=0.2 phi=0.75 s0"
+    assert readable_name(run) == "dpo b=2 flip=0.2 refwrong=0.75 s0"
     bt = BASE.replace("{kind: mythworld}", "{labels: bradley_terry, misaligned: 0}")
-    assert readable_name(load(tmp_path, bt).runs[0]) == "dpo b=1 phi=0 bradley_terry s0"
+    assert readable_name(load(tmp_path, bt).runs[0]) == "dpo b=1 refwrong=0 bradley_terry s0"
     eps = BASE.replace("{name: dpo, beta: 1}", "{name: robust_dpo, beta: 1, eps: 0.3}")
-    assert readable_name(load(tmp_path, eps).runs[0]) == "robust_dpo b=1 eps=0.3 phi=0.75 s0"
+    assert readable_name(load(tmp_path, eps).runs[0]) == "robust_dpo b=1 eps=0.3 refwrong=0.75 s0"
     twins = load(tmp_path, BASE + "training: {steps: [10, 20]}\n").runs
-    assert readable_names(twins) == ("dpo b=1 phi=0.75 steps=10 s0", "dpo b=1 phi=0.75 steps=20 s0")
+    assert readable_names(twins) == ("dpo b=1 refwrong=0.75 steps=10 s0", "dpo b=1 refwrong=0.75 steps=20 s0")
 
 
 def test_names_of_the_quick_sweep_differ():

@@ -19,7 +19,7 @@ class Asked:
     form: str = ""
     limit: int = 0
     folds: int = 5
-    steps: int = 200
+    steps: int = 200  # updates of each model; 0 with `model`: no adapters, linear heads on its hidden states alone
     batch_size: int = 32
     learning_rate: float = 0.0  # peak rate; 0: 1e-3, for the adapters of a model 3e-4
     plant: float = 0.1

@@ -9,7 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.audit import Advice, Cut, Planted, ShareFit, advice, combined, cuts, fit_share, planted_errors
+from harness.metrics.audit import (
+    FINDS,
+    NOISE,
+    Advice,
+    Cut,
+    Planted,
+    ShareFit,
+    advice,
+    combined,
+    cuts,
+    fit_share,
+    planted_errors,
+)
 from harness.metrics.records import Array, Bools, Floats
 from harness.metrics.slices import SliceTest, corrected, slice_tests
 from harness.metrics.statistics import Estimate, clustered_interval
@@ -118,11 +130,16 @@ def first_sentence(found: Audit) -> str:
     share, planted = found.fit.share, found.planted.auroc
     finds = f"wrong labels are told from right ones with AUROC {within(planted)} (.5 is chance)"
     if found.advice.action == "cannot_audit":
-        why = finds if planted.mean < 0.7 else f"the share of wrong labels lies anywhere in {ends(share)}"
-        return f"These labels cannot be audited with this model: {why}. Use a stronger model, or more pairs."
+        if planted.low <= FINDS:
+            return f"These labels cannot be audited with this model: {finds}. Use a stronger model, or more pairs."
+        return (
+            "How many labels to touch cannot be said with this model: the share of wrong ones lies anywhere in "
+            f"{ends(share)}. The order is of use for reading the first rows by hand: {finds}."
+        )
     known = f"{percent(share.mean)} {ends(share)} of the {found.pairs} labels are estimated to be wrong"
     if found.advice.action == "none":
-        return f"Do nothing: {known}, too few to touch rows for; {finds}. Errors that follow a rule are not seen."
+        why = "too few to touch rows for" if share.low < NOISE else "but no single one more likely than not"
+        return f"Do nothing: {known}, {why}; {finds}. Errors that follow a rule are not seen."
     rows = np.sort(found.wrong)[::-1][: found.advice.rows]
     what = "Drop" if found.advice.action == "drop" else "Relabel"
     return (

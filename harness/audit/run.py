@@ -13,12 +13,12 @@ import torch
 from harness.audit.asked import Asked
 from harness.audit.audit import Audit, Evidence, audit, plain
 from harness.audit.duplicates import contradicted, near_duplicates
-from harness.audit.evidence import Judged, Say, folds_by_prompt, out_of_fold, recipes, reference_logps
+from harness.audit.evidence import Judged, Say, folds_by_prompt, head_margins, out_of_fold, read_by_reference, recipes
 from harness.audit.page import write_page
 from harness.audit.reading import AuditPairs, read_audit
 from harness.data.export_pairs import check_output, export_cleaned
 from harness.identity import stream_seed, uniform
-from harness.metrics.records import Bools
+from harness.metrics.records import Bools, Floats
 from harness.storage.atomic import write_atomic, write_json
 from harness.types import InputError
 from harness.worker.prepare import pick_device
@@ -65,21 +65,22 @@ def gather(judged: Judged, asked: Asked, device: torch.device, say: Say) -> Evid
     n = len(judged.tokens)
     fold = folds_by_prompt(judged.prompts, asked.folds, asked.seed)
     say(f"reference: {n} pairs")
-    reference = reference_logps(judged, device)
+    reference = read_by_reference(judged, asked.out, device)
     planted = plant(n, asked.plant, asked.seed)
-    margins = []
-    kinds = recipes(asked.steps, asked.batch_size, asked.learning_rate or (1e-3 if not asked.model else 3e-4))
-    for recipe in kinds:
-        margins.append(
-            out_of_fold(judged, reference, [np.zeros(n, dtype=bool), planted], fold, recipe, asked.out, device, say)
-        )
+    labels = [np.zeros(n, dtype=bool), planted]
+    margins: dict[str, Floats] = {}
+    if asked.model:
+        margins["head"] = np.stack([head_margins(reference.hidden, flipped, fold) for flipped in labels])
+    rate = asked.learning_rate or (1e-3 if not asked.model else 3e-4)
+    for recipe in recipes(asked.steps, asked.batch_size, rate) if asked.steps else ():
+        margins[recipe.name] = out_of_fold(judged, reference, labels, fold, recipe, asked.out, device, say)
     return Evidence(
-        tuple(recipe.name for recipe in kinds),
-        (reference[0] - reference[1]).astype(np.float64),
-        np.stack([one[0] for one in margins]),
+        tuple(margins),
+        (reference.chosen - reference.rejected).astype(np.float64),
+        np.stack([one[0] for one in margins.values()]),
         fold,
         planted,
-        np.stack([one[1] for one in margins]),
+        np.stack([one[1] for one in margins.values()]),
     )
 
 
@@ -97,6 +98,8 @@ def _check(asked: Asked) -> None:
         raise InputError("--write needs one of --drop K, --relabel K and --advice, and each of them needs --write FILE")
     if asked.write is not None and asked.rows < 1 and asked.clean != "advice":
         raise InputError(f"--{asked.clean} {asked.rows}: expected at least 1 row")
+    if asked.steps < 10 and (asked.steps or not asked.model):
+        raise InputError(f"--steps {asked.steps}: expected at least 10, or with --model 0: no adapters are trained")
     if asked.folds < 2:
         raise InputError(f"--folds {asked.folds}: expected at least 2")
     there = [str(path) for path in (asked.out / JSON, asked.out / TABLE) if path.exists()]

@@ -32,7 +32,9 @@ def audit(
     folds: Annotated[
         int, typer.Option("--folds", min=2, max=20, help="parts of the prompts, each judged by others")
     ] = 5,
-    steps: Annotated[int, typer.Option("--steps", min=10, help="updates of each model")] = 200,
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=0, help="updates of each model: 200; with --model 0, heads alone")
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="draws folds and planted errors")] = 0,
     max_length: Annotated[int, typer.Option("--max-length", min=8, help="tokens of prompt and response")] = 256,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda")] = "auto",

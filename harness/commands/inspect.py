@@ -29,12 +29,15 @@ def report(
         Texts | None,
         typer.Option("--texts", help="what this report shows of prompts and answers; default: as in the spec"),
     ] = None,
+    script: Annotated[
+        bool, typer.Option("--script/--no-script", help="whether the page may sort and copy its tables by a script")
+    ] = True,
 ) -> None:
     """Write a sweep's report from its files. Output: report/index.html, report.md and CSV tables.
 
     Quotes of your own data go to report/private.html only. A study's report quotes nothing.
     """
-    say(str(api.report(folder, texts=None if texts is None else texts.value)))
+    say(str(api.report(folder, texts=None if texts is None else texts.value, script=script)))
 
 
 def dashboard(

@@ -24,9 +24,20 @@ from harness.config.schema import shown
 from harness.config.strict_yaml import Node, plain, read_yaml
 from harness.identity import plain as as_data
 from harness.identity import run_key
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.model_files.location import model_folder
 from harness.objectives.budget import budget, family
 from harness.text import suggestion
-from harness.types import AnswersSpec, GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec, SeedRounds
+from harness.types import (
+    AnswersSpec,
+    GoldSpec,
+    InputError,
+    LmEvalSpec,
+    PathModelSpec,
+    ReportSpec,
+    RunSpec,
+    SeedRounds,
+)
 
 MAX_RUNS = 10_000
 
@@ -201,6 +212,27 @@ def reward_run(run: RunSpec) -> RunSpec:
     return replace(run, objective=run.reward_model, reward_model=None)
 
 
+def shards_problems(run: RunSpec) -> list[str]:
+    """What a run in several processes cannot do."""
+    key, name = f"training.shards: {run.training.shards}", run.objective.name
+    if run.training.shards == 1:
+        return []
+    if (kind := family(run.objective)) in ("rl", "reward"):
+        what = "an RLHF run" if kind == "rl" else "a reward model"
+        return [f"{key}, but '{name}' is {what}, which trains in one process; expected 1 for it (see `also:`)"]
+    refused = {
+        f"needs training.mode: strict, not {run.training.mode}": run.training.mode != "strict",
+        "keeps no weights but the last; expected evaluation.keep: final or none": run.evaluation.keep == "best",
+        "has no gradient probes; expected evaluation.gradient_probe: 0": run.evaluation.gradient_probe > 0,
+        f"needs a GPU for each process, device: {run.device} names one; expected device: cuda": ":" in run.device,
+    }
+    if isinstance(run.model, PathModelSpec):
+        layout = model_folder(run.model.path, run.model.sha256).config.get("model_type", "an unnamed one")
+        families = ", ".join(sorted(LLAMA_LAYOUT))
+        refused[f"needs a decoder laid out like Llama's ({families}), not {layout}"] = layout not in LLAMA_LAYOUT
+    return [f"{key} {why}" for why, holds in refused.items() if holds]
+
+
 def run_problems(run: RunSpec) -> list[str]:
     """What only shows in the combination of sections."""
     own = dict(run.objective.hyperparameters)
@@ -213,6 +245,8 @@ def run_problems(run: RunSpec) -> list[str]:
         return [
             "objective 'best_of_n': answers in its own way; put it under `also:` without evaluation.answers or .prompts"
         ]
+    if lines := shards_problems(run):
+        return lines
     batch = budget(run.objective, run.training).batch_size
     if run.world is None or batch <= run.world.pairs:
         return []

@@ -116,6 +116,7 @@ FIELDS: dict[str, dict[str, Parameter]] = {
         "schedule": P(None, "choice", choices=("linear", "cosine", "constant")),
         "micro_batch": _int(0, 65_536),
         "mode": P(None, "choice", choices=("strict", "fast")),
+        "shards": _int(1, 1024),
     },
     "evaluation": {
         "checkpoints": _int(2, 100),  # step 0 and the last are always measured

@@ -1,11 +1,13 @@
-"""What a curator would do about label noise, as arms of a sweep: act on the pairs whose label the reference distrusts.
+"""What a curator would do about label noise, as arms of a sweep: drop or flip the pairs whose label is distrusted, by
+the reference or by models of the other prompts' labels.
 
 They read the pairs as labelled now, so that they can follow a corruption in a sequence.
 """
 
 from __future__ import annotations
 
-from harness.corruptions.row import RATED, Corruption, by_severity
+from harness.corruptions.crossfit import agreement
+from harness.corruptions.row import MODE, RATED, Corruption, by_severity
 from harness.corruptions.view import Hits, View, labelled, smallest
 
 
@@ -41,4 +43,34 @@ CURATE_RELABEL = Corruption(
 )  # fmt: skip
 
 
-ROWS = (CURATE_DROP, CURATE_RELABEL)
+def crossfit_drop(view: View) -> Hits:
+    """Drop the k pairs whose label is least probable under models that saw no pair of their prompt (2509.23564)."""
+    return smallest(view, agreement(view), "drop")
+
+
+CROSSFIT_DROP = Corruption(
+    name="crossfit_drop", function=crossfit_drop, rate="fixed", changes="rows", laws="CN",
+    rank="least probable label under out-of-fold models, ties by id",
+    summary="a curation arm: drop the pairs whose label models of the other prompts' labels contradict",
+    citation="2509.23564",
+    parameters={"mode": MODE},
+    severities=by_severity(0.1, 0.2, 0.4),
+)  # fmt: skip
+
+
+def crossfit_relabel(view: View) -> Hits:
+    """Flip the k pairs whose label is least probable under models that saw no pair of their prompt (2509.23564)."""
+    return smallest(view, agreement(view), "flip")
+
+
+CROSSFIT_RELABEL = Corruption(
+    name="crossfit_relabel", function=crossfit_relabel, rate="fixed", changes="labels", laws="CN",
+    rank="least probable label under out-of-fold models, ties by id",
+    summary="a curation arm: flip the pairs whose label models of the other prompts' labels contradict",
+    citation="2509.23564",
+    parameters={"mode": MODE},
+    severities=by_severity(0.1, 0.2, 0.4),
+)  # fmt: skip
+
+
+ROWS = (CURATE_DROP, CURATE_RELABEL, CROSSFIT_DROP, CROSSFIT_RELABEL)

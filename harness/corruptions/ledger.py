@@ -130,12 +130,23 @@ def write_ledger(ledger: pd.DataFrame, path: Path) -> None:
 
     Columns beyond those of `COLUMNS` are counts.
     """
+    pq.write_table(_as_table(ledger), path)
+
+
+def ledger_bytes(ledger: pd.DataFrame) -> bytes:
+    """What `write_ledger` writes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_as_table(ledger), sink)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def _as_table(ledger: pd.DataFrame) -> pa.Table:
     manifest = canonical_json(ledger.attrs["manifest"]).encode("utf-8", "surrogatepass")
     bare = ledger.copy()
     bare.attrs = {}
     types = [(name, _ARROW[COLUMNS.get(name, "Int64")]) for name in bare.columns]
     schema = pa.schema(types, metadata={_MANIFEST: manifest})
-    pq.write_table(pa.Table.from_pandas(bare, schema=schema, preserve_index=False), path)
+    return pa.Table.from_pandas(bare, schema=schema, preserve_index=False)
 
 
 def read_ledger(path: Path) -> pd.DataFrame:

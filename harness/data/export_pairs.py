@@ -1,4 +1,4 @@
-"""`harness corrupt`: a preference set read in any form, corrupted, and written in TRL's form with ledger and card.
+"""Preference sets read in any form, corrupted or cleaned, and written in TRL's form with ledger and card.
 
 Conversations stay conversations: a corruption sees the answers alone, and the turns before them are written as read.
 """
@@ -10,7 +10,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.corruptions.apply import Corrupted, apply
-from harness.corruptions.ledger import write_ledger
+from harness.corruptions.ledger import ledger_bytes
 from harness.corruptions.registry import CORRUPTIONS, SEQUENCE, needs, resolve
 from harness.data.conversations import KeptTurns
 from harness.data.formats import FORMATS
 from harness.data.notes import Note
 from harness.data.pairs import PairTable, read_pairs
 from harness.data.transcripts import Turn
-from harness.storage.atomic import write_atomic
+from harness.storage.atomic import write_together
 from harness.types import CorruptionSpec, DataSpec, InputError, PreferencePair
 
 ENDINGS = (".jsonl", ".parquet")
@@ -73,7 +73,6 @@ def export_pairs(
     Raises InputError before anything is written: for an output that exists (unless `force`) or is the input, for data
     or a cell that cannot be used, and for a fact that rows lack.
     """
-    files = _files(out)
     check_output(data.path, out, force)
     kind, params = cell["kind"], {name: value for name, value in cell.items() if name not in ("kind", "rate")}
     spec = resolve({SEQUENCE: params.get("steps")} if kind == SEQUENCE else cell)
@@ -83,9 +82,13 @@ def export_pairs(
     done = apply(source.table.pairs, spec.kind, spec.rate, seed, source.facts, dict(spec.params))
     if not done.pairs:
         raise InputError(f"corruption '{kind}' leaves no pair of {data.path}; lower its rate or its parameters")
-    about = "" if kind in ("none", SEQUENCE) else f": {CORRUPTIONS[kind].summary}"
-    what = "converted and not corrupted" if kind == "none" else f"corrupted on purpose by `{kind}`{about}"
-    return _write(data, source, done, files, what)
+    what = "converted and not corrupted" if kind == "none" else corrupted_by(kind)
+    return write_set(source, done, out, what)
+
+
+def corrupted_by(kind: str) -> str:
+    """What a card says of a corrupted set."""
+    return f"corrupted on purpose by `{kind}`" + ("" if kind == SEQUENCE else f": {CORRUPTIONS[kind].summary}")
 
 
 # What is done to the most suspect pairs -> the corruption that does it, and the words for it.
@@ -100,9 +103,8 @@ def export_cleaned(
     `margins` are by row and id of a pair; pairs without one stay as they are. `count` 0: the set is only converted.
     Raises InputError as `export_pairs` does, and where fewer pairs have a margin.
     """
-    files = _files(out)
     check_output(data.path, out, force)
-    source = _read(data, CorruptionSpec("none"))
+    source = read_source(data)
     seen: Counter[str] = Counter()
     pairs, facts = [], []
     for pair in source.table.pairs:
@@ -119,23 +121,26 @@ def export_cleaned(
     what = (
         f"with the {count} most suspect labels {words} after an audit" if count else "as audited: no label was changed"
     )
-    return _write(data, source, done, files, what)
+    return write_set(source, done, out, what)
 
 
 UNJUDGED = 1e9  # the margin of a pair that was not audited: never among the smallest
 
 
-def _write(data: DataSpec, source: _Source, done: Corrupted, files: tuple[Path, Path, Path], what: str) -> Written:
-    """Write the set, its ledger and its card, which says `what` was done."""
-    out = files[0]
+def write_set(source: Source, done: Corrupted, out: Path, what: str) -> Written:
+    """Write a set, its ledger and its card, which says `what` was done: all three, or on a full disk none."""
+    files = _files(out)
     rows = _rows(done, source)
     _check_rows(rows, out)
     assert done.ledger is not None
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_ledger(_with_places(done, source), files[1])
-    card = _card(data, source, done, out.name, what)
-    write_atomic(files[2], card.encode("utf-8"))
-    write_atomic(out, _as_parquet(rows) if out.suffix == ".parquet" else _as_jsonl(rows))
+    write_together(
+        {
+            files[1]: ledger_bytes(_with_places(done, source)),
+            files[2]: _card(source, done, out.name, what).encode("utf-8"),
+            out: _as_parquet(rows) if out.suffix == ".parquet" else _as_jsonl(rows),
+        }
+    )
     touched = done.ledger.loc[done.ledger["action"] != "relabel_same", "id"].nunique()
     return Written(*files, len(rows), int(touched), source.table.form, tuple(note.text for note in source.notes))
 
@@ -163,13 +168,17 @@ def check_output(source: str, out: Path, force: bool) -> None:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """The pairs as read, the turns of each conversational prompt by the text that stands for it, and further facts."""
+class Source:
+    """The pairs as read, the turns of each conversational prompt by the text that stands for it, and further facts.
 
+    `name` is what the card calls it.
+    """
+
+    name: str
     table: PairTable
-    turns: Mapping[str, Sequence[Turn]]
-    facts: Mapping[str, Sequence[Any]] | None
-    slices: tuple[str, ...]
+    turns: Mapping[str, Sequence[Turn]] = field(default_factory=dict)
+    facts: Mapping[str, Sequence[Any]] | None = None
+    slices: tuple[str, ...] = ()
 
     @property
     def notes(self) -> list[Note]:
@@ -177,7 +186,12 @@ class _Source:
         return [note for note in self.table.notes if note.kind != "rendered"]
 
 
-def _read(data: DataSpec, spec: CorruptionSpec) -> _Source:
+def read_source(data: DataSpec) -> Source:
+    """The pairs of `data` as they stand, conversations as turns."""
+    return _read(data, CorruptionSpec("none"))
+
+
+def _read(data: DataSpec, spec: CorruptionSpec) -> Source:
     """The pairs, and the facts that the corruption needs beyond them from columns of their names."""
     wanted = sorted(needs(spec) - _OF_PAIRS)
     given = tuple(name for name in data.slices.split(", ") if name)
@@ -201,10 +215,11 @@ def _read(data: DataSpec, spec: CorruptionSpec) -> _Source:
         )
     facts = {name: [_fact(pair, name, data.path) for pair in table.pairs] for name in wanted}
     known = {"id": [pair.id for pair in table.pairs], **facts} if wanted else None
-    return _Source(table, turns.by_text, known, given)
+    name = f"{Path(data.path).name or data.hub}, SHA-256 {data.sha256}"
+    return Source(name, table, turns.by_text, known, given)
 
 
-def _scored(source: _Source, score: Scorer, by: str) -> _Source:
+def _scored(source: Source, score: Scorer, by: str) -> Source:
     """The source with the scores of a reward model, and a note on how often it agrees with the labels."""
     pairs = source.table.pairs
     prompts = [source.turns.get(pair.prompt, pair.prompt) for pair in pairs]
@@ -236,7 +251,7 @@ def _fact(pair: PreferencePair, name: str, path: str) -> Any:
 # --- writing ---
 
 
-def _rows(done: Corrupted, source: _Source) -> list[dict[str, Any]]:
+def _rows(done: Corrupted, source: Source) -> list[dict[str, Any]]:
     """The corrupted pairs in TRL's form, with scores where they are known and the slices that were asked for.
 
     Scores go with their answers, so a flipped pair has them exchanged; answers with other texts have none.
@@ -276,7 +291,7 @@ def _as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     return buffer.getvalue()
 
 
-def _with_places(done: Corrupted, source: _Source) -> Any:
+def _with_places(done: Corrupted, source: Source) -> Any:
     """The ledger with two more columns, counted from 1: `row` in the source, `out_row` in the set, null for none."""
     import pandas as pd
 
@@ -292,7 +307,7 @@ def _with_places(done: Corrupted, source: _Source) -> Any:
     return extended
 
 
-def _card(data: DataSpec, source: _Source, done: Corrupted, name: str, what: str) -> str:
+def _card(source: Source, done: Corrupted, name: str, what: str) -> str:
     """The data set's card: where it comes from, `what` was done to it, how its files are read."""
     assert done.ledger is not None
     manifest, table = done.ledger.attrs["manifest"], source.table
@@ -300,7 +315,7 @@ def _card(data: DataSpec, source: _Source, done: Corrupted, name: str, what: str
     actions = Counter(done.ledger["action"].tolist())
     rate = manifest["rate_requested"]
     facts: list[tuple[str, Any]] = [
-        ("source", f"{Path(data.path).name}, SHA-256 {data.sha256}"),
+        ("source", source.name),
         ("read as", f"`{table.form}`: {FORMATS[table.form].doc}"),
         ("rows read, usable pairs", f"{table.rows}, {len(table.pairs)}"),
         ("pairs written", len(done.pairs)),

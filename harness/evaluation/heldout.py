@@ -79,12 +79,14 @@ def _score(
     """Log-probs of policy and reference: in widths of the pairs, or in chunks of constant width."""
     needs = frozenset[str]().union(*(group.needs for group in groups))
     scores = pack.architecture.score
-    if pack.ladder and (needs or scores):
-        return read_rows(model, live, pack.corpus, index, needs, scores)
-    if pack.ladder:
+    if pack.ladder and not (needs or scores):
         reference = reference_logps(pack.corpus, index)
-        stored = step == 0 and pack.reference is None
-        return reference if stored else read_responses(model, pack.corpus, index), reference
+        if step == 0 and pack.reference is None:
+            return reference, reference
+        if model.processes == 1:
+            return read_responses(model, pack.corpus, index), reference
+    if pack.ladder:  # rows are what several processes can share
+        return read_rows(model, live, pack.corpus, index, needs, scores)
     rounds, place = _rounds(pack, index, step)
     space: list[Room | None] = [None] * len(rounds)
     if pack.lanes[0].training.mode == "fast":

@@ -31,6 +31,7 @@ RIDGE = 1e-3
 FINDS = 0.6  # AUROC on planted errors that must surely be passed
 KNOWN = 0.25  # width of the interval of the share above which it is not known
 NOISE = 0.01  # share of wrong labels that must surely be passed before rows are worth touching
+FEW = 0.05  # share that must surely not be passed before nothing is done
 CERTAIN = 0.9  # precision from which labels are turned round rather than dropped
 
 
@@ -64,6 +65,20 @@ def _weights(features: Floats) -> Floats:
         if np.abs(step).max() < 1e-8:
             break
     return weights
+
+
+def linear(features: Floats, ridge: float) -> Floats:
+    """Weights `(d,)` of a logistic regression whose every label is 1 on `features` `(n, d)`, without intercept."""
+    from scipy.optimize import minimize
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        margin = features @ weights
+        slope = 1 / (1 + np.exp(np.clip(margin, -500, 500)))
+        value = float(np.logaddexp(0, -margin).mean() + ridge / 2 * weights @ weights)
+        return value, ridge * weights - features.T @ slope / len(margin)
+
+    found = minimize(loss, np.zeros(features.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 100})
+    return np.asarray(found.x, dtype=np.float64)
 
 
 # --- share of wrong labels ---
@@ -280,12 +295,13 @@ def advice(margin: Floats, fit: ShareFit, planted: Planted) -> Advice:
     Rows are those whose label is more likely wrong than right; so few of them that it would still hold on average if
     as few labels were wrong as the interval of their share allows.
     """
-    if not planted.auroc.low > FINDS or fit.share.high - fit.share.low > KNOWN:
+    share = fit.share
+    if not planted.auroc.low > FINDS or share.high - share.low > KNOWN or (share.low < NOISE and share.high > FEW):
         return Advice("cannot_audit", 0)
     order = np.argsort(margin, kind="stable")
     likely, careful = fit.best.wrong(margin)[order], np.cumsum(fit.low.wrong(margin)[order])
     holds = np.flatnonzero((likely > 0.5) & (careful > 0.5 * np.arange(1, len(order) + 1)))
-    if fit.share.low < NOISE or not len(holds):
+    if share.low < NOISE or not len(holds):
         return Advice("none", 0)
     rows = int(holds[-1]) + 1
     return Advice("relabel" if careful[rows - 1] >= CERTAIN * rows else "drop", rows)

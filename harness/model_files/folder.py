@@ -31,6 +31,8 @@ SIZES = {
     "layers": ("num_hidden_layers", "n_layer", "num_layers"),
     "heads": ("num_attention_heads", "n_head", "attention_heads"),
 }
+# Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
+LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 # The names of a model's ends: what reads token ids, and what gives logits.
 EMBEDDINGS = ("embed_tokens", "embed_in", "embed_positions", "word_embeddings", "wte", "wpe")
 HEADS = ("lm_head", "embed_out")

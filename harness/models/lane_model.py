@@ -16,11 +16,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from harness.model_files.folder import LLAMA_LAYOUT
 from harness.models.lane_layers import LaneByLane, LaneFrozen, lane_version
 from harness.models.lora import LaneLora, Lora, is_linear
-
-# Families whose decoder is laid out as Llama's: embedding, layers of attention and MLP behind a norm each, last norm.
-LLAMA_LAYOUT = frozenset({"llama", "qwen2", "qwen3", "gemma", "mistral"})
 
 T = TypeVar("T")
 
@@ -54,6 +52,8 @@ class LaneModel:
     parameters: tuple[nn.Parameter, ...]  # the stacked views, in the order of `flat`'s columns
     recomputes: bool = False  # gradient checkpointing
     compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
+
+    processes = 1  # that the lanes are spread over
 
     @property
     def lanes(self) -> int:
@@ -173,7 +173,15 @@ class LaneModel:
 
     def weights(self, lane: int) -> Tensor:
         """A copy of one lane's parameters `(P,)` on the CPU, as `flatten` lays them out."""
-        return self.flat[lane, : self.trained].detach().cpu().clone()
+        return self.row(self.flat, lane)
+
+    def row(self, values: Tensor, lane: int) -> Tensor:
+        """A copy `(P,)` on the CPU of one lane's row of `values` `(K, P')`: the parameters, or a moment of them."""
+        return values[lane, : self.trained].detach().cpu().clone()
+
+    def put_row(self, values: Tensor, lane: int, row: Tensor) -> None:
+        """Write `row` `(P,)`, as `row` gives it, to a lane of `values`."""
+        values[lane, : len(row)] = row.to(values.device)
 
     def score(self, hidden: Tensor) -> Tensor:
         """Scores `(K * B, ...)` in fp32 of hidden states `(K * B, ..., d)`, for an architecture with a scalar head."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.model_files.folder import end_problem
 from harness.models.lane_layers import LaneFrozen
@@ -30,6 +31,12 @@ class Lora(nn.Module):
         out, width = weight.shape if isinstance(base, nn.Linear) else weight.shape[::-1]
         self.lora_A = nn.Parameter(torch.zeros(rank, width))
         self.lora_B = nn.Parameter(torch.zeros(out, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer with its adapter, where there is one lane alone."""
+        y: Tensor = self.base(x)
+        inner = functional.linear(x, self.lora_A.to(x.dtype))
+        return y + (functional.linear(inner, self.lora_B.to(x.dtype)) * self.scale).to(y.dtype)
 
 
 class LaneLora(nn.Module):

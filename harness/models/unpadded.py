@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from harness.data.rows import PAD
-from harness.models.lane_model import LLAMA_LAYOUT, LaneModel
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.models.lane_model import LaneModel
 
 ROUND = 16  # tokens: widths are multiples of it
 EXPLICIT = 256  # tokens: rows up to this width attend by plain matrix products, faster there than SDPA's CPU kernel

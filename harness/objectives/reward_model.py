@@ -34,14 +34,14 @@ REWARD_MODEL = Objective(
     {
         "margin": Parameter(0.0, low=0, doc="margin asked of the reward gap, reward units"),
         "center": Parameter(0.0, low=0, search=(0, 0.01), doc="weight of (r_w + r_l)^2, which fixes the level"),
-        "shrink": Parameter(1e-3, low=0, search=(0, 0.01), doc="weight of the mean squared reward"),
-        "steps": Parameter(300, kind="int", low=1, high=1_000_000, doc="optimizer steps"),
+        "shrink": Parameter(0.03, low=0, search=(0, 0.1), doc="weight of the mean squared reward"),
+        "steps": Parameter(600, kind="int", low=1, high=1_000_000, doc="optimizer steps"),
         "batch_size": Parameter(32, kind="int", low=1, high=65_536, doc="pairs per step"),
         "learning_rate": Parameter(1e-3, low=0, high=10, low_open=True, doc="peak rate"),
         "weight_decay": Parameter(0.01, low=0, high=10, doc="decoupled, of every weight"),
         "stop": Parameter(
             "validation", kind="choice", choices=("validation", "none"),
-            doc="validation: an earlier evaluation is kept where it fits noisy validation labels clearly better",
+            doc="validation: the evaluation is kept that ranks most held-out pairs as their noisy labels do",
         ),
     },
     "Bradley-Terry; margin: arXiv 2307.09288", "likelihood of the labels under a scalar head on the reference",

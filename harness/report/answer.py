@@ -14,10 +14,10 @@ from harness.report.data.conditions import Condition, said
 from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
 from harness.report.data.curves import against_reference
 from harness.report.data.frontier import at_kl
-from harness.report.data.headline import falls_below_reference, has_gap, largest_failure
+from harness.report.data.headline import largest_failure, starts
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
-from harness.report.render.text import number, plain, quantity, shown, visible
+from harness.report.render.text import number, quantity, shown, visible
 from harness.report.sections.damage import damage_sentence, damages
 from harness.report.sections.levels import levels_sentence
 from harness.report.sections.statistics import replica_sentence
@@ -50,8 +50,9 @@ def _what_fails(data: ReportData) -> str:
     """The widest gap of the baseline under the headline, or its deepest fall under any condition, or a difference."""
     failure = largest_failure([c for f in data.families for c in f.conditions], data.baseline)
     if failure is not None:
+        begins = starts(data.families, data.baseline, failure)
         sentence = _fall_sentence if failure.falls else _gap_sentence
-        return sentence(data, failure.cell, failure.condition)
+        return sentence(data, failure.cell, failure.condition, f"; {begins}" if begins else "")
     return _state_sentence(data)
 
 
@@ -68,29 +69,23 @@ def _state_sentence(data: ReportData) -> str:
     )
 
 
-def _gap_sentence(data: ReportData, cell: Cell, condition: Condition) -> str:
+def _gap_sentence(data: ReportData, cell: Cell, condition: Condition, begins: str) -> str:
     betas = [c for c in condition.by_objective[data.baseline] if c.values(RANKING)]
-    failing = [c for c in betas if c.first.beta is not None and has_gap(c)]
-    starts = f"; it starts at beta {plain(failing[0].first.beta)}" if len(betas) > 1 and failing else ""
     widest = f"; the widest such gap of {len(betas)} betas" if len(betas) > 1 else ""
     return (
         f"{_with(condition)}, {cell.named} brings its training loss from {_loss(cell)} and its reward accuracy to"
         f" {shown(cell.estimate('reward_accuracy'))}, yet it ranks only {shown(cell.ranking)} of held-out pairs right,"
         f" and {shown(cell.estimate('undesirable_zone'))} of them are stuck wrong"
-        f" ({_types(data, cell)}{_seeds(cell)}{widest}{starts})."
+        f" ({_types(data, cell)}{_seeds(cell)}{widest}{begins})."
     )
 
 
-def _fall_sentence(data: ReportData, cell: Cell, condition: Condition) -> str:
-    family = next(f for f in data.families if condition in f.conditions)
-    rates = [c for same in family.kinds.values() if condition in same for c in same]
-    falling = [c for c in rates if (one := family.cell(cell.first.arm, c)) is not None and falls_below_reference(one)]
-    starts = f"; it starts at {falling[0].damage}" if len(rates) > 1 and falling else ""
+def _fall_sentence(data: ReportData, cell: Cell, condition: Condition, begins: str) -> str:
     return (
         f"{_with(condition)}, {cell.named} brings its training loss from {_loss(cell)} while the share of held-out"
         f" pairs that it ranks right falls from the reference's {number(cell.reference_accuracy().mean)} to"
         f" {shown(cell.ranking)}, a change of {shown(against_reference(cell))} ({_types(data, cell)}{_seeds(cell)};"
-        f" the deepest such fall of {visible(data.baseline)}{starts})."
+        f" the deepest such fall of {visible(data.baseline)}{begins})."
     )
 
 

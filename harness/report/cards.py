@@ -9,17 +9,17 @@ from collections.abc import Iterable, Sequence
 
 from harness.metrics.statistics import MIN_SEEDS
 from harness.report.data.cells import RANKING, Cell, measured
-from harness.report.data.conditions import Condition, noise, said
+from harness.report.data.conditions import Condition, noise, said, without_training
 from harness.report.data.curves import against_reference
 from harness.report.data.frontier import edge_text
-from harness.report.data.headline import largest_failure
+from harness.report.data.headline import Failure, largest_failure, starts
 from harness.report.data.recommendation import GOLD, Lead, Recommendation, Recommended
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.render.blocks import Card
 from harness.report.render.text import number, percent, percents, plain, points, quantity, shown, visible
 from harness.report.sections.costs import cost, quantity_of
-from harness.report.sections.damage import damage_sentence, damages
+from harness.report.sections.damage import damage_sentence, damages, most_costly
 from harness.report.sections.levels import levels_sentence
 from harness.report.sections.statistics import replica_sentence
 from harness.types import RunStatus
@@ -62,10 +62,12 @@ def _names(band: Recommended) -> str:
     return f"{texts[0]} (one of {sum(len(choice.arms) for choice in band.choices)} settings not told apart)"
 
 
-def _quality(cell: Cell, measure: str) -> str:
+def _quality(data: ReportData, cell: Cell, measure: str) -> str:
     ranked = f"ranks {percents(cell.ranking)} of held-out pairs right"
-    reward = cell.estimate(GOLD)
-    return f"{ranked}, true reward of its answers {shown(reward)}" if measure == GOLD and reward.n else ranked
+    reward, learnt = cell.estimate(GOLD), data.reward_model(cell)
+    beside = f" (the reward model that it learnt from: {percents(learnt)})" if learnt is not None else ""
+    worth = f", {data.sweep.reward} of its answers {shown(reward)}" if measure == GOLD and reward.n else ""
+    return f"{ranked}{beside}{worth}"
 
 
 def _use(data: ReportData) -> Card:
@@ -78,13 +80,19 @@ def _use(data: ReportData) -> Card:
         lines.append(f"Not told apart: {'; '.join(choice.text for choice in first.choices)}.")
     lead = found.lead
     text = lead.named if later or len(first.choices) > 1 or len(first.choices[0].arms) > 1 else "It"
-    lines.append(f"{text} {_quality(lead, found.measure)} (with {said(found.arenas[0].title)}; {_seeds(lead)}).")
+    world = said(without_training(found.arenas[0].first.setting, found.arenas[0].axes)[0])
+    scope = ", ".join(filter(None, [_span(first), f"with {world}" if world else ""]))
+    lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [_seeds(lead), found.shared]))}).")
+    here = noise(found.arenas[0].first)
+    lines.append(f"{text} {_quality(data, lead, found.measure)}{f' with {here}' if len(first.arenas) > 1 else ''}.")
     if len(first.arenas) > 1:
         end = first.arenas[-1].cell(*first.choices[0].arms[0])
         if end is not None:
-            lines.append(f"With {noise(first.arenas[-1].first)} it {_quality(end, found.measure)}.")
-    lines += [_crossing(found, band) for band in later]
-    lines += [*filter(None, [levels_sentence(data)]), *_ranks_most(found)]
+            reward = end.estimate(GOLD)
+            beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n else ""
+            lines.append(f"With {noise(first.arenas[-1].first)}: {percents(end.ranking)}{beside}.")
+    lines += [_crossing(data, found, band) for band in later]
+    lines += filter(None, [levels_sentence(data)])
     near = first.cheapest
     if near is not None and near is not lead:
         kl = number(near.estimate("kl").mean, 1)
@@ -93,7 +101,7 @@ def _use(data: ReportData) -> Card:
 
 
 def _ranks_most(found: Recommendation) -> list[str]:
-    """The arm that ranks most pairs right, where quality is the reward of answers and the arm is not in the set."""
+    """The arm that ranks most pairs right, where quality is the reward of answers and that arm is shown to be worse."""
     arena, pick = found.arenas[0], found.picks[0]
     best = max((cell for cell in arena.cells if cell.values(RANKING)), key=lambda cell: cell.ranking.mean, default=None)
     if found.measure != GOLD or best is None or (best.first.objective, arena.setting(best)) in pick.arms:
@@ -105,13 +113,13 @@ def _ranks_most(found: Recommendation) -> list[str]:
     ]
 
 
-def _crossing(found: Recommendation, band: Recommended) -> str:
+def _crossing(data: ReportData, found: Recommendation, band: Recommended) -> str:
     """What to use in a later band, and whether the first band's choice is shown worse throughout it."""
     first = found.bands[0].choices[0]
     picks = [pick for arena, pick in zip(found.arenas, found.picks, strict=True) if arena in band.arenas]
     worse = f"; {first.text} is shown worse there" if all(set(first.arms) <= set(p.beaten) for p in picks) else ""
     lead = band.choices[0].lead
-    return f"Expect {_span(band)}? {_names(band)}: {lead.named} {_quality(lead, found.measure)}{worse}."
+    return f"Expect {_span(band)}? {_names(band)}: {lead.named} {_quality(data, lead, found.measure)}{worse}."
 
 
 def _alone(data: ReportData) -> Card:
@@ -120,7 +128,7 @@ def _alone(data: ReportData) -> Card:
     if not finished:
         return Card("use", "Use", "Nothing to use yet", ("No run of the headline condition is finished.",))
     best = max(finished, key=lambda cell: cell.ranking.mean)
-    text = f"It {_quality(best, GOLD)} ({where(data.headline)}; {_seeds(best)})."
+    text = f"It {_quality(data, best, GOLD)} ({where(data.headline)}; {_seeds(best)})."
     only = "Nothing else was finished to compare it with." if len(finished) == 1 else "Not every rate is finished yet."
     return Card("use", "Use", best.named, (text, only))
 
@@ -135,11 +143,15 @@ def _breaks(data: ReportData) -> Card:
     failure = largest_failure([c for f in data.families for c in f.conditions], data.baseline)
     damage = damage_sentence(damages(data.families), data.baseline)
     if failure is None:
-        return Card("breaks", "What breaks", *(("The kind of damage", (damage,)) if damage else _holds(data)))
+        worst = most_costly(damages(data.families), data.baseline)
+        title = "" if worst is None else f"{worst.label} costs {visible(data.baseline)} most"
+        return Card("breaks", "What breaks", *((title, (damage,)) if damage else _holds(data)))
     cell = failure.cell
-    title = f"{cell.named} {where(failure.condition)}"
+    title = f"{cell.named} with {noise(failure.condition)}"
+    world, training = without_training(failure.condition.setting, data.arena.axes)
+    here = f"With {said(world)}{f' ({training})' if training else ''}, its" if world else "Its"
     first, last = (cell.described(f"train_loss_{end}").mean for end in ("first", "last"))
-    loss = f"Its training loss falls from {number(first)} to {number(last, 4 if last < 0.01 else 3)}"
+    loss = f"{here} training loss falls from {number(first)} to {number(last, 4 if last < 0.01 else 3)}"
     if failure.falls:
         change = against_reference(cell)
         text = (
@@ -154,7 +166,18 @@ def _breaks(data: ReportData) -> Card:
         )
     total, kinds = len(cell.recorded), cell.divergences(data.types)
     types = [f"{DIVERGENCES[kind].capitalize()} in {n} of {quantity(total, 'seed')}." for kind, n in kinds.items()]
-    return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, damage])))
+    begins = starts(data.families, data.baseline, failure)
+    most = () if data.recommendation is None else _ranks_most(data.recommendation)
+    more = (f"I{begins[1:]}." if begins else "", _lowest(failure), damage, *most)
+    return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, *more])))
+
+
+def _lowest(failure: Failure) -> str:
+    """The setting of another objective that ranks fewer pairs right than the failing one, under the same condition."""
+    lowest = min(measured(failure.condition.cells), key=lambda cell: cell.ranking.mean)
+    if lowest.first.objective == failure.cell.first.objective:
+        return ""
+    return f"Lowest of all there: {lowest.named}, {percents(lowest.ranking)}."
 
 
 def _holds(data: ReportData) -> tuple[str, tuple[str, ...]]:
@@ -164,7 +187,7 @@ def _holds(data: ReportData) -> tuple[str, tuple[str, ...]]:
     worst = min(cells, key=lambda cell: cell.ranking.mean)
     before = worst.reference_accuracy()
     beside = f"; the untrained reference {percent(before.mean)}" if before.n else ""
-    text = f"{worst.named} {_quality(worst, RANKING)}{beside} ({_seeds(worst)})."
+    text = f"{worst.named} {_quality(data, worst, RANKING)}{beside} ({_seeds(worst)})."
     return f"No failure of {visible(data.baseline)} is shown", (text,)
 
 
@@ -182,7 +205,7 @@ def _sure(data: ReportData) -> Card:
     parts = [_against(one) for one in leads if one]
     if data.baseline == found.lead.first.objective:
         parts.insert(0, f"{visible(data.baseline)} itself leads.")
-    lines = [_lead_line(found, max(one, key=lambda lead: lead.interval.low)) for one in leads if one]
+    lines = [_lead_line(found, max(one, key=lambda lead: lead.interval.low), data.sweep.reward) for one in leads if one]
     return Card("sure", "How sure", " ".join(parts), (*lines, *notes))
 
 
@@ -195,10 +218,10 @@ def _against(leads: Sequence[Lead]) -> str:
     return f"Against {name}: shown with {' and '.join(shown_at)} only."
 
 
-def _lead_line(found: Recommendation, lead: Lead) -> str:
+def _lead_line(found: Recommendation, lead: Lead, reward: str) -> str:
     """`+21.5 points [17.7, 25.4] of cpo_smooth at beta 2 on dpo at beta 0.5 (10 seeds, ...)`."""
     value = lead.interval
-    what = f"{shown(value)} in true reward" if found.measure == GOLD else percents(value, "\u00a0points")
+    what = f"{shown(value)} in {reward}" if found.measure == GOLD else percents(value, "\u00a0points")
     n = f"{quantity(value.n, 'seed')}, paired, corrected for {quantity(lead.family, 'comparison')}"
     sign = "+" if value.mean > 0 else ""
     return f"{lead.by.named} against {lead.over.named} with {noise(lead.arena.first)}: {sign}{what} ({n})."

@@ -6,7 +6,7 @@ Every mark of a mean says its value, interval and n (`<title>`); small marks are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 from harness.metrics.statistics import Estimate, t_interval
@@ -26,6 +26,8 @@ MOST = 8  # objectives that have a colour and a label of their own; of more the 
 MAX_LABELS = 10  # names beside a figure; the rest is in the tables
 MIN_GAP = 0.055  # of an axis between two labels
 GREY = "#6b7280"
+PAPER = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # behind a label among marks
+APART = 6  # points of a share between two lines whose names stand above them
 
 
 def heroes(data: ReportData) -> tuple[Picture, ...]:
@@ -85,11 +87,17 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
         "hero-accuracy",
         title,
         f"Clean held-out pairs ranked right, %{f', {family.title}' if family.title else ''}; small dots are seeds, each"
-        " objective at the beta with the highest average over the rates.",
+        f" objective at the beta with the highest average over the rates.{_tried_once(family, kind, lines)}",
         f"{title}. Share of clean held-out pairs ranked right against the share of corrupted labels. "
         + " ".join(f"{visible(n)}: {', '.join(percent(c.ranking.mean) for _, c in p)}." for n, p in lines.items()),
         (1, 1), SIZE, paint,
     )  # fmt: skip
+
+
+def _tried_once(family: Family, kind: str, names: Iterable[str]) -> str:
+    """Says of which of the objectives a single setting was tried, so that it had nothing to be best of."""
+    alone = [visible(name) for name in names if len(curves(family, kind, name)) == 1]
+    return f" Only one setting of {' and of '.join(alone)} was tried." if alone and len(family.objectives) > 1 else ""
 
 
 def _tick(condition: Condition, rate_alone: bool) -> str:
@@ -108,10 +116,20 @@ def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], con
     end = noise(conditions[-1])
     if len(lines) == 1:
         return f"{visible(top)} ranks {percent(last[top])} right with {end}, {percent(first[top])} with none"
+    ends = [(points[0][1], points[-1][1]) for points in lines.values()]
+    if all(_overlap([cells[place] for cells in ends]) for place in (0, 1)):
+        clean, dirty = (" to ".join(dict.fromkeys(percent(f(v.values())) for f in (min, max))) for v in (first, last))
+        return f"No objective holds out better: {clean} right with {noise(conditions[0])}, {dirty} with {end}"
     text = f"{visible(top)} holds out best: {percent(last[top])} right with {end}"
     if before != top and first[before] - first[top] >= 0.01:
         text = f"{visible(before)} ranks most on clean labels, {visible(top)} with {end} ({percent(last[top])})"
     return f"{text}; {visible(low)} falls to {percent(last[low])}"
+
+
+def _overlap(cells: Sequence[Cell]) -> bool:
+    """Whether the lowest mean lies within the interval of the highest: nothing that a title may call a difference."""
+    top = max(cells, key=lambda cell: cell.ranking.mean)
+    return min(cell.ranking.mean for cell in cells) >= top.ranking.low
 
 
 def _shares(panel: Any, cells: Sequence[Cell]) -> None:
@@ -124,9 +142,9 @@ def _shares(panel: Any, cells: Sequence[Cell]) -> None:
     if known:
         mean = 100 * math.fsum(known) / len(known)
         panel.axhline(mean, color=GREY, linewidth=0.9, linestyle="--")
-        panel.annotate(
-            "before training", (0, mean), xytext=(-16, 3), textcoords="offset points", fontsize=8, color=GREY
-        )
+        below = 50 - APART < mean < 50  # else the two lines' names would overlap
+        panel.annotate("before training", (0, mean), xytext=(-16, -10 if below else 3), textcoords="offset points",
+                       fontsize=8, color=GREY)  # fmt: skip
     panel.set_ylabel("ranked right, %")
 
 
@@ -153,7 +171,7 @@ def _labels(
         shift = max(0.0, over)
         panel.annotate(
             ascii_visible(shorten(labels[name], 40)), (x, y - shift), annotation_clip=False, va="center", fontsize=9,
-            fontweight="bold", color=looks[name].colour,
+            fontweight="bold", color=looks[name].ink,
         )  # fmt: skip
 
 
@@ -184,7 +202,7 @@ def _by_objective(data: ReportData) -> Picture | None:
         known = [cell.reference_accuracy().mean for cell in kept if cell.reference_accuracy().n]
         if known:
             panel.axvline(100 * math.fsum(known) / len(known), color=GREY, linewidth=0.9, linestyle="--")
-        panel.set_xlabel("clean held-out pairs ranked right, % (dashed: before training; solid: coin flip)")
+        panel.set_xlabel("ranked right, % (dashed: before training; solid: coin flip)")
         panel.grid(axis="x")
 
     top, low = kept[-1], kept[0]
@@ -210,27 +228,22 @@ def _frontier(data: ReportData) -> Picture | None:
     if not lines:
         return None
     factor = 1.0 if gold else 100.0
-    origin = _origin(arena, gold)
+    origin, reward = _origin(arena, gold), data.sweep.reward
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0, 0]
         for name, found in lines.items():
             look = data.looks[name]
-            panel.plot(
-                [kl.mean for _, kl, _ in found],
-                [factor * y.mean for _, _, y in found],
-                color=look.colour,
-                linewidth=1.2,
-            )
+            for same in _by_training(arena, found):
+                panel.plot([kl.mean for _, kl, _ in same], [factor * y.mean for _, _, y in same], color=look.colour,
+                           linewidth=1.2)  # fmt: skip
             for cell, kl, y in found:
                 if math.isfinite(y.low):
                     panel.plot(
                         [kl.mean] * 2, [factor * y.low, factor * y.high], color=look.colour, linewidth=0.7, alpha=0.5
                     )
                 value = shown(y) if gold else percents(y)
-                text = (
-                    f"{cell.named}: {'true reward ' if gold else 'ranked right '}{value} at KL {shown(kl)}, n = {y.n}"
-                )
+                text = f"{cell.named}: {reward + ' ' if gold else 'ranked right '}{value} at KL {shown(kl)}, n = {y.n}"
                 panel.plot(
                     [kl.mean], [factor * y.mean], color=look.colour, marker=look.marker, markersize=6, gid=tip(text)
                 )
@@ -238,25 +251,25 @@ def _frontier(data: ReportData) -> Picture | None:
             panel.plot([0], [factor * origin], marker="o", markersize=6, color=GREY, fillstyle="none",
                        gid=tip(f"before training: {number(origin, 3) if gold else percent(origin)}"))  # fmt: skip
             panel.annotate("before training", (0, factor * origin), xytext=(8, -4), textcoords="offset points",
-                           fontsize=8, color=GREY)  # fmt: skip
+                           fontsize=8, color=GREY, bbox=PAPER, zorder=5)  # fmt: skip
         reach = [kl.mean for found in lines.values() for _, kl, _ in found]
         if max(reach) > 30:
             panel.set_xscale("symlog", linthresh=1)
         panel.set_xlim(left=-0.03 * max(reach))
         panel.set_xlabel("how far from the reference: KL, nats")
-        panel.set_ylabel("true reward of free answers" if gold else "held-out pairs ranked right, %")
+        panel.set_ylabel(f"{reward} of free answers" if gold else "held-out pairs ranked right, %")
         best = {name: max(found, key=lambda point: point[2].mean) for name, found in lines.items()}
         texts = {name: ascii_visible(f"{cell.named}  {_value(y, gold)}") for name, (cell, _, y) in best.items()}
         right = panel.get_xlim()[1]
         _labels(panel, {name: factor * y.mean for name, (_, _, y) in best.items()}, texts, data.looks, right)
 
-    title = _frontier_finding(lines, gold)
+    title = _frontier_finding(lines, gold, reward)
+    what = f"{reward.capitalize()} of free answers" if gold else "Held-out pairs ranked right"
     return picture(
         "hero-frontier",
         title,
-        f"{arena.title}. {'True reward of free answers' if gold else 'Held-out pairs ranked right'} against KL to the"
-        " reference; a line joins the betas of an objective, bars are 95 % intervals. Higher and further left"
-        " is better.",
+        f"{arena.title}. {what} against KL to the reference; a line joins the betas of an objective at the same other"
+        " settings, bars are 95 % intervals. Higher and further left is better.",
         f"{title}. Quality against KL to the reference, a curve per objective over its betas.",
         (1, 1), SIZE, paint,
     )  # fmt: skip
@@ -280,6 +293,14 @@ def _points(arena: Arena, name: str, measure: str) -> list[Point]:
     return found
 
 
+def _by_training(arena: Arena, found: Sequence[Point]) -> list[list[Point]]:
+    """The points of an objective by everything but beta: a line joins betas alone."""
+    lines: dict[Hashable, list[Point]] = {}
+    for point in found:
+        lines.setdefault(arena.setting(point[0])[1:], []).append(point)
+    return list(lines.values())
+
+
 def _origin(arena: Arena, gold: bool) -> float | None:
     """The quality of the untrained reference, mean over seeds; None where it was not measured."""
     by_seed = dict(arena.reference)
@@ -289,10 +310,10 @@ def _origin(arena: Arena, gold: bool) -> float | None:
     return math.fsum(by_seed.values()) / len(by_seed) if by_seed else None
 
 
-def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool) -> str:
+def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool, reward: str) -> str:
     every = [point for found in lines.values() for point in found]
     best = max(every, key=lambda point: point[2].mean)
-    what = "true reward" if gold else "ranked right"
+    what = reward if gold else "ranked right"
     text = f"Highest {what}: {best[0].named}, {_value(best[2], gold)} at KL {number(best[1].mean, 1)}"
     # Not shown worse by the overlap of intervals at the lowest KL: what a reader would take for the same.
     close = [p for p in every if p[2].high >= best[2].mean and p[1].mean < 0.8 * best[1].mean]

@@ -19,11 +19,11 @@ from harness.report.data.dominance import matched_csv
 from harness.report.data.frontier import points_csv
 from harness.report.data.report_data import PER_EXAMPLE_RUNS, ReportData, read_report_data
 from harness.report.data.slices import slices_csv
-from harness.report.data.sweep import Sweep, ordered
+from harness.report.data.sweep import Run, Sweep, ordered
 from harness.report.data.tables import write_results
 from harness.report.heroes import heroes
 from harness.report.render.jinja import render
-from harness.report.render.text import plain, quantity, visible
+from harness.report.render.text import percent, plain, quantity, visible
 from harness.report.sections.prediction import prediction_csv
 from harness.report.sections.registry import SECTIONS, page_sections
 from harness.report.sections.row import Page, make_sections, write_page
@@ -34,15 +34,16 @@ from harness.storage.plan_file import PRIVATE
 from harness.types import RunStatus
 
 PLUGIN_SECTIONS = "plugins.json"  # in the report's folder: sections that plug-ins drew, with their plug-in
-OPEN = ("heat", "verdict", "replicas", "limits")  # what decides; the rest is folded
+OPEN = ("cases", "heat", "verdict", "replicas")  # what decides; the rest is folded
 
 
-def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> Path:
+def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "", *, script: bool = True) -> Path:
     """Writes `results.csv`, `costs.csv` and `report/` (page, Markdown, figures and CSV tables).
 
     Returns the path of `report/index.html`. Works while runs or their records are missing (the page says which); above
     `limit` runs no per-example record is read. `texts`, one of `TEXTS`, stands for what the spec says of texts; quotes
-    of `data` go to `report/private.html`. Raises InputError where there is no readable plan.
+    of `data` go to `report/private.html`. Without `script` the page has no script, and the same content. Raises
+    InputError where there is no readable plan.
     """
     data = read_report_data(Path(sweep_folder), limit, texts)
     write_results(data.sweep)
@@ -57,8 +58,8 @@ def write_report(sweep_folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str =
     if data.slices:
         write_atomic(folder / "slices.csv", slices_csv(data.slices))
     page = build_page(data)
-    page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)))
-    write_answer(folder, {card.name: " ".join([card.title.rstrip(".") + ".", *card.lines]) for card in page.cards})
+    page = replace(page, warnings=(*page.warnings, *_lost_sections(folder, page)), script=script)
+    write_answer(folder, {card.name: card.text for card in page.cards})
     _write_private(data, folder / PRIVATE)
     return write_page(folder, page)
 
@@ -87,7 +88,10 @@ def _write_private(data: ReportData, path: Path) -> None:
         return
     write_atomic(
         path,
-        render("index.html", replace(page, kind="quotes, private", private=True, sections=quoting, warnings=(BANNER,))),
+        render(
+            "index.html",
+            replace(page, kind="quotes, private", private=True, script=False, sections=quoting, warnings=(BANNER,)),
+        ),
     )
 
 
@@ -124,7 +128,7 @@ def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
         ("objectives", ", ".join(visible(name) for name in ordered({run.objective for run in runs}, base))),
         ("betas", ", ".join(map(plain, betas))),
         ("corruption", ", ".join(kinds)),
-        ("misaligned", ", ".join(plain(v) for v in sorted({r.misaligned for r in runs if r.misaligned is not None}))),
+        ("reference wrong on", _dials(runs)),
         ("seeds", f"{len(sweep.seeds)}, paired"),
     ]
     for axis in sweep.axes:
@@ -133,6 +137,12 @@ def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:
         values = {repr(v): v for cell in cells if (v := axis_values(cell, [axis])[axis]) is not None}
         out.append((axis, ", ".join(visible(values[k]) for k in sorted(values))))
     return tuple((name, values) for name, values in out if values)
+
+
+def _dials(runs: Sequence[Run]) -> str:
+    """`0 %, 75 % of topics`; empty on real data."""
+    values = sorted({run.misaligned for run in runs if run.misaligned is not None})
+    return f"{', '.join(map(percent, values))} of topics" if values else ""
 
 
 def warnings(data: ReportData) -> tuple[str, ...]:
@@ -148,10 +158,7 @@ def warnings(data: ReportData) -> tuple[str, ...]:
         why = "real data have no known true reward" if real else "no run measured it"
         out.append(f"no gold reward: {why}; answers are judged by ranking accuracy and KL alone")
     if judges := sorted({run.gold[0].name for run in data.sweep.runs if run.gold}):
-        out.append(
-            f"gold reward (here also called true reward) is the score of a reward model, {', '.join(judges)}:"
-            " its errors are in it"
-        )
+        out.append(f"gold reward is the score of a reward model, {', '.join(judges)}: its errors are in it")
     return tuple(visible(text) for text in out)
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,24 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
     failpoint("write.renamed")
     sync_folder(path.parent)
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Replace several files of one folder. A full disk leaves all of them as they were. Mode 0600."""
+    fresh = {path: path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp" for path in files}
+    try:
+        for path, temporary in fresh.items():
+            failpoint("write.begin")
+            write_synced(temporary, files[path])
+        failpoint("write.middle")
+        for path, temporary in fresh.items():
+            temporary.replace(path)
+    except OSError:
+        for temporary in fresh.values():
+            temporary.unlink(missing_ok=True)
+        raise
+    for folder in {path.parent for path in files}:
+        sync_folder(folder)
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -16,6 +16,7 @@ from rich.console import Console
 from harness.config.load import SweepSpec
 from harness.config.study import StudySpec
 from harness.config.study_targets import CLEAN, OBSERVED, OOD, TEST, Constraint, Target, observed_refusal
+from harness.storage.answer_file import answer_lines
 from harness.storage.lock import sweep_lock
 from harness.storage.plan_file import PLAN
 from harness.storage.runs import find_result, is_final
@@ -39,7 +40,7 @@ from harness.sweep.console import CommandOutput
 from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.gold import score_runs
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import room_in, worker_count
+from harness.sweep.resources import check_shards, room_in, worker_count
 from harness.sweep.run import print_stopped
 from harness.text import without_credentials
 from harness.tracking.connection import tracking_warning
@@ -108,6 +109,7 @@ def run_study(
     storage_problem(spec.storage, out, spec.path)
     as_sweep = SweepSpec(spec.name, spec.question, (spec.template,), spec.resolved, (), spec.path, spec.lm_eval)
     check_asked(as_sweep)
+    check_shards(as_sweep.runs)
     folder = out / spec.name
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / PLAN).exists() and not (folder / STUDY).exists() and not Ledger.exists(folder):
@@ -181,4 +183,6 @@ def _finish(folder: Path, scorer: Scorer, trainer: _Trainer) -> int:
     ]
     failed += dict.fromkeys(trainer.not_evaluated)
     output.failed(failed)
+    for line in answer_lines(page.parent):
+        output.result(line)
     return 1 if failed else 0

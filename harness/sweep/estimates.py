@@ -39,6 +39,7 @@ class StepShape:
 
     `trained` counts the trainable parameters of a lane, `frozen` those that all lanes share. `width` is the bytes of an
     activation; with `recomputed` the layers keep one vector per token and are computed again in the backward pass.
+    Each of `shards` processes holds its part of the parameters and reads its part of the pairs.
     """
 
     hidden_size: int
@@ -52,6 +53,7 @@ class StepShape:
     frozen: int = 0
     width: int = FLOAT
     recomputed: bool = False
+    shards: int = 1
 
 
 def shape_of(run: RunSpec) -> ModelShape:
@@ -88,6 +90,7 @@ def step_shape(run: RunSpec, counts: TokenCounts | None = None) -> StepShape:
         frozen=0 if lora is None else model.parameters,
         width=2 if path is not None and path.dtype == "bfloat16" else FLOAT,
         recomputed=path is not None and path.gradient_checkpointing,
+        shards=training.shards,
     )
 
 
@@ -98,28 +101,35 @@ def adapter_parameters(model: ModelShape, lora: LoraSpec) -> int:
 
 
 def lane_bytes(step: StepShape) -> int:
-    """Bytes that one more lane adds to the peak of a training step, which is the start of the backward pass."""
-    # Weights, both moments, the gradient and, until it is copied there, autograd's own, in float32.
+    """Bytes that one more lane adds to the peak of a training step, which is the start of the backward pass.
+
+    Of a run in several processes: bytes of each.
+    """
+    # Weights, both moments, the gradient and, until it is copied there, autograd's own, in float32. FSDP holds the
+    # weights a second time, and gathers the largest part, the embeddings, and their gradient.
     state = 5 * step.trained * FLOAT
+    if step.shards > 1:
+        state = 6 * step.trained * FLOAT // step.shards + 2 * step.vocab_size * step.hidden_size * FLOAT
+    pairs = -(-step.pairs // step.shards)
     # What a layer keeps per token: two norms (normalised, scaled) and their inputs 6 d; queries and keys before,
     # half-turned and after rotation 6 d; values, attended values and their copy 3 d; gate, its activation, up and
     # product 4 f. The attention kernel keeps no scores.
     layer = 15 * step.hidden_size + 4 * step.intermediate_size
     per_token = layer + step.layers * step.hidden_size if step.recomputed else layer * step.layers
-    kept = step.pairs * step.tokens * (per_token + step.tokens)  # the mask: a row of T per token
+    kept = pairs * step.tokens * (per_token + step.tokens)  # the mask: a row of T per token
     # Logits, their log-softmax, and the gradients of both.
-    head = 4 * step.pairs * step.responses * step.vocab_size
+    head = 4 * pairs * step.responses * step.vocab_size
     return state + step.width * (kept + head)
 
 
 def pack_bytes(step: StepShape, lanes: int) -> int:
     """Bytes at the peak of a training step of a pack: its lanes and the weights they share."""
-    return step.width * step.frozen + lanes * lane_bytes(step)
+    return step.width * step.frozen // step.shards + lanes * lane_bytes(step)
 
 
 def lanes_within(step: StepShape, limit: int) -> int:
     """How many lanes fit in `limit` bytes beside the shared weights, at least 1."""
-    return max((limit - step.width * step.frozen) // lane_bytes(step), 1)
+    return max((limit - step.width * step.frozen // step.shards) // lane_bytes(step), 1)
 
 
 # --- bytes on disk, points ---

@@ -115,6 +115,8 @@ def plan_packs(
     for group, members in groups.items():
         ordered = sorted(members, key=lambda one: _side_by_side(one.run))
         most = min(size, room(ordered[0].run) if room is not None else size)
+        if ordered[0].run.training.shards > 1:
+            most = 1  # its processes hold a single lane
         if size <= PACK_SIZE:  # on a CPU; a GPU is bounded by its memory alone
             most = min(most, lanes_within_logits(ordered[0].run))
         count = min(max(-(-len(ordered) // most), workers if len(runs) < workers * size else 1), len(ordered))

@@ -20,6 +20,7 @@ from harness.objectives.budget import family
 from harness.run_names import planned_runs
 from harness.storage.runs import final_keys
 from harness.sweep.detectable import detectable, detectable_lines
+from harness.sweep.engines import CLUSTERS
 from harness.sweep.estimates import (
     Machines,
     Measured,
@@ -37,6 +38,7 @@ from harness.sweep.evaluate import check_asked
 from harness.sweep.gold import check_gold
 from harness.sweep.grid_range import grid_notes
 from harness.sweep.packing import Source, by_source, counts_of, plan_packs, scored_first, source_of
+from harness.sweep.resources import check_shards
 from harness.sweep.rounds import rounds
 from harness.sweep.token_counts import TokenCounts
 from harness.text import duration
@@ -61,6 +63,8 @@ def describe(
     """
     check_asked(sweep)
     check_gold(sweep)
+    if machines is None or machines.engine not in CLUSTERS:
+        check_shards(sweep.runs)
     folder = out / sweep.name
     runs = planned_runs(sweep.runs)
     done = final_keys(folder, [planned.key for planned in runs])
@@ -102,6 +106,7 @@ def describe(
         "cost_basis": basis(earlier, rate, any(isinstance(run.model, PathModelSpec) for run in todo)),
         **({"forecast": ahead} if ahead is not None else {}),
         "device": sorted({run.device for run in sweep.runs}),
+        "processes": sorted({run.training.shards for run in sweep.runs}),
         "data": sorted({run.data.path or run.data.hub for run in sweep.runs if run.data is not None}),
         "first": _named(runs[0]),
         "last": _named(runs[-1]),
@@ -181,6 +186,7 @@ def render(plan: Mapping[str, Any]) -> str:
         ("models", ", ".join(f"{n} {stage}" for stage, n in plan["models_to_build"].items()) or "none to build"),
         ("cost", f"about {duration(plan['wall_seconds'])} on {plan['cores']} cores: {_stages(plan['seconds'])}"),
         ("", plan["cost_basis"]),
+        ("processes", _processes_line(plan["processes"])),
         ("seeds", _rounds_line(plan["rounds"]) if "rounds" in plan else ""),
         *(("forecast" if i == 0 else "", text) for i, text in enumerate(_ahead(plan))),
         *(("detects" if i == 0 else "", text) for i, text in enumerate(detectable_lines(plan["detectable"]))),
@@ -192,6 +198,12 @@ def render(plan: Mapping[str, Any]) -> str:
         *(("pair" if i == 0 else "", text) for i, text in enumerate(_pair_lines(plan.get("first_pair")))),
     ]
     return "\n".join(f"{head:<10}{text}" for head, text in rows if text)
+
+
+def _processes_line(counts: Sequence[int]) -> str:
+    if counts == [1]:
+        return ""
+    return f"{' or '.join(map(str, counts))} per run (training.shards), each with its part of the parameters"
 
 
 def _rounds_line(planned: Mapping[str, Any]) -> str:

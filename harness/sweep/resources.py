@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,15 +43,38 @@ def check_free_space(folder: Path, runs: Sequence[RunSpec]) -> None:
 
 
 def worker_count(sweep: SweepSpec, workers: int | None) -> int:
-    """One worker per core, or one per visible GPU; never more than asked for."""
+    """One worker per core or visible GPU, or per as many as a run has processes; never more than asked for."""
     if workers is not None:
         if workers < 1:
             raise InputError(f"--workers {workers}: expected at least 1")
         return workers
-    device = sweep.runs[0].device
+    device, shards = sweep.runs[0].device, most_shards(sweep.runs)
     if device.startswith("cuda") or (device == "auto" and _has_gpu()):
-        return max(len(visible_gpus(device)), 1)
-    return core_count()
+        return max(len(gpu_groups(device, shards)), 1)
+    return max(core_count() // shards, 1)
+
+
+def most_shards(runs: Iterable[RunSpec]) -> int:
+    """Processes of the run that has most of them."""
+    return max(run.training.shards for run in runs)
+
+
+def check_shards(runs: Sequence[RunSpec]) -> None:
+    """Raises InputError where this machine has GPUs for no process group of the largest run."""
+    device, shards = runs[0].device, most_shards(runs)
+    if shards == 1 or not (device == "cuda" or (device == "auto" and _has_gpu())):
+        return
+    if (count := len(visible_gpus(device))) < shards:
+        raise InputError(
+            f"training.shards: {shards} needs as many GPUs of one machine, a process on each, and {count} are visible; "
+            "expected fewer shards, device: cpu, or --engine slurm or ray"
+        )
+
+
+def gpu_groups(device: str, size: int) -> tuple[str, ...]:
+    """The visible GPUs in groups of `size`, each as CUDA_VISIBLE_DEVICES would name it."""
+    gpus = visible_gpus(device)
+    return tuple(",".join(gpus[first : first + size]) for first in range(0, len(gpus) - size + 1, size))
 
 
 def visible_gpus(device: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.gold import check_gold, score_runs
 from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import check_free_space, core_count, gpu_memory, room_in, worker_count
+from harness.sweep.resources import check_free_space, check_shards, core_count, gpu_memory, room_in, worker_count
 from harness.sweep.rounds import rounds
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
@@ -59,6 +59,8 @@ def run_sweep(
     output = CommandOutput(console or Console(), quiet)
     check_asked(sweep)
     check_gold(sweep)
+    if options.engine not in CLUSTERS:
+        check_shards(sweep.runs)
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), sweep_lock(folder):

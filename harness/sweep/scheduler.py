@@ -21,7 +21,7 @@ from harness.sweep.estimates import measured_under
 from harness.sweep.packing import by_source, counts_of, pack_key, plan_packs, scored_first, settle
 from harness.sweep.profiling import Profile
 from harness.sweep.progress import PROGRESS, Progress, Speed
-from harness.sweep.resources import visible_gpus
+from harness.sweep.resources import gpu_groups, most_shards
 from harness.tracking.outbox import Outbox
 from harness.types import InputError, PlannedRun, RunSpec, RunStatus
 from harness.worker.protocol import (
@@ -70,6 +70,7 @@ def run_packs(
 
     Raises Interrupted after a signal: runs in training are then checkpointed and committed as `stopped`.
     """
+    shards = most_shards(planned.run for planned in runs)
     cache, threads = folder.parent / "cache", options.threads or settle(folder, workers).threads
     config = WorkerConfig(
         cache,
@@ -78,7 +79,8 @@ def run_packs(
         options.checkpoint_seconds,
         options.profile,
         threads=threads,
-        gpus=visible_gpus(runs[0].run.device),
+        gpus=gpu_groups(runs[0].run.device, shards),
+        shards=shards,
     )
     counts = counts_of((planned.run for planned in runs), cache)
     speed = Speed(counts, measured_under(folder.parent), threads)

@@ -30,6 +30,7 @@ STATUS = {
     RunStatus.STOPPED: "KILLED",
 }
 LATER = (EVALUATIONS, GOLD)  # journals of a run that are written after its result
+PLAIN = {"world.misaligned": "refwrong"}  # what a run's name calls it
 LONGEST_CONDITION = 200  # characters; it is a tag, a filter and a name in a menu
 LONGEST_PARAM = 6000  # characters; MLflow cuts longer ones silently
 # Points cost a server most: of 10,000 runs it gets 50 per metric, which look the same in a chart as all of them.
@@ -67,7 +68,7 @@ class Plan:
     """What the projection needs of `plan.json`.
 
     `names`, `objectives` and `conditions` are by run key, in plan order; `colours` by objective. A condition is
-    everything but objective and seed, as far as it differs within the sweep: `misaligned=0.75 clean`.
+    everything but objective and seed, as far as it differs within the sweep: `refwrong=0.75 clean`.
     """
 
     sweep: str
@@ -113,7 +114,7 @@ def read_plan(sweep_folder: Path) -> Plan:
 
 
 def _legends(names: Mapping[str, str]) -> dict[str, str]:
-    """Names without the settings that all runs share (`phi=0.75`): a chart's legend shows some 30 letters of them."""
+    """Names without the settings that all runs share (`refwrong=0.75`): a chart's legend shows some 30 letters."""
     words = {key: name.split(" ") for key, name in names.items()}
     shared = set.intersection(*map(set, words.values())) if len(words) > 1 else set()
     dropped = {word for word in shared if "=" in word and not word.startswith("b=")}
@@ -139,7 +140,8 @@ def _conditions(params: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
 def _condition(params: Mapping[str, str], varying: Iterable[str]) -> str:
     kind, rate = params["corruption.kind"], params.get("corruption.rate", "")
     named = ("corruption.kind", "corruption.rate")
-    parts = [f"{name.rpartition('.')[2]}={params[name]}" for name in varying if name in params and name not in named]
+    short = {name: PLAIN.get(name, name.rpartition(".")[2]) for name in varying if name not in named}
+    parts = [f"{text}={params[name]}" for name, text in short.items() if name in params]
     text = " ".join([*parts, "clean" if kind == "none" else f"{kind} {rate}".strip()]).replace("'", "")
     return text if len(text) <= LONGEST_CONDITION else f"{text[:LONGEST_CONDITION]} {content_hash(text)[:8]}"
 

@@ -2,20 +2,23 @@
 
 The trainer stays the same: it sees a model whose `flat` holds this process's share. Every process reads its own part
 of each batch, log-probs are put together again, so that each sees the whole loss, batch-level objectives included.
-Starting the processes is torchrun's business. Source: torch.distributed.fsdp.fully_shard; arXiv 2304.11277.
+`worker/shard_group.py` starts the processes. Source: torch.distributed.fsdp.fully_shard; arXiv 2304.11277.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from harness.models.lane_model import LaneModel, parameter_shapes, trainable, unflatten
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.models.lane_model import LaneModel, parameter_shapes, scaled_logits, trainable, unflatten
 from harness.types import PairLogps
 
 Read = Callable[[Tensor], tuple[PairLogps, PairLogps]]
@@ -31,8 +34,19 @@ class ShardedModel:
     model: nn.Module  # a `_Halves` under fully_shard
     flat: Tensor
     parameters: tuple[nn.Parameter, ...]  # DTensors, in the order of `flat`'s columns
+    frozen: int  # parameters that are not trained: the base under adapters
+    recomputes: bool = False  # gradient checkpointing
+    compute: torch.dtype | None = None  # of matrix products over fp32 weights, where it is another (autocast)
 
     lanes = 1
+
+    @property
+    def processes(self) -> int:
+        return dist.get_world_size()
+
+    @cached_property
+    def trained(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters)
 
     def spread(self, index: Tensor, read: Read) -> tuple[PairLogps, PairLogps]:
         """Policy and reference on `index` `(1, B)`, of which this process reads its share of columns alone."""
@@ -45,11 +59,17 @@ class ShardedModel:
     def hidden_at(self, ids: Tensor, mask: Tensor, position: Tensor, source: Tensor) -> Tensor:
         """Last hidden states `(B, R, d)` at the row indices `source` `(B, R)`."""
         self._put_back()
-        return self.model((ids, mask, position, source), None)  # type: ignore[no-any-return]
+        if self.recomputes:
+            for module in self.model.modules():
+                if getattr(module, "gradient_checkpointing", None) is not None:
+                    module.training = torch.is_grad_enabled()
+        with self._computing():
+            return self.model((ids, mask, position, source), None)  # type: ignore[no-any-return]
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits `(..., V)` in fp32 of hidden states `(B, ..., d)`."""
-        return self.model(None, hidden)  # type: ignore[no-any-return]
+        with self._computing():
+            return self.model(None, hidden)  # type: ignore[no-any-return]
 
     def gradient(self, objective: Tensor, out: Tensor | None = None) -> Tensor:
         """This process's share `(1, P / processes)` of d objective / d parameters, written into `out` where given."""
@@ -70,16 +90,48 @@ class ShardedModel:
 
     def weights(self, lane: int) -> Tensor:
         """A copy of the parameters `(P,)` on the CPU; every process must ask, each gets all."""
+        return self.row(self.flat, lane)
+
+    def row(self, values: Tensor, lane: int) -> Tensor:
+        """A copy `(P,)` on the CPU of `values`, of which each process holds its share; every process must ask."""
+        from torch.distributed.tensor import DTensor
+
         assert lane == 0
-        self._put_back()
-        full = [cast(Any, parameter).full_tensor() for parameter in self.parameters]
-        return torch.cat([part.detach().float().reshape(-1).cpu() for part in full])
+        whole = []
+        for parameter, part in self._parts(values):
+            like: Any = parameter
+            shares = DTensor.from_local(
+                part.view_as(_share(parameter)),
+                like.device_mesh,
+                like.placements,
+                shape=parameter.shape,
+                stride=parameter.stride(),
+            )
+            whole.append(shares.full_tensor().detach().float().reshape(-1).cpu())
+        return torch.cat(whole)
+
+    def put_row(self, values: Tensor, lane: int, row: Tensor) -> None:
+        """Write this process's share of `row` `(P,)` to `values`."""
+        assert lane == 0
+        parts = self._parts(values)
+        sizes = [parameter.numel() for parameter, _ in parts]
+        for (parameter, part), whole in zip(parts, torch.split(row, sizes), strict=True):
+            chunks = whole.view(parameter.shape).chunk(self.processes)  # as FSDP cuts: fewer where rows are few
+            if dist.get_rank() < len(chunks):
+                part.copy_(chunks[dist.get_rank()].reshape(-1))
+
+    def _parts(self, values: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+        """Each parameter and its columns of `values` `(1, P / processes)`, as views."""
+        sizes = [_share(parameter).numel() for parameter in self.parameters]
+        return list(zip(self.parameters, torch.split(values.detach()[0], sizes), strict=True))
 
     def _put_back(self) -> None:
         with torch.no_grad():
-            sizes = [_share(parameter).numel() for parameter in self.parameters]
-            for parameter, part in zip(self.parameters, torch.split(self.flat[0], sizes), strict=True):
+            for parameter, part in self._parts(self.flat):
                 _share(parameter).copy_(part.view_as(_share(parameter)))
+
+    def _computing(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.compute is None else torch.autocast(self.flat.device.type, self.compute)
 
 
 class _Halves(nn.Module):
@@ -90,12 +142,13 @@ class _Halves(nn.Module):
         self.causal = causal  # an unmodified transformers causal LM laid out as Llama's
         self.config = causal.config
 
+    def get_output_embeddings(self) -> Any:
+        return self.causal.get_output_embeddings()
+
     def forward(self, inputs: tuple[Tensor, Tensor, Tensor, Tensor] | None, hidden: Tensor | None) -> Tensor:
         """Hidden states at the places asked for, given `inputs`; else the logits of `hidden`."""
         if inputs is None:
-            logits: Tensor = self.causal.lm_head(hidden).float()
-            cap = getattr(self.causal.config, "final_logit_softcapping", None)
-            return logits if cap is None else torch.tanh(logits / cap) * cap
+            return scaled_logits(self.config, self.causal.lm_head(hidden).float())
         ids, mask, position, source = inputs
         decoder = self.causal.model
         state = decoder.embed_tokens(ids)
@@ -107,30 +160,46 @@ class _Halves(nn.Module):
 
 def build_sharded(skeleton: nn.Module, rows: Sequence[Tensor], device: torch.device) -> LaneModel:
     """One lane from the weights `rows[0]` `(P,)`, spread over the processes of the default group (to be given to
-    `training.loop.start` as `build`). `skeleton` is consumed.
+    `training.loop.start` as `build`). `skeleton` is consumed; weights that it shares with others stay as they are.
 
-    Raises ValueError for more than one lane, TypeError for a decoder that is not laid out as Llama's.
+    Raises ValueError for more than one lane, and for a decoder that is not laid out as Llama's.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     if len(rows) != 1:
         raise ValueError(f"a sharded model holds one lane, not {len(rows)}")
-    decoder: Any = getattr(skeleton, "model", None)
-    wanted = ("embed_tokens", "layers", "norm", "rotary_emb")
-    if not all(hasattr(decoder, name) for name in wanted) or not hasattr(skeleton, "lm_head"):
-        raise TypeError(f"{type(skeleton).__name__}: only decoders laid out as Llama's are sharded")
-    with torch.no_grad():
-        for name, part in unflatten(rows[0].float(), parameter_shapes(skeleton)).items():
-            skeleton.get_parameter(name).copy_(part)
+    plain: Any = skeleton
+    if plain.config.model_type not in LLAMA_LAYOUT:
+        raise ValueError(f"{type(skeleton).__name__} is not laid out as Llama's decoder")
+    recomputes = any(getattr(module, "gradient_checkpointing", False) for module in skeleton.modules())
+    _own_parameters(skeleton, unflatten(rows[0].float(), parameter_shapes(skeleton)))
+    frozen = sum(parameter.numel() for parameter in skeleton.parameters() if not parameter.requires_grad)
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     whole = _Halves(skeleton)
-    for part in (*decoder.layers, whole):
+    for part in (*plain.model.layers, whole):
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
     whole.to(device)
     parameters = tuple(trainable(skeleton).values())
     flat = torch.cat([_share(parameter).detach().float().reshape(1, -1) for parameter in parameters], 1)
-    return cast(LaneModel, ShardedModel(whole, flat, parameters))  # what the trainer asks of one, and no more
+    model = ShardedModel(whole, flat, parameters, frozen, recomputes, getattr(plain, "compute_dtype", None))
+    return cast(LaneModel, model)  # what the trainer asks of one, and no more
+
+
+def _own_parameters(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model parameters of its own: the trainable ones with `weights`, the others over the data they have.
+
+    FSDP moves a parameter's data to the device in place, and a loaded base is shared by every pack of the process.
+    """
+    fresh = {
+        id(parameter): nn.Parameter(weights[name])
+        if parameter.requires_grad
+        else nn.Parameter(parameter.detach(), requires_grad=False)
+        for name, parameter in model.named_parameters()  # tied ones once
+    }
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False, remove_duplicate=False)):
+            setattr(module, name, fresh[id(parameter)])
 
 
 def _share(value: Any) -> Tensor:

@@ -84,18 +84,13 @@ def own_rows(lane: Lane) -> Tensor:
 
 def lane_state(run: Live, lane: int) -> LaneState:
     """A copy of one lane's state, taken between two steps."""
-    weights = run.model.weights(lane)
-
-    def row(moments: Tensor) -> Tensor:
-        return moments[lane, : len(weights)].detach().cpu().clone()
-
     group, position = _group_of(run.groups, lane)
     return LaneState(
         step=run.step_of(lane),
         diverged_at=int(run.diverged_at[lane]),
-        weights=weights,
-        mean=row(run.adam.mean),
-        square=row(run.adam.square),
+        weights=run.model.weights(lane),
+        mean=run.model.row(run.adam.mean, lane),
+        square=run.model.row(run.adam.square, lane),
         objective={
             name: value[position, _entries(group, name, run.pack.lanes[lane], value.device)].cpu()
             for name, value in group.state.items()
@@ -105,9 +100,8 @@ def lane_state(run: Live, lane: int) -> LaneState:
 
 def restore(run: Live, lane: int, state: LaneState) -> None:
     """Restore one lane's moments, objective state and divergence from a state; its weights are already in place."""
-    size = len(state.weights)
-    run.adam.mean[lane, :size] = state.mean.to(run.adam.mean.device)
-    run.adam.square[lane, :size] = state.square.to(run.adam.square.device)
+    run.model.put_row(run.adam.mean, lane, state.mean)
+    run.model.put_row(run.adam.square, lane, state.square)
     run.diverged_at[lane] = state.diverged_at
     group, position = _group_of(run.groups, lane)
     for name, value in group.state.items():

@@ -61,6 +61,11 @@ def resume(runs: Sequence[tuple[Path, str]], together: bool, last: float = math.
     ]
 
 
+def state_at(folder: Path, key: str, step: int) -> LaneState:
+    """The state of a run at a step that `resume` found. Raises KeyError where it is gone."""
+    return _whole(folder, key)[step].state
+
+
 def _whole(folder: Path, key: str) -> dict[int, RunCheckpoint]:
     """The whole checkpoints of a run, by step."""
     checkpoints: dict[int, RunCheckpoint] = {}

@@ -64,9 +64,7 @@ class TrainingSet:
 def training_set(encoded: EncodedInputs, spec: CorruptionSpec, seed: int, score: Scorer) -> TrainingSet:
     """Corrupt the training pairs. A relabelled pair is its clean row, flipped; only changed text makes a new row."""
     inputs = encoded.inputs
-    done, label = _corrupt(encoded, inputs.train, inputs.label_flips, 0, spec, stream_seed(seed, "corruption"))
-    if not done.pairs:
-        raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
+    done, label = corrupt_training_pairs(encoded, spec, seed)
     new = [inputs.encode(pair) for pair, changed in zip(done.pairs, done.changed, strict=True) if changed]
     return TrainingSet(
         pairs=done.pairs,
@@ -83,6 +81,20 @@ def training_set(encoded: EncodedInputs, spec: CorruptionSpec, seed: int, score:
         validation_label=validation_labels(encoded, spec, seed),
         votes=_votes(inputs, done.pairs),
     )
+
+
+def labelled_training_pairs(inputs: RunInputs) -> list[PreferencePair]:
+    """The training pairs as the source labels them."""
+    return _labelled(inputs.train, inputs.label_flips)
+
+
+def corrupt_training_pairs(encoded: EncodedInputs, spec: CorruptionSpec, seed: int) -> tuple[Corrupted, np.ndarray]:
+    """The labelled training pairs, corrupted; and +1/-1 `(n,)`, whether each has the true orientation."""
+    inputs = encoded.inputs
+    done, label = _corrupt(encoded, inputs.train, inputs.label_flips, 0, spec, stream_seed(seed, "corruption"))
+    if not done.pairs:
+        raise InputError(f"corruption '{spec.kind}' leaves no training pair; lower its rate or its parameters")
+    return done, label
 
 
 def _votes(inputs: RunInputs, pairs: Sequence[PreferencePair]) -> dict[str, float]:
@@ -129,12 +141,16 @@ def _corrupt(
 
     The source labels pair i the other way round where `flips[i]`; its row is `start + i` of the inputs' pairs.
     """
-    labelled = [_swap(pair) if flip else pair for pair, flip in zip(pairs, flips, strict=True)]
+    labelled = _labelled(pairs, flips)
     if "delta_ref" in needs(spec):
         encoded.pairs.score_rows(range(start, start + len(labelled)))
     facts = _facts(labelled, flips, encoded.pairs, start) if needs(spec) else None
     done = apply_spec(spec, labelled, draw, facts)
     return done, np.where(flips, -1, 1).astype(np.int8)[done.origin] * done.label
+
+
+def _labelled(pairs: Sequence[PreferencePair], flips: np.ndarray) -> list[PreferencePair]:
+    return [_swap(pair) if flip else pair for pair, flip in zip(pairs, flips, strict=True)]
 
 
 def _swap(pair: PreferencePair) -> PreferencePair:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from harness.config.cells import check_plugins
@@ -13,7 +15,7 @@ from harness.inputs.reference_cache import scorer
 from harness.inputs.reference_models import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
-from harness.models.pack import Pack
+from harness.models.pack import Lane, Pack
 from harness.objectives.budget import family
 from harness.objectives.registry import OBJECTIVES
 from harness.signals import Stop
@@ -21,7 +23,7 @@ from harness.storage.checkpoints import CHECKPOINTS
 from harness.storage.journal import Journal
 from harness.storage.runs import open_run
 from harness.training.loop import checkpoint_steps
-from harness.types import InputError, RunSpec
+from harness.types import InputError, PlannedRun, RunSpec
 from harness.worker.check_reference import check_reference
 from harness.worker.commit import PackRun
 from harness.worker.datasets import TrainingSet, training_set, with_mismatches
@@ -52,8 +54,32 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PreparedRun:
+    """A run before it has a folder: its inputs, training set and lane, and the fixed columns of its records."""
+
+    planned: PlannedRun
+    encoded: EncodedInputs
+    data: TrainingSet
+    lane: Lane
+    columns: Mapping[str, np.ndarray]
+
+
 def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun], Pack]:
-    """Prepare inputs, training sets, corpus and lanes; open each run's folder and journal."""
+    """Prepare a pack; open each run's folder and journal."""
+    prepared, pack = prepare_pack(task, worker)
+    runs = []
+    for one in prepared:
+        planned = one.planned
+        folder, attempt = open_run(worker.config.folder, planned.key, planned.name, keep=CHECKPOINTS)
+        journal = Journal(folder / "events.jsonl")
+        journal.append({"kind": "start", "run_key": planned.key, "attempt": attempt, "t0_ms": t0_ms})
+        runs.append(PackRun(planned, one.encoded, one.data, one.lane, one.columns, folder, journal))
+    return runs, pack
+
+
+def prepare_pack(task: PackTask, worker: Worker, check: bool = True) -> tuple[list[PreparedRun], Pack]:
+    """Inputs, training sets, corpus and lanes of a pack; with `check` its reference is checked first. Writes no run."""
     score = scorer(worker.config.cache, worker.device)
     parts: list[EncodedPairs] = []
     offsets: dict[int, int] = {}
@@ -70,7 +96,7 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     for planned in task.runs:
         run = planned.run
         check_plugins(run)
-        encoded = encoded_inputs(run, worker, check=True)
+        encoded = encoded_inputs(run, worker, check)
         source = (id(encoded), run.corruption)
         if source not in sets:
             sets[source] = training_set(encoded, run.corruption, run.seed, score)
@@ -79,10 +105,7 @@ def open_pack(task: PackTask, worker: Worker, t0_ms: int) -> tuple[list[PackRun]
     runs = []
     for planned, encoded, data, base, extra in places:
         lane, columns = build_lane(planned.key, as_trained(planned.run), encoded, data, base, extra)
-        folder, attempt = open_run(worker.config.folder, planned.key, planned.name, keep=CHECKPOINTS)
-        journal = Journal(folder / "events.jsonl")
-        journal.append({"kind": "start", "run_key": planned.key, "attempt": attempt, "t0_ms": t0_ms})
-        runs.append(PackRun(planned, encoded, data, lane, columns, folder, journal))
+        runs.append(PreparedRun(planned, encoded, data, lane, columns))
     first, mismatched = task.runs[0].run, None
     if MISMATCHED in OBJECTIVES[first.objective.name].needs:
         parts, mismatched = with_mismatches(parts)

@@ -68,7 +68,8 @@ class WorkerConfig:
     checkpoint_seconds: float = CHECKPOINT_SECONDS  # of a pack's training between two checkpoints
     profile: bool = False  # whether to measure where the time goes
     threads: int = 1  # of a task
-    gpus: tuple[str, ...] = ()  # that worker processes are given one of; empty: all see the same
+    gpus: tuple[str, ...] = ()  # each for a worker process, or several for a group; empty: all see the same
+    shards: int = 1  # processes that the largest run of the command trains in
     # names the driver's command: a process keeps prepared inputs from task to task of one command
     session: str = field(default_factory=lambda: uuid.uuid4().hex)
 
@@ -94,8 +95,18 @@ class Failure:
     trace: str = ""
 
 
+class GroupFailed(Exception):  # noqa: N818 - says what happened
+    """Another process of a run's group failed, or ended; `failure` is why."""
+
+    def __init__(self, failure: Failure) -> None:
+        self.failure = failure
+        super().__init__(failure.message)
+
+
 def failure_kind(error: BaseException) -> FailureKind:
     """The kind of a failure, by the exception's type."""
+    if isinstance(error, GroupFailed):
+        return error.failure.kind
     if isinstance(error, InputError):
         return FailureKind.INPUT
     if isinstance(error, OSError) and is_full(error):
@@ -110,6 +121,8 @@ def failure_kind(error: BaseException) -> FailureKind:
 
 def failure_of(error: BaseException) -> Failure:
     """An exception as the driver gets it."""
+    if isinstance(error, GroupFailed):
+        return error.failure
     kind, name = failure_kind(error), type(error).__name__
     if kind in (FailureKind.INPUT, FailureKind.DISK_FULL):
         return Failure(kind, str(error), name)

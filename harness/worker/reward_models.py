@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.identity import content_hash, plain
 from harness.inputs.reference_models import reference_key, weights_path
 from harness.metrics.records import Columns
-from harness.metrics.reward_model import better_on_validation
+from harness.metrics.reward_model import validation_accuracy
 from harness.models.lane_model import LaneModel
 from harness.models.logps import pair_scores
 from harness.models.pack import Pack
@@ -24,7 +24,7 @@ from harness.types import RunSpec
 
 CHUNK = 64  # pairs per lane and forward pass: a constant, so a lane's scale does not depend on its neighbours
 # Part of the keys of stored reward models: bump when their training changes.
-CODE_VERSION = 2
+CODE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +39,16 @@ class Reward:
 
 @dataclass
 class Stopping:
-    """Early stopping of the reward models of a pack: by run key, the best earlier evaluation and its weights.
+    """Early stopping of the reward models of a pack: by run key, the step and weights of the evaluation that ranks most
+    held-out pairs as their noisy validation labels do, the first of several. `keep` puts those weights back.
 
-    Best by the share of held-out pairs that it ranks as the noisy validation labels do. `keep` compares it with the
-    last evaluation and puts its weights back where it was clearly better.
+    Labels are as noisy as in training, so the choice is; but a model fits the noise of its labels so soon that waiting
+    until an earlier evaluation is better beyond chance costs more (docs/world.md).
     """
 
     wanted: frozenset[str] = frozenset()
-    best: dict[str, tuple[float, int, Columns, Tensor]] = field(default_factory=dict)
-    last: dict[str, tuple[int, Columns]] = field(default_factory=dict)
+    best: dict[str, tuple[float, int, Tensor]] = field(default_factory=dict)
+    last: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def of_pack(cls, keys: Sequence[str], runs: Sequence[RunSpec]) -> Stopping:
@@ -58,20 +59,18 @@ class Stopping:
 
     def update(self, key: str, step: int, columns: Columns, weights: Tensor) -> None:
         """Take an evaluation of the held-out pairs with noisy labels; `weights` `(P,)` are those it measured."""
-        gap = columns["chosen_reward"] - columns["rejected_reward"]
-        score = float((columns["validation_label"] * gap > 0).mean())
-        self.last[key] = step, columns
+        score = validation_accuracy(columns)
+        self.last[key] = step
         if step and (key not in self.best or score > self.best[key][0]):
-            self.best[key] = score, step, columns, weights
+            self.best[key] = score, step, weights
 
     @torch.no_grad()
     def keep(self, key: str, model: LaneModel, lane: int) -> int | None:
-        """Put the best weights back into the lane where they beat the last clearly; the step that was kept."""
-        if key not in self.best or key not in self.last:
+        """Put the best weights back into the lane; the step that was kept, None for the last."""
+        if key not in self.best:
             return None
-        _, step, columns, weights = self.best[key]
-        end, final = self.last[key]
-        if step == end or not better_on_validation(columns, final):
+        _, step, weights = self.best[key]
+        if step == self.last[key]:
             return None
         model.flat[lane, : len(weights)] = weights.to(model.flat.device)
         return step
@@ -84,6 +83,8 @@ def reward_key(run: RunSpec) -> str:
     if source["data"] is not None:
         del source["data"]["path"]
     training = plain(budget(run.objective, run.training))
+    if dict(run.objective.hyperparameters)["stop"] == "validation":  # by the evaluations that there are
+        source["evaluation"] = {name: config["evaluation"][name] for name in ("checkpoints", "heldout")}
     recipe = {"reference": reference_key(run), "training": training, "code": CODE_VERSION}
     return content_hash({"stage": "reward", **source, **recipe})
 

@@ -21,6 +21,7 @@ from harness.rlhf.lanes import RlTraining
 from harness.signals import stop_handler
 from harness.storage.runs import write_table
 from harness.training.loop import Training, tokens_by_update
+from harness.training.state import LaneState
 from harness.training.timing import Spans, gemm_ceiling
 from harness.types import Record, RunStatus, Split
 from harness.worker.checkpointing import RunCheckpoint, Stopped, checkpointed_records, resume
@@ -46,7 +47,8 @@ from harness.worker.reward_models import Stopping, save_rewards
 from harness.worker.samples import sample_runs
 from harness.worker.saved_weights import BestWeights
 from harness.worker.score_reference import score_share
-from harness.worker.trainers import build_trainer
+from harness.worker.shard_group import ShardGroup, gathered, shard_group
+from harness.worker.trainers import Trainer, build_trainer
 
 _worker: Worker | None = None  # of this process
 
@@ -101,6 +103,11 @@ def _train_within_memory(task: PackTask, worker: Worker) -> Iterator[Event]:
 
 def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
     """Train one pack and commit every run of it; yields progress, then one `RunDone` per run."""
+    with shard_group(task, worker) as group:
+        yield from _train_pack(task, worker, group)
+
+
+def _train_pack(task: PackTask, worker: Worker, group: ShardGroup | None) -> Iterator[Event]:
     started, t0_ms = time.monotonic(), time.time_ns() // 1_000_000
     config, device = worker.config, worker.device
     steps = budget(task.runs[0].run.objective, task.runs[0].run.training).steps
@@ -110,21 +117,27 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
         runs, pack = open_pack(task, worker, t0_ms)
     specs, inputs = [run.run for run in runs], [run.encoded.inputs for run in runs]
     kind = family(specs[0].objective)
-    trainer = build_trainer(pack, specs, inputs, config.cache, device)
-    training = trainer.run
-    probed = specs[0].evaluation.gradient_probe if isinstance(training, Training) and kind != "reward" else 0
-    probes = [gradient_probe(training, pack.lanes, probed, 0)]
+
+    def build(states: Sequence[LaneState | None]) -> Trainer:
+        if group is not None:
+            return group.trainer(pack, runs[0].folder, states)
+        return build_trainer(pack, specs, inputs, config.cache, device, states)
+
     best, stopping = BestWeights.of_pack(runs), Stopping.of_pack([run.key for run in runs], specs)
     # Checkpoints do not hold the best weights: packs with runs that keep them start anew.
     resumed: list[RunCheckpoint | None] = []
     if not (best.wanted or stopping.wanted):
         last = pack.lanes[0].training.steps if pack.ladder else math.inf  # lanes of one width see the same batches
         resumed = resume([(run.folder, run.key) for run in runs], kind == "rl" or pack.ladder, last)
-    if any(resumed):
-        states = [checkpoint.state if checkpoint else None for checkpoint in resumed]
-        trainer = build_trainer(pack, specs, inputs, config.cache, device, states)
+    states = [checkpoint.state if checkpoint else None for checkpoint in resumed] if any(resumed) else []
+    probed = specs[0].evaluation.gradient_probe if kind not in ("rl", "reward") else 0
+    trainer = build([] if probed else states)
+    training = trainer.run
+    probes = [gradient_probe(training, pack.lanes, probed, 0)]
+    if probed and states:
+        trainer = build(states)
         training = trainer.run
-        started -= max(checkpoint.seconds for checkpoint in resumed if checkpoint)
+    started -= max((checkpoint.seconds for checkpoint in resumed if checkpoint), default=0.0)
     if isinstance(training, Training):
         training.spans = spans
     records = checkpointed_records(trainer, runs, resumed, started, config.checkpoint_seconds, worker.stop)
@@ -136,6 +149,9 @@ def train_pack(task: PackTask, worker: Worker) -> Iterator[Event]:
             for run in runs:
                 yield RunDone(task.number, run.key, RunStatus.STOPPED)
             return
+        if group is not None:
+            training = gathered(trainer, runs[0].key)
+            group.close()
         yield PackStep(task.number, steps, steps, Phase.SAMPLING)
         probes.append(gradient_probe(training, pack.lanes, probed, runs[0].records[-1].step if runs[0].records else -1))
         with spans("sampling"):

@@ -12,12 +12,14 @@ import pytest
 
 from harness.audit import evidence, reading
 from harness.audit import run as runs
+from harness.audit.asked import Asked
 from harness.audit.duplicates import contradicted, near_duplicates
 from harness.audit.evidence import folds_by_prompt
 from harness.cli import run
 from harness.data.pairs import read_pairs
 from harness.metrics.audit import auroc
-from harness.types import DataSpec, PreferencePair
+from harness.types import DataSpec, ModelSpec, PreferencePair
+from tests.models import families
 
 COLOURS = ("red", "blue", "green", "grey", "white", "black")
 THINGS = ("door", "lamp", "car", "shoe", "bird", "boat", "roof", "wall", "tree", "fish")
@@ -39,11 +41,12 @@ def write(path: Path, made: list[dict[str, Any]]) -> Path:
     return path
 
 
-QUICK = ("--folds", "2", "--steps", "60", "--max-length", "64", "--device", "cpu")
+QUICK = {"--folds": "2", "--steps": "60", "--max-length": "64", "--device": "cpu"}
 
 
 def audit(data: Path, out: Path, *more: str) -> int:
-    return run(["audit", "--data", str(data), "--out", str(out), *QUICK, *more])
+    quick = [word for option, value in QUICK.items() if option not in more for word in (option, value)]
+    return run(["audit", "--data", str(data), "--out", str(out), *quick, *more])
 
 
 def test_an_audit_from_pairs_to_cleaned_sets(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:  # type: ignore[no-untyped-def]
@@ -81,6 +84,66 @@ def test_an_audit_from_pairs_to_cleaned_sets(tmp_path: Path, capsys: pytest.Capt
     assert differ == suspects
 
 
+def test_a_model_of_ones_own_is_read_once_and_linear_heads_judge(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model, whose hidden states tell the polite answer from the other all the same."""
+    data, model = write(tmp_path / "pairs.jsonl", rows(120, 18)), families.write("llama", tmp_path / "model")
+    words = ["audit", "--data", str(data), "--model", str(model), "--out", str(tmp_path / "audit"), "--json"]
+    monkeypatch.setattr(evidence, "start", None)  # nothing is trained
+    assert run([*words, "--device", "cpu", "--max-length", "64", "--folds", "3"]) == 0
+    assert json.loads(capsys.readouterr().out)["audited"]["evidence"] == ["head"]
+    table = pq.read_table(tmp_path / "audit" / "audit.parquet").to_pydict()
+    assert auroc(np.array(table["suspicion"]), np.array(table["row"]) > 120 - 18) > 0.9
+
+
+def test_heads_are_judged_by_prompts_they_did_not_see() -> None:
+    draw = np.random.default_rng(0)
+    hidden, fold = draw.normal(size=(90, 12)), np.arange(90) % 3
+    hidden[:, 0] = np.abs(hidden[:, 0]) + 1
+    no = np.zeros(90, dtype=bool)
+    assert (evidence.head_margins(hidden, no, fold) > 0).mean() > 0.9
+    one = no.copy()
+    one[4] = True  # its own label does not enter its margin
+    both = [evidence.head_margins(hidden, flipped, fold)[4] for flipped in (no, one)]
+    assert both[0] == pytest.approx(-both[1])
+    noise = draw.normal(size=(90, 12))  # a head that had seen the labels would agree with them
+    assert (evidence.head_margins(noise, no, fold) > 0).mean() < 0.7
+
+
+@pytest.mark.parametrize("stop", [1, 4])
+def test_an_interrupted_audit_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """60 updates of two packs, shown at 20 and 40: it is stopped in the reward models, or in DPO, and ends the same."""
+    data, small = write(tmp_path / "pairs.jsonl", rows(40, 6)), ModelSpec("tiny", 300, 16, 1, 2, 16, sft_steps=5)
+    monkeypatch.setattr(reading, "_model", lambda asked: small)
+    assert audit(data, tmp_path / "whole", "--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    own, calls, updates = evidence.train, [], []
+
+    def until_stopped(run: Any, until: int | None = None) -> Any:
+        calls.append(until)
+        if len(calls) == stop + 1:
+            raise KeyboardInterrupt
+        before = run.step
+        yield from own(run, until)
+        updates.append(run.step - before)
+
+    monkeypatch.setattr(evidence, "train", until_stopped)
+    monkeypatch.setattr(evidence, "SAVE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        runs.run(Asked(str(data), tmp_path / "audit", folds=2, steps=60, max_length=64, device="cpu"), lambda _: None)
+    done = sum(updates)
+    monkeypatch.setattr(reading, "fit", None)  # the tiny model is there
+    monkeypatch.setattr(evidence, "score", None)  # and so are the reference's log-probs
+    calls.extend([None] * 99)
+    assert audit(data, tmp_path / "audit", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == whole
+    assert done == {1: 20, 4: 80}[stop] and sum(updates) == 120  # two packs of 60, nothing twice
+    assert not list((tmp_path / "audit" / "scores").glob("*.part"))
+
+
 BAD = (
     (rows(20), ("--write", "c.jsonl"), "--drop K"),
     (rows(20), ("--drop", "3"), "--write FILE"),
@@ -90,6 +153,7 @@ BAD = (
     (rows(20), ("--write", "pairs.jsonl", "--advice"), "is the file that is read"),
     (rows(20), ("--write", "c.csv", "--advice"), "ends in .jsonl or .parquet"),
     (rows(20), ("--model", "absent"), "--model"),
+    (rows(20), ("--steps", "5"), "--steps 5: expected at least 10"),
     (rows(20), ("--slices", "colour"), "no column colour"),
     (rows(1), (), "prompts"),
     ([row | {"prompt": "one"} for row in rows(20)], (), "1 prompts; 2 folds"),
@@ -135,3 +199,14 @@ def test_contradictions_and_near_duplicates() -> None:
     ]
     assert contradicted(pairs).tolist() == [True, True, False, False]
     assert near_duplicates(pairs).tolist() == [-1, 0, 0, -1]
+
+
+def test_the_worked_example_is_the_page_in_the_gallery() -> None:
+    root = Path(__file__).parents[2]
+    quoted = [
+        line[2:] for line in (root / "docs" / "audit.md").read_text("utf-8").splitlines() if line.startswith("> ")
+    ]
+    assert (
+        len(quoted) == 1 and quoted[0] == json.loads((root / "reports/audit/audit.json").read_text("utf-8"))["answer"]
+    )
+    assert quoted[0] in (root / "reports/audit/report.md").read_text("utf-8").replace("\\", "")

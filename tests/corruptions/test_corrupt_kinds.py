@@ -1,6 +1,8 @@
 """What each kind promises beyond the common laws: probabilities, orders, texts, counts."""
 
 import math
+import random
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -366,6 +368,33 @@ def test_curation_reads_the_labels_it_is_given():
     steps = (("uniform_flip", 0.2, {}), ("curate_relabel", 0.2, {}))
     repaired, ledger = corrupt(pairs, "sequence", seed=1, facts=facts, steps=steps)
     assert repaired == pairs and len(ledger) == 160
+
+
+def polite(count):
+    """Pairs of `count` prompts whose chosen answer is the polite one, other words at random."""
+    draw = random.Random(0)
+    words = [" ".join(draw.choice("abcdefgh") for _ in range(4)) for _ in range(count)]
+    return [PreferencePair(f"{i}", f"ask {i}", f"please {w}", f"nonsense {w[::-1]}") for i, w in enumerate(words)]
+
+
+def test_out_of_fold_models_find_what_contradicts_the_rule():
+    pairs = polite(200)
+    steps = (("uniform_flip", 0.2, {}), ("crossfit_relabel", 0.2, {}))
+    repaired, ledger = corrupt(pairs, "sequence", seed=1, steps=steps)
+    assert repaired == pairs and len(ledger) == 80 and set(ledger["action"]) == {"flip"}
+    noisy, _ = corrupt(pairs, "uniform_flip", 0.2, seed=1)
+    kept, _ = corrupt(noisy, "crossfit_drop", 0.2, seed=1)
+    assert kept == [p for p, clean in zip(noisy, pairs, strict=True) if p == clean] and len(kept) == 160
+
+
+def test_no_model_sees_the_prompt_that_it_judges():
+    """Turning round one prompt's only label turns its own probability round: nothing else of the pair was known."""
+    pairs = polite(60)
+    turned = [replace(p, chosen=p.rejected, rejected=p.chosen) if p.id == "7" else p for p in pairs]
+    keys = [corrupt(given, "crossfit_drop", 1.0, seed=0)[1].set_index("id")["key"] for given in (pairs, turned)]
+    assert keys[0]["7"] > 0.6 and keys[1]["7"] == pytest.approx(1 - keys[0]["7"], abs=2e-5)
+    together = [replace(p, prompt="one") for p in pairs]
+    assert set(corrupt(together, "crossfit_drop", 1.0, seed=0)[1]["key"]) == {0.5}
 
 
 def test_exclusion_counts_what_it_leaves_out():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from harness.metrics.audit import Noise, advice, auroc, combined, cuts, fit_share, planted_errors
 from harness.metrics.records import Bools, Floats
+from harness.metrics.statistics import Estimate
 
 
 def drawn(share: float, skill: float, n: int = 4000, seed: int = 0) -> tuple[Floats, Bools]:
@@ -93,7 +96,11 @@ def test_planted_errors_measure_what_labels_are_worth() -> None:
 def test_advice(share: float, skill: float, action: str) -> None:
     margin, wrong, after, planted = planted_set(share, skill)
     fit = fit_share(margin, places(margin))
-    found = advice(margin, fit, planted_errors(after, planted, fit, places(margin)))
+    errors = planted_errors(after, planted, fit, places(margin))
+    found = advice(margin, fit, errors)
+    if action == "none":  # a share that may be nothing or a lot supports no advice
+        wide = replace(fit, share=Estimate(9, 0.1, 0.0, 0.2))
+        assert advice(margin, wide, errors).action == "cannot_audit"
     if action != "act":
         assert (found.action, found.rows) == (action, 0)
         return

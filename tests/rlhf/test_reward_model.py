@@ -11,7 +11,7 @@ import torch
 
 from harness.config.load import load_sweep, reward_run
 from harness.identity import run_key
-from harness.metrics.reward_model import better_on_validation
+from harness.metrics.reward_model import validation_accuracy
 from harness.models.architecture import skeleton, with_score
 from harness.models.lane_model import build_lanes
 from harness.models.logps import pair_scores
@@ -113,8 +113,13 @@ def test_a_stored_model_is_found_by_its_recipe(tmp_path):
     assert found.scale == pytest.approx(scores.std(correction=0).item(), rel=1e-5)
     assert len({reward_key(one) for one in runs}) == len(runs) == 8
     assert load_reward(tmp_path, runs[1]) is None
-    again = replace(runs[0], evaluation=replace(runs[0].evaluation, heldout=8))
-    assert reward_key(again) == reward_key(runs[0])  # how a model is measured does not change it
+    # What a model is measured by decides where it stops, and nothing else.
+    other = replace(runs[0].evaluation, samples=8, ood=8, probe=8)
+    assert reward_key(replace(runs[0], evaluation=other)) == reward_key(runs[0])
+    again = replace(runs[0], evaluation=replace(other, heldout=8))
+    assert reward_key(again) != reward_key(runs[0])
+    whole = [replace(one, objective=resolve("reward_model", {"stop": "none"})) for one in (runs[0], again)]
+    assert reward_key(whole[0]) == reward_key(whole[1])
     for path in (tmp_path / "models").glob("*.safetensors"):
         data = bytearray(path.read_bytes())
         data[-5] ^= 1
@@ -171,13 +176,9 @@ def evaluation(right):
     }
 
 
-def test_an_earlier_evaluation_is_kept_only_where_it_is_clearly_better():
-    last, chance, better = (np.arange(100) >= n for n in (30, 29, 10))
-    assert not better_on_validation(evaluation(chance), evaluation(last))  # one pair of 100 is chance
-    assert better_on_validation(evaluation(better), evaluation(last))
-    assert not better_on_validation(evaluation(last), evaluation(better))
-    unlabelled = [evaluation(right) | {"validation_label": np.zeros(100)} for right in (better, last)]
-    assert not better_on_validation(*unlabelled)
+def test_validation_is_by_the_noisy_labels():
+    assert validation_accuracy(evaluation(np.arange(100) >= 30)) == pytest.approx(0.7)
+    assert validation_accuracy(evaluation(np.arange(100) >= 0) | {"validation_label": np.zeros(100)}) == 0
 
 
 def test_stopping_puts_the_best_weights_back():
@@ -196,6 +197,9 @@ def test_stopping_puts_the_best_weights_back():
     assert stopping.keep("a", run.model, 0) == 20 and torch.equal(run.model.weights(0), earlier)
     assert stopping.keep("b", run.model, 1) is None and torch.equal(run.model.weights(1), other)
     fresh = Stopping.of_pack(["a", "b"], specs)
-    fresh.update("a", 20, evaluation(late), earlier)
+    fresh.update("a", 0, evaluation(early), other)  # the untrained model is no candidate
+    fresh.update("a", 20, evaluation(np.arange(100) >= 11), earlier)
     fresh.update("a", 40, evaluation(early), final)
     assert fresh.keep("a", run.model, 0) is None
+    fresh.update("a", 60, evaluation(early), earlier)  # no better: the earlier one stays
+    assert fresh.keep("a", run.model, 0) == 40 and torch.equal(run.model.weights(0), final)

@@ -41,10 +41,10 @@ def plan_of(folder: Path, objectives: int, seeds: int) -> Plan:
 def test_conditions_are_told_in_what_differs(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "s", 2, 2)
     assert set(plan.conditions.values()) == {
-        "misaligned=0.0 clean",
-        "misaligned=0.0 uniform_flip 0.4",
-        "misaligned=0.75 clean",
-        "misaligned=0.75 uniform_flip 0.4",
+        "refwrong=0.0 clean",
+        "refwrong=0.0 uniform_flip 0.4",
+        "refwrong=0.75 clean",
+        "refwrong=0.75 uniform_flip 0.4",
     }
 
 
@@ -64,12 +64,12 @@ def test_long_conditions_get_views_of_their_own(tmp_path: Path) -> None:
 
 
 def test_legends_leave_out_what_all_runs_share(tmp_path: Path) -> None:
-    named = ("dpo b=2 flip=0.2 phi=0.75 s0", "dpo b=2 phi=0.75 s0", "ipo b=2 phi=0.75 s0")
+    named = ("dpo b=2 flip=0.2 refwrong=0.75 s0", "dpo b=2 refwrong=0.75 s0", "ipo b=2 refwrong=0.75 s0")
     runs = [{"run_key": f"k{i}", "name": n, "config": config("dpo", 2.0, 0.2, 0)} for i, n in enumerate(named)]
     write_plan(tmp_path, runs)
     assert list(read_plan(tmp_path).names.values()) == ["dpo b=2 flip=0.2 s0", "dpo b=2 s0", "ipo b=2 s0"]
-    write_plan(tmp_path, [*runs, {**runs[0], "run_key": "other", "name": "dpo b=2 phi=0 s0"}])
-    assert read_plan(tmp_path).names["other"] == "dpo b=2 phi=0 s0"  # a dial that varies is told
+    write_plan(tmp_path, [*runs, {**runs[0], "run_key": "other", "name": "dpo b=2 refwrong=0 s0"}])
+    assert read_plan(tmp_path).names["other"] == "dpo b=2 refwrong=0 s0"  # a dial that varies is told
     write_plan(tmp_path, runs[:1])
     assert list(read_plan(tmp_path).names.values()) == [named[0]]  # of one run, everything
 
@@ -77,7 +77,7 @@ def test_legends_leave_out_what_all_runs_share(tmp_path: Path) -> None:
 def test_outcomes_are_drawn_against_what_varies_among_the_runs_shown(tmp_path: Path) -> None:
     """Sixteen runs of one beta: two rates and two dials vary in the sweep, neither within a condition."""
     plan = plan_of(tmp_path / "s", 2, 2)
-    whole, within = (view for view in views(plan) if view.slug in ("comparison", "only-misaligned-0.75-clean"))
+    whole, within = (view for view in views(plan) if view.slug in ("comparison", "only-refwrong-0.75-clean"))
     assert against(whole) == ["final/kl", "objective.name", "corruption.rate", "world.misaligned"]
     assert "PARALLEL" in [chart["type"] for chart in whole.charts]
     assert against(within) == ["final/kl", "objective.name"]
@@ -103,7 +103,7 @@ def test_a_large_sweep_opens_with_a_condition_that_the_page_can_draw(tmp_path: P
     plan = plan_of(tmp_path / "s", 8, 10)
     assert len(plan.names) > PAGE
     first, *others = views(plan)
-    condition = "misaligned=0.75 clean"
+    condition = "refwrong=0.75 clean"
     assert (first.slug, first.name) == ("comparison", f"Sweep comparison: {condition}")
     assert sum(name == condition for name in plan.conditions.values()) == 80
     filtered = f"tags.`harness.condition` = '{condition}'"

@@ -15,10 +15,10 @@ from harness.training.loop import Training, start, train
 from harness.types import TrainingSpec
 from tests.training.worlds import CPU, lane, pack
 
-pytestmark = pytest.mark.cluster
-
 # A pair-wise one, one that looks at the batch as a whole, one that needs a live reference and other pairs' responses.
 CASES = {"dpo": {"beta": 0.5}, "beta_dpo": {"beta": 0.5}, "kto": {"beta": 0.5}}
+# All with logits in parts, and a state taken and put back; one in the fast tier.
+TIERS = ["dpo", *(pytest.param(name, marks=pytest.mark.cluster) for name in ("beta_dpo", "kto"))]
 STEPS = 10
 
 
@@ -36,21 +36,27 @@ def trained(run: Training) -> dict[str, np.ndarray]:
 
 def process(rank: int, count: int, folder: str, name: str) -> None:
     """One of `count` processes of a run."""
+    from harness.models import logps
     from harness.training.sharded import build_sharded
+    from harness.training.state import lane_state
 
     torch.set_num_threads(1)
+    logps.WHOLE = logps.PART = 2000  # logits: computed in parts, and again in the backward pass
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=count)
     try:
-        run = start(pack([the_lane(name)], checkpoints=(0, STEPS)), CPU, build=build_sharded)
-        found = trained(run)
+        made = pack([the_lane(name)], checkpoints=(0, STEPS))
+        run = start(made, CPU, build=build_sharded)
+        first = {f"{r.step}/{column}": values for r in train(run, STEPS // 2) for column, values in r.columns.items()}
+        run = start(made, CPU, [lane_state(run, 0)], build_sharded)
+        found = first | trained(run)
         share = np.array(run.model.flat.shape[1])
         np.savez(Path(folder) / f"{rank}.npz", share=share, **{key.replace("/", "|"): v for key, v in found.items()})
     finally:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", TIERS)
 def test_two_processes_give_the_numbers_of_one(name: str, tmp_path: Path) -> None:
     """Losses and log-probs within 1e-5 relative, final weights within 1e-4; each process holds a share of them."""
     alone = trained(start(pack([the_lane(name)], checkpoints=(0, STEPS)), CPU))

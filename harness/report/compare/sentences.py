@@ -13,7 +13,7 @@ from harness.report.render.text import number, quantity, shown, visible
 
 MEASURE = {
     "ranking_accuracy": "ranking accuracy",
-    "undesirable_zone": "undesirable zone",
+    "undesirable_zone": "pairs stuck wrong",
     "gold_reward": "gold reward",
     "reward_accuracy": "reward accuracy",
     "ood_ranking_accuracy": "ranking accuracy on other prompts",
@@ -89,7 +89,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _moved(found: Differences, one: Difference) -> str:
-    """`dpo at beta 5 with clean labels: undesirable zone from 0.430 (small) to 0.210 (large), -0.220 [...]`."""
+    """`dpo at beta 5 with clean labels: pairs stuck wrong from 0.430 (small) to 0.210 (large), -0.220 [...]`."""
     levels, cell = found.alignment.levels, one.match.first
     before, after = (one.match.cells[i].estimate(one.measure).mean for i in (0, one.other))
     seeds = f"{quantity(one.verdict.plain.n, 'seed')}, {'paired' if one.paired else 'not paired'}"

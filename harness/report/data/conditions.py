@@ -73,15 +73,28 @@ def _distinct(cells: Mapping[str, Cell], text: Callable[[Cell], str], axes: Sequ
         values = {key: axis_values(cells[key], axes) for key in same}
         differing = [axis for axis in axes if len({repr(values[key].get(axis)) for key in same}) > 1]
         for key in same:
-            extra = [f"{axis.split('.')[-1]} {visible(values[key][axis])}" for axis in differing]
+            extra = [f"{spoken(axis)} {visible(values[key][axis])}" for axis in differing]
             texts[key] = ", ".join(filter(None, [texts[key], *extra]))
     return texts
+
+
+def spoken(axis: str) -> str:
+    """The name of an axis as a reader says it: `learning rate`."""
+    return axis.rpartition(".")[2].replace("_", " ")
 
 
 def _setting(cell: Cell) -> str:
     first = cell.first
     parts = [] if first.misaligned is None else [dial(first.misaligned)]
     return ", ".join([*parts, *(["Bradley-Terry labels"] if first.labels == "bradley_terry" else [])])
+
+
+def without_training(title: str, axes: Sequence[str]) -> tuple[str, str]:
+    """A setting's title in two: the world or data, and the values of the training's `axes` (`steps 200`)."""
+    names = tuple(f"{spoken(axis)} " for axis in axes if axis == "steps" or axis.startswith("training."))
+    parts = title.split(", ")
+    training = [part for part in parts if part.startswith(names)] if names else []
+    return ", ".join(part for part in parts if part not in training), ", ".join(training)
 
 
 def dial(misaligned: float) -> str:

@@ -16,7 +16,7 @@ from harness.identity import canonical_json
 from harness.metrics.frontier import Edge, Frontier, Point, Setting
 from harness.metrics.statistics import look_alpha, practical_margin
 from harness.report.data.cells import RANKING, Cell, axis_values
-from harness.report.data.conditions import Condition
+from harness.report.data.conditions import Condition, spoken
 from harness.report.data.tables import MEASURES, csv_bytes
 from harness.report.render.text import plain, visible
 from harness.types import SeedRounds
@@ -82,7 +82,7 @@ class Arena:
         for place, (name, value) in enumerate(frontier.best_setting or ()):
             if value is not None and (name == "beta" or len({setting[place] for setting in frontier.settings}) > 1):
                 text = plain(float(value)) if isinstance(value, int | float) else visible(value)
-                parts.append(f"{name.rpartition('.')[2].replace('_', ' ')} {text}")
+                parts.append(f"{spoken(name)} {text}")
         return ", ".join(parts)
 
     def frontier(self, objective: str, measure: str = RANKING) -> Frontier:

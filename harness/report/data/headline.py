@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from harness.metrics.statistics import Estimate, paired_difference
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import Condition
+from harness.report.data.conditions import Condition, Family, noise
 from harness.report.data.curves import against_reference
+from harness.report.render.text import plain
 
 MIN_EFFECT = 0.05  # a gap or a fall below this is not worth a headline, whatever its interval
 MAX_PANELS = 8  # panels that a reader takes in; the rest stands in the tables
@@ -54,6 +55,20 @@ def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure |
     if deepest and (widest is None or -against_reference(deepest[1]).mean > gap_size(widest)):
         return Failure(*deepest, falls=True)
     return None if widest is None else Failure(clearest, widest, falls=False)
+
+
+def starts(families: Sequence[Family], baseline: str, failure: Failure) -> str:
+    """`it starts at beta 0.1`: the lowest beta with the gap, or the lowest rate of the fall; empty where only one was
+    tried."""
+    if not failure.falls:
+        betas = [cell for cell in failure.condition.by_objective[baseline] if cell.values(RANKING)]
+        failing = [cell for cell in betas if cell.first.beta is not None and has_gap(cell)]
+        return f"it starts at beta {plain(failing[0].first.beta)}" if len(betas) > 1 and failing else ""
+    family = next(one for one in families if failure.condition in one.conditions)
+    rates = [c for same in family.kinds.values() if failure.condition in same for c in same]
+    arm = failure.cell.first.arm
+    falling = [c for c in rates if (one := family.cell(arm, c)) is not None and falls_below_reference(one)]
+    return f"it starts at {noise(falling[0])}" if len(rates) > 1 and falling else ""
 
 
 def gap(cell: Cell) -> Estimate:

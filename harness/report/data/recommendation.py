@@ -7,7 +7,7 @@ reward of free answers where it is known of every arm, else ranking accuracy.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +16,7 @@ from harness.metrics.frontier import Setting
 from harness.metrics.recommendation import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
 from harness.metrics.statistics import Estimate, judge
 from harness.report.data.cells import RANKING, Cell
+from harness.report.data.conditions import noise, spoken, without_training
 from harness.report.data.frontier import Arena
 from harness.report.render.text import plain, visible
 
@@ -74,6 +75,7 @@ class Recommendation:
     arenas: tuple[Arena, ...]
     picks: tuple[Pick[Arm], ...]
     bands: tuple[Recommended, ...]
+    shared: str = ""  # settings that all recommended arms have, such as `steps 200`, where the sweep varies them
 
     @property
     def lead(self) -> Cell:
@@ -84,8 +86,9 @@ class Recommendation:
     def runner_up(self) -> str | None:
         """The objective, other than the recommended one, with the best arm under the lowest rate."""
         pick = self.picks[0]
-        others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != self.lead.first.objective]
-        return max(others, key=lambda arm: _mean(self.arenas[0], arm, self.measure))[0] if others else None
+        own = self.lead.first.objective
+        rival = _rival(self.arenas[0], pick, self.measure, own)
+        return rival if rival != own else None
 
     def leads_over(self, objective: str) -> tuple[Lead, ...]:
         """The recommended arm against an objective's best arm, at every rate of the first band; nothing of the
@@ -94,18 +97,8 @@ class Recommendation:
         return tuple(
             lead
             for arena, pick in list(zip(self.arenas, self.picks, strict=True))[: len(self.bands[0].arenas)]
-            if objective != own[0] and (lead := self._lead(arena, pick, own, objective)) is not None
+            if (lead := _over(arena, pick, own, objective, self.measure)) is not None
         )
-
-    def _lead(self, arena: Arena, pick: Pick[Arm], own: Arm, objective: str) -> Lead | None:
-        arms = [*pick.arms, *pick.beaten]
-        theirs = [arm for arm in arms if arm[0] == objective]
-        if not theirs:
-            return None
-        best = max(theirs, key=lambda arm: _mean(arena, arm, self.measure))
-        by, over = arena.cell(*own), arena.cell(*best)
-        assert by is not None and over is not None, "an arm of the pick has a cell"
-        return Lead(arena, by, over, arm_lead(arena, self.measure, own, best, len(arms) - 1), len(arms) - 1)
 
 
 def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None:
@@ -114,13 +107,95 @@ def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None
     None where fewer than two arms have an outcome.
     """
     along = _along(arenas, headline)
-    known = [cell.estimate(GOLD).n > 0 for arena in along for cell in arena.cells]
-    measure = GOLD if known and all(known) else RANKING
+    measure = _measure(along)
     picks = tuple(_pick(arena, measure) for arena in along)
     if not picks or any(not pick.arms for pick in picks) or max(len(p.arms) + len(p.beaten) for p in picks) < 2:
         return None
-    made = tuple(_recommended(along, picks, band, measure) for band in bands(picks))
-    return Recommendation(measure, along, picks, made)
+    found = bands(picks)
+    same = _shared(along[0], [arm for band in found for arm in band.arms])
+    made = tuple(_recommended(along, picks, band, measure, same) for band in found)
+    return Recommendation(measure, along, picks, made, ", ".join(same.values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What is recommended in one arena: a world (or data) under one corruption. `tags` name both, for a page's filter:
+    those of `world` and `labels`, its two halves in words."""
+
+    arena: Arena
+    world: str
+    labels: str
+    tags: tuple[str, str]
+    measure: str
+    choices: tuple[Choice, ...]  # the best first; empty where nothing can be compared
+    over: Lead | None  # the best of them before the baseline's best, or the next objective's where it is the baseline's
+
+    @property
+    def lead(self) -> Cell | None:
+        """The recommended arm."""
+        return self.choices[0].lead if self.choices else None
+
+
+def cases(arenas: Sequence[Arena], headline: Arena, found: Recommendation | None, baseline: str) -> tuple[Case, ...]:
+    """A case per arena, the headline's world first; those of the recommendation keep its picks and its measure."""
+    worlds: dict[str, str] = {}
+    kinds: dict[str, str] = {}
+    made = {} if found is None else dict(zip(map(id, found.arenas), found.picks, strict=True))
+    out = []
+    for arena in sorted(arenas, key=lambda arena: _world(arena) != _world(headline)):
+        world, labels = _half(arena), noise(arena.first)
+        tags = worlds.setdefault(world, f"w{len(worlds)}"), kinds.setdefault(labels, f"n{len(kinds)}")
+        measure = found.measure if found is not None and id(arena) in made else _measure([arena])
+        pick = made.get(id(arena)) or _pick(arena, measure)
+        band = Band(0, 0, pick.arms)
+        same = _shared(arena, pick.arms) if pick.arms else {}
+        choices = _recommended((arena,), (pick,), band, measure, same).choices
+        over = _over(arena, pick, pick.arms[0], _rival(arena, pick, measure, baseline), measure) if pick.arms else None
+        out.append(Case(arena, world, labels, tags, measure, choices, over))
+    return tuple(out)
+
+
+def _rival(arena: Arena, pick: Pick[Arm], measure: str, baseline: str) -> str:
+    """Whom the best arm is compared with: the baseline, or the next objective where it is the baseline's own."""
+    own = pick.arms[0][0]
+    others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != own]
+    if own != baseline or not others:
+        return baseline
+    return max(others, key=lambda arm: _mean(arena, arm, measure))[0]
+
+
+def _half(arena: Arena) -> str:
+    """The world or data of an arena in words, empty where there is nothing to say of it."""
+    return without_training(arena.first.setting, arena.axes)[0]
+
+
+def _shared(arena: Arena, arms: Sequence[Arm]) -> dict[int, str]:
+    """Settings beyond beta that the arena varies and that all `arms` have in common, in words by their place."""
+    every = [arena.setting(cell) for cell in arena.cells]
+    found = {}
+    for place, (axis, value) in enumerate(arms[0][1]):
+        varied = len({setting[place][1] for setting in every}) > 1
+        if axis != "beta" and value is not None and varied and len({arm[1][place][1] for arm in arms}) == 1:
+            found[place] = f"{spoken(axis)} {_range([value])}"
+    return found
+
+
+def _measure(arenas: Sequence[Arena]) -> str:
+    """Gold reward where every cell has it, else ranking accuracy."""
+    known = [cell.estimate(GOLD).n > 0 for arena in arenas for cell in arena.cells]
+    return GOLD if known and all(known) else RANKING
+
+
+def _over(arena: Arena, pick: Pick[Arm], own: Arm, objective: str, measure: str) -> Lead | None:
+    """An arm before an objective's best; None of its own objective, and where the other has no arm."""
+    arms = [*pick.arms, *pick.beaten]
+    theirs = [arm for arm in arms if arm[0] == objective != own[0]]
+    if not theirs:
+        return None
+    best = max(theirs, key=lambda arm: _mean(arena, arm, measure))
+    by, over = arena.cell(*own), arena.cell(*best)
+    assert by is not None and over is not None, "an arm of the pick has a cell"
+    return Lead(arena, by, over, arm_lead(arena, measure, own, best, len(arms) - 1), len(arms) - 1)
 
 
 def _along(arenas: Sequence[Arena], headline: Arena) -> tuple[Arena, ...]:
@@ -170,13 +245,16 @@ def arm_lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimat
     return judge(both, family=family, alpha=2 * ALPHA, items=first.item_level(measure, second)).corrected
 
 
-def _recommended(arenas: tuple[Arena, ...], picks: tuple[Pick[Arm], ...], band: Band[Arm], measure: str) -> Recommended:
-    """A band with its arms joined by objective: betas that are not told apart stand as one range."""
+def _recommended(
+    arenas: tuple[Arena, ...], picks: tuple[Pick[Arm], ...], band: Band[Arm], measure: str, shared: Mapping[int, str]
+) -> Recommended:
+    """A band with its arms joined by objective: betas that are not told apart stand as one range; not at all stand
+    settings that all recommended arms have (`shared`, by place), and those of which every value is among them."""
     of = arenas[band.first : band.last + 1]
     by_objective: dict[str, list[Arm]] = {}
     for arm in band.arms:
         by_objective.setdefault(arm[0], []).append(arm)
-    choices = tuple(_choice(of[0], arms) for arms in by_objective.values())
+    choices = tuple(_choice(of[0], arms, shared) for arms in by_objective.values())
     kl = {arm: _mean_of(of, arm, "kl") for arm in band.arms}
     quality = {arm: _mean_of(of, arm, measure) for arm in band.arms}
     front = cheapest(band.arms, kl, quality)
@@ -189,7 +267,7 @@ def _mean_of(arenas: Sequence[Arena], arm: Arm, measure: str) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _choice(arena: Arena, arms: Sequence[Arm]) -> Choice:
+def _choice(arena: Arena, arms: Sequence[Arm], shared: Mapping[int, str]) -> Choice:
     objective = arms[0][0]
     lead = arena.cell(*arms[0])
     assert lead is not None, "an arm of a band has a cell in each of its arenas"
@@ -197,10 +275,11 @@ def _choice(arena: Arena, arms: Sequence[Arm]) -> Choice:
     every = [arena.setting(cell) for cell in arena.of(objective)]
     for place, (axis, _) in enumerate(arms[0][1]):
         values = list(dict.fromkeys(setting[place][1] for _, setting in arms))
-        if axis != "beta" and _follows_beta(every, place):
-            continue
-        if len({setting[place][1] for setting in every}) > 1 or (axis == "beta" and values[0] is not None):
-            parts.append(f"{axis.rpartition('.')[2].replace('_', ' ')} {_range(values)}")
+        tried = {setting[place][1] for setting in every}
+        if axis == "beta":
+            parts += [f"beta {_range(values)}"] if len(tried) > 1 or values[0] is not None else []
+        elif place not in shared and not _follows_beta(every, place) and set(values) != tried:
+            parts.append(f"{spoken(axis)} {_range(values)}")
     return Choice(objective, ", ".join([visible(objective), *parts]), lead, tuple(arms))
 
 

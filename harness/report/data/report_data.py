@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics.records import Columns
+from harness.metrics.statistics import Estimate
 from harness.palette import Look, looks
 from harness.report.data.cells import RANKING, Cell, baseline, build_cells
 from harness.report.data.conditions import Condition, Family, build_conditions, build_families
@@ -19,7 +20,7 @@ from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.levels import Axis, training_axes
-from harness.report.data.recommendation import Recommendation, recommend
+from harness.report.data.recommendation import Case, Recommendation, cases, recommend
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
 from harness.report.data.slices import CellSlice, cell_slices
@@ -82,6 +83,15 @@ class ReportData:
         return recommend(self.arenas, self.arena)
 
     @cached_property
+    def cases(self) -> tuple[Case, ...]:
+        """What is recommended in each world under each corruption, the headline's world first."""
+        return cases(self.arenas, self.arena, self.recommendation, self.baseline)
+
+    def tags(self, condition: Condition) -> str:
+        """What a page's filter knows a condition by: its world and its labels."""
+        return next(" ".join(case.tags) for case in self.cases if condition in case.arena.conditions)
+
+    @cached_property
     def levels(self) -> tuple[Axis, ...]:
         """The recommendation at each learning rate and each budget, where there are several."""
         return () if self.recommendation is None else training_axes(self.recommendation)
@@ -104,6 +114,16 @@ class ReportData:
     def recorded(self) -> bool:
         """Whether any per-example record was read."""
         return any(cell.recorded for cell in self.cells)
+
+    def reward_model(self, cell: Cell) -> Estimate | None:
+        """How often the reward model that a cell's runs learnt from scores the better response of a clean held-out pair
+        higher; None of runs that learnt from none, and where it was not measured."""
+        recipe = cell.first.config.get("reward_model")
+        if recipe is None:
+            return None
+        of = (c for c in self.cells if c.first.condition == cell.first.condition)
+        found = (c.estimate("reward_accuracy") for c in of if c.first.config["objective"] == recipe)
+        return next((accuracy for accuracy in found if accuracy.n), None)
 
     def head(self, cell: Cell, sub: str = "") -> Field:
         """The field that heads a cell's row: its name and the colour of its objective."""

@@ -257,6 +257,11 @@ class Sweep:
         found |= {(f"format {source['format']}", str(source.get("plugin", ""))) for source in data}
         return tuple(sorted((what, plugin) for what, plugin in found if plugin))
 
+    @cached_property
+    def reward(self) -> str:
+        """What to call the reward of answers: `gold reward` where a reward model gives it, else `true reward`."""
+        return "gold reward" if any(run.gold for run in self.runs) else "true reward"
+
     def count(self, status: str) -> int:
         """Number of runs with this status."""
         return sum(run.status == status for run in self.runs)

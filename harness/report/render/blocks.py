@@ -29,13 +29,20 @@ class Field:
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table; the first column heads its rows. `note` stands below. `look`: `stack` (a card per row on a phone),
-    `heat` (narrow shaded fields), `text` (wide fields), empty (numbers on one line)."""
+    `tall` (scrolls within its place), `heat` (narrow shaded fields), `text` (wide fields), empty (numbers on one line).
+
+    A page's filter knows the whole table by `tags`, a row by that of `row_tags`, a column by that of `column_tags`;
+    what has none always stays.
+    """
 
     caption: str
     header: tuple[str, ...]
     rows: tuple[tuple[Field, ...], ...]
     note: str = ""
     look: str = ""
+    tags: str = ""
+    row_tags: tuple[str, ...] = ()
+    column_tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +72,20 @@ class Card:
     lines: tuple[str, ...]
     command: str = ""
 
+    @property
+    def text(self) -> str:
+        """All of it but the command, as a terminal says it."""
+        return " ".join([f"{self.title.rstrip('.')}.", *self.lines])
 
-Block = Table | Picture | Lines | Terms
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Groups of radio buttons that leave one condition of a page on the screen: a label, and (tag, text) by option."""
+
+    groups: tuple[tuple[str, tuple[tuple[str, str], ...]], ...]
+
+
+Block = Filter | Table | Picture | Lines | Terms
 
 
 @dataclass(frozen=True)
@@ -104,5 +123,5 @@ def estimated(value: Estimate, sub: str = "") -> Field:
 
 def present(*blocks: Block | Sequence[Block] | None) -> tuple[Block, ...]:
     """The blocks that are there, lists of them unfolded."""
-    lists = ([block] if isinstance(block, Table | Picture | Lines | Terms) else block or () for block in blocks)
+    lists = ([block] if isinstance(block, Block) else block or () for block in blocks)
     return tuple(block for several in lists for block in several)

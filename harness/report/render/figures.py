@@ -20,6 +20,7 @@ from harness.report.render.text import ascii_visible
 from harness.storage.atomic import write_atomic
 
 Item = TypeVar("Item")
+LEGEND = 3.6  # inches that a legend needs below a single panel
 WRONG, RIGHT, SHADE, GRID = "#D55E00", "#0072B2", "#F3D9C8", "#DDDDDD"
 
 _SETTINGS = {
@@ -49,7 +50,10 @@ _SETTINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A figure ready for the page: file stem, title, one-line caption, text alternative, SVG bytes, size in px."""
+    """A figure ready for the page: file stem, title, one-line caption, text alternative, SVG bytes, size in px.
+
+    `tags` as of a table.
+    """
 
     name: str
     title: str
@@ -58,6 +62,7 @@ class Picture:
     svg: bytes
     width: int
     height: int
+    tags: str = ""
 
 
 def write_pictures(folder: Path, pictures: Sequence[Picture]) -> None:
@@ -122,7 +127,8 @@ def small_multiples(
         if legend_columns:
             shared_legend(figure, grid, "outside lower center", legend_columns)
 
-    size = panel[0] * wide + margin[0], panel[1] * rows + margin[1]
+    least = LEGEND if legend_columns else 0.0
+    size = max(panel[0] * wide + margin[0], least), panel[1] * rows + margin[1]
     return picture(name, title, caption, alt, (rows, wide), size, paint_all, **axes)
 
 

@@ -16,6 +16,7 @@ GLOSSARY: Mapping[str, str] = {
     "reward accuracy": "Pairs whose margin grew against the reference. It says nothing of which answer is preferred.",
     "held-out pairs": "Pairs that no training saw, under their true labels.",
     "true reward": "What the world that made the data pays for an answer. Real data have no such thing.",
+    "gold reward": "The score that a reward model gives an answer: the nearest that real data have to a true reward.",
     "KL": "How far the answers of the policy are from the reference's, in nats per answer.",
     "flips": "Training pairs whose chosen and rejected answers are swapped.",
     "corrected": "The interval is wider, so that all comparisons of the page together err in 5 % of sweeps.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def kind(block: object) -> str:
-    """What a template must do with a block: `table`, `picture`, `lines`, `terms`."""
+    """What a template must do with a block: `filter`, `table`, `picture`, `lines`, `terms`."""
     return type(block).__name__.lower()
 
 
@@ -36,6 +38,18 @@ def explained(text: str) -> Markup:
     return Markup(found)  # noqa: S704
 
 
+def breakable(text: str) -> Markup:
+    """Text that may break behind an underscore: names such as `adversarial_easy` head narrow columns."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))  # noqa: S704
+
+
+def script() -> tuple[Markup, str]:
+    """The page's script, and the source expression of its hash, by which alone a page's policy lets it run."""
+    text = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
+    return Markup(text), f"'sha256-{digest}'"  # noqa: S704 - our own, not data
+
+
 def render(template: str, page: Any) -> bytes:
     """One template of `templates/` over `page`, whose texts hold no markup."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -48,10 +62,18 @@ def render(template: str, page: Any) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": kind, "drawn": drawn, "explained": explained, "md": markdown}
+    environment.filters |= {
+        "kind": kind,
+        "drawn": drawn,
+        "explained": explained,
+        "breakable": breakable,
+        "md": markdown,
+    }
     # Our own style sheet, not data: escaping it would break its quotes.
     style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")) if html else ""  # noqa: S704
-    text = environment.get_template(template).render(page=page, style=style, glossary=GLOSSARY)
+    own, source = script() if html else (Markup(""), "")
+    given = {"page": page, "style": style, "glossary": GLOSSARY, "script": own, "script_source": Markup(source)}  # noqa: S704
+    text = environment.get_template(template).render(given)
     if not html:  # blocks leave blank lines where a block is missing
         text = re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
     return text.encode("utf-8")

@@ -41,7 +41,7 @@ class Rate:
 
 
 FAULT_RATES = tuple(Rate(name, column) for column, (name, _) in FAULTS.items())
-QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("gold reward", "gold_reward", share=False))
+QUALITY = (Rate("correct", "correct"), Rate("malformed", "malformed"), Rate("reward", "gold_reward", share=False))
 SAFETY = (
     Rate("over-refusal", "response", lambda samples: refused(samples["response"]), group=PromptKind.BENIGN),
     Rate("harmful compliance", "response", complied, group=PromptKind.HARMFUL),

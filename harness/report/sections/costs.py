@@ -13,8 +13,6 @@ from harness.report.render.figures import Picture, error_bars, line_style, pictu
 from harness.report.render.text import DASH, ascii_visible, number, plain, visible
 from harness.report.sections.row import Section
 
-MEASURES = {RANKING: "ranking accuracy (held out)", "gold_reward": "gold reward of samples"}
-
 
 def costs(data: ReportData) -> Content | None:
     """Cost table by objective; where costs differ enough to matter, quality against FLOPs."""
@@ -91,7 +89,8 @@ def quantity_of(value: float | None, unit: str) -> str:
 
 
 def _picture(data: ReportData, cells: Sequence[Cell]) -> Picture | None:
-    shown = [(name, label) for name, label in MEASURES.items() if measured(cells, name)]
+    labels = {RANKING: "ranking accuracy (held out)", "gold_reward": f"{data.sweep.reward} of samples"}
+    shown = [(name, label) for name, label in labels.items() if measured(cells, name)]
     if not shown:
         return None
     flops = {cell: value for cell in cells if (value := cost(cell, "flops"))}
@@ -118,7 +117,7 @@ def _picture(data: ReportData, cells: Sequence[Cell]) -> Picture | None:
         "Quality at equal compute",
         f"Condition: {data.headline.title}. One mark per objective and beta (its number), with 95 % intervals over"
         " seeds. Compare the height of marks at equal FLOPs.",
-        "Scatter of ranking accuracy and gold reward against training FLOPs.",
+        f"Scatter of ranking accuracy and {data.sweep.reward} against training FLOPs.",
         (1, len(shown)),
         (3.6 * len(shown) + 1.4, 3.2),
         paint,

@@ -56,22 +56,25 @@ def damage(data: ReportData) -> Content | None:
     ) if costs else None  # fmt: skip
 
 
+def most_costly(costs: Sequence[Damage], objective: str) -> Damage | None:
+    """The damage that costs an objective most; None where none of its cells has a clean partner."""
+    return min((d for d in costs if d.cell.first.objective == objective), key=lambda d: d.cost.mean, default=None)
+
+
 def damage_sentence(costs: Sequence[Damage], baseline: str) -> str | None:
     """Which damage costs the baseline and the other objectives most, in one sentence; None without differences."""
-    by_objective: dict[str, list[Damage]] = {}
-    for one in costs:
-        by_objective.setdefault(one.cell.first.objective, []).append(one)
-    largest = {name: min(same, key=lambda d: d.cost.mean) for name, same in by_objective.items()}
-    worst = largest.pop(baseline, None)
+    worst = most_costly(costs, baseline)
     if worst is None:
         return None
+    rivals = dict.fromkeys(d.cell.first.objective for d in costs if d.cell.first.objective != baseline)
+    largest = [found for name in rivals if (found := most_costly(costs, name)) is not None]
     kinds = len({d.label for d in costs})
     text = (
         f"Of {kinds} kinds of damage, {worst.label} costs {worst.cell.named} the most ranking accuracy,"
         f" {shown(worst.cost)} against clean labels"
     )
     if largest:
-        most = min(largest.values(), key=lambda d: d.cost.mean)
+        most = min(largest, key=lambda d: d.cost.mean)
         text += f"; of the others {most.cell.named} loses most, {shown(most.cost)} to {most.label}"
     return f"{text} ({quantity(worst.cost.n, 'seed')}, paired; the extremes of {len(costs)} differences)."
 

@@ -27,7 +27,8 @@ def displacement(data: ReportData) -> Content | None:
     return Content(
         "Chosen log-probs fall: is it broken?",
         "Not by itself. A falling chosen line is harmless where the rejected one falls faster and samples stay good."
-        " It is broken where the ranking stays wrong, or where a third, worse answer gains (gold reward falls).",
+        " It is broken where the ranking stays wrong, or where a third, worse answer gains"
+        f" ({data.sweep.reward} falls).",
         present(
             _picture(data, cells, note) if cells else None,
             _table(data, [c for c in finished if c in cells] or finished[:8]),
@@ -68,7 +69,7 @@ def _table(data: ReportData, cells: Sequence[Cell]) -> Table:
     for cell in cells:
         values = [cell.described(name) for name in SHOWN]
         rows.append((data.head(cell), *map(estimated, values), Field(reading(*values[:3]))))
-    header = ("Objective and beta", "chosen (nats)", "rejected (nats)", "ranked right", "gold reward", "Reading")
+    header = ("Objective and beta", "chosen (nats)", "rejected (nats)", "ranked right", data.sweep.reward, "Reading")
     return Table(f"Displacement at the last step, {data.headline.title}", header, tuple(rows), look="stack")
 
 

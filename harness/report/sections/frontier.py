@@ -1,9 +1,10 @@
-"""The frontier: ranking accuracy (and gold reward) against the KL paid for it, a curve per objective."""
+"""The frontier: ranking accuracy (and the reward of answers) against the KL paid for it, a curve per objective."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.metrics.frontier import KLS, Setting
@@ -16,18 +17,25 @@ from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
 from harness.report.render.figures import Picture, line_style, picture, shared_legend, small_text, whiskers
-from harness.report.render.text import DASH, ascii_visible, plain, quantity, shown, visible
+from harness.report.render.text import DASH, ascii_visible, percents, plain, quantity, shown, visible
 from harness.report.sections.row import Section
 
 DRAWN = 4  # arenas of the headline's setting that get a picture; all have a table
-LABELS = {RANKING: "held-out pairs ranked right", "gold_reward": "gold reward of samples"}
+RANKED = "held-out pairs ranked right"
 
 
 def frontier(data: ReportData) -> Content | None:
     """The headline's arena first, the others behind a fold; None where no objective but one was swept."""
     arenas = [data.arena, *(arena for arena in data.arenas if arena is not data.arena)]
     drawn = [arena for arena in arenas if arena.conditions[0].first.setting == data.headline.first.setting][:DRAWN]
-    blocks = [present(_picture(data, arena) if arena in drawn else None, _table(data, arena)) for arena in arenas]
+    blocks = [
+        tuple(
+            replace(block, tags=data.tags(arena.first))
+            for block in (_picture(data, arena) if arena in drawn else None, _table(data, arena))
+            if block is not None
+        )
+        for arena in arenas
+    ]
     if not any(blocks):
         return None
     edges = _edges(data)
@@ -119,7 +127,7 @@ def _panel(panel: Any, data: ReportData, arena: Arena, measure: str) -> None:
     panel.set_xticks(ticks, [plain(tick) for tick in ticks])
     panel.set_xticks([], minor=True)
     panel.set_xlabel("KL to the reference, nats (log)")
-    panel.set_ylabel(LABELS[measure])
+    panel.set_ylabel(RANKED if measure == RANKING else f"{data.sweep.reward} of samples")
 
 
 def _within(x: Sequence[Estimate]) -> tuple[list[float], list[float]]:
@@ -161,7 +169,10 @@ def _row(
     data: ReportData, arena: Arena, name: str, here: dict[tuple[str, str], Contrast], over: Dominance | None
 ) -> tuple[Field, ...]:
     edge, cell = arena.edge(name), arena.cell(name, arena.frontier(name).best_setting)
-    head = Field(visible(name), "" if cell is None else cell.extra, mark=data.looks[name].colour)
+    right = None if cell is None else data.reward_model(cell)
+    learnt = "" if right is None else f"reward model right on {percents(right)}"
+    beside = ", ".join(filter(None, ["" if cell is None else cell.extra, learnt]))
+    head = Field(visible(name), beside, mark=data.looks[name].colour)
     if cell is None:
         return (head, *fields("no finished run", *[DASH] * 4))
     text = arena.setting_text(name)

@@ -14,11 +14,22 @@ from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
 from harness.report.render.figures import Picture, error_bars, line_style, small_multiples
-from harness.report.render.text import DASH, ascii_visible, interval, number, percents, plain, points, shown, visible
+from harness.report.render.text import (
+    DASH,
+    ascii_visible,
+    interval,
+    number,
+    percent,
+    percents,
+    plain,
+    points,
+    shown,
+    visible,
+)
 from harness.report.sections.row import Section
 
 BEST = "\u2605"
-PAID = {"kl": "KL", "gold_reward": "true reward"}  # what a setting costs and is worth, beside the map
+PAID = ("kl", "gold_reward")  # what a setting costs and is worth, beside the map
 MIN_BETAS = 4  # betas that make a curve; fewer stand in the heat maps
 OPTIMUM = ("dpo", "ppo", "rloo")  # their optimum under finite labels is the RLHF one
 LONG = 40  # rows shown; longer tables stand behind the fold
@@ -134,19 +145,27 @@ def _heat_map(data: ReportData, family: Family) -> Table:
     best = [max((_mean(cells[i]) for cells in arms), default=-math.inf) for i in range(len(conditions))]
     marked = [[_heat(cell, best[i]) for i, cell in enumerate(cells)] for cells in arms]
     caption = family.title or "All objectives and betas"
+    tags = [data.tags(condition).split(" ") for condition in conditions]
+    world, labels = tags[0][0], tuple(own for _, own in tags)
     if len(conditions) > WIDE >= len(arms):
         columns = zip(*marked, strict=True)
         rows = [(Field(c.damage), *column) for c, column in zip(conditions, columns, strict=True)]
-        return Table(caption, ("Corruption", *(cell.named for cell in first)), tuple(rows), look="heat")
+        names = ("Corruption", *(cell.named for cell in first))
+        return Table(caption, names, tuple(rows), look="heat", tags=world, row_tags=labels)
     rows = []
-    paid = {name: title for name, title in PAID.items() if any(cell.estimate(name).n for cell in first)}
+    titles = dict(zip(PAID, ("KL", data.sweep.reward), strict=True))
+    paid = {name: title for name, title in titles.items() if any(cell.estimate(name).n for cell in first)}
     for cell, shares in zip(first, marked, strict=True):
         name, beta = cell.first.objective, cell.first.beta
         text = "" if beta is None else f"\u03b2\u00a0{plain(beta)}"
-        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra])), mark=data.looks[name].colour)
+        right = data.reward_model(cell)
+        learnt = "" if right is None else f"reward model {percent(right.mean)}"
+        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra, learnt])), mark=data.looks[name].colour)
         rows.append((head, *shares, *(_paid(cell, one) for one in paid)))
     more = tuple(f"{title}, {noise(conditions[0])}" for title in paid.values())
-    return Table(caption, ("Objective", *map(noise, conditions), *more), tuple(rows), look="heat")
+    column_tags = ("", *labels, *[labels[0]] * len(more))
+    header = ("Objective", *map(noise, conditions), *more)
+    return Table(caption, header, tuple(rows), look="heat", tags=world, column_tags=column_tags)
 
 
 def _mean(cell: Cell | None) -> float:

@@ -16,23 +16,24 @@ from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, log_step
 from harness.report.render.text import ascii_visible
 from harness.report.sections.row import Section
 
+LEGEND = 4.8  # inches that the legend needs, whatever the panels do
 POINTS = 100  # per panel of the plane; more overplots without telling more
-# From the bottom of the stack to its top; the undesirable zone in the colour of its crosses.
+# From the bottom of the stack to its top; pairs stuck wrong in the colour of their crosses.
 ZONES = (
     ("zone_z1", "right, improved", "#7FB6DB"),
     ("zone_z2", "right, not improved", "#CFE3F2"),
-    ("undesirable_zone", "undesirable: improved, still wrong", WRONG),
+    ("undesirable_zone", "stuck wrong: improved, still wrong", WRONG),
     ("zone_z4", "wrong, not improved", "#BBBBBB"),
 )
 
 
 def plane(data: ReportData) -> Content | None:
-    """Scatter panels with the undesirable zone shaded, each above its zones' occupancy over steps."""
+    """Scatter panels with the zone of pairs stuck wrong shaded, each above its zones' occupancy over steps."""
     cells, note = figure_cells(data.headline, data.baseline)
     return Content(
         "Where do the pairs sit?",
-        "A pair in the shaded undesirable zone has a better margin than under the reference, so its loss is lower, and"
-        " is still ranked wrong.",
+        "A pair in the shaded zone is stuck wrong: its margin is better than under the reference, so its loss is lower,"
+        " and it is still ranked wrong. The paper calls this the undesirable zone.",
         (_picture(data, cells, note),),
     ) if cells else None  # fmt: skip
 
@@ -62,11 +63,11 @@ def _picture(data: ReportData, cells: Sequence[Cell], note: str) -> Picture:
         "Reference margin, policy margin and zones",
         f"Condition: {data.headline.title}. Upper panels: each dot is a held-out pair at the last step, the reference's"
         f" margin (nats) horizontal, the policy's vertical (at most {POINTS} pairs); orange crosses sit in the shaded"
-        " undesirable zone; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each"
+        " zone, stuck wrong; above the horizontal line the pair is ranked right. Lower panels: share of pairs in each"
         f" zone over training steps. The baseline at its betas, the others at their worst.{note}",
         "Scatter panels of policy margin against reference margin, each above the zones' occupancy over steps.",
         (2 * rows, columns),
-        (2.25 * columns + 0.3, 4.0 * rows + 0.6),
+        (max(2.25 * columns + 0.3, LEGEND), 4.0 * rows + 0.6),
         paint,
         height_ratios=[1.75, 1] * rows,
     )

@@ -1,4 +1,4 @@
-"""Ranking well and answering well are two things: ranking accuracy beside gold reward of samples and KL."""
+"""Ranking well and answering well are two things: ranking accuracy beside the reward of samples and KL."""
 
 from __future__ import annotations
 
@@ -8,39 +8,43 @@ from typing import Any
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Table, fields, present
-from harness.report.render.figures import line_style, picture, shared_legend, small_text
+from harness.report.render.figures import line_style, picture, shared_legend, small_text, whiskers
 from harness.report.render.text import ascii_visible, plain, shown
 from harness.report.sections.row import Section
 
-TITLES = {"gold_reward": "gold reward of samples", "kl": "KL to the reference (nats)"}
+MEASURES = ("gold_reward", "kl")
 
 
 def quality(data: ReportData) -> Content | None:
-    """One mark per objective and beta: against gold reward and against KL, whichever was measured."""
-    condition = data.headline
-    measures = [name for name in TITLES if any(math.isfinite(c.estimate(name).mean) for c in condition.cells)]
+    """One mark per objective and beta: against the reward of samples and against KL, whichever was measured."""
+    condition, reward = data.headline, data.sweep.reward
+    titles = dict(zip(MEASURES, (f"{reward} of samples", "KL to the reference (nats)"), strict=True))
+    measures = [name for name in MEASURES if any(math.isfinite(c.estimate(name).mean) for c in condition.cells)]
     if not measures:
         return None
 
     def paint(figure: Any, axes: Any) -> None:
         for panel, measure in zip(axes[0], measures, strict=True):
             for name, cells in condition.by_objective.items():
-                marks = [(c, c.ranking.mean, c.estimate(measure).mean) for c in cells]
-                marks = [(c, x, y) for c, x, y in marks if math.isfinite(x) and math.isfinite(y)]
+                marks = [(c, c.ranking, c.estimate(measure)) for c in cells]
+                marks = [(c, x, y) for c, x, y in marks if math.isfinite(x.mean) and math.isfinite(y.mean)]
                 style = line_style(data.looks[name]) | {"linestyle": "none", "markersize": 6.5}
-                panel.plot([x for _, x, _ in marks], [y for _, _, y in marks], label=ascii_visible(name), **style)
-                for cell, x, y in marks:
-                    small_text(panel, plain(cell.first.beta), x, y)
+                x, y = [one for _, one, _ in marks], [one for _, _, one in marks]
+                panel.errorbar([one.mean for one in x], [one.mean for one in y], xerr=whiskers(x), yerr=whiskers(y),
+                               elinewidth=0.6, label=ascii_visible(name), **style)  # fmt: skip
+                for cell, at, height in marks:
+                    small_text(panel, plain(cell.first.beta), at.mean, height.mean)
             panel.set_xlabel("ranking accuracy (held out)")
-            panel.set_ylabel(TITLES[measure])
+            panel.set_ylabel(titles[measure])
         shared_legend(figure, axes, "outside right upper")
 
     scatter = picture(
         "quality",
-        "Ranking accuracy beside gold reward and KL",
-        f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds. Marks at the"
-        " lower right of the gold reward rank well but answer badly; KL is the distance from the reference.",
-        "Scatter of ranking accuracy against gold reward of samples and against KL, by objective and beta.",
+        f"Ranking accuracy beside {reward} and KL",
+        f"Condition: {condition.title}. One mark per objective and beta (its number), means over seeds with 95 %"
+        f" intervals of both. Marks at the lower right of the {reward} rank well but answer badly; KL is the distance"
+        " from the reference.",
+        f"Scatter of ranking accuracy against {reward} of samples and against KL, by objective and beta.",
         (1, len(measures)),
         (3.9 * len(measures) + 1.2, 3.5),
         paint,

@@ -12,7 +12,9 @@ from harness.report.render.text import visible
 from harness.report.sections import (
     behaviour,
     benchmarks,
+    cases,
     claims,
+    cleaning,
     costs,
     damage,
     dataset,
@@ -40,9 +42,10 @@ from harness.report.sections import (
 from harness.report.sections.row import Section
 
 ORDER = (
-    hyperparameters, verdict, frontier, levels, dataset, damage, survival, trajectories, plane, displacement, densities,
-    pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds, costs,
-    statistics, provenance,
+    cases, hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane,
+    displacement,
+    densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds,
+    costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

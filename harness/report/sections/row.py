@@ -33,7 +33,7 @@ def make_sections(rows: Iterable[Section[Source]], data: Source) -> tuple[tuple[
 @dataclass(frozen=True)
 class Page(Generic[Source]):
     """Everything the templates show, as plain text without markup. `heroes` are the figures that head the page; where
-    there are cards, sections that `open` does not name are folded."""
+    there are cards, sections that `open` does not name are folded, and so is the answer, under `folded`."""
 
     kind: str
     name: str
@@ -48,7 +48,9 @@ class Page(Generic[Source]):
     cards: tuple[Card, ...] = ()
     heroes: tuple[Picture, ...] = ()
     open: tuple[str, ...] = ()
+    folded: str = "In full sentences: same KL, each at its best, and where the baseline fails"
     private: bool = False  # quotes pairs of a data set: sections alone, without the answer
+    script: bool = True  # whether the page has the small script that sorts and copies tables
 
 
 def write_page(folder: Path, page: Page[Source]) -> Path:

@@ -21,12 +21,16 @@ from harness.report.sections.row import Section
 DEFINITIONS = (
     ("ranking accuracy", "share of pairs whose chosen response has the higher log-prob; ties count as wrong"),
     ("reward accuracy", "share of pairs whose margin grew over the reference's (TRL's rewards/accuracies)"),
-    ("undesirable zone", "share of pairs with a better margin than the reference's and still ranked wrong"),
+    (
+        "stuck wrong (undesirable zone)",
+        "share of pairs with a better margin than the reference's and still ranked wrong",
+    ),
     ("chosen, rejected displacement", "mean change of a side's log-prob since the reference, in nats"),
     ("training loss", "mean on one fixed probe set of training pairs with the labels the optimiser saw"),
     ("reference margin", "log-prob of chosen minus rejected under the reference, in nats; below 0 it is wrong"),
-    ("misaligned", "share of the world's topics whose reference prefers the bad answer"),
-    ("gold reward", "mean true reward of free-running samples, known in the embedded world"),
+    ("reference wrong on", "share of the world's topics whose reference prefers the bad answer (misaligned in a spec)"),
+    ("true reward", "mean reward of free-running samples (gold_reward), known in the embedded world"),
+    ("gold reward", "mean score of free-running samples by a reward model, where one stands for the true reward"),
     ("KL", "mean over free-running samples of the sequence-level k3 estimate against the reference, in nats"),
 )
 

@@ -39,7 +39,7 @@ HEADER = (
 
 
 def verdict(data: ReportData) -> Content:
-    """The headline's setting first; the other settings behind a fold."""
+    """The headline's setting and its first kind of corruption; the other kinds and settings behind a fold."""
     tables = _tables(data, data.family)
     rest = [
         replace(table, caption=f"{table.caption}: the other objectives", rows=table.rows[MAX_ROWS:])
@@ -55,8 +55,8 @@ def verdict(data: ReportData) -> Content:
         " that is shown at 95 %. \u201cFell while wrong\u201d: pairs whose loss fell although the policy still ranks"
         " them wrong. Satisfied too early: the loss is near its minimum while pairs are still misranked; reversed:"
         " it falls while fewer pairs are ranked right; memorised noise: wrong labels are ranked as they say.",
-        tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables),
-        (*rest, *others),
+        tuple(replace(table, rows=table.rows[:MAX_ROWS]) for table in tables[:1]),
+        (*rest, *tables[1:], *others),
         "The other objectives and settings" if rest else "The other settings",
     )
 
@@ -76,7 +76,11 @@ def _table(data: ReportData, family: Family, kind: str | None, caption: str) -> 
     rows = [_row(data, family, kind, name, by_name[name]) for name in ranked]
     columns = [i for i in range(len(HEADER)) if family.kinds or i != 1]
     return Table(
-        caption, tuple(HEADER[i] for i in columns), tuple(tuple(row[i] for i in columns) for row in rows), look="stack"
+        caption,
+        tuple(HEADER[i] for i in columns),
+        tuple(tuple(row[i] for i in columns) for row in rows),
+        look="stack",
+        tags=data.tags(family.conditions[0]).split(" ")[0],
     )
 
 
@@ -179,6 +183,9 @@ def _flags(data: ReportData, best: Curve, cells: Sequence[Cell]) -> list[str]:
     if chosen.n and chosen.mean < -1:
         flags.append(f"chosen falls by {number(-chosen.mean, 1)} nats")
     flags += faults_of(data.samples, best.first)
+    right = data.reward_model(best.first)
+    if right is not None:
+        flags.append(f"its reward model is right on {percents(right)} of clean pairs")
     kl = best.first.estimate("kl")
     if kl.n and kl.mean >= KL_FAR:
         flags.append(f"KL {number(kl.mean, 1)} nats")

@@ -10,9 +10,11 @@ from statistics import stdev
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.metrics.recommendation import ALPHA, Pick, not_shown_worse
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import (
     NO_DIFFERENCE,
+    NOTHING,
     Estimate,
     ItemLevel,
     Pairs,
@@ -21,7 +23,9 @@ from harness.metrics.statistics import (
     judge,
     paired_differences,
     practical_margin,
+    t_interval,
 )
+from harness.report.data.sweep import Run
 from harness.report.render.text import number, quantity, shown
 from harness.report.study.study import Study, StudyTrial
 
@@ -68,6 +72,31 @@ def tuned_differences(study: Study) -> list[TunedDifference]:
         p = p if searches is None else None  # sign flips over seeds know nothing of the searches
         out.append(TunedDifference(study.baseline, arm, found.plain, found.corrected, p, found.word, found.mde))
     return out
+
+
+def pick_among(study: Study, objectives: Sequence[str]) -> Pick[str]:
+    """Those of the tuned objectives that are not shown worse than the best in the target, by the sweep's own rule."""
+    searches = {name: study.by_search(name) for name in objectives}
+    sign = 1.0 if study.maximize else -1.0
+    values = {name: {seed: sign * v for seed, v in _mean_by_seed(one).items()} for name, one in searches.items() if one}
+
+    def lead(a: str, b: str, family: int) -> Estimate:
+        both = {seed: values[a][seed] - values[b][seed] for seed in values[a].keys() & values[b].keys()}
+        items = _between_searches(searches[a], searches[b])
+        return judge(both, family=family, alpha=2 * ALPHA, items=items).corrected
+
+    return not_shown_worse(values, lead)
+
+
+def tuned(study: Study, objective: str) -> Estimate:
+    """The target of an objective's winners on fresh seeds and untouched pairs; the mean over its searches."""
+    scores = study.by_search(objective)
+    if len(scores) == 1:
+        [label] = scores
+        winner = study.winner(label)
+        assert winner is not None, "an arm with scores has a winner"
+        return study.estimate(winner.fresh, study.measure, study.report_split)
+    return t_interval(list(_mean_by_seed(scores).values())) if scores else NOTHING
 
 
 def _mean_by_seed(scores: Mapping[str, Mapping[int, float]]) -> dict[int, float]:
@@ -189,6 +218,24 @@ def fresh_results(study: Study, arm: str, names: Sequence[str]) -> dict[str, Est
     return out
 
 
+def objective_results(study: Study, objective: str, names: Sequence[str]) -> dict[str, Estimate]:
+    """Columns of `results.csv` over the fresh seeds, each the mean over the winners of an objective's searches."""
+    won = {label: winner for label in study.objectives[objective] if (winner := study.winner(label)) is not None}
+    out = {}
+    for name in names:
+        scores = {
+            label: {run.seed: value for run in _done(study, winner) if (value := run.measured(name)) is not None}
+            for label, winner in won.items()
+        }
+        known = {label: by_seed for label, by_seed in scores.items() if by_seed}
+        out[name] = t_interval(list(_mean_by_seed(known).values())) if known else NOTHING
+    return out
+
+
+def _done(study: Study, winner: StudyTrial) -> list[Run]:
+    return [study.runs[key] for key in winner.fresh if key in study.runs and study.runs[key].done]
+
+
 def reference_gold(study: Study) -> float | None:
     """Mean gold reward of the reference's own answers over the winners' fresh seeds; None where there is none."""
     name = "reference_gold_reward"
@@ -208,7 +255,8 @@ def price_sentence(study: Study, arms: Sequence[str]) -> str:
     paid = "; ".join(
         f"{arm} {number(e['gold_reward'].mean)} at a KL of {number(e['kl'].mean)}" for arm, e in worse.items()
     )
-    return f" The ranking was bought: free answers have less gold reward than the reference's {number(level)} ({paid})."
+    reference = f"the reference's {number(level)}"
+    return f" The ranking was bought: free answers have less {study.reward} than {reference} ({paid})."
 
 
 def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:

@@ -11,8 +11,10 @@ from harness.report.data.tables import write_results
 from harness.report.render.blocks import Content, Lines, present
 from harness.report.render.text import quantity, visible
 from harness.report.sections.row import Page, Section, make_sections, write_page
+from harness.report.study.cards import cards
 from harness.report.study.figures import pictures
 from harness.report.study.findings import rescue_sentence, tuned_differences
+from harness.report.study.heroes import heroes
 from harness.report.study.study import Study, read_study
 from harness.report.study.tables import (
     best_table,
@@ -26,13 +28,17 @@ from harness.report.study.tables import (
     tuned_csv,
     winners_table,
 )
+from harness.storage.answer_file import write_answer
 from harness.storage.atomic import write_atomic
 
+OPEN = ("winners",)  # what decides; the rest is folded
 
-def write_study_report(folder: Path) -> Path:
+
+def write_study_report(folder: Path, *, script: bool = True) -> Path:
     """Writes `results.csv`, `costs.csv`, `trials.csv` and `report/` (page, figures, CSV tables); the page's path.
 
-    The bytes depend on the folder's files only. Raises InputError where it holds no study.
+    The bytes depend on the folder's files only. Without `script` the page has no script at all. Raises InputError where
+    it holds no study.
     """
     study = read_study(Path(folder))
     write_results(study.sweep)
@@ -47,11 +53,17 @@ def write_study_report(folder: Path) -> Path:
         name=visible(study.about["name"]),
         question=visible(study.about["question"]) or "Which settings are best?",
         answer=(rescue_sentence(study, differences),),
+        cards=cards(study, differences),
+        heroes=heroes(study),
+        open=OPEN,
+        folded="In full sentences",
         status=status(study),
+        script=script,
         sections=make_sections(SECTIONS, study),
         texts="none",
         warnings=tuple(map(visible, absent([*study.sweep.plugins, *study.about.get("plugins", {}).items()]))),
     )
+    write_answer(place, {card.name: card.text for card in page.cards})
     return write_page(place, page)
 
 

@@ -84,6 +84,15 @@ class Study:
             found[arm["objective"]] = (*found.get(arm["objective"], ()), arm["label"])
         return found
 
+    def owner(self, arm: str) -> str:
+        """The objective that a search is of, by the label of its first search."""
+        return next(str(one["objective"]) for one in self.about["arms"] if one["label"] == arm)
+
+    @property
+    def reward(self) -> str:
+        """What to call the reward of answers."""
+        return self.sweep.reward
+
     def space(self, arm: str) -> Mapping[str, Mapping[str, Any]]:
         """The axes of an arm by name: `{low, high, log}` or `{values}`."""
         return next(dict(one["space"]) for one in self.about["arms"] if one["label"] == arm)

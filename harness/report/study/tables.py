@@ -16,7 +16,7 @@ from harness.report.study.study import Study, StudyTrial
 TOP = 3  # trials shown per objective beside the winner
 EDGE = 0.05  # share of a searched range, within which a winner lies at its edge
 # What a ranking may have been bought with, beside the target: names of results.csv.
-LABELS = {"kl": "KL (nats)", "ood_ranking_accuracy": "ranking accuracy, OOD"}
+LABELS = {"kl": "KL (nats)", "ood_ranking_accuracy": "ranking accuracy, OOD", "undesirable_zone": "stuck wrong"}
 PAID = ("ranking_accuracy", "undesirable_zone", "gold_reward", "kl", "ood_ranking_accuracy")
 
 
@@ -55,11 +55,12 @@ def paid_table(study: Study) -> Table | None:
     note = "All held-out pairs and free answers of the fresh seeds. "
     level = reference_gold(study)
     if level is not None:
-        note += f"The reference's own answers have gold reward {number(level)}: a winner below it answers worse. "
+        note += f"The reference's own answers have {study.reward} {number(level)}: a winner below it answers worse. "
     if not study.about["constraints"]:
         note += "Nothing bounded these in the search; a constraint, such as kl at most 3, does."
-    header = ("objective", *(LABELS.get(name, name.replace("_", " ")) for name in PAID))
-    return Table("What the winners paid", header, tuple(rows), note.strip())
+    labels = LABELS | {"gold_reward": study.reward}
+    header = ("objective", *(labels.get(name, name.replace("_", " ")) for name in PAID))
+    return Table("What the winners paid", header, tuple(rows), note.strip(), "stack")
 
 
 def winners_table(study: Study) -> Table:
@@ -79,13 +80,14 @@ def winners_table(study: Study) -> Table:
         )  # fmt: skip
     split, test = _words(study.split), _words(study.report_split)
     return Table(
-        f"The winners: {study.measure}",
+        f"The winners: {_target(study)}",
         ("objective", "settings", "range", f"search score ({split})", f"fresh seeds ({split})", "fall",
          f"fresh seeds ({test})", "fresh seeds"),
         tuple(rows),
         "The search score is the best of many and so is partly luck; the re-run on fresh seeds is not. The fall is how "
         "much of it did not come back. Compare objectives by the last interval only. A winner at the end of its range "
         "says that the range was too narrow: its objective may do better beyond.",
+        "stack",
     )  # fmt: skip
 
 
@@ -98,7 +100,11 @@ def bounds_table(study: Study) -> Table | None:
         "In the search the bound holds for the 95 % limit over a trial's seeds, not for its mean alone. Kept: the whole"
         " interval over fresh seeds lies within; broken: its mean lies beyond."
     )
-    return Table("Bounds on fresh seeds", ("objective", "bound", "fresh seeds, 95 %", ""), rows, note)
+    return Table("Bounds on fresh seeds", ("objective", "bound", "fresh seeds, 95 %", "verdict"), rows, note, "stack")
+
+
+def _target(study: Study) -> str:
+    return study.measure.replace("_", " ")
 
 
 def _words(split: str) -> str:
@@ -118,7 +124,7 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
         for d in differences
     )  # fmt: skip
     return Table(
-        f"Tuned {study.baseline} minus each tuned rival, {study.measure} on {_words(study.report_split)} pairs",
+        f"Tuned {study.baseline} minus each tuned rival, {_target(study)} on {_words(study.report_split)} pairs",
         (
             "difference",
             "fresh seeds",
@@ -131,6 +137,7 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
         rows,
         f"Paired by seed. The verdict says what tuned {study.baseline} is; it needs 6 seeds and the corrected "
         "interval away from 0. Detectable is the difference found with power 0.8.",
+        "stack",
     )
 
 
@@ -151,7 +158,7 @@ def regret_table(study: Study) -> Table | None:
     if study.about["observed"]:
         note += f" Without noisy validation here: {visible(study.about['observed'])}."
     header = ("objective", "selected by", "picks", "score seen", "score on test", "regret")
-    return Table(f"Selection regret, {study.measure}", header, rows, note)
+    return Table(f"Selection regret, {_target(study)}", header, rows, note, "stack")
 
 
 def cost_table(study: Study) -> Table:
@@ -171,6 +178,7 @@ def cost_table(study: Study) -> Table:
         ("objective", "trials", "complete", "pruned", "failed", "runs", "tokens", "core time", "fresh seeds"),
         tuple(rows),
         "Every objective got the same number of trials." if equal else "The budgets are not equal: compare with care.",
+        "stack",
     )
 
 
@@ -186,10 +194,11 @@ def best_table(study: Study) -> Table:
         failed = [trial for trial in study.of(arm) if trial.state == "FAIL"]
         rows += [fields(arm, str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed]
     return Table(
-        f"The best trials of the search, {study.measure} on {_words(study.split)} pairs",
+        f"The best trials of the search, {_target(study)} on {_words(study.split)} pairs",
         ("objective", "trial", "settings", "mean over search seeds", "why it failed"),
         tuple(rows),
         "Intervals over so few seeds are wide, and the top of a list is there by luck as well.",
+        "stack",
     )
 
 

@@ -68,7 +68,7 @@ def run_tasks(
     ray = connect(cluster)
     sweep = settings.folder.resolve()
     marker, config = create_marker(sweep), ray.put(with_absolute_paths(settings))
-    remote = _remote(ray, cluster, settings.device)
+    remote = _remote(ray, cluster, settings.device, settings.shards)
     running = _Running(lambda task: remote.remote(function, task, config, marker, code_hash()))
     stopped_at = 0.0
     try:
@@ -146,14 +146,18 @@ def _token_set() -> bool:
     return any(name in os.environ for name in named) or (Path.home() / ".ray" / "auth_token").exists()
 
 
-def _remote(ray: Any, cluster: Cluster, device: str) -> Any:
-    """The Ray task: one core (or more) per pack, and a GPU or a part of one where the device is a GPU."""
+def _remote(ray: Any, cluster: Cluster, device: str, shards: int) -> Any:
+    """The Ray task: one core (or more) per process of a pack, and a GPU or a part of one where the device is a GPU."""
     gpus = cluster.gpus
     if gpus is None:
         there = ray.cluster_resources().get("GPU", 0) > 0
-        gpus = 1.0 if device.startswith("cuda") or (device == "auto" and there) else 0.0
+        gpus = float(shards) if device.startswith("cuda") or (device == "auto" and there) else 0.0
     return ray.remote(run_remote_task).options(
-        num_returns="streaming", num_cpus=cluster.cpus, num_gpus=gpus, max_retries=0, scheduling_strategy="SPREAD"
+        num_returns="streaming",
+        num_cpus=cluster.cpus * shards,
+        num_gpus=gpus,
+        max_retries=0,
+        scheduling_strategy="SPREAD",
     )
 
 

@@ -117,7 +117,7 @@ def run_tasks(
     Raises InputError where submitit is missing or this machine cannot submit.
     """
     sweep = settings.folder.resolve()
-    executor = _executor(sweep / FOLDER, cluster, workers, settings.device)
+    executor = _executor(sweep / FOLDER, cluster, workers, settings.device, settings.shards)
     marker = create_marker(sweep)
     array = _Array(executor, function, with_absolute_paths(settings), marker)
     if tasks:
@@ -168,7 +168,8 @@ def array_script(runs: Sequence[PlannedRun], folder: Path, workers: int | None, 
     place = (folder / FOLDER).resolve()
     command = f"{shlex.quote(sys.executable)} -u -m submitit.core._submit {place}"
     known = SlurmExecutor._valid_parameters()
-    settings = {name: value for name, value in _settings(cluster, count, runs[0].run.device).items() if name in known}
+    device, shards = runs[0].run.device, max(planned.run.training.shards for planned in runs)
+    settings = {name: value for name, value in _settings(cluster, count, device, shards).items() if name in known}
     script: str = _make_sbatch_string(command=command, folder=place, map_count=len(packs), **settings)
     return script
 
@@ -181,7 +182,7 @@ def _submitit() -> Any:
     return submitit
 
 
-def _executor(folder: Path, cluster: Cluster, workers: int, device: str) -> Any:
+def _executor(folder: Path, cluster: Cluster, workers: int, device: str, shards: int) -> Any:
     submitit = _submitit()
     folder.mkdir(mode=0o700, exist_ok=True)
     if cluster.scheduler == "local":
@@ -192,17 +193,17 @@ def _executor(folder: Path, cluster: Cluster, workers: int, device: str) -> Any:
         executor = submitit.SlurmExecutor(folder, max_num_timeout=TIME_OUTS)
     except RuntimeError as error:
         raise InputError(f"--engine slurm: {error}; run this where sbatch works, or see --dry-run") from None
-    executor.update_parameters(**_settings(cluster, workers, device))
+    executor.update_parameters(**_settings(cluster, workers, device, shards))
     return executor
 
 
-def _settings(cluster: Cluster, workers: int, device: str) -> dict[str, Any]:
-    """submitit's parameters; Slurm allocates whole GPUs."""
-    gpus = math.ceil(cluster.gpus) if cluster.gpus is not None else int(device.startswith("cuda"))
+def _settings(cluster: Cluster, workers: int, device: str, shards: int) -> dict[str, Any]:
+    """submitit's parameters; Slurm allocates whole GPUs. A task starts the other processes of its run itself."""
+    gpus = math.ceil(cluster.gpus) if cluster.gpus is not None else shards * int(device.startswith("cuda"))
     return {
         "job_name": "harness",
         "time": cluster.minutes,
-        "cpus_per_task": cluster.cpus,
+        "cpus_per_task": cluster.cpus * shards,
         "array_parallelism": workers,
         "signal_delay_s": NOTICE_SECONDS,
         "stderr_to_stdout": True,

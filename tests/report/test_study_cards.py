@@ -1,0 +1,98 @@
+"""The cards and figures that head a study's page: what they recommend keeps the bounds, and its numbers are by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from harness.report.render.blocks import Card
+from harness.report.study.cards import cards, kept
+from harness.report.study.findings import breaches, pick_among, tuned_differences
+from harness.report.study.page import write_study_report
+from harness.report.study.study import Study, read_study
+from harness.storage.answer_file import answer_lines
+from tests.report.test_study_page import FRESH, MEASURE, plant
+
+
+def headed(folder: Path, **planted: Any) -> tuple[Study, dict[str, Card]]:
+    study = read_study(plant(folder, **planted))
+    return study, {card.name: card for card in cards(study, tuned_differences(study))}
+
+
+def test_the_first_card_names_the_tuned_objective_that_is_shown_best_with_its_settings(tmp_path: Path) -> None:
+    """On fresh seeds 2 to 7 the rival's winner (trial 2, beta 0.1 x 4^2) has mean 0.6 + 0.01 x 4.5, dpo's 0.3 less."""
+    study, found = headed(tmp_path, gold=0.6)
+    assert found["use"].title == "cpo_smooth, beta 1.6, learning rate 0.0001"
+    assert (
+        "has delta mean 0.645" in found["use"].lines[0] and "true reward of its answers 0.645" in found["use"].lines[0]
+    )
+    assert "6 fresh seeds, 30\u00a0% flips, reference wrong on 50\u00a0% of topics" in found["use"].lines[0]
+    assert pick_among(study, ("dpo", "cpo_smooth")).beaten.keys() == {"dpo"}
+    assert found["sure"].title == "Tuned dpo: worse than cpo_smooth"
+    assert found["sure"].lines[0].startswith("dpo against cpo_smooth: \u22120.300 [")
+    assert "dpo: beta at the lower end of its range" in found["next"].lines[0]
+
+
+def test_objectives_that_are_not_told_apart_stand_together(tmp_path: Path) -> None:
+    _, found = headed(tmp_path, gap=0.0)
+    assert "one of 2 tuned objectives not told apart" in found["use"].title
+    assert any(line.startswith("Not told apart: ") for line in found["use"].lines)
+    assert "not told apart from" in found["sure"].title and "could stay hidden" in found["sure"].lines[0]
+
+
+def test_what_breaks_a_bound_on_fresh_seeds_is_not_recommended(tmp_path: Path) -> None:
+    """The rival ranks better with mean .645, but the bound was .5: dpo with .345 keeps it."""
+    bound = {"measure": MEASURE, "split": "test", "at_most": 0.5, "at_least": None, "name": "delta <= 0.5"}
+    _, found = headed(tmp_path / "one", constraints=[bound])
+    assert found["use"].title.startswith("dpo, beta 0.1")
+    assert any(line.startswith("cpo_smooth has") and line.endswith("beyond a bound.") for line in found["use"].lines)
+    assert found["breaks"].title == "1 of 2 winners break the bound delta <= 0.5"
+    assert found["breaks"].lines[0].startswith("cpo_smooth: 0.645 [")
+    _, none = headed(tmp_path / "none", constraints=[bound | {"at_most": 0.1, "name": "delta <= 0.1"}])
+    assert none["use"].title.startswith("Nothing keeps its bounds; best of what breaks them: cpo_smooth")
+
+
+def test_an_objective_whose_searches_break_a_bound_now_and_then_is_kept_and_flagged(tmp_path: Path) -> None:
+    """Three searches each: of the rival's winners one breaks the bound; two of three would be too many."""
+    bound = {"measure": MEASURE, "split": "test", "at_most": 0.5, "at_least": None, "name": "delta <= 0.5"}
+    study, _ = headed(tmp_path, constraints=[bound])
+    labels = ("cpo_smooth", "cpo_smooth search 2", "cpo_smooth search 3")
+    broken = [breach for breach in breaches(study) if breach.word == "broken"]
+
+    class Thrice:
+        objectives = MappingProxyType({"dpo": ("dpo",), "cpo_smooth": labels})
+        by_search = study.by_search
+
+    assert kept(Thrice(), broken) == ("dpo", "cpo_smooth")  # type: ignore[arg-type]
+    again = [*broken, replace(broken[0], arm="cpo_smooth search 2")]
+    assert kept(Thrice(), again) == ("dpo",)  # type: ignore[arg-type]
+
+
+def test_worse_answers_than_before_training_are_what_breaks(tmp_path: Path) -> None:
+    _, found = headed(tmp_path, gold=-1.0)
+    assert found["breaks"].title == "The ranking was bought with worse answers"
+    assert "before training 0.500" in found["breaks"].lines[0]
+
+
+def test_without_fresh_runs_there_is_one_card(tmp_path: Path) -> None:
+    _, found = headed(tmp_path, fresh=())
+    assert list(found) == ["use"] and found["use"].title == "Nothing to use yet"
+
+
+@pytest.mark.parametrize("gold", [None, 0.6])
+def test_the_page_leads_with_cards_and_figures_and_the_terminal_says_them(tmp_path: Path, gold: float | None) -> None:
+    folder = plant(tmp_path / "s", gold=gold)
+    page = write_study_report(folder).read_text(encoding="utf-8")
+    assert (
+        page.index('class="card use"') < page.index('id="figure-hero-winners"') < page.index('<section id="winners">')
+    )
+    assert ('id="figure-hero-worth"' in page) == (gold is not None), "KL is known with gold rewards alone here"
+    assert f"{len(FRESH)} fresh seeds" in page
+    use, breaks = answer_lines(folder / "report")
+    assert use.startswith("Use: cpo_smooth, beta 1.6") and breaks.startswith("Breaks: ")
+    assert set(json.loads((folder / "report" / "answer.json").read_text())) == {"use", "breaks", "sure", "next"}
