@@ -86,8 +86,8 @@ class _Trainer:
         if self.spec.lm_eval is not None:
             self.not_evaluated += evaluate_runs(self.folder, runs, self.spec.lm_eval, self.output.progress)
         if self.spec.gold is not None:
-            done = [PlannedRun(item.key, item.name, item.run) for item in dict.fromkeys(runs)]
-            self.not_evaluated += score_runs(self.folder, done, self.spec.gold, self.output.progress)
+            once = list({item.key: item for item in runs}.values())
+            self.not_evaluated += score_runs(self.folder, once, self.spec.gold, self.output.progress)
 
 
 def cost(folder: Path, item: TrialRun) -> dict[str, float]:

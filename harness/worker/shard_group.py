@@ -112,9 +112,9 @@ class ShardGroup:
             member.pipe.close()  # a member that waits for a command leaves, too
             if failed:
                 member.process.kill()
-        if dist.is_initialized():
+        if (world := dist.group.WORLD) is not None:  # it was joined
             if failed and self.worker.device.type == "cuda":
-                dist.group.WORLD.abort()  # NCCL would wait for the others
+                world.abort()  # NCCL would wait for the others
             dist.destroy_process_group()
         for member in self.members:
             with suppress(subprocess.TimeoutExpired):
