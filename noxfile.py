@@ -218,15 +218,15 @@ def cluster(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time packs against single runs and TRL: nox -s bench -- --sizes S --json FILE."""
+    """Time packs against single runs and TRL: nox -s bench -- --sizes S --json FILE; a model of yours: -- --real."""
     environment(session, "oracle")
     python(session, "-m", "tests.benchmarks", *session.posargs, **ONE_THREAD)
 
 
 @nox.session
 def gpu(session: nox.Session) -> None:
-    """Look at a GPU in 8 minutes, figures in reports/benchmarks/gpu.md; with -- --rehearse on a CPU, tiny."""
-    environment(session)
+    """Look at a GPU in 8 minutes, TRL beside; figures in reports/benchmarks/gpu.md. -- --rehearse: on a CPU, tiny."""
+    environment(session, "oracle")
     python(session, "-m", "tests.benchmarks.gpu", *session.posargs, **ONE_THREAD)
 
 

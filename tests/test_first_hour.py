@@ -30,7 +30,7 @@ TINY = (
 )
 # The same commands at a size that a test can afford.
 SMALL = {
-    "audit": ("--folds", "2", "--steps", "10", "--max-length", "40"),
+    "audit": ("--folds", "2", "--max-length", "40"),
     "plan": TINY,
     "sweep": TINY,
     "diagnose": ("--max-length", "40"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.config.cells import resolve_objective
+from harness.config.gold_section import take_gold
 from harness.config.grid import Block, read_block
 from harness.config.lm_eval_section import take_lm_eval
 from harness.config.load import GRID_KEYS, STUDY_KEYS, run_problems, texts
@@ -36,8 +37,10 @@ from harness.config.study_settings import (
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
 from harness.identity import RECIPE_VERSION, content_hash, plain
 from harness.metrics.registry import METRICS
+from harness.model_files.folder import folder_sha256
+from harness.model_files.location import locate_classifier
 from harness.objectives.registry import OBJECTIVES
-from harness.types import CorruptionSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
+from harness.types import CorruptionSpec, GoldSpec, InputError, LmEvalSpec, ReportSpec, RunSpec
 
 TOP_KEYS = ("name", "question", *GRID_KEYS, *STUDY_KEYS, REPORT)
 MAX_CORNERS = 256
@@ -70,6 +73,8 @@ class StudySpec:
     path: Path
     lm_eval: LmEvalSpec | None = None  # benchmarks of every run, which may be aimed at
     report: ReportSpec = field(default_factory=ReportSpec)
+    gold: GoldSpec | None = None  # reward models that score every run, whose gold reward may be aimed at
+    gold_identities: tuple[str, ...] = ()  # of their content
 
     def run(self, arm: Arm, params: Mapping[str, Any], seed: int) -> RunSpec:
         """The training run of one trial and seed."""
@@ -89,6 +94,10 @@ class StudySpec:
         asked = {key: self.resolved[key] for key in (*SECTIONS, "corruptions", "seeds") if key in self.resolved}
         if "data" in asked:
             asked["data"] = {name: value for name, value in asked["data"].items() if name != "path"}
+        if self.gold is not None:
+            own = {**plain(self.gold), "reward_model": self.gold_identities}
+            asked["evaluation"] = {**asked["evaluation"], "gold": own}
+        asked["evaluation"] = {name: value for name, value in asked["evaluation"].items() if name != "prompts"}
         arms = [[arm.label, plain(arm.fixed), [(name, plain(axis)) for name, axis in arm.space.items()]]
                 for arm in self.arms]  # fmt: skip
         steering = [plain(self.targets), plain(self.constraints), plain(self.sampler), plain(self.pruner)]
@@ -118,6 +127,8 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
     name, question = texts(keys, path, problems)
     fixed, axes = replace_axes(keys, problems)
     fixed, lm_eval = take_lm_eval(dict(fixed), "", path.parent, problems)
+    fixed, gold = take_gold(fixed, "", path.parent, problems)
+    identities = _identities(gold, "world" in fixed, path, problems)
     block, found = read_block(fixed, {}, str(path), path.parent, {})
     problems += found
     problems += _one_condition(block, fixed, axes)
@@ -128,17 +139,40 @@ def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:
         raise InputError(*dict.fromkeys(problems))
     arms = read_arms(block, axes, problems)
     template = next(replace(block, seeds=(0,)).runs())
-    context = replace(_context(block, arms, template), lm_eval=lm_eval)
+    context = replace(_context(block, arms, template), lm_eval=lm_eval, gold=gold is not None)
     targets = read_targets(keys.get("targets"), str(path), context, problems)
     constraints = read_constraints(keys.get("constraints"), context, problems)
     study = _assemble(
         keys, path, problems, name=name, question=question, arms=arms, template=template, seeds=tuple(block.seeds),
         targets=targets, constraints=constraints, device=block.device, lm_eval=lm_eval,
     )  # fmt: skip
+    if gold is not None:
+        evaluation = {**study.resolved["evaluation"], "gold": plain(gold)}
+        resolved = {**study.resolved, "evaluation": evaluation}
+        study = replace(study, gold=gold, gold_identities=identities, resolved=resolved)
     problems += _corner_problems(study) if not problems else []
     if problems:
         raise InputError(*dict.fromkeys(problems))
     return study
+
+
+def _identities(gold: GoldSpec | None, world: bool, path: Path, problems: list[str]) -> tuple[str, ...]:
+    """What identifies the content of each reward model. Appends to `problems` a line for each that cannot be used."""
+    if gold is None:
+        return ()
+    if world:
+        problems.append(
+            f"{path} evaluation.gold: the embedded world knows the true reward; leave it out, or set `data`"
+        )
+        return ()
+    found = []
+    for text in gold.reward_model:
+        try:
+            folder, commit = locate_classifier(text)
+            found.append(commit or folder_sha256(folder))
+        except InputError as error:
+            problems += [f"{path} evaluation.gold.reward_model: {line}" for line in error.problems]
+    return tuple(found)
 
 
 def _context(block: Block, arms: tuple[Arm, ...], template: RunSpec) -> Context:

@@ -13,6 +13,7 @@ from typing import Any
 from harness.config.schema import read_mapping, shown
 from harness.config.strict_yaml import Node, plain
 from harness.corruptions import registry as corruptions
+from harness.metrics import safety
 from harness.metrics.registry import METRICS
 from harness.text import suggestion
 from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec, Parameter
@@ -20,6 +21,7 @@ from harness.types import CorruptionSpec, EvaluationSpec, LmEvalSpec, Parameter
 DOWNSTREAM = "downstream"  # of a benchmark, which has documents of its own and no split
 CLEAN, OBSERVED, OOD, TEST = SPLITS = ("validation_clean", "validation_observed", "ood", "test")
 LOSSES = ("loss", "base_loss")
+SAFETY = frozenset(row.name for row in safety.ROWS)
 # Measures of the pairs or of the reference alone: no setting of a trial moves them.
 CONSTANT = re.compile(r"(ln_)?(ref_accuracy|violation_proxy|delta_ref_.*)|reference_.*|vacuous_rate")
 
@@ -33,6 +35,7 @@ class Context:
     corruption: CorruptionSpec
     world: bool
     lm_eval: LmEvalSpec | None = None
+    gold: bool = False  # reward models score every run
 
 
 def refusal(measure: str, split: str, context: Context) -> str:
@@ -93,8 +96,10 @@ def _unproduced(measure: str, split: str, context: Context) -> str:
     if "S" in row.splits and wanted not in row.splits:
         if context.evaluation.samples == 0:
             return f"'{measure}' needs free-running samples, and evaluation.samples is 0; the evaluation produces none"
-        if measure == "gold_reward" and not context.world:
-            return "'gold_reward' is known in the embedded world only; the evaluation does not produce it"
+        if measure in SAFETY:
+            return f"'{measure}' is measured on evaluation.prompts, of which no half is held back"
+        if measure == "gold_reward" and not context.world and not context.gold:
+            return "'gold_reward' of data needs a reward model; expected `evaluation: {gold: {reward_model: ...}}`"
         if split == OBSERVED:
             return f"split {split}: '{measure}' is measured on samples, which carry no labels"
         return _ood_refusal(context) if split == OOD else ""

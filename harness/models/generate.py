@@ -41,7 +41,6 @@ class Drawing:
 
 
 FREE = Drawing()
-GREEDY = Drawing(temperature=0.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -64,8 +64,10 @@ def _names(band: Recommended) -> str:
 
 def _quality(data: ReportData, cell: Cell, measure: str) -> str:
     ranked = f"ranks {percents(cell.ranking)} of held-out pairs right"
-    reward = cell.estimate(GOLD)
-    return f"{ranked}, {data.sweep.reward} of its answers {shown(reward)}" if measure == GOLD and reward.n else ranked
+    reward, learnt = cell.estimate(GOLD), data.reward_model(cell)
+    beside = f" (the reward model that it learnt from: {percents(learnt)})" if learnt is not None else ""
+    worth = f", {data.sweep.reward} of its answers {shown(reward)}" if measure == GOLD and reward.n else ""
+    return f"{ranked}{beside}{worth}"
 
 
 def _use(data: ReportData) -> Card:

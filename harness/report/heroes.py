@@ -13,7 +13,7 @@ from harness.metrics.statistics import Estimate, t_interval
 from harness.palette import Look
 from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, Family, noise
-from harness.report.data.curves import best_curve, curves
+from harness.report.data.curves import Curve, best_curve, curves
 from harness.report.data.frontier import Arena
 from harness.report.data.recommendation import GOLD
 from harness.report.data.report_data import ReportData
@@ -26,6 +26,8 @@ MOST = 8  # objectives that have a colour and a label of their own; of more the 
 MAX_LABELS = 10  # names beside a figure; the rest is in the tables
 MIN_GAP = 0.055  # of an axis between two labels
 GREY = "#6b7280"
+RECOMMENDED = "recommended"  # no objective has this name
+PAPER = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # behind a label among marks
 APART = 6  # points of a share between two lines whose names stand above them
 
 
@@ -58,6 +60,11 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
     if not lines:
         return None
     x = {condition.title: place for place, condition in enumerate(conditions)}
+    chosen = _recommended(data, family, kind)
+    drawn = chosen is not None and len(chosen.points) > 1 and chosen.arm not in {best[name].arm for name in lines}
+    gold = data.recommendation is not None and data.recommendation.measure == GOLD
+    by = f", chosen by {data.sweep.reward}" if gold else ""
+    notes = (f" Dashed: the recommended setting{by}." if drawn else "") + _tried_once(family, kind, lines)
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0, 0]
@@ -72,7 +79,17 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
                 _mark(panel, place, cell, data.looks[name], condition)
             ends[name] = 100 * points[-1][1].ranking.mean
         labels = {name: ascii_visible(f"{lines[name][-1][1].named}  {percent(y / 100)}") for name, y in ends.items()}
-        _labels(panel, ends, labels, data.looks, len(conditions) - 1 + 0.16)
+        looks = dict(data.looks)
+        if chosen is not None and drawn:
+            look = data.looks[chosen.first.first.objective]
+            at = [x[condition.title] for condition, _ in chosen.points]
+            panel.plot(
+                at, [100 * cell.ranking.mean for _, cell in chosen.points], "--", color=look.colour, linewidth=1.4
+            )
+            last = chosen.points[-1][1]
+            ends[RECOMMENDED], looks[RECOMMENDED] = 100 * last.ranking.mean, look
+            labels[RECOMMENDED] = ascii_visible(f"{last.named}, recommended  {percent(last.ranking.mean)}")
+        _labels(panel, ends, labels, looks, len(conditions) - 1 + 0.16)
         panel.set_xlim(-0.25, len(conditions) - 1 + 0.2)
         kinds = {c.first.corruption for c in conditions if not c.clean}
         alone = len(kinds) == 1 and "sequence" not in kinds
@@ -86,11 +103,20 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
         "hero-accuracy",
         title,
         f"Clean held-out pairs ranked right, %{f', {family.title}' if family.title else ''}; small dots are seeds, each"
-        f" objective at the beta with the highest average over the rates.{_tried_once(family, kind, lines)}",
+        f" objective at the beta with the highest average over the rates.{notes}",
         f"{title}. Share of clean held-out pairs ranked right against the share of corrupted labels. "
         + " ".join(f"{visible(n)}: {', '.join(percent(c.ranking.mean) for _, c in p)}." for n, p in lines.items()),
         (1, 1), SIZE, paint,
     )  # fmt: skip
+
+
+def _recommended(data: ReportData, family: Family, kind: str) -> Curve | None:
+    """The curve of the recommended setting; None where it is not along these conditions."""
+    if data.recommendation is None:
+        return None
+    lead = data.recommendation.lead
+    found = curves(family, kind, lead.first.objective)
+    return next((curve for curve in found if any(cell is lead for _, cell in curve.points)), None)
 
 
 def _tried_once(family: Family, kind: str, names: Iterable[str]) -> str:
@@ -250,7 +276,7 @@ def _frontier(data: ReportData) -> Picture | None:
             panel.plot([0], [factor * origin], marker="o", markersize=6, color=GREY, fillstyle="none",
                        gid=tip(f"before training: {number(origin, 3) if gold else percent(origin)}"))  # fmt: skip
             panel.annotate("before training", (0, factor * origin), xytext=(8, -4), textcoords="offset points",
-                           fontsize=8, color=GREY)  # fmt: skip
+                           fontsize=8, color=GREY, bbox=PAPER, zorder=5)  # fmt: skip
         reach = [kl.mean for found in lines.values() for _, kl, _ in found]
         if max(reach) > 30:
             panel.set_xscale("symlog", linthresh=1)

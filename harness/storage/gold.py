@@ -83,6 +83,17 @@ def read_scores(folder: Path) -> dict[str, np.ndarray]:
     return read_table(folder / SCORES)
 
 
+def with_gold(folder: Path, samples: Mapping[str, np.ndarray], model: str) -> dict[str, np.ndarray]:
+    """Samples of a folder with a reward model's scores for a true reward that is not known. Raises OSError."""
+    scores, out = read_scores(folder), dict(samples)
+    own = (scores["model"] == model) & (scores["kind"] == ANSWER)
+    for name, values in zip(FINAL, (scores["score"][own], scores["other"][own]), strict=True):
+        if name in out:
+            out[name] = np.full(len(out[name]), np.nan)
+            out[name][scores["place"][own]] = values
+    return out
+
+
 def damaged_gold(folder: Path) -> list[str]:
     """The files of a folder that are not as they were written, `<file>: what` each."""
     if not (folder / GOLD).exists():

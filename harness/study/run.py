@@ -38,6 +38,7 @@ from harness.study.trials import Ledger
 from harness.sweep import scheduler
 from harness.sweep.console import CommandOutput
 from harness.sweep.evaluate import check_asked, evaluate_runs
+from harness.sweep.gold import score_runs
 from harness.sweep.preflight import check_data
 from harness.sweep.resources import check_shards, room_in, worker_count
 from harness.sweep.run import print_stopped
@@ -84,6 +85,9 @@ class _Trainer:
                 raise NothingTrained(failed)
         if self.spec.lm_eval is not None:
             self.not_evaluated += evaluate_runs(self.folder, runs, self.spec.lm_eval, self.output.progress)
+        if self.spec.gold is not None:
+            once = list({item.key: item for item in runs}.values())
+            self.not_evaluated += score_runs(self.folder, once, self.spec.gold, self.output.progress)
 
 
 def cost(folder: Path, item: TrialRun) -> dict[str, float]:

@@ -12,11 +12,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from harness.config.study_targets import CLEAN, DOWNSTREAM, OBSERVED, OOD, TEST, benchmark
+from harness.identity import file_sha256
 from harness.metrics import records
 from harness.metrics.registry import METRICS
 from harness.metrics.selection import validation_half
 from harness.storage.evaluations import points, read_evaluations
+from harness.storage.gold import read_gold, with_gold
 from harness.storage.runs import find_run, load_result, read_table, run_status
 from harness.types import RunStatus, Split
 
@@ -58,7 +62,9 @@ def samples_of(split: str, samples: records.Columns, examples: records.Columns) 
         return records.where(samples, split=Split.OOD)
     drawn = records.where(samples, split=HELD_OUT)
     first = records.where(examples, records.steps(examples)[0], HELD_OUT)
-    validation = validation_half(records.column(first, "prompt_id")[: records.size(drawn)])
+    each = int(drawn["answer"].max()) + 1 if "answer" in drawn and records.size(drawn) else 1
+    asked = records.column(first, "prompt_id")[: records.size(drawn) // each]
+    validation = np.repeat(validation_half(asked), each)
     return records.select(drawn, validation if split == CLEAN else ~validation)
 
 
@@ -98,6 +104,8 @@ class Scorer:
         drawn = place / "samples.parquet"
         if sampled and drawn.exists():
             samples = read_table(drawn)
+            if scored := read_gold(place, file_sha256(drawn)):
+                samples = with_gold(place, samples, scored[0].name)
             for split in (split for split in self.splits if split != OBSERVED):
                 rows = samples_of(split, samples, examples)
                 for name in sampled:

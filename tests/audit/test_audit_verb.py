@@ -199,3 +199,14 @@ def test_contradictions_and_near_duplicates() -> None:
     ]
     assert contradicted(pairs).tolist() == [True, True, False, False]
     assert near_duplicates(pairs).tolist() == [-1, 0, 0, -1]
+
+
+def test_the_worked_example_is_the_page_in_the_gallery() -> None:
+    root = Path(__file__).parents[2]
+    quoted = [
+        line[2:] for line in (root / "docs" / "audit.md").read_text("utf-8").splitlines() if line.startswith("> ")
+    ]
+    assert (
+        len(quoted) == 1 and quoted[0] == json.loads((root / "reports/audit/audit.json").read_text("utf-8"))["answer"]
+    )
+    assert quoted[0] in (root / "reports/audit/report.md").read_text("utf-8").replace("\\", "")

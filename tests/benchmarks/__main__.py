@@ -4,59 +4,31 @@
 interleaved, medians over rounds of CPU time a step and run, one thread; the final log-probs of every arm are compared
 first. `trl-default` computes the reference in every step, `trl-precomputed` (tuned) reads stored reference log-probs;
 both without logging, checkpointing and mixed precision. `--write` puts tables and JSON into reports/benchmarks/.
+
+`nox -s bench -- --real --help` measures a real model on pairs of yours instead (`tests/benchmarks/real.py`).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from harness.training.timing import gemm_ceiling
 from harness.worker.train_pack import keep_freed_memory
-from tests.benchmarks import bench_memory, end_to_end, steps, sweeping
-from tests.benchmarks.cases import SIZES
-
-FOLDER = Path(__file__).resolve().parents[2] / "reports" / "benchmarks"
-CPU_MODEL = Path("/proc/cpuinfo")
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures were taken on."""
-    lines = CPU_MODEL.read_text().splitlines() if CPU_MODEL.exists() else []
-    models = {line.partition(":")[2].strip() for line in lines if line.startswith("model name")}
-    return {
-        "processor": ", ".join(sorted(models)) or platform.processor(),
-        "cores": os.cpu_count(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
-        "threads": torch.get_num_threads(),
-        "gemm_gflops": round(gemm_ceiling(device) / 1e9, 1),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl")},
-    }
-
-
-def cells(rows: list[list[str]]) -> str:
-    """A Markdown table, head first."""
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], f"|{' --- |' * len(rows[0])}", *lines[1:]])
+from tests.benchmarks import bench_memory, end_to_end, real, steps, sweeping
+from tests.benchmarks.cases import CPU_SIZES, SIZES
+from tests.benchmarks.page import FOLDER, cells, machine, taken_on
 
 
 def page(found: dict[str, Any], command: str) -> str:
     """The results as Markdown."""
-    m = found["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     parts = [
         "# Benchmark",
-        f"`{command}` on {m['processor']}, {m['cores']} cores, {m['device']}; matrix products reach {m['gemm_gflops']} "
-        f"GFLOP/s per core; {versions}; load {m['load']} at the start. What each figure means: `tests/benchmarks/`.",
+        f"`{command}` {taken_on(found['machine'])} What each figure means: `tests/benchmarks/`.",
         "## A step",
         "CPU milliseconds an optimizer step and run, one thread, medians of interleaved rounds; parity is the largest "
         "relative difference of final log-probs from TRL's. Runs of a pack differ in nothing but their lane.",
@@ -104,6 +76,9 @@ def _text(value: Any) -> str:
 
 
 def main() -> None:
+    if "--real" in sys.argv:
+        real.main([word for word in sys.argv[1:] if word != "--real"])
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", choices=sorted(SIZES), help="steps of these sizes alone")
     parser.add_argument("--batch", type=int, default=8)
@@ -118,7 +93,7 @@ def main() -> None:
     keep_freed_memory()
     device = torch.device(options.device)
     found: dict[str, Any] = {"machine": machine(device), "steps": []}
-    for size in options.sizes or SIZES:
+    for size in options.sizes or CPU_SIZES:
         found["steps"] += steps.measure(size, options.batch, options.steps, options.rounds, options.packs, device)
         if options.json:
             options.json.write_text(json.dumps(found["steps"], indent=1), encoding="utf-8")

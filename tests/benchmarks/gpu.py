@@ -2,15 +2,18 @@
 
 `nox -s gpu` runs them on a GPU, `nox -s gpu -- --rehearse` the same steps on a CPU with tiny shapes. A step that fails
 costs its own figures alone; one that would begin after the budget is skipped. The exit code is 1 where any step failed.
+Steps beside TRL measure ours alone where TRL is not installed, and say so.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -29,14 +32,28 @@ from rich.console import Console
 
 from harness.commands.doctor import examine
 from harness.config.load import load_sweep
+from harness.data.rows import pack_rows
+from harness.model_files.known import known_file
+from harness.model_files.location import local_folder, locate
+from harness.models.architecture import skeleton
+from harness.models.lane_model import build_lanes
+from harness.models.logps import build_corpus, pair_logps, reference_logps
+from harness.models.pack import lane_groups
+from harness.models.reference_logps import pair_keys, score_responses
+from harness.objectives.registry import resolve
 from harness.run_names import planned_runs
 from harness.storage.runs import find_run, load_result
 from harness.sweep.console import CommandOutput
 from harness.sweep.scheduler import SweepOptions, run_packs
 from harness.training.loop import start, train
-from harness.training.timing import gemm_ceiling
-from harness.types import TrainingSpec
+from harness.training.optim import adam_state, adamw_step, bias_corrections, clip, learning_rate
+from harness.training.timing import gemm_ceiling, now
+from harness.types import InputError, LoraSpec, TrainingSpec
 from harness.worker import train_pack
+from tests.benchmarks.arms import ours
+from tests.benchmarks.cases import BETA, Case, case, path_case
+from tests.benchmarks.steps import compare, trl_arms
+from tests.models.families import write as write_model
 from tests.training.worlds import lane, pack
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,12 +201,157 @@ def _little_memory(day: Day, tried: list[int]) -> Iterator[None]:
         train_pack.train_pack = own
 
 
+# A decoder as Qwen2.5-0.5B is laid out, with random weights.
+HALF_BILLION = {
+    "vocab_size": 151_936, "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
+    "num_attention_heads": 14, "num_key_value_heads": 2, "layer_types": ["full_attention"] * 24,
+}  # fmt: skip
+
+
+def _beside_trl(day: Day, made: Case, lanes: int) -> dict[str, Any]:
+    """Milliseconds per step per run of ours, alone and in a pack, and of TRL; parity of final log-probs."""
+    device = torch.device(day.device)
+    arms = {"ours alone": ours(made, 1, device)}
+    if lanes > 1:
+        fast = replace(made, settings=replace(made.settings, mode="fast"))
+        arms |= {f"ours, pack of {lanes}": ours(made, lanes, device)}
+        arms |= {f"ours, pack of {lanes}, fast": ours(fast, lanes, device)}
+    with_trl = importlib.util.find_spec("trl") is not None
+    if with_trl:
+        arms |= trl_arms(made, device)
+    found = compare(made, arms, 1 if day.rehearsal else 2, device)
+    figures: dict[str, Any] = {
+        f"{arm}, ms per step per run": round(1000 * statistics.median(spent), 2) for arm, spent in found.seconds.items()
+    }
+    figures |= {"final log-probs differ by, relative": max(found.parity.values()), "moved by, relative": found.moved}
+    return figures if with_trl else figures | {"TRL": "not installed here, so not measured (pip install 'trl[peft]')"}
+
+
+def small_beside_trl(day: Day) -> dict[str, Any]:
+    """A decoder of 1M parameters, all of it trained."""
+    return _beside_trl(day, case("XS" if day.rehearsal else "M", 8, 3 if day.rehearsal else 20), 4)
+
+
+def middle_beside_trl(day: Day) -> dict[str, Any]:
+    """A decoder of 5M parameters, all of it trained."""
+    return _beside_trl(day, case("XS" if day.rehearsal else "L", 8, 3 if day.rehearsal else 20), 4)
+
+
+def half_billion_lora(day: Day) -> dict[str, Any]:
+    """Adapters over a decoder of 0.5B parameters."""
+    return _beside_trl(day, _of_folder(day, _half_billion(day), LoraSpec()), 4)
+
+
+def half_billion_full(day: Day) -> dict[str, Any]:
+    """A decoder of 0.5B parameters, all of it trained."""
+    return _beside_trl(day, _of_folder(day, _half_billion(day), None), 1)
+
+
+def smollm2_lora(day: Day) -> dict[str, Any]:
+    """Adapters over SmolLM2-135M; in a rehearsal over a tiny decoder."""
+    if day.rehearsal:
+        return _beside_trl(day, _of_folder(day, _half_billion(day), LoraSpec(rank=8)), 4)
+    try:
+        path, identity = locate(str(known_file("smollm2", Path.cwd())), "", Path.cwd(), {})
+    except InputError as error:
+        return {"not measured": str(error)}
+    return _beside_trl(day, _of_folder(day, local_folder(path, identity, weights=True), LoraSpec()), 4)
+
+
+def _half_billion(day: Day) -> Path:
+    folder = day.place / "decoder"
+    if not (folder / "config.json").exists():
+        write_model("qwen2", folder, **({} if day.rehearsal else {**HALF_BILLION, "initializer_range": 0.02}))
+    return folder
+
+
+def _of_folder(day: Day, folder: Path, lora: LoraSpec | None) -> Case:
+    return path_case(folder, folder.name, lora, 4 if day.rehearsal else 8, 2 if day.rehearsal else 8)
+
+
+def captured(day: Day) -> dict[str, Any]:
+    """A step of one run launched kernel by kernel, as the trainer does it, and replayed from a captured CUDA graph.
+
+    On a CPU, which has none, both are launched.
+    """
+    device, count = torch.device(day.device), 4 if day.rehearsal else 50
+    made = case("XS" if day.rehearsal else "M", 8, count)
+    launched, one = _bare_loop(made, device, lambda step: step)
+    replayed, two = _bare_loop(made, device, _graph if device.type == "cuda" else lambda step: step)
+    return {
+        "launched, ms per step": round(1000 * launched, 3),
+        "replayed, ms per step": round(1000 * replayed, 3),
+        "largest difference of a weight": float((one - two).abs().max()),
+        "captured": device.type == "cuda",
+    }
+
+
+def _graph(step: Callable[[], None]) -> Callable[[], None]:
+    """A step captured after some warm-up on another stream; it changes what it is given as often as it runs."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
+
+
+def _bare_loop(
+    made: Case, device: torch.device, prepare: Callable[[Callable[[], None]], Callable[[], None]]
+) -> tuple[float, torch.Tensor]:
+    """Seconds of a step and the final weights: the trainer's parts for one run, at fixed addresses and widths."""
+    table = score_responses(made.architecture, made.weights, made.pairs, device)
+    keys = pair_keys(made.pairs)
+    corpus = build_corpus([pack_rows(made.pairs)], [(table.sums(keys[0]), table.sums(keys[1]))], device)
+    model = build_lanes(skeleton(made.architecture), [made.weights], device)
+    [group] = lane_groups([resolve("dpo", {"beta": BETA})], len(made.pairs), device)
+    settings, adam, gradient = made.settings, adam_state(model.flat), torch.zeros_like(model.flat)
+    norm, alive = torch.full((1, 1), settings.max_grad_norm, device=device), torch.ones(1, 1, device=device).bool()
+    order = torch.from_numpy(made.order)[:, None].to(device)
+    index = order[0].clone()
+    first, second, rate = (torch.ones(1, 1, device=device) for _ in range(3))
+
+    def step() -> None:
+        policy, reference = pair_logps(model, corpus, index), reference_logps(corpus, index)
+        loss = group.loss(policy, reference, index, update=True).loss.mean()
+        slope, _ = clip(model.gradient(loss, gradient), norm)
+        adamw_step(
+            model.flat, slope, adam, first=first, second=second, rate=rate, beta1=settings.adam_beta1,
+            beta2=settings.adam_beta2, weight_decay=settings.weight_decay, alive=alive,
+        )  # fmt: skip
+
+    run = prepare(step)
+    with torch.no_grad():  # what preparing did to the weights is undone
+        model.flat[0, : len(made.weights)] = made.weights.to(device)
+        adam.mean.zero_()
+        adam.square.zero_()
+    began = now()
+    for number in range(settings.steps):
+        corrections = bias_corrections(number + 1, settings)
+        index.copy_(order[number])
+        first.fill_(corrections[0])
+        second.fill_(corrections[1])
+        rate.fill_(learning_rate(number, settings))
+        run()
+    return (now() - began) / settings.steps, model.weights(0)
+
+
 STEPS: Mapping[str, Callable[[Day], dict[str, Any]]] = {
     "doctor": doctor,
     "lanes against lone runs": lanes,
     "a sweep with its report": sweep,
-    "kill and resume": resume,
+    "1M parameters beside TRL": small_beside_trl,
+    "5M parameters beside TRL": middle_beside_trl,
+    "0.5B parameters, LoRA, beside TRL": half_billion_lora,
+    "0.5B parameters, full, beside TRL": half_billion_full,
+    "SmolLM2-135M, LoRA, beside TRL": smollm2_lora,
     "out of memory": back_off,
+    "kill and resume": resume,
+    "a captured step": captured,
 }
 
 
@@ -210,6 +372,8 @@ def _command(day: Day, path: Path) -> float:
 def page(found: Mapping[str, Any]) -> str:
     """The figures as Markdown."""
     lines = ["# One GPU, measured by `nox -s gpu`", ""]
+    if found["rehearsal"]:
+        lines = ["# A rehearsal of `nox -s gpu` on a CPU: tiny shapes, whatever the names of the steps say", ""]
     lines += [f"{name}: {value}  " for name, value in found["machine"].items()]
     for name, step in found["steps"].items():
         lines += ["", f"## {name}: {step['state']}, {step['seconds']:.1f} s", ""]
@@ -219,7 +383,9 @@ def page(found: Mapping[str, Any]) -> str:
 
 def run(day: Day, write: Callable[[Mapping[str, Any]], None], budget: float = BUDGET) -> dict[str, Any]:
     """Every step; `write` gets the figures after each."""
-    found: dict[str, Any] = {"machine": machine(torch.device(day.device)), "steps": {}}
+    found: dict[str, Any] = {
+        "rehearsal": day.rehearsal, "machine": machine(torch.device(day.device)), "steps": {}
+    }  # fmt: skip
     first = time.monotonic()
     for name, step in STEPS.items():
         began = time.monotonic()

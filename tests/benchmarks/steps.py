@@ -6,16 +6,18 @@ import contextlib
 import io
 import statistics
 import warnings
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from tests.benchmarks.arms import Arm, logps, ours, theirs
-from tests.benchmarks.cases import SIZES, Case, case
+from tests.benchmarks.cases import CPU_SIZES, Case, case
 
 PARITY = 1e-5
+DEFAULT, TUNED = "trl-default", "trl-precomputed"
 
 
 def quietly(run: Arm) -> tuple[float, torch.Tensor]:
@@ -28,9 +30,40 @@ def quietly(run: Arm) -> tuple[float, torch.Tensor]:
 def arms_of(made: Case, packs: list[int], device: torch.device) -> dict[str, Arm]:
     """TRL as most run it, TRL tuned (stored reference log-probs), and packs of ours in both modes."""
     fast = replace(made, settings=replace(made.settings, mode="fast"))
-    found = {"trl-default": theirs(made, False, device), "trl-precomputed": theirs(made, True, device)}
+    found = trl_arms(made, device)
     found |= {f"harness-pack{lanes}": ours(made, lanes, device) for lanes in packs}
     return found | {f"harness-pack{packs[-1]}-fast": ours(fast, packs[-1], device)}
+
+
+def trl_arms(made: Case, device: torch.device) -> dict[str, Arm]:
+    """TRL as most run it, and tuned: with stored reference log-probs."""
+    return {DEFAULT: theirs(made, False, device), TUNED: theirs(made, True, device)}
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Rounds of each arm: CPU seconds a step and run (of the wall on a GPU), largest relative difference of its final
+    log-probs from the first arm's, and how far these moved from the start."""
+
+    seconds: dict[str, list[float]]
+    parity: dict[str, float]
+    moved: float
+
+
+def compare(made: Case, arms: Mapping[str, Arm], rounds: int, device: torch.device) -> Compared:
+    """Run the arms in turn, `rounds` times."""
+    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
+    final: dict[str, np.ndarray] = {}
+    for _ in range(rounds):
+        for arm, run in arms.items():
+            spent, weights = quietly(run)
+            seconds[arm].append(spent)
+            if arm not in final:
+                final[arm] = logps(made, weights, device)
+    truth = next(iter(final.values()))
+    first = logps(made, made.weights, device)
+    parity = {arm: float((np.abs(found - truth) / np.abs(truth)).max()) for arm, found in final.items()}
+    return Compared(seconds, parity, float((np.abs(first - truth) / np.abs(truth)).max()))
 
 
 def measure(
@@ -38,19 +71,10 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row an arm. Raises AssertionError where an arm ends with other log-probs than TRL (relative 1e-5)."""
     made = case(size, batch, steps)
-    arms = arms_of(made, packs, device)
-    seconds: dict[str, list[float]] = {arm: [] for arm in arms}
-    final: dict[str, np.ndarray] = {}
-    for _ in range(rounds):
-        for arm, run in arms.items():
-            spent, weights = quietly(run)
-            seconds[arm].append(spent)
-            final.setdefault(arm, logps(made, weights))
-    truth = final["trl-default"]
-    parity = {arm: float((np.abs(found - truth) / np.abs(truth)).max()) for arm, found in final.items()}
-    worst = max(parity.values())
+    found = compare(made, arms_of(made, packs, device), rounds, device)
+    worst = max(found.parity.values())
     assert worst <= PARITY, f"size {size}: final log-probs differ from TRL's by {worst:.1e}, relative"
-    return [row(arm, size, batch, spent, parity[arm]) for arm, spent in seconds.items()]
+    return [row(arm, size, batch, spent, found.parity[arm]) for arm, spent in found.seconds.items()]
 
 
 def row(arm: str, size: str, batch: int, spent: list[float], parity: float) -> dict[str, Any]:
@@ -71,8 +95,8 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             **r,
-            "against_default": base[r["size"], "trl-default"] / r["cpu_ms_per_step"],
-            "against_tuned": base[r["size"], "trl-precomputed"] / r["cpu_ms_per_step"],
+            "against_default": base[r["size"], DEFAULT] / r["cpu_ms_per_step"],
+            "against_tuned": base[r["size"], TUNED] / r["cpu_ms_per_step"],
         }
         for r in rows
     ]
@@ -94,7 +118,7 @@ def curves(steps: int, device: torch.device) -> dict[str, list[dict[str, Any]]]:
                 "parameters": len((made := case(size, 8, steps)).weights),
                 "runs_per_hour": runs_an_hour(made, 8),
             }
-            for size in SIZES
+            for size in CPU_SIZES
         ],
         "length": [
             {"factor": factor, "runs_per_hour": runs_an_hour(case("S", 8, steps, factor=factor), 8)}

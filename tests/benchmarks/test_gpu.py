@@ -17,6 +17,14 @@ def test_the_rehearsal_passes(tmp_path, monkeypatch):
     found = json.loads((tmp_path / "gpu.json").read_text())
     assert ended.value.code == 0 and {step["state"] for step in found["steps"].values()} == {"ok"}
     assert found["steps"]["kill and resume"]["figures"]["killed in training"]
+    captured = found["steps"]["a captured step"]["figures"]
+    assert captured["largest difference of a weight"] == 0 and not captured["captured"]
+    beside = [step["figures"] for name, step in found["steps"].items() if name.endswith("beside TRL")]
+    assert len(beside) == 5
+    for figures in beside:
+        assert figures["ours alone, ms per step per run"] > 0
+        assert figures["final log-probs differ by, relative"] < 1e-5 < figures["moved by, relative"]
+        assert ("TRL" in figures) != ("trl-precomputed, ms per step per run" in figures)
     assert found["steps"]["out of memory"]["figures"]["packs tried"][0] > 2
     assert "kill and resume: ok" in (tmp_path / "gpu.md").read_text()
 
@@ -31,6 +39,7 @@ def test_steps_are_guarded_and_written_as_they_come(tmp_path, monkeypatch):
     found = gpu.run(gpu.Day("cpu", True, tmp_path), lambda now: written.append(len(now["steps"])))
     assert written == [1, 2]
     assert found["steps"]["first"]["figures"] == {"why": "RuntimeError: broken on purpose"}
+    assert gpu.page(found).startswith("# A rehearsal")
     assert found["steps"]["second"]["state"] == "ok" and "- figure: 1" in gpu.page(found)
     late = gpu.run(gpu.Day("cpu", True, tmp_path), lambda _: None, budget=0.0)
     assert {step["state"] for step in late["steps"].values()} == {"skipped"}

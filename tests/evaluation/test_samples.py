@@ -9,7 +9,7 @@ import torch
 from harness.evaluation.samples import LaneSamples, SamplePlan, sample_lanes, sample_reference
 from harness.models.architecture import Architecture, Frozen, skeleton
 from harness.models.folder import Source, start_weights
-from harness.models.generate import GREEDY, pad_prompts, sample
+from harness.models.generate import Drawing, pad_prompts, sample
 from harness.models.lane_model import LaneModel, build_lanes
 from harness.types import LoraSpec
 from tests.models.families import write
@@ -73,12 +73,12 @@ def test_sampling_ends_when_every_response_has_ended(architecture, monkeypatch):
     model = build_lanes(skeleton(architecture), [start_weights(architecture.source, 0)], CPU)
     ids, real = (value[None] for value in pad_prompts(plan(0).prompts[:2], WIDTH))
     uniforms = torch.full((1, 2, DEPTH), 0.5)
-    free = sample(model, ids, real, uniforms, eos=-1, drawing=GREEDY)
+    free = sample(model, ids, real, uniforms, eos=-1, drawing=Drawing(0))
     calls: list[int] = []
     decode = LaneModel.decode
     monkeypatch.setattr(LaneModel, "decode", lambda self, *rest: calls.append(1) or decode(self, *rest))
     eos = int(free.tokens[0, 0, 2])
-    short = sample(model, ids[:, :1], real[:, :1], uniforms[:, :1], eos=eos, drawing=GREEDY)
+    short = sample(model, ids[:, :1], real[:, :1], uniforms[:, :1], eos=eos, drawing=Drawing(0))
     first = free.tokens[0, 0].tolist().index(eos) + 1
     assert short.lengths.item() == first == len(calls)
     assert short.tokens.shape == (1, 1, DEPTH) and not short.tokens[0, 0, first:].any()

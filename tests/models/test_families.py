@@ -13,7 +13,7 @@ from harness.models import folder as folder_module
 from harness.models import logps as picked
 from harness.models.architecture import Architecture, skeleton
 from harness.models.folder import Source, base_model, shell, start_weights
-from harness.models.generate import GREEDY, pad_prompts, sample, score_samples
+from harness.models.generate import Drawing, pad_prompts, sample, score_samples
 from harness.models.lane_model import LaneModel, build_lanes, parameter_shapes, unflatten
 from harness.models.logps import build_corpus, pair_logps, pair_logps_with
 from harness.models.lora import peft_name
@@ -137,7 +137,7 @@ def test_greedy_samples_are_those_of_generate(case):
     model = lanes(source, rows)
     ids, real = pad_prompts([pair.prompt for pair in PAIRS], width=9)
     prompts, mask = ids.expand(2, -1, -1), real.expand(2, -1, -1)
-    drawn = sample(model, prompts, mask, torch.full((2, len(PAIRS), 10), 0.5), eos=EOS, drawing=GREEDY)
+    drawn = sample(model, prompts, mask, torch.full((2, len(PAIRS), 10), 0.5), eos=EOS, drawing=Drawing(0))
     again = score_samples(model, prompts, mask, drawn)
     assert (again - drawn.logps).abs().max() <= 1e-4
     for lane in (0, 1):

@@ -103,3 +103,13 @@ def test_a_title_calls_no_difference_what_intervals_do_not(tmp_path: Path) -> No
     runs = grid(objectives=("dpo", "cpo_smooth"), betas=2, dials=(0.75,), rates=(0.0, 0.2), seeds=6, items=48)
     picture = heroes(read_report_data(write_sweep(tmp_path / "apart", runs, samples=False)))[0]
     assert picture.title.startswith("cpo_smooth holds out best")
+
+
+def test_the_recommended_setting_is_in_the_figure_where_its_answers_decide(data: ReportData) -> None:
+    """By true reward another beta than the one that ranks most pairs right over the rates may be recommended."""
+    recommended = data.recommendation
+    assert recommended is not None and recommended.measure == "ranking_accuracy", "without samples ranking decides"
+    picture = heroes(data)[0]
+    lead = recommended.lead.named.encode()
+    assert lead in picture.svg
+    assert (b"recommended" in picture.svg) == ("Dashed: the recommended setting." in picture.caption)

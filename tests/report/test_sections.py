@@ -18,6 +18,7 @@ from harness.report.data.curves import curves
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.data.run_facts import divergence_types
 from harness.report.render.blocks import Content, Table
+from harness.report.render.text import percents
 from harness.report.sections.behaviour import behaviour
 from harness.report.sections.claims import (
     CLAIMS,
@@ -32,11 +33,13 @@ from harness.report.sections.claims import (
     judged,
 )
 from harness.report.sections.displacement import reading
+from harness.report.sections.frontier import frontier
 from harness.report.sections.hyperparameters import crossing, misspecified
 from harness.report.sections.pairs import worst
 from harness.report.sections.survival import survival
 from harness.report.sections.trajectories import progress
 from harness.report.sections.verdict import verdict
+from harness.types import ObjectiveSpec
 from tests.report.fixture import grid, write_sweep
 
 
@@ -264,3 +267,19 @@ def test_an_assumed_flip_rate_is_said_to_be_right_too_low_or_too_high(tmp_path: 
     assert content is not None and isinstance(content.blocks[0], Table)
     clean, flipped = ([field.sub for field in row[2:]] for row in content.blocks[0].rows)
     assert clean == ["too high"] * 3 and flipped == ["too low", "right eps", "too high"]
+
+
+def test_a_reward_models_accuracy_stands_beside_what_learnt_from_it(tmp_path: Path) -> None:
+    recipe = ObjectiveSpec("reward_model", (("steps", 600),))
+    base = grid(objectives=("dpo",), betas=1, dials=(0.75,), rates=(0.0,), seeds=2, items=32)
+    runs = [*base, *(replace(run, objective=recipe) for run in base)]
+    runs += [replace(run, objective=ObjectiveSpec("ppo", (("beta", 0.5),)), reward_model=recipe) for run in base]
+    data = read_report_data(write_sweep(tmp_path / "s", runs, samples=False))
+    cell = {cell.first.objective: cell for cell in data.cells}
+    right = cell["reward_model"].estimate("reward_accuracy")
+    assert data.reward_model(cell["ppo"]) == right and data.reward_model(cell["dpo"]) is None
+    said = f"reward model right on {percents(right)}"
+    table = next(block for block in frontier(data).blocks if isinstance(block, Table))  # type: ignore[union-attr]
+    assert {row[0].main: said in row[0].sub for row in table.rows} == {"dpo": False, "ppo": True}
+    rows = [row for block in verdict(data).blocks if isinstance(block, Table) for row in block.rows]
+    assert [f"right on {percents(right)}" in row[-1].main for row in rows if "RLHF" in row[0].main] == [True]

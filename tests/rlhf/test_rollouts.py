@@ -7,7 +7,7 @@ import torch
 
 from harness.data.mythworld import tokens as mythtokens
 from harness.models.architecture import skeleton
-from harness.models.generate import GREEDY, pad_prompts, sample
+from harness.models.generate import Drawing, pad_prompts, sample
 from harness.models.lane_model import build_lanes
 from harness.rlhf.rollouts import prompt_table, read, rewards, roll_out
 from tests.models.test_models import by_transformers, plain
@@ -58,7 +58,7 @@ def test_greedy_sampling_is_transformers_generate():
     prompts = [pair.prompt for pair in world(0)[1][:5]]
     ids, real = pad_prompts(prompts, WIDTH)
     nothing = torch.zeros(2, 5, DEPTH)
-    out = sample(model, ids.expand(2, -1, -1), real.expand(2, -1, -1), nothing, eos=mythtokens.EOS, drawing=GREEDY)
+    out = sample(model, ids.expand(2, -1, -1), real.expand(2, -1, -1), nothing, eos=mythtokens.EOS, drawing=Drawing(0))
     for lane in (0, 1):
         theirs = plain(lane)
         expected = theirs.generate(

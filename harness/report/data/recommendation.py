@@ -248,8 +248,8 @@ def arm_lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimat
 def _recommended(
     arenas: tuple[Arena, ...], picks: tuple[Pick[Arm], ...], band: Band[Arm], measure: str, shared: Mapping[int, str]
 ) -> Recommended:
-    """A band with its arms joined by objective: betas that are not told apart stand as one range, settings that all
-    recommended arms have (`shared`, by place) not at all."""
+    """A band with its arms joined by objective: betas that are not told apart stand as one range; not at all stand
+    settings that all recommended arms have (`shared`, by place), and those of which every value is among them."""
     of = arenas[band.first : band.last + 1]
     by_objective: dict[str, list[Arm]] = {}
     for arm in band.arms:
@@ -275,9 +275,10 @@ def _choice(arena: Arena, arms: Sequence[Arm], shared: Mapping[int, str]) -> Cho
     every = [arena.setting(cell) for cell in arena.of(objective)]
     for place, (axis, _) in enumerate(arms[0][1]):
         values = list(dict.fromkeys(setting[place][1] for _, setting in arms))
-        if place in shared or (axis != "beta" and _follows_beta(every, place)):
-            continue
-        if len({setting[place][1] for setting in every}) > 1 or (axis == "beta" and values[0] is not None):
+        tried = {setting[place][1] for setting in every}
+        if axis == "beta":
+            parts += [f"beta {_range(values)}"] if len(tried) > 1 or values[0] is not None else []
+        elif place not in shared and not _follows_beta(every, place) and set(values) != tried:
             parts.append(f"{spoken(axis)} {_range(values)}")
     return Choice(objective, ", ".join([visible(objective), *parts]), lead, tuple(arms))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.metrics.records import Columns
+from harness.metrics.statistics import Estimate
 from harness.palette import Look, looks
 from harness.report.data.cells import RANKING, Cell, baseline, build_cells
 from harness.report.data.conditions import Condition, Family, build_conditions, build_families
@@ -113,6 +114,16 @@ class ReportData:
     def recorded(self) -> bool:
         """Whether any per-example record was read."""
         return any(cell.recorded for cell in self.cells)
+
+    def reward_model(self, cell: Cell) -> Estimate | None:
+        """How often the reward model that a cell's runs learnt from scores the better response of a clean held-out pair
+        higher; None of runs that learnt from none, and where it was not measured."""
+        recipe = cell.first.config.get("reward_model")
+        if recipe is None:
+            return None
+        of = (c for c in self.cells if c.first.condition == cell.first.condition)
+        found = (c.estimate("reward_accuracy") for c in of if c.first.config["objective"] == recipe)
+        return next((accuracy for accuracy in found if accuracy.n), None)
 
     def head(self, cell: Cell, sub: str = "") -> Field:
         """The field that heads a cell's row: its name and the colour of its objective."""

@@ -8,13 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from harness.identity import canonical_json
 from harness.report.render.text import quantity
 from harness.storage.atomic import read_json
-from harness.storage.gold import ANSWER, FINAL, SAMPLES, Scored, read_gold, read_scores
+from harness.storage.gold import FINAL, SAMPLES, Scored, read_gold, with_gold
 from harness.storage.journal import JournalDamaged
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
@@ -129,18 +128,9 @@ class Run:
         """A Parquet file of the run's folder as columns; None where it has none. OSError where it is damaged."""
         path = None if self.folder is None else self.folder / file
         table = None if path is None or not path.is_file() else read_table(path, columns)
-        return self._judged(table) if table is not None and file == SAMPLES and self.gold else table
-
-    def _judged(self, samples: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Samples with the first reward model's scores for a true reward that is not known."""
-        assert self.folder is not None and self.gold
-        scores = read_scores(self.folder)
-        own = (scores["model"] == self.gold[0].name) & (scores["kind"] == ANSWER)
-        for name, values in zip(FINAL, (scores["score"][own], scores["other"][own]), strict=True):
-            if name in samples:
-                samples[name] = np.full(len(samples[name]), np.nan)
-                samples[name][scores["place"][own]] = values
-        return samples
+        if table is None or file != SAMPLES or not self.gold or self.folder is None:
+            return table
+        return with_gold(self.folder, table, self.gold[0].name)
 
     @cached_property
     def gold(self) -> tuple[Scored, ...] | None:

@@ -28,7 +28,6 @@ from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, Family, dial
 from harness.report.data.frontier import Arena, at_kl
 from harness.report.data.report_data import ReportData
-from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, present
 from harness.report.render.text import plain, quantity, shown
 from harness.report.sections.row import Section
@@ -332,16 +331,11 @@ def rlhf_keeps(data: ReportData) -> Evidence | None:
     name = next((name for name in ("ppo", "rloo", "grpo", "reinforce") if name in names), None)
     condition = _clean(data, misaligned=True)
     evidence = _versus(_arena(data, condition), name) if name else None
-    return None if evidence is None or condition is None else replace(evidence, beside=_reward_model(data, condition))
-
-
-def _reward_model(data: ReportData, condition: Condition) -> str:
-    """How good the reward model was that RLHF learnt from, on clean held-out pairs."""
-    cells = (
-        c for c in data.cells if c.first.objective == REWARD_MODEL and c.first.condition == condition.first.condition
-    )
-    known = [one for cell in cells if (one := cell.estimate("reward_accuracy")).n]
-    return f"its reward model scores the better response higher in {shown(known[0])} of clean pairs" if known else ""
+    if evidence is None or condition is None or name is None:
+        return None
+    right = data.reward_model(condition.by_objective[name][0])
+    beside = f"its reward model scores the better response higher in {shown(right)} of clean pairs" if right else ""
+    return replace(evidence, beside=beside)
 
 
 @claim(

@@ -17,7 +17,7 @@ from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
 from harness.report.render.figures import Picture, line_style, picture, shared_legend, small_text, whiskers
-from harness.report.render.text import DASH, ascii_visible, plain, quantity, shown, visible
+from harness.report.render.text import DASH, ascii_visible, percents, plain, quantity, shown, visible
 from harness.report.sections.row import Section
 
 DRAWN = 4  # arenas of the headline's setting that get a picture; all have a table
@@ -169,7 +169,10 @@ def _row(
     data: ReportData, arena: Arena, name: str, here: dict[tuple[str, str], Contrast], over: Dominance | None
 ) -> tuple[Field, ...]:
     edge, cell = arena.edge(name), arena.cell(name, arena.frontier(name).best_setting)
-    head = Field(visible(name), "" if cell is None else cell.extra, mark=data.looks[name].colour)
+    right = None if cell is None else data.reward_model(cell)
+    learnt = "" if right is None else f"reward model right on {percents(right)}"
+    beside = ", ".join(filter(None, ["" if cell is None else cell.extra, learnt]))
+    head = Field(visible(name), beside, mark=data.looks[name].colour)
     if cell is None:
         return (head, *fields("no finished run", *[DASH] * 4))
     text = arena.setting_text(name)

@@ -14,7 +14,18 @@ from harness.report.data.run_facts import AUDITED
 from harness.report.data.sweep import UNFINISHED
 from harness.report.render.blocks import Content, Field, Table
 from harness.report.render.figures import Picture, error_bars, line_style, small_multiples
-from harness.report.render.text import DASH, ascii_visible, interval, number, percents, plain, points, shown, visible
+from harness.report.render.text import (
+    DASH,
+    ascii_visible,
+    interval,
+    number,
+    percent,
+    percents,
+    plain,
+    points,
+    shown,
+    visible,
+)
 from harness.report.sections.row import Section
 
 BEST = "\u2605"
@@ -147,7 +158,9 @@ def _heat_map(data: ReportData, family: Family) -> Table:
     for cell, shares in zip(first, marked, strict=True):
         name, beta = cell.first.objective, cell.first.beta
         text = "" if beta is None else f"\u03b2\u00a0{plain(beta)}"
-        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra])), mark=data.looks[name].colour)
+        right = data.reward_model(cell)
+        learnt = "" if right is None else f"reward model {percent(right.mean)}"
+        head = Field(visible(name), ", ".join(filter(None, [text, cell.extra, learnt])), mark=data.looks[name].colour)
         rows.append((head, *shares, *(_paid(cell, one) for one in paid)))
     more = tuple(f"{title}, {noise(conditions[0])}" for title in paid.values())
     column_tags = ("", *labels, *[labels[0]] * len(more))

@@ -183,6 +183,9 @@ def _flags(data: ReportData, best: Curve, cells: Sequence[Cell]) -> list[str]:
     if chosen.n and chosen.mean < -1:
         flags.append(f"chosen falls by {number(-chosen.mean, 1)} nats")
     flags += faults_of(data.samples, best.first)
+    right = data.reward_model(best.first)
+    if right is not None:
+        flags.append(f"its reward model is right on {percents(right)} of clean pairs")
     kl = best.first.estimate("kl")
     if kl.n and kl.mean >= KL_FAR:
         flags.append(f"KL {number(kl.mean, 1)} nats")
