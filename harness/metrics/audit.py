@@ -251,13 +251,13 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
     error = _auroc_error(raw, int(planted.sum()), int((~planted).sum())) * math.sqrt(
         _design_effect((margin < 0).astype(np.float64), clusters)
     )
-    share = before.share
+    known = before.share
     corrected = [
         min(1.0, max(0.0, 0.5 + (value - 0.5) / max(1 - 2 * wrong_before, 0.05)))
         for value, wrong_before in (
-            (raw, share.mean),
-            (raw - 1.96 * error, share.low),
-            (raw + 1.96 * error, share.high),
+            (raw, known.mean),
+            (raw - 1.96 * error, known.low),
+            (raw + 1.96 * error, known.high),
         )
     ]
     wrong = rate * (1 - pi) + (1 - rate) * pi
