@@ -131,7 +131,10 @@ def first_sentence(found: Audit) -> str:
     finds = f"wrong labels are told from right ones with AUROC {within(planted)} (.5 is chance)"
     if found.advice.action == "cannot_audit":
         if planted.low <= FINDS:
-            return f"These labels cannot be audited with this model: {finds}. Use a stronger model, or more pairs."
+            return (
+                "These labels cannot be audited with this model: the AUROC with which wrong labels are told from right "
+                f"ones may be as low as {planted.low:.2f} (.5 is chance). Use a stronger model, or more pairs."
+            )
         return (
             "How many labels to touch cannot be said with this model: the share of wrong ones lies anywhere in "
             f"{ends(share)}. The order is of use for reading the first rows by hand: {finds}."

@@ -119,7 +119,7 @@ class Read:
 
 def read_by_reference(judged: Judged, cache: Path, device: torch.device) -> Read:
     """One forward pass of the reference over every answer; stored under `cache` by content."""
-    key = content_hash([CODE_VERSION, "reference", judged.identity, torch.__version__])
+    key = content_hash([CODE_VERSION, "reading", judged.identity, torch.__version__])
     path = _place(cache, key)
     known = load_arrays(path, key)
     if known is None:

@@ -242,7 +242,8 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
     """What the audit finds of planted errors in the set that holds them. `before` is the fit without them.
 
     A planted label is right where it was wrong before: with share pi of those, planted and other labels differ in how
-    many are wrong by 1 - 2 pi, by which AUROC and precision are corrected.
+    many are wrong by 1 - 2 pi, by which AUROC and precision are corrected; the ends of the AUROC's interval by those of
+    pi's.
     """
     rate, pi = float(planted.mean()), before.share.mean
     after = fit_share(margin, clusters)
@@ -250,8 +251,14 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
     error = _auroc_error(raw, int(planted.sum()), int((~planted).sum())) * math.sqrt(
         _design_effect((margin < 0).astype(np.float64), clusters)
     )
+    share = before.share
     corrected = [
-        min(1.0, max(0.0, 0.5 + (value - 0.5) / contrast)) for value in (raw, raw - 1.96 * error, raw + 1.96 * error)
+        min(1.0, max(0.0, 0.5 + (value - 0.5) / max(1 - 2 * wrong_before, 0.05)))
+        for value, wrong_before in (
+            (raw, share.mean),
+            (raw - 1.96 * error, share.low),
+            (raw + 1.96 * error, share.high),
+        )
     ]
     wrong = rate * (1 - pi) + (1 - rate) * pi
     if_wrong, if_right = rate * (1 - pi) / wrong if wrong else 0.0, rate * pi / (1 - wrong)

@@ -45,7 +45,7 @@ def main() -> None:
     print(f"pairs {len(wrong)}, planted {wrong.mean():.3f}")
     print("answer:", found.answer)
     print("AUROC suspicion", round(auroc(table["suspicion"].to_numpy(), wrong), 3), end="; ")
-    for name in ("reference", "reward_model", "dpo"):
+    for name in ("reference", *facts["audited"]["evidence"]):
         print(name, round(auroc(-table[f"{name}_margin"].to_numpy(), wrong), 3), end="; ")
     print("\nshare", facts["estimated_share"], "own planting", facts["planted"]["auroc"])
     for cut in facts["cuts"]:

@@ -236,6 +236,7 @@ def test_sections_stand_in_the_order_of_the_registry_and_only_where_there_is_dat
     never = {
         "benchmarks",
         "betas",
+        "cleaning",
         "damage",
         "data",
         "gold",

@@ -146,19 +146,6 @@ def test_adapters_and_whole_models_train_as_in_one_process(tmp_path):
     assert_sharded_as_alone(tmp_path, model, training, model=settings)
 
 
-@pytest.mark.slow
-def test_the_shape_of_smollm2_trains_as_in_one_process(tmp_path):
-    """30 layers of width 576, 9 heads over 3, a vocabulary of 49,152, tied: random weights."""
-    shape = {
-        "vocab_size": 49_152, "hidden_size": 576, "num_hidden_layers": 30, "num_attention_heads": 9,
-        "num_key_value_heads": 3, "intermediate_size": 1536, "head_dim": 64, "tie_word_embeddings": True,
-    }  # fmt: skip
-    model = write_model("llama", tmp_path / "model", **shape)
-    training = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4, "warmup_steps": 0}
-    few = {"checkpoints": 2, "heldout": 2, "probe": 2, "samples": 0, "keep": "none"}
-    assert_sharded_as_alone(tmp_path, model, training, evaluation=few)
-
-
 # When a process ends
 
 

@@ -74,8 +74,8 @@ def _table(data: ReportData, family: Family) -> Table | None:
                 rows += _row(data, arm, arm.by_objective.get(name, ()), own, arm.damage.rpartition(" + ")[2])
             others = [cell for other, cells in noisy.by_objective.items() if other != name for cell in cells]
             rows += _row(data, noisy, others, own, "another objective, as labelled")
-            clean = () if family.clean is None else family.clean.by_objective.get(name, ())
-            rows += _row(data, noisy, clean, own, "clean labels")
+            if family.clean is not None:
+                rows += _row(data, family.clean, family.clean.by_objective.get(name, ()), own, "clean labels")
     if not rows:
         return None
     head = ("Objective, labels", "what is done", "ranking accuracy", "gain over the labels as they are")
