@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from harness.metrics.prediction import (
+    COMMON,
+    COMMON_BY_RULE,
     NOISE,
     Pairs,
     Schedule,
@@ -34,14 +36,14 @@ def slopes(objective, **hyperparameters):
     return of
 
 
-def pairs(flip=0.0, spread=1.0):
+def pairs(flip=0.0, spread=1.0, common=COMMON):
     columns = {
         "reference_chosen": REF[None] - 10, "reference_rejected": np.full((1, N), -10.0),
         "chosen_len": np.full((1, N), 5.0), "rejected_len": np.full((1, N), 5.0),
     }  # fmt: skip
     chosen = np.full((1, N), 0.75 * spread)
     share = np.zeros((1, N)) + flip
-    return Pairs(columns, chosen, chosen - spread, share, share)
+    return Pairs(columns, chosen, chosen - spread, share, share, np.array([[common]]))
 
 
 def schedule(rates, batch=16.0):
@@ -69,6 +71,15 @@ def test_its_fixed_point_is_the_minimiser_of_the_theory(objective, hp, labels):
     gain = simulate(slopes(objective, **hp, **whole), pairs(flip=1 - q), schedule(rates, 1e9), np.array([[1.0]]))
     best = minimiser(objective, records(REF + 0.0, REF, gold_margin=gap), q, hp)
     assert REF + gain[0] == pytest.approx(best, abs=0.02)
+
+
+def test_the_less_is_common_the_more_pairs_move_on_their_own():
+    """Targets that differ between pairs: alone a pair goes to its own, together all rise alike."""
+    shares = (1.0, COMMON, COMMON_BY_RULE)
+    rates, kappa, hypo = schedule(np.full(40, 1e-3)), np.array([[400.0]]), slopes("hypo", beta=1.0)
+    apart = [float(np.ptp(simulate(hypo, pairs(common=share), rates, kappa))) for share in shares]
+    assert apart[0] == pytest.approx(0, abs=1e-9)
+    assert apart[0] < apart[1] < apart[2]
 
 
 def test_kappa_is_recovered_from_a_pilot_and_flips_slow_it_down():
@@ -116,6 +127,7 @@ def test_lanes_do_not_see_each_other():
         *(np.repeat(getattr(pairs(), part), 2, 0) for part in ("chosen", "rejected")),
         flips,
         flips,
+        np.array([[COMMON_BY_RULE], [COMMON]]),
     )
     plan = Schedule(np.stack([rates, rates]), *(np.full((2, 1), value) for value in (0.9, 0.99, 16.0)))
     betas = torch.tensor([[0.5], [2.0]], dtype=torch.float64)

@@ -112,7 +112,7 @@ def test_a_file_that_is_no_prediction_is_named(ahead, tmp_path):
         ({"name": "dpo"}, {"kind": "truncate", "fraction": 0.5, "rate": 0.5}, "more than labels"),
         ({"name": "dpo"}, {"kind": "adversarial_easy", "rate": 0.1}, "known to fail"),
         ({"name": "dpo"}, {"kind": "prompt_clustered", "rate": 0.1}, "known to fail"),
-        ({"name": "cpo_smooth"}, {"kind": "uniform_flip", "rate": 0.1}, ""),
+        ({"name": "cpo_smooth"}, {"kind": "uniform_flip", "rate": 0.4}, ""),
     ],
 )
 def test_where_it_does_not_apply(tmp_path, objective, corruption, said):
@@ -122,3 +122,12 @@ def test_where_it_does_not_apply(tmp_path, objective, corruption, said):
     reason = why_not(load_sweep(spec).runs[-1])
     assert said in reason
     assert bool(said) == bool(reason)
+
+
+def test_new_facts_are_not_predicted_where_labels_are_mostly_noise(tmp_path):
+    spec = tmp_path / "spec.yaml"
+    flips = {"kind": "uniform_flip", "rate": [0.2, 0.3]}
+    given = {"name": "two", "world": {"kind": "mythworld"}, "objectives": [{"name": "dpo"}], "corruptions": [flips]}
+    spec.write_text(yaml.safe_dump(given), encoding="utf-8")
+    few, many = (why_not(run) for run in load_sweep(spec).runs)
+    assert few == "" and "version 2 of the world, where the model is known to fail" in many
