@@ -55,7 +55,8 @@ def smollm2_pack(folder: str, lora: LoraSpec | None) -> Pack:
     order, rows = torch.arange(6).view(2, 3), torch.arange(4)
     split = EvalSet("eval_clean", tuple("0123"), rows, rows < 1)
     weights = start_weights(architecture.source, 0)
-    one = Lane("one", resolve("dpo", {"beta": 0.5}), training, weights, order, order < 1, (split,))
+    # A small beta: it is what a loss has of the rounding of log-probs, which are of 100 nats here.
+    one = Lane("one", resolve("dpo", {"beta": 0.01}), training, weights, order, order < 1, (split,))
     return Pack(architecture, corpus, (one,), (0, 2), ladder=True)
 
 
