@@ -138,8 +138,8 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def slow(session: nox.Session) -> None:
-    """Run the long tests: every step of a resume, every signal, killed studies, 10,000 fuzzed specs."""
-    environment(session)
+    """Run the long tests: every step of a resume, every signal, killed studies, 10,000 fuzzed specs, a real server."""
+    environment(session, "serve")
     python(session, "-m", "pytest", "-m", "slow", *session.posargs, **ONE_THREAD)
 
 
