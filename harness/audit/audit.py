@@ -9,7 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from harness.metrics.audit import (
+from harness.metrics.records import Array, Bools, Floats
+from harness.metrics.slices import SliceTest, corrected, slice_tests
+from harness.metrics.statistics import Estimate, clustered_interval
+from harness.metrics.suspicion import (
     FINDS,
     NOISE,
     Advice,
@@ -22,9 +25,6 @@ from harness.metrics.audit import (
     fit_share,
     planted_errors,
 )
-from harness.metrics.records import Array, Bools, Floats
-from harness.metrics.slices import SliceTest, corrected, slice_tests
-from harness.metrics.statistics import Estimate, clustered_interval
 
 UNDECIDED = 0.2  # strength of evidence, as a share of the median, up to which a pair cannot be decided
 TRIVIAL = 2.0  # strength from which a pair is trivial where the reference prefers its chosen answer, too

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.audit.asked import Asked
-from harness.audit.evidence import Judged, Say
+from harness.audit.train_folds import Judged, Say
 from harness.data.order import batch_ids
 from harness.data.pairs import content_sha256, read_pairs
 from harness.data.rows import TokenisedPair, pack_rows

@@ -13,9 +13,17 @@ import torch
 from harness.audit.asked import Asked
 from harness.audit.audit import Audit, Evidence, audit, plain
 from harness.audit.duplicates import contradicted, near_duplicates
-from harness.audit.evidence import Judged, Say, folds_by_prompt, head_margins, out_of_fold, read_by_reference, recipes
 from harness.audit.page import write_page
 from harness.audit.reading import AuditPairs, read_audit
+from harness.audit.train_folds import (
+    Judged,
+    Say,
+    folds_by_prompt,
+    head_margins,
+    out_of_fold,
+    read_by_reference,
+    recipes,
+)
 from harness.data.export_pairs import check_output, export_cleaned
 from harness.identity import stream_seed, uniform
 from harness.metrics.records import Bools, Floats

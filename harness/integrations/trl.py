@@ -31,7 +31,7 @@ from harness.metrics.divergence import ALPHA
 from harness.metrics.margin_columns import TIE_TOL, chosen_log_ratio, per_token
 from harness.metrics.records import Array, Columns, select
 from harness.metrics.row import LENGTHS, LOGPS
-from harness.objectives.pair_losses import pair_losses
+from harness.objectives.foreign_logps import pair_losses
 from harness.storage.logps_file import read_columns, write_columns
 from harness.types import InputError, Split
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from harness.metrics.recommendation import BySeed, Judged, Pick, not_shown_worse
+from harness.metrics.not_shown_worse import BySeed, Judged, Pick, not_shown_worse
 from harness.metrics.statistics import MIN_SEEDS
 
 Setting = TypeVar("Setting", bound=Hashable)

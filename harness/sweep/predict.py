@@ -35,7 +35,7 @@ from harness.metrics.prediction import (
 )
 from harness.metrics.records import Columns, Floats
 from harness.objectives.budget import family
-from harness.objectives.pair_losses import pair_losses
+from harness.objectives.foreign_logps import pair_losses
 from harness.objectives.registry import OBJECTIVES, resolve
 from harness.report.data.tables import csv_bytes
 from harness.run_names import planned_runs

@@ -10,14 +10,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from harness.audit import evidence, reading
+from harness.audit import reading, train_folds
 from harness.audit import run as runs
 from harness.audit.asked import Asked
 from harness.audit.duplicates import contradicted, near_duplicates
-from harness.audit.evidence import folds_by_prompt
+from harness.audit.train_folds import folds_by_prompt
 from harness.cli import run
 from harness.data.pairs import read_pairs
-from harness.metrics.audit import auroc
+from harness.metrics.suspicion import auroc
 from harness.types import DataSpec, ModelSpec, PreferencePair
 from tests.models import families
 
@@ -71,7 +71,7 @@ def test_an_audit_from_pairs_to_cleaned_sets(tmp_path: Path, capsys: pytest.Capt
     assert [(p.prompt, p.chosen, p.rejected) for p in after] == kept
 
     # The same call again trains nothing, and relabels from the same evidence.
-    monkeypatch.setattr(evidence, "start", None)
+    monkeypatch.setattr(train_folds, "start", None)
     monkeypatch.setattr(reading, "fit", None)
     assert (
         audit(data, out, "--slices", "kind", "--force", "--write", str(tmp_path / "turned.parquet"), "--relabel", "20")
@@ -90,7 +90,7 @@ def test_a_model_of_ones_own_is_read_once_and_linear_heads_judge(
     """A random model, whose hidden states tell the polite answer from the other all the same."""
     data, model = write(tmp_path / "pairs.jsonl", rows(120, 18)), families.write("llama", tmp_path / "model")
     words = ["audit", "--data", str(data), "--model", str(model), "--out", str(tmp_path / "audit"), "--json"]
-    monkeypatch.setattr(evidence, "start", None)  # nothing is trained
+    monkeypatch.setattr(train_folds, "start", None)  # nothing is trained
     assert run([*words, "--device", "cpu", "--max-length", "64", "--folds", "3"]) == 0
     assert json.loads(capsys.readouterr().out)["audited"]["evidence"] == ["head"]
     table = pq.read_table(tmp_path / "audit" / "audit.parquet").to_pydict()
@@ -102,13 +102,13 @@ def test_heads_are_judged_by_prompts_they_did_not_see() -> None:
     hidden, fold = draw.normal(size=(90, 12)), np.arange(90) % 3
     hidden[:, 0] = np.abs(hidden[:, 0]) + 1
     no = np.zeros(90, dtype=bool)
-    assert (evidence.head_margins(hidden, no, fold) > 0).mean() > 0.9
+    assert (train_folds.head_margins(hidden, no, fold) > 0).mean() > 0.9
     one = no.copy()
     one[4] = True  # its own label does not enter its margin
-    both = [evidence.head_margins(hidden, flipped, fold)[4] for flipped in (no, one)]
+    both = [train_folds.head_margins(hidden, flipped, fold)[4] for flipped in (no, one)]
     assert both[0] == pytest.approx(-both[1])
     noise = draw.normal(size=(90, 12))  # a head that had seen the labels would agree with them
-    assert (evidence.head_margins(noise, no, fold) > 0).mean() < 0.7
+    assert (train_folds.head_margins(noise, no, fold) > 0).mean() < 0.7
 
 
 @pytest.mark.parametrize("stop", [1, 4])
@@ -120,7 +120,7 @@ def test_an_interrupted_audit_goes_on_where_it_was(
     monkeypatch.setattr(reading, "_model", lambda asked: small)
     assert audit(data, tmp_path / "whole", "--json") == 0
     whole = json.loads(capsys.readouterr().out)
-    own, calls, updates = evidence.train, [], []
+    own, calls, updates = train_folds.train, [], []
 
     def until_stopped(run: Any, until: int | None = None) -> Any:
         calls.append(until)
@@ -130,13 +130,13 @@ def test_an_interrupted_audit_goes_on_where_it_was(
         yield from own(run, until)
         updates.append(run.step - before)
 
-    monkeypatch.setattr(evidence, "train", until_stopped)
-    monkeypatch.setattr(evidence, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(train_folds, "train", until_stopped)
+    monkeypatch.setattr(train_folds, "SAVE_SECONDS", 0.0)
     with pytest.raises(KeyboardInterrupt):
         runs.run(Asked(str(data), tmp_path / "audit", folds=2, steps=60, max_length=64, device="cpu"), lambda _: None)
     done = sum(updates)
     monkeypatch.setattr(reading, "fit", None)  # the tiny model is there
-    monkeypatch.setattr(evidence, "score", None)  # and so are the reference's log-probs
+    monkeypatch.setattr(train_folds, "score", None)  # and so are the reference's log-probs
     calls.extend([None] * 99)
     assert audit(data, tmp_path / "audit", "--json") == 0
     assert json.loads(capsys.readouterr().out) == whole
@@ -167,7 +167,7 @@ def test_bad_input_is_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, made: Any, more: Any, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(evidence, "start", None)  # nothing is trained before it is told
+    monkeypatch.setattr(train_folds, "start", None)  # nothing is trained before it is told
     monkeypatch.setattr(reading, "fit", None)
     assert audit(write(tmp_path / "pairs.jsonl", made), tmp_path / "audit", *more) == 2
     said = capsys.readouterr().err.strip().splitlines()

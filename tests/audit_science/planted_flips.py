@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 import yaml
 
 from harness import audit, corrupt_file
-from harness.metrics.audit import auroc
 from harness.metrics.statistics.intervals import wilson_ends
+from harness.metrics.suspicion import auroc
 
 
 def main() -> None:

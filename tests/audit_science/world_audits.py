@@ -17,14 +17,14 @@ import torch
 
 from harness.audit.asked import Asked
 from harness.audit.audit import Audit, audit, ends, first_sentence
-from harness.audit.evidence import Judged
 from harness.audit.run import gather
+from harness.audit.train_folds import Judged
 from harness.corruptions.registry import resolve
 from harness.inputs.encoded import encode_inputs, open_inputs
 from harness.inputs.reference_cache import scorer
 from harness.inputs.reference_models import build_models, builds
-from harness.metrics.audit import auroc
 from harness.metrics.records import Bools
+from harness.metrics.suspicion import auroc
 from harness.types import EvaluationSpec, ObjectiveSpec, RunSpec, TrainingSpec, WorldSpec
 from harness.worker.datasets import corrupt_training_pairs
 

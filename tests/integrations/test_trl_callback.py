@@ -133,7 +133,7 @@ LOSSES = {
 def test_losses_behind_the_verdicts_are_the_trainers_own(model: Path, tmp_path: Path) -> None:
     """One trained policy, TRL's evaluation loss of each loss type against ours from the callback's file."""
     from harness.integrations.trl_trainers import objective_of
-    from harness.objectives.pair_losses import pair_losses
+    from harness.objectives.foreign_logps import pair_losses
 
     trainer, rows, _ = train("dpo", model, tmp_path)
     for name, settings in LOSSES.items():
@@ -149,7 +149,7 @@ def test_losses_behind_the_verdicts_are_the_trainers_own(model: Path, tmp_path: 
 @pytest.mark.parametrize(("loss_type", "alpha"), [("simpo", 0.0), ("simpo", 0.3)])
 def test_reference_free_losses_too(loss_type: str, alpha: float, model: Path, tmp_path: Path) -> None:
     from harness.integrations.trl_trainers import objective_of
-    from harness.objectives.pair_losses import pair_losses
+    from harness.objectives.foreign_logps import pair_losses
 
     trainer, rows, _ = train("cpo", model, tmp_path, loss_type=loss_type, cpo_alpha=0.0, alpha=alpha, beta=2.0)
     ours = pair_losses(*objective_of(trainer, None), at(rows, 6))["base_loss"].mean()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.metrics.recommendation import not_shown_worse
+from harness.metrics.not_shown_worse import not_shown_worse
 
 
 @dataclass(frozen=True)

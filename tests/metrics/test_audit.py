@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness.metrics.audit import Noise, advice, auroc, combined, cuts, fit_share, planted_errors
 from harness.metrics.records import Bools, Floats
 from harness.metrics.statistics import Estimate
+from harness.metrics.suspicion import Noise, advice, auroc, combined, cuts, fit_share, planted_errors
 
 
 def drawn(share: float, skill: float, n: int = 4000, seed: int = 0) -> tuple[Floats, Bools]:

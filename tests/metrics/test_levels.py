@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.metrics.levels import Across, Level, across, at_level
-from harness.metrics.recommendation import Pick, one_sided
+from harness.metrics.not_shown_worse import Pick, one_sided
 from harness.metrics.statistics import Estimate
 
 

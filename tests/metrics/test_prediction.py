@@ -21,7 +21,7 @@ from harness.metrics.prediction import (
     simulate,
 )
 from harness.metrics.theory import minimiser, observed_probability
-from harness.objectives.pair_losses import pair_losses
+from harness.objectives.foreign_logps import pair_losses
 from tests.metrics.planted import records
 
 N = 6

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.recommendation import Pick, bands, cheapest, not_shown_worse
+from harness.metrics.not_shown_worse import Pick, bands, cheapest, not_shown_worse
 from tests.metrics.simulate_recommendation import simulate
 
 

@@ -13,7 +13,7 @@ from functools import partial
 
 from harness.identity import canonical_json
 from harness.metrics.frontier import Setting
-from harness.metrics.recommendation import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
+from harness.metrics.not_shown_worse import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
 from harness.metrics.statistics import Estimate, judge
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import noise, spoken, without_training

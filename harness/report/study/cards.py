@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from harness.metrics.recommendation import Pick
+from harness.metrics.not_shown_worse import Pick
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import MIN_SEEDS, Estimate
 from harness.report.data.conditions import dial

@@ -10,7 +10,7 @@ from statistics import stdev
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.metrics.recommendation import ALPHA, Pick, not_shown_worse
+from harness.metrics.not_shown_worse import ALPHA, Pick, not_shown_worse
 from harness.metrics.registry import METRICS
 from harness.metrics.statistics import (
     NO_DIFFERENCE,

@@ -18,8 +18,8 @@ from torch import Tensor
 from harness.data.order import batch_ids
 from harness.data.rows import TokenisedPair, pack_rows, response_key
 from harness.identity import content_hash, plain, stream_seed, uniform
-from harness.metrics.audit import linear
 from harness.metrics.records import Bools, Floats
+from harness.metrics.suspicion import linear
 from harness.models.architecture import Architecture, skeleton, with_score
 from harness.models.lane_model import build_lanes
 from harness.models.logps import build_corpus
