@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.report.render.blocks import Card
-from harness.report.study.cards import cards, kept
+from harness.report.study.cards import cards, kept, named
 from harness.report.study.findings import breaches, pick_among, tuned_differences
 from harness.report.study.page import write_study_report
 from harness.report.study.study import Study, read_study
@@ -67,7 +67,10 @@ def test_an_objective_whose_searches_break_a_bound_now_and_then_is_kept_and_flag
     class Thrice:
         objectives = MappingProxyType({"dpo": ("dpo",), "cpo_smooth": labels})
         by_search = study.by_search
+        winner = staticmethod(str)  # every search has one
 
+    assert named(Thrice(), "cpo_smooth", broken) == 1  # type: ignore[arg-type]  # the first search's winner breaks it
+    assert named(Thrice(), "dpo", broken) == 0  # type: ignore[arg-type]
     assert kept(Thrice(), broken) == ("dpo", "cpo_smooth")  # type: ignore[arg-type]
     again = [*broken, replace(broken[0], arm="cpo_smooth search 2")]
     assert kept(Thrice(), again) == ("dpo",)  # type: ignore[arg-type]

@@ -72,6 +72,13 @@ def kept(study: Study, broken: Sequence[Breach]) -> tuple[str, ...]:
     )
 
 
+def named(study: Study, objective: str, broken: Sequence[Breach]) -> int:
+    """Which of an objective's searches the page names: the first whose winner keeps the bounds, else the first."""
+    arms = {breach.arm for breach in broken}
+    won = [index for index, label in enumerate(study.objectives[objective]) if study.winner(label) is not None]
+    return next((index for index in won if study.objectives[objective][index] not in arms), won[0])
+
+
 def paid(study: Study, objective: str) -> str:
     """`true reward 0.292 [...], KL 1.9 nats`: what a winner is worth and costs beside the target."""
     found = objective_results(study, objective, (GOLD, KL))
@@ -93,7 +100,9 @@ def _use(study: Study, broken: Sequence[Breach]) -> Card:
     every = tuple(name for name in study.objectives if study.by_search(name))
     pick = pick_among(study, able or every)
     lead = pick.arms[0]
-    winner = _won(study, lead)[0]
+    search = named(study, lead, broken)
+    winner = study.winner(study.objectives[lead][search])
+    assert winner is not None
     lines = [f"It {_said(study, lead)} ({_seeds(study, winner)}, {_where(study)})."]
     lines += [f"Not told apart: {name}, {_said(study, name)}." for name in pick.arms[1:3]]
     if len(pick.arms) > 3:
@@ -102,7 +111,7 @@ def _use(study: Study, broken: Sequence[Breach]) -> Card:
     more = len(study.objectives[lead]) - 1
     if more:
         searches = quantity(more, "more search", "more searches")
-        lines.append(f"The settings are those of its first search; {searches} below.")
+        lines.append(f"The settings are those of its search {search + 1}; {searches} below.")
     beyond = len({breach.arm for breach in broken}.intersection(study.objectives[lead]))
     if beyond and able:
         lines.append(f"In {beyond} of {quantity(more + 1, 'search', 'searches')} its winner breaks a bound.")
