@@ -97,8 +97,10 @@ def _worth(study: Study) -> Picture | None:
                     panel.plot([x for x, _ in at], [y for _, y in at], color=look.colour, linewidth=0.9, alpha=0.6)
             text = f"{arm}: {what} {shown(value)} at KL {shown(kl)}, n = {value.n}"
             panel.plot([kl.mean], [value.mean], color=look.colour, marker=look.marker, markersize=7, gid=tip(text))
-            panel.annotate(ascii_visible(shorten(arm, 24)), (kl.mean, value.mean), xytext=(7, 5),
-                           textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
+            owner = study.owner(arm)
+            if arm == max((a for a in marks if study.owner(a) == owner), key=lambda a: marks[a][1].mean):
+                panel.annotate(ascii_visible(shorten(owner, 24)), (kl.mean, value.mean), xytext=(7, 5),
+                               textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
         if bound is not None:
             panel.axvline(bound, color=GREY, linewidth=1.0, linestyle="--")
             panel.annotate(f"bound {bound:g}", (bound, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
@@ -119,7 +121,7 @@ def _worth(study: Study) -> Picture | None:
         title,
         f"{what[0].upper()}{what[1:]} against KL to the reference on fresh seeds, bars are 95 % intervals of both;"
         " higher and further left is better." + (" Dashed: the bound of the search." if bound is not None else ""),
-        f"{title}. A mark per search's winner.",
+        f"{title}. A mark per search's winner, an objective's name at the best of its searches.",
         (1, 1), SIZE, paint,
     )  # fmt: skip
 
