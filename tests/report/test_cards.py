@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -64,6 +65,21 @@ def test_the_baseline_and_the_runner_up_are_tested_alike(data: ReportData, found
         assert widest.shown == (widest.interval.low > 0)
         assert any(percents(widest.interval, "\u00a0points") in line for line in found["sure"].lines)
     assert recommended.leads_over(recommended.lead.first.objective) == ()
+
+
+def test_an_objective_with_a_setting_in_the_set_is_not_called_shown_worse(data: ReportData) -> None:
+    """Of two betas of dpo the one with the better mean is shown worse and the other is not: the latter is compared."""
+    recommended = data.recommendation
+    assert recommended is not None
+    pick = recommended.picks[0]
+    theirs = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] == "dpo"]
+    own = pick.arms[0]
+    assert own[0] != "dpo" and len(theirs) == 2
+    for kept in theirs:
+        beaten = {arm: own for arm in theirs if arm != kept}
+        planted = replace(recommended, picks=(replace(pick, arms=(own, kept), beaten=beaten), *recommended.picks[1:]))
+        over = planted.leads_over("dpo")[0].over
+        assert over is recommended.arenas[0].cell(*kept)
 
 
 def test_what_decides_fairness_and_the_good_news_are_said(folder: Path, found: dict[str, Card]) -> None:

@@ -187,12 +187,14 @@ def _measure(arenas: Sequence[Arena]) -> str:
 
 
 def _over(arena: Arena, pick: Pick[Arm], own: Arm, objective: str, measure: str) -> Lead | None:
-    """An arm before an objective's best; None of its own objective, and where the other has no arm."""
+    """An arm before an objective's best, of its arms that are not shown worse if it has any, so that the set and the
+    comparison say the same; None of its own objective, and where the other has no arm."""
     arms = [*pick.arms, *pick.beaten]
     theirs = [arm for arm in arms if arm[0] == objective != own[0]]
     if not theirs:
         return None
-    best = max(theirs, key=lambda arm: _mean(arena, arm, measure))
+    open_still = [arm for arm in theirs if arm in pick.arms]
+    best = max(open_still or theirs, key=lambda arm: _mean(arena, arm, measure))
     by, over = arena.cell(*own), arena.cell(*best)
     assert by is not None and over is not None, "an arm of the pick has a cell"
     return Lead(arena, by, over, arm_lead(arena, measure, own, best, len(arms) - 1), len(arms) - 1)
