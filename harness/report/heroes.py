@@ -145,6 +145,13 @@ def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], con
     if all(_overlap([cells[place] for cells in ends]) for place in (0, 1)):
         clean, dirty = (" to ".join(dict.fromkeys(percent(f(v.values())) for f in (min, max))) for v in (first, last))
         return f"No objective holds out better: {clean} right with {noise(conditions[0])}, {dirty} with {end}"
+    if _overlap([cells[1] for cells in ends]):
+        worst = min(first, key=lambda name: first[name])
+        between = " to ".join(dict.fromkeys(percent(f(last.values())) for f in (min, max)))
+        return (
+            f"{visible(before)} ranks {percent(first[before])} right with {noise(conditions[0])}, {visible(worst)}"
+            f" {percent(first[worst])}; with {end} none is ahead ({between})"
+        )
     text = f"{visible(top)} holds out best: {percent(last[top])} right with {end}"
     if before != top and first[before] - first[top] >= 0.01:
         text = f"{visible(before)} ranks most on clean labels, {visible(top)} with {end} ({percent(last[top])})"

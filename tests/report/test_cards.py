@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.report.cards import cards
 from harness.report.data.report_data import ReportData, read_report_data
-from harness.report.heroes import heroes
+from harness.report.heroes import _survival_finding, heroes
 from harness.report.page import write_report
 from harness.report.render.blocks import Card
 from harness.report.render.text import percent, percents
@@ -129,3 +130,25 @@ def test_the_recommended_setting_is_in_the_figure_where_its_answers_decide(data:
     lead = recommended.lead.named.encode()
     assert lead in picture.svg
     assert (b"recommended" in picture.svg) == ("Dashed: the recommended setting." in picture.caption)
+
+
+def test_a_title_names_nobody_ahead_where_only_the_clean_end_shows_a_difference() -> None:
+    """With flips .54 and .53 lie within each other's intervals; on clean labels .83 and .66 are apart."""
+
+    def cell(mean: float) -> SimpleNamespace:
+        return SimpleNamespace(ranking=SimpleNamespace(mean=mean, low=mean - 0.04))
+
+    ends = [
+        SimpleNamespace(
+            first=SimpleNamespace(corruption=kind), cells=(SimpleNamespace(rate=rate),), clean=not rate, rate=rate
+        )
+        for kind, rate in (("none", None), ("uniform_flip", 0.4))
+    ]
+    lines = {
+        "cpo_smooth": [(ends[0], cell(0.83)), (ends[1], cell(0.54))],
+        "ppo": [(ends[0], cell(0.66)), (ends[1], cell(0.53))],
+    }
+    title = _survival_finding(lines, ends)  # type: ignore[arg-type]
+    assert title.startswith("cpo_smooth ranks 83") and "ppo 66" in title and "none is ahead (53" in title
+    lines["ppo"][1] = (ends[1], cell(0.4))
+    assert "holds out best" in _survival_finding(lines, ends)  # type: ignore[arg-type]
