@@ -285,9 +285,7 @@ def _frontier(data: ReportData) -> Picture | None:
             panel.annotate("before training", (0, factor * origin), xytext=(8, -4), textcoords="offset points",
                            fontsize=8, color=GREY, bbox=PAPER, zorder=5)  # fmt: skip
         reach = [kl.mean for found in lines.values() for _, kl, _ in found]
-        if max(reach) > 30:
-            panel.set_xscale("symlog", linthresh=1)
-        panel.set_xlim(left=-0.03 * max(reach))
+        _kl_axis(panel, max(reach))
         panel.set_xlabel("how far from the reference: KL, nats")
         panel.set_ylabel(f"{reward} of free answers" if gold else "held-out pairs ranked right, %")
         best = {name: max(found, key=lambda point: point[2].mean) for name, found in lines.items()}
@@ -352,4 +350,16 @@ def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool, reward: 
     near = min(close, key=lambda point: point[1].mean, default=None)
     if near is None:
         return text
-    return f"{text}; {near[0].named} comes near ({_value(near[2], gold)}) at KL {number(near[1].mean, 1)}"
+    value = _value(near[2], gold)
+    return f"{text}; the interval of {near[0].named} ({value}) at KL {number(near[1].mean, 1)} reaches that"
+
+
+def _kl_axis(panel: Any, farthest: float) -> None:
+    """From just below 0, where the reference stands; logarithmic from 1 nat on where a run went beyond 30."""
+    panel.set_xlim(left=-0.03 * farthest)
+    if farthest > 30:
+        panel.set_xscale("symlog", linthresh=1)
+        ticks = [0, *(tick for tick in (1, 3, 10, 30, 100, 300, 1000, 3000, 10000) if tick <= 1.1 * farthest)]
+        panel.set_xticks(ticks, [str(tick) for tick in ticks])
+        panel.set_xticks([], minor=True)
+        panel.set_xlim(left=-0.1)

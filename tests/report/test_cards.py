@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,9 +15,10 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.report.cards import cards
 from harness.report.data.report_data import ReportData, read_report_data
-from harness.report.heroes import _survival_finding, heroes
+from harness.report.heroes import _kl_axis, _survival_finding, heroes
 from harness.report.page import write_report
 from harness.report.render.blocks import Card
+from harness.report.render.figures import draw
 from harness.report.render.text import percent, percents
 from harness.storage.answer_file import answer_lines, read_answer
 from tests.report.fixture import grid, write_sweep
@@ -152,3 +154,12 @@ def test_a_title_names_nobody_ahead_where_only_the_clean_end_shows_a_difference(
     assert title.startswith("cpo_smooth ranks 83") and "ppo 66" in title and "none is ahead (53" in title
     lines["ppo"][1] = (ends[1], cell(0.4))
     assert "holds out best" in _survival_finding(lines, ends)  # type: ignore[arg-type]
+
+
+def test_a_far_kl_has_a_logarithmic_axis_with_plain_numbers() -> None:
+    def paint(_: object, axes: Any) -> None:
+        axes[0, 0].plot([0.3, 31.0], [0.5, 0.6])
+        _kl_axis(axes[0, 0], 31.0)
+
+    svg = draw(1, 1, (4, 3), paint).decode()
+    assert "mathdefault" not in svg and all(f">{tick}<" in svg for tick in ("1", "10", "30"))
