@@ -168,8 +168,16 @@ def _breaks(data: ReportData) -> Card:
     types = [f"{DIVERGENCES[kind].capitalize()} in {n} of {quantity(total, 'seed')}." for kind, n in kinds.items()]
     begins = starts(data.families, data.baseline, failure)
     most = () if data.recommendation is None else _ranks_most(data.recommendation)
-    more = (f"I{begins[1:]}." if begins else "", _lowest(failure), damage, *most)
+    more = (f"I{begins[1:]}." if begins else "", _best_as_it_is(data, failure), _lowest(failure), damage, *most)
     return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, *more])))
+
+
+def _best_as_it_is(data: ReportData, failure: Failure) -> str:
+    """Says where the failing setting is the recommended one, so that the two cards do not seem to contradict."""
+    found = data.recommendation
+    if found is None or failure.cell.first.arm != found.lead.first.arm:
+        return ""
+    return "It is the recommended setting itself: of what was tried none is shown to do better."
 
 
 def _lowest(failure: Failure) -> str:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.report.cards import cards
+from harness.report.data.headline import Failure
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.heroes import _kl_axis, _survival_finding, heroes
 from harness.report.page import write_report
@@ -96,6 +97,19 @@ def test_what_decides_fairness_and_the_good_news_are_said(folder: Path, found: d
 def test_what_breaks_is_the_baseline_where_it_looks_well(folder: Path, found: dict[str, Card]) -> None:
     assert found["breaks"].title.startswith("dpo at beta ")
     assert "of held-out pairs right" in found["breaks"].lines[0] and "training loss falls" in found["breaks"].lines[0]
+
+
+def test_a_recommended_setting_that_breaks_is_called_so(data: ReportData, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "It is the recommended setting itself: of what was tried none is shown to do better."
+    assert data.recommendation is not None
+    lead = data.recommendation.lead
+    headline = data.headline
+    for cell in headline.cells:
+        monkeypatch.setattr(
+            "harness.report.cards.largest_failure", lambda *_, c=cell: Failure(headline, c, falls=False)
+        )
+        card = next(one for one in cards(data) if one.name == "breaks")
+        assert (said in card.lines) == (cell.first.arm == lead.first.arm)
 
 
 def test_the_terminal_says_what_the_page_says(folder: Path, found: dict[str, Card]) -> None:
