@@ -87,6 +87,8 @@ def _worth(study: Study) -> Picture | None:
     what = study.reward if gold else target_words(study)
     bound = next((b["at_most"] for b in study.about["constraints"] if b["measure"] == KL and b["at_most"]), None)
     before = reference_gold(study) if gold else None
+    reach = max((x for kl, _ in marks.values() for x in (kl.mean, kl.high) if math.isfinite(x)), default=1.0) or 1.0
+    drawn = bound is not None and bound <= 1.2 * reach  # a bound far beyond every mark would squeeze them to one
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0, 0]
@@ -101,7 +103,7 @@ def _worth(study: Study) -> Picture | None:
             if arm == max((a for a in marks if study.owner(a) == owner), key=lambda a: marks[a][1].mean):
                 panel.annotate(ascii_visible(shorten(owner, 24)), (kl.mean, value.mean), xytext=(7, 5),
                                textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
-        if bound is not None:
+        if drawn:
             panel.axvline(bound, color=GREY, linewidth=1.0, linestyle="--")
             panel.annotate(f"bound {bound:g}", (bound, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
                            textcoords="offset points", fontsize=8, color=GREY)  # fmt: skip
@@ -110,8 +112,7 @@ def _worth(study: Study) -> Picture | None:
                        gid=tip(f"before training: {number(before)}"))  # fmt: skip
             panel.annotate("before training", (0, before), xytext=(8, -4), textcoords="offset points", fontsize=8,
                            color=GREY)  # fmt: skip
-        reach = [x for kl, _ in marks.values() for x in (kl.mean, kl.high) if math.isfinite(x)]
-        panel.set_xlim(-0.03 * max(reach), 1.2 * max(reach))
+        panel.set_xlim(-0.03 * reach, 1.2 * reach)
         panel.set_xlabel("how far from the reference: KL, nats")
         panel.set_ylabel(ascii_visible(f"{what} of free answers" if gold else what))
 
@@ -120,10 +121,16 @@ def _worth(study: Study) -> Picture | None:
         "hero-worth",
         title,
         f"{what[0].upper()}{what[1:]} against KL to the reference on fresh seeds, bars are 95 % intervals of both;"
-        " higher and further left is better." + (" Dashed: the bound of the search." if bound is not None else ""),
+        f" higher and further left is better.{_bound_said(bound, drawn)}",
         f"{title}. A mark per search's winner, an objective's name at the best of its searches.",
         (1, 1), SIZE, paint,
     )  # fmt: skip
+
+
+def _bound_said(bound: float | None, drawn: bool) -> str:
+    if bound is None:
+        return ""
+    return " Dashed: the bound of the search." if drawn else f" The search's bound of {bound:g} lies beyond."
 
 
 def _worth_finding(marks: dict[str, tuple[Estimate, Estimate]], what: str, bound: float | None) -> str:
