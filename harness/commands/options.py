@@ -18,7 +18,7 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", hel
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="worker processes; default: one per core")]
 MaxRuns = Annotated[int | None, typer.Option("--max-runs", min=1, help="allow a grid of up to N runs (10000)")]
 Every = Annotated[float, typer.Option("--checkpoint-every", min=0, metavar="SECONDS", help="between checkpoints")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="print only where the results are, and what failed")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="print only where results are, what they say, what failed")]
 Json = Annotated[bool, typer.Option("--json", help="print JSON")]
 RUNS = Path("runs")
 

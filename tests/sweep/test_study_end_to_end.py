@@ -134,7 +134,7 @@ def test_repeating_the_command_trains_nothing(studied):
     done = harness(*command(studied.parent.parent))
     assert done.returncode == 0 and "8 trials already done" in done.stdout
     quiet = harness(*command(studied.parent.parent), "--quiet")
-    ends = ["results", "report", "storage", "tracking"]
+    ends = ["results", "report", "storage", "tracking", "Use:", "Breaks:"]
     assert (quiet.returncode, [line.split()[0] for line in quiet.stdout.splitlines()]) == (0, ends)
     assert {path: path.stat().st_mtime_ns for path in studied.glob("*/result.json")} == before
     assert files(studied) == kept
