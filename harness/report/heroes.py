@@ -362,4 +362,4 @@ def _kl_axis(panel: Any, farthest: float) -> None:
         ticks = [0, *(tick for tick in (1, 3, 10, 30, 100, 300, 1000, 3000, 10000) if tick <= 1.1 * farthest)]
         panel.set_xticks(ticks, [str(tick) for tick in ticks])
         panel.set_xticks([], minor=True)
-        panel.set_xlim(left=-0.1)
+        panel.set_xlim(-0.1, 1.3 * farthest)
