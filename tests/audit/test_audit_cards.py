@@ -21,8 +21,10 @@ PAIRS = 600
 
 
 def audited(wrong: float, strength: float, kind: str = "") -> Audit:
-    """Labels of which a share is wrong, and evidence that points to the truth with `strength` +- 1; a third of the pairs
-    are of `kind`, all wrong ones among them."""
+    """Labels of which a share is wrong, and evidence that points to the truth with `strength` +- 1.
+
+    A third of the pairs are of `kind`, all wrong ones among them.
+    """
     draw = np.random.default_rng(0)
     planted = np.arange(PAIRS) % 10 == 9
     place = draw.permutation(PAIRS)
