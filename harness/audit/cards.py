@@ -11,7 +11,7 @@ import numpy as np
 from harness.audit.asked import Asked, near
 from harness.audit.audit import Audit
 from harness.report.render.blocks import Card
-from harness.report.render.text import number, percent, percents, quantity, shorten, visible
+from harness.report.render.text import interval, number, percent, percents, quantity, shorten, visible
 
 FIRST = 3  # rows named in a card
 READ = 0.05  # of the pairs: whose precision is said where no rows are advised
@@ -72,20 +72,19 @@ def _marks(found: Audit) -> list[str]:
 
 def _sure(found: Audit) -> Card:
     planted = found.planted
-    low, high = (number(end, 2) for end in (planted.auroc.low, planted.auroc.high))
-    title = f"AUROC {number(planted.auroc.mean, 2)} [{low},\u00a0{high}] on planted errors"
+    auroc = planted.auroc
+    title = f"AUROC {number(auroc.mean, 2)} {interval(auroc.low, auroc.high, 2)} on planted errors"
     share, measured, predicted, recall = min(
         planted.cuts, key=lambda cut: abs(cut[0] - (found.advice.rows / found.pairs or planted.rate))
     )
-    return Card(
-        "sure", "How sure", title if found.finds else f"Not sure: {title}",
-        (
-            f"{quantity(planted.planted, 'label')} were turned round and the audit done again; .5 is chance.",
-            f"Of the {percent(share)} most suspect rows {percents(measured)} were wrong then, {percent(predicted)} were"
-            f" predicted; {percent(recall)} of the planted ones were among them.",
-            "They are drawn by chance: errors that follow a rule are not seen.",
-        ),
-    )  # fmt: skip
+    counted = f"Of these rows {percents(measured)} were wrong then, and {percent(predicted)} were predicted."
+    lines = (
+        f"{quantity(planted.planted, 'label')} were turned round and the audit done again; .5 is chance.",
+        f"{percent(recall)} of them are among the {percent(share)} most suspect rows.",
+        "" if found.advice.action == "cannot_audit" else counted,  # it rests on the share of wrong labels
+        "They are drawn by chance: errors that follow a rule are not seen.",
+    )
+    return Card("sure", "How sure", title if found.finds else f"Not sure: {title}", tuple(filter(None, lines)))
 
 
 def _next(found: Audit, asked: Asked) -> Card:

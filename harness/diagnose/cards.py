@@ -15,6 +15,7 @@ from harness.report.render.blocks import Card, stated
 from harness.report.render.text import percent, percents, points, quantity, shorten, visible
 
 MORE_SLICES = 2  # named beside the worst one
+UNREAD = "Its free answers are not looked at here: read some of them."
 LABELS = ("Which training labels are wrong:", "harness audit --data train.jsonl --out audit")
 SWEEP = ("Compare betas and objectives on your own pairs:", "harness init mine.yaml --data prefs.jsonl.gz")
 BETA = ("With the beta of your training, from the stored scores:", "harness diagnose --logps pairs.parquet --beta 0.1")
@@ -88,7 +89,8 @@ def _pairs(one: PolicyDiagnosis) -> str:
 
 def _worst_off(found: Diagnosis, one: PolicyDiagnosis) -> Card:
     label, below = "Which pairs are worst off", "Single pairs, the most wrongly ranked first, are listed below."
-    ranked = sorted(one.slices, key=lambda s: (not s.named, s.estimates["ranking_accuracy"].mean))
+    kinds = [s for s in one.slices if math.isfinite(s.rest)]  # one that holds all pairs is none
+    ranked = sorted(kinds, key=lambda s: (not s.named, s.estimates["ranking_accuracy"].mean))
     if not ranked:
         why = f"No column splits them into kinds of at least {MIN_SLICE} pairs: give --slices."
         return Card("breaks", label, "Cannot be told", (why, below))
@@ -121,5 +123,4 @@ def _next(found: Diagnosis, one: PolicyDiagnosis) -> Card:
     if verdict.kind == "inconclusive" and found.referenced and found.beta is None:
         about, command = BETA
     title = first_upper(verdict.advice) or "Nothing on these pairs"
-    lines = (f"Not looked at: {found.not_looked_at[0]}", *filter(None, [about]))
-    return Card("next", "What next", title, lines, command)
+    return Card("next", "What next", title, tuple(filter(None, (UNREAD, about))), command)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.diagnose.cards import cards, first_upper, named
+from harness.diagnose.cards import cards, first_upper, gravest, named
 from harness.diagnose.diagnosis import Diagnosis, PolicyDiagnosis
 from harness.diagnose.measures import PROMPT, Slice
 from harness.diagnose.verdict import KINDS
@@ -27,7 +27,6 @@ from harness.report.texts import short_hash
 
 POINTS = 400  # of a plane: more overplots
 WORST = 10
-MOST_ABOVE = 2  # policies whose margins stand below the cards; those of more take a section of their own
 OPEN = ("measures", "trajectory", "compared", "slices")
 ROWS = (
     ("ranking_accuracy", "ranked right by the policy"),
@@ -52,7 +51,7 @@ def build_page(found: Diagnosis, name: str) -> Page[Diagnosis]:
         question="Is this policy better than its charts say, or worse?",
         answer=tuple(lines(found)) if len(found.policies) > 1 else (first_upper(_said(found.policies[0])),),
         cards=cards(found),
-        heroes=(_margins(found),) if _few(found) else (),
+        heroes=(_hero(found),),
         open=OPEN,
         folded="In full sentences",
         status=f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
@@ -127,21 +126,28 @@ def _histogram(panel: Any, one: PolicyDiagnosis, referenced: bool, limit: float)
     panel.legend(fontsize=8)
 
 
-def _few(found: Diagnosis) -> bool:
-    return len(found.policies) <= MOST_ABOVE
+def _hero(found: Diagnosis) -> Picture:
+    """The margins of the policy that the cards speak of."""
+    one, title = gravest(found), "Margins of the policy"
+    if found.referenced:
+        title = f"{percent(one.estimates['undesirable_zone'].mean)} of pairs improved and are still ranked wrong"
+    return _margins(found, (one,), "margins", title)
 
 
 def _pairs(found: Diagnosis) -> Content | None:
-    return None if _few(found) else Content("Where do the pairs sit?", "", (_margins(found),))
+    """Several policies below each other; one stands below the cards."""
+    if len(found.policies) == 1:
+        return None
+    return Content("Where do the pairs sit?", "", (_margins(found, found.policies, "all-margins", "Every policy"),))
 
 
-def _margins(found: Diagnosis) -> Picture:
-    sizes = [np.abs(delta(one.columns)) for one in found.policies]
-    sizes += [np.abs(delta_ref(one.columns)) for one in found.policies if found.referenced]
+def _margins(found: Diagnosis, policies: Sequence[PolicyDiagnosis], name: str, title: str) -> Picture:
+    sizes = [np.abs(delta(one.columns)) for one in policies]
+    sizes += [np.abs(delta_ref(one.columns)) for one in policies if found.referenced]
     limit = max(float(np.quantile(np.concatenate(sizes), 0.995)), 1e-3)
 
     def paint(_: Any, axes: Any) -> None:
-        for row, one in zip(axes, found.policies, strict=True):
+        for row, one in zip(axes, policies, strict=True):
             if found.referenced:
                 _plane_panel(row[0], one, limit)
             _histogram(row[-1], one, found.referenced, limit)
@@ -151,16 +157,12 @@ def _margins(found: Diagnosis) -> Picture:
         f"Left: each mark is a held-out pair (at most {POINTS}); orange crosses in the shaded area are stuck wrong, "
         "better than under the reference and still below 0; above the dotted line a pair improved. Right: "
     )
-    columns = 2 if found.referenced else 1
-    title, [first, *more] = "Margins under policy and reference", found.policies
-    if found.referenced and not more:
-        title = f"{percent(first.estimates['undesirable_zone'].mean)} of pairs improved and are still ranked wrong"
     return picture(
-        "margins", title,
+        name, title,
         f"{plane if found.referenced else ''}log-prob of chosen minus rejected; above 0 a pair is ranked right; "
         "the outermost bins hold what lies beyond.",
-        "Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
-        (len(found.policies), columns), (3.9 * columns, 3.1 * len(found.policies)), paint,
+        f"{title}. Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
+        (len(policies), 2 if found.referenced else 1), (7.8, 3.1 * len(policies)), paint,
     )  # fmt: skip
 
 

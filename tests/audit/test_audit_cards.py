@@ -62,7 +62,8 @@ def test_wrong_labels_that_are_found_are_counted_listed_and_cleaned() -> None:
     assert made["breaks"].lines[0].startswith("That is 60 to 138 labels")
     assert made["sure"].title.startswith("AUROC 1.00 [0.7") and made["sure"].title.endswith("on planted errors")
     assert made["sure"].lines[0].startswith("60 labels were turned round")
-    assert made["sure"].lines[1].startswith("Of the 10\u00a0% most suspect rows 100\u00a0%")
+    assert made["sure"].lines[1] == "60\u00a0% of them are among the 10\u00a0% most suspect rows."
+    assert made["sure"].lines[2].startswith("Of these rows 100\u00a0% [")
     assert made["next"].title == f"Drop these {found.advice.rows} rows"
     assert made["next"].command == (
         "harness audit --data 'my pairs.jsonl' --out audit --force --write cleaned.jsonl --advice"
@@ -77,7 +78,7 @@ def test_a_clean_set_is_left_as_it_is() -> None:
     assert made["use"].title == "None in particular" and made["breaks"].title.startswith("0\u00a0% [0,\u00a0")
     assert made["next"].title == "Do nothing: train on it as it is"
     assert made["next"].command == "harness init mine.yaml --data 'my pairs.jsonl'"
-    assert "errors that follow a rule are not seen" in made["sure"].lines[2]
+    assert "errors that follow a rule are not seen" in made["sure"].lines[3]
 
 
 def test_evidence_that_finds_no_planted_error_can_tell_nothing() -> None:
@@ -86,7 +87,7 @@ def test_evidence_that_finds_no_planted_error_can_tell_nothing() -> None:
     assert found.advice.action == "cannot_audit" and not found.finds
     assert made["use"].title == "None: the order may be chance" and "estimated" not in made["use"].text
     assert made["breaks"].title == "Cannot be told" and "no share can be believed" in made["breaks"].lines[0]
-    assert made["sure"].title.startswith("Not sure: AUROC 0.")
+    assert made["sure"].title.startswith("Not sure: AUROC 0.") and "were wrong then" not in made["sure"].text
     assert made["next"].title == "Use a stronger model, or more pairs"
     assert made["next"].command == "harness audit --data 'my pairs.jsonl' --out audit --force --model base"
 

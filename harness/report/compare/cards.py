@@ -95,7 +95,8 @@ def _sure(found: Differences) -> Card:
     how = "paired" if paired == len(counts) else f"{paired or 'none'} of {len(counts)} comparisons paired"
     few = max(counts) < MIN_SEEDS
     lines = [f"Intervals are corrected for {quantity(found.family, 'comparison')}."]
-    mdes = [one.verdict.mde for one in found.cells if one.measure == RANKING and one.verdict.mde is not None]
+    open_ = [one.verdict.mde for one in found.cells if one.measure == RANKING and not one.shown]
+    mdes = [mde for mde in open_ if mde is not None]
     if mdes and not few:
         lines.append(f"In ranking accuracy up to {points(max(mdes))} points could stay hidden.")
     alone = len(alignment.levels[0].cells) - len(alignment.matches)
