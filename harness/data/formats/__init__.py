@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from harness.data.formats import dialogues, ranked, trl, verdicts
+from harness.data.formats import dialogues, ranked, trl, two_answers
 from harness.data.formats.row import Format
 from harness.plugins import Registry
 
 FORMATS: Registry[Format] = Registry(
-    "formats", Format, (form for module in (trl, dialogues, verdicts, ranked) for form in module.ROWS)
+    "formats", Format, (form for module in (trl, dialogues, two_answers, ranked) for form in module.ROWS)
 )
 
 

@@ -1,0 +1,60 @@
+"""Generates docs/modules.md, every file of `harness/` in a line: `python -m tests.modules_page`."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "harness"
+PAGE = ROOT / "docs" / "modules.md"
+HEAD = """# Where is what
+
+Every file of `harness/`, in the order in which a sweep flows through the folders
+([the picture](../CONTRIBUTING.md#how-the-code-is-laid-out)). `python -m tests.modules_page` writes this page from the
+first line of each module.
+
+One subject keeps its name through the layers. For `frontier`: the formula is in `metrics/frontier.py`, what a report
+gathers from its runs in `report/data/frontier.py`, the section of the page in `report/sections/frontier.py`. For
+`gold`: the keys of a spec in `config/gold_section.py`, the command in `commands/gold.py`, the work in `sweep/gold.py`,
+the files in `storage/gold.py`, the section in `report/sections/gold.py`.
+"""
+
+
+def page() -> str:
+    """docs/modules.md."""
+    parts = [HEAD]
+    for folder in folders():
+        where = PACKAGE / folder
+        files = sorted(path for path in where.glob("*.py") if path.name != "__init__.py" or folder == ".")
+        title = "top level" if folder == "." else f"{folder}/"
+        intro = [] if folder == "." else [f"{said(where / '__init__.py')}\n"]
+        lines = [f"- `{path.name}`: {said(path)}{listed(path)}" for path in files]
+        parts.append("\n".join([f"## {title}\n", *intro, *lines, ""]))
+    return "\n".join(parts)
+
+
+def folders() -> list[str]:
+    """The folders of the package, "." for its top, each followed by those inside it, in CONTRIBUTING's order."""
+    order = re.findall(r"^\| `(\w+)/`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    inside = sorted(str(path.parent.relative_to(PACKAGE)) for path in PACKAGE.rglob("__init__.py"))
+    return sorted(inside, key=lambda name: (order.index(name.split("/")[0]) if name != "." else -1, name))
+
+
+def said(path: Path) -> str:
+    """The first line of a module's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0].strip()
+
+
+def listed(path: Path) -> str:
+    """The rows of a registry that a file holds, behind its line; nothing where it holds none."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    rows = getattr(import_module(module), "ROWS", ()) if re.search(r"^ROWS\b", path.read_text("utf-8"), re.M) else ()
+    text = ", ".join(f"`{row.name}`" for row in rows if hasattr(row, "name"))
+    return f" ({text})" if text else ""
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
