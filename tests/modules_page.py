@@ -10,7 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "harness"
 PAGE = ROOT / "docs" / "modules.md"
-SHOWN = 14  # names of rows behind a file
 HEAD = """# Where is what
 
 Every file of `harness/`, in the order in which a sweep flows through the folders
@@ -23,7 +22,7 @@ gathers from its runs in `report/data/frontier.py`, the section of the page in `
 the files in `storage/gold.py`, the section in `report/sections/gold.py`.
 
 Words: a *pack* is the runs that train together in one process; a *lane* is one of them. A *row* is an entry of a
-registry (`row.py` holds its type); a *cell* is every setting of a run but the seed; an *arm* is an objective with all
+registry (`row.py` holds its type), or a line of a file, table or batch; a *cell* is every setting of a run but the seed; an *arm* is an objective with all
 its hyperparameters; a *condition* is what objectives are compared under: world or data, corruption, training. A *form*
 is one way in which files spell preference pairs.
 """
@@ -55,12 +54,11 @@ def said(path: Path) -> str:
 
 
 def listed(path: Path) -> str:
-    """The rows of a registry that a file holds, behind its line; nothing where it holds none."""
+    """The rows of a registry that a file holds, under its line; nothing where it holds none."""
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     rows = getattr(import_module(module), "ROWS", ()) if re.search(r"^ROWS\b", path.read_text("utf-8"), re.M) else ()
-    names = [f"`{row.name}`" for row in rows if hasattr(row, "name")]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN + 1 else ""
-    return f" ({', '.join(names[:SHOWN] if more else names)}{more})" if names else ""
+    names = ", ".join(f"`{row.name}`" for row in rows if hasattr(row, "name"))
+    return f"\n  Rows: {names}" if names else ""
 
 
 if __name__ == "__main__":
