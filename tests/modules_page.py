@@ -22,9 +22,9 @@ gathers from its runs in `report/data/frontier.py`, the section of the page in `
 the files in `storage/gold.py`, the section in `report/sections/gold.py`.
 
 Words: a *pack* is the runs that train together in one process; a *lane* is one of them. A *row* is an entry of a
-registry (`row.py` holds its type), or a line of a file, table or batch; a *cell* is every setting of a run but the seed; an *arm* is an objective with all
-its hyperparameters; a *condition* is what objectives are compared under: world or data, corruption, training. A *form*
-is one way in which files spell preference pairs.
+registry (`row.py` holds its type), or a line of a file, table or batch; a *cell* is every setting of a run but the
+seed; an *arm* is an objective with all its hyperparameters; a *condition* is what objectives are compared under: world
+or data, corruption, training. A *form* is one way in which files spell preference pairs.
 """
 
 
