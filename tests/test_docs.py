@@ -80,6 +80,8 @@ def test_the_page_of_modules_is_current_and_each_line_is_a_sentence() -> None:
     assert modules_page.page() == modules_page.PAGE.read_text(encoding="utf-8"), "run `python -m tests.modules_page`"
     said = {path: modules_page.said(path) for path in modules_page.PACKAGE.rglob("*.py")}
     assert [str(path) for path, line in said.items() if not line.endswith((".", "?"))] == []
+    files = re.findall(r"`(\w+/[\w/]+\.py)`", modules_page.HEAD)
+    assert len(files) > 25 and [name for name in files if not (modules_page.PACKAGE / name).exists()] == []
 
 
 def test_the_api_page_is_current() -> None:
