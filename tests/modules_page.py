@@ -28,19 +28,31 @@ or data, corruption, training. A *form* is one way in which files spell preferen
 
 ## A run, from the command to its result
 
-1. `commands/sweep.py` parses the command line, 2. `api.py` has the verb as a function.
-3. `config/load.py` reads the YAML, 4. `config/grid.py` multiplies its axes out to runs.
-5. `sweep/run.py` locks the folder and finds what is missing, 6. `sweep/packing.py` puts runs into packs,
-7. `sweep/scheduler.py` hands packs out, 8. `sweep/engines/process.py` to worker processes.
-9. `worker/train_pack.py` takes one pack through all that follows, 10. `worker/prepare.py` makes ready:
-11. `inputs/mythworld.py` draws the pairs (of a data set: `inputs/text.py`), 12. `inputs/encoded.py` turns them into
-token rows with reference log-probs, which 13. `inputs/reference_cache.py` stores and 14. `models/reference_logps.py`
-computes;
-15. `worker/datasets.py` has the training pairs corrupted, by 16. `corruptions/apply.py` and 17. `corruptions/flips.py`;
-18. `worker/lanes.py` makes a lane of each run, 19. `worker/trainers.py` chooses the trainer.
-20. `worker/checkpointing.py` drives it in blocks of steps, 21. `training/loop.py` takes the steps,
-22. `objectives/pairwise.py` has the loss, 23. `evaluation/heldout.py` scores the held-out pairs.
-24. `worker/commit.py` writes journal and tables, 25. `storage/runs.py` publishes `result.json`.
+1. `commands/sweep.py` parses the command line.
+2. `api.py` has the verb as a function.
+3. `config/load.py` reads the YAML.
+4. `config/grid.py` multiplies its axes out to runs.
+5. `sweep/run.py` locks the folder and finds which runs are missing.
+6. `sweep/packing.py` puts them into packs.
+7. `sweep/scheduler.py` hands the packs out,
+8. `sweep/engines/process.py` to worker processes.
+9. `worker/train_pack.py` takes one pack through all that follows.
+10. `worker/prepare.py` makes its runs ready:
+11. `inputs/mythworld.py` draws the pairs (of a data set: `inputs/text.py`),
+12. `inputs/encoded.py` turns them into rows of tokens with reference log-probs,
+13. `inputs/reference_cache.py` stores these,
+14. `models/reference_logps.py` computes them;
+15. `worker/datasets.py` has the training pairs corrupted,
+16. `corruptions/apply.py` does so, by a row such as those in
+17. `corruptions/flips.py`;
+18. `worker/lanes.py` makes a lane of each run,
+19. `worker/trainers.py` chooses the trainer.
+20. `worker/checkpointing.py` drives it in blocks of steps,
+21. `training/loop.py` takes the steps,
+22. `objectives/pairwise.py` has a loss,
+23. `evaluation/heldout.py` scores the held-out pairs.
+24. `worker/commit.py` writes journal and tables,
+25. `storage/runs.py` publishes `result.json`.
 """
 
 
