@@ -39,7 +39,7 @@ from tests.benchmarks import real_job
 from tests.benchmarks.arms import ours
 from tests.benchmarks.cases import BETA, CPU, Case
 from tests.benchmarks.page import FOLDER, cells, cores, machine, taken_on
-from tests.benchmarks.real_case import RealPairs, Size, Work, read, responses_of, sweep_of, work_of
+from tests.benchmarks.real_case import RealPairs, Size, Work, own_products, read, responses_of, sweep_of, work_of
 from tests.benchmarks.steps import DEFAULT, PARITY, TUNED, compare, quietly, trl_arms
 
 OURS = "harness"
@@ -206,6 +206,14 @@ def obstacles(found: Mapping[str, Any], real: RealPairs, phases: Phases | None) 
             "answers": lambda: phases.answers(phases.prompts[:8]),
         }
         said |= {name: operators(run) for name, run in runs.items() if name in missed}
+    if missed:
+        tokens = sum(len(pair.prompt) + len(pair.chosen) + len(pair.rejected) for pair in real.case(1).pairs)
+        speed, model = found["machine"]["gemm_gflops"] * 1e9, real.architecture
+        said["matrix products"] = (
+            f"with the model's own matrices, one row for each of the {tokens} tokens of a step, they reach "
+            f"{own_products(model, tokens) / speed:.0%} of the ceiling; with {ANSWERS} rows, as many answers sampled "
+            f"together, {own_products(model, ANSWERS) / speed:.0%}"
+        )
     if "job" in missed:
         said["job"] = ", ".join(f"{part} {share:.0%}" for part, share in job_shares(found["job"]["harness"]).items())
     return said
