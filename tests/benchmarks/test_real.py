@@ -118,8 +118,7 @@ def test_the_whole_command(place, tmp_path):
     assert (job["harness"]["runs"], job["trl"]["runs"]) == (6, 5)
     assert min(job["trl"]["seconds"].values()) > 0 and job["harness"]["flops"] > 0
     missed = {row["phase"] for row in made["goals"] if not row["met"]}
-    assert {*missed, "matrix products"} == set(
-        made["obstacles"]
-    ) and "job" in missed  # six tiny runs are start-up alone
+    assert "job" in missed  # six tiny runs are start-up alone
+    assert {*missed, "matrix products"} == set(made["obstacles"])
     assert str(place) not in page + json.dumps(made) and "cat" not in page
     assert "| **no** |" in page and real.BESIDE_PACKS in page
