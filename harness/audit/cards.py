@@ -1,5 +1,4 @@
-"""The four cards that head an audit's page: which labels to look at first, how many are wrong, how sure that is, what
-to do next."""
+"""The four cards of an audit's page: which labels to look at first, how many are wrong, how sure, what next."""
 
 from __future__ import annotations
 

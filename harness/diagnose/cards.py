@@ -1,5 +1,7 @@
-"""The four cards that head a diagnosis: what is the matter, how far the policy ranks right, which pairs are worst off,
-what to do next. Of several policies they speak of the one with the gravest verdict, and say so."""
+"""The four cards of a diagnosis: what is the matter, how far the policy ranks right, its worst pairs, what next.
+
+Of several policies they speak of the one with the gravest verdict, and say so.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four cards that head a comparison: does the order of objectives hold, what moved most, how sure, what next."""
+"""The four cards of a comparison: does the order of objectives hold, what moved most, how sure, what next."""
 
 from __future__ import annotations
 
