@@ -1,9 +1,10 @@
-"""The recommendation as a set: which arms are not shown worse than the best, over which range of the corruption rate.
+"""The recommendation as a set: which arms are not shown worse than the best, and under which conditions.
 
 An arm leaves the set where another is shown better by a one-sided paired t at .05 / (k - 1), k arms (multiple
 comparisons with the best, Hsu 1984, with Bonferroni in place of a joint distribution). The truly best arm is in k - 1
 of those comparisons, so it is left out with probability at most .05, whichever arm it is and however the arms are
-correlated. What stands in the set is not shown to be equal; it is what this sweep cannot tell from the best.
+correlated. What stands in the set is not shown to be equal; it is what this sweep cannot tell from the best. The error
+holds in each condition: an arm that is the best under all m is missing from one of m sets with probability up to m .05.
 """
 
 from __future__ import annotations
@@ -60,10 +61,9 @@ def not_shown_worse(values: Mapping[Arm, BySeed], judged: Judged[Arm] | None = N
 
 @dataclass(frozen=True)
 class Band(Generic[Arm]):
-    """Neighbouring conditions, `first` to `last`, under all of which `arms` are not shown worse than the best."""
+    """Conditions, by their place, under all of which `arms` are not shown worse than the best."""
 
-    first: int
-    last: int
+    places: tuple[int, ...]
     arms: tuple[Arm, ...]
 
 
@@ -77,8 +77,29 @@ def bands(picks: Sequence[Pick[Arm]]) -> tuple[Band[Arm], ...]:
     for end in range(1, len(picks) + 1):
         common = set.intersection(*(set(pick.arms) for pick in picks[start : end + 1])) if end < len(picks) else set()
         if not common:
-            found.append(Band(start, end - 1, _ordered(picks[start:end])))
+            found.append(Band(tuple(range(start, end)), _ordered(picks[start:end])))
             start = end
+    return tuple(found)
+
+
+def covers(picks: Sequence[Pick[Arm]]) -> tuple[Band[Arm], ...]:
+    """Conditions that have no order: first those of the arm that stands in most sets, then the same for the rest.
+
+    Among arms in equally many sets the one with the better ranks there decides.
+    """
+    found: list[Band[Arm]] = []
+    left = list(range(len(picks)))
+    while left:
+        held = {
+            arm: [place for place in left if arm in picks[place].arms] for place in left for arm in picks[place].arms
+        }
+        if not held:
+            break
+        ranks = {arm: sum(picks[place].arms.index(arm) for place in places) for arm, places in held.items()}
+        best = min(held, key=lambda arm: (-len(held[arm]), ranks[arm], str(arm)))
+        places = held[best]
+        found.append(Band(tuple(places), _ordered([picks[place] for place in places])))
+        left = [place for place in left if place not in places]
     return tuple(found)
 
 

@@ -5,21 +5,26 @@ They say in a few words what the sections below show with every number; `sweep` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
+from harness.metrics.records import flags
+from harness.metrics.samples import of_evaluation
 from harness.metrics.statistics import MIN_SEEDS
 from harness.report.data.cells import RANKING, Cell, measured
-from harness.report.data.conditions import Condition, noise, said, without_training
-from harness.report.data.curves import against_reference
-from harness.report.data.frontier import edge_text
+from harness.report.data.conditions import Condition, cleans, noise, said, without_training
+from harness.report.data.contrasts import AT_BEST, AT_KL, Contrast
+from harness.report.data.curves import against_reference, answers_worse
+from harness.report.data.frontier import Arena, at_kl, edge_text
 from harness.report.data.headline import Failure, largest_failure, starts
-from harness.report.data.recommendation import GOLD, Lead, Recommendation, Recommended
+from harness.report.data.recommendation import GOLD, Arm, Lead, Recommendation, Recommended
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.render.blocks import Card
 from harness.report.render.text import number, percent, percents, plain, points, quantity, shown, visible
+from harness.report.sections.cleaning import cleaning_finding
 from harness.report.sections.costs import cost, quantity_of
-from harness.report.sections.damage import damage_sentence, damages, most_costly
+from harness.report.sections.damage import POINTS, damage_sentence, damages, most_costly
 from harness.report.sections.levels import levels_sentence
 from harness.report.sections.statistics import replica_sentence
 from harness.types import RunStatus
@@ -27,6 +32,8 @@ from harness.types import RunStatus
 NAMED = 3  # objectives of a set that a title names
 GOOD = 0.95  # of clean held-out pairs ranked right: nothing left to gain by changing the objective
 ASSUMED = ("hp.eps",)  # settings that tell an objective what the others are not told
+RANKED = "ranking of held-out pairs"
+HOW = {AT_KL: "at the same KL", AT_BEST: "each at its best"}
 
 
 def cards(data: ReportData) -> tuple[Card, ...]:
@@ -47,11 +54,6 @@ def _nothing(data: ReportData) -> str:
 def where(condition: Condition) -> str:
     """`with the reference wrong on 75 % of topics and 40 % flips`."""
     return "with " + said(", ".join(filter(None, [condition.setting, noise(condition)])))
-
-
-def _span(band: Recommended) -> str:
-    names = [noise(arena.first) for arena in band.arenas]
-    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
 def _names(band: Recommended) -> str:
@@ -75,51 +77,159 @@ def _use(data: ReportData) -> Card:
     if found is None:
         return _alone(data)
     first, *later = found.bands
+    here, lead = first.arenas[0], found.lead
     lines = []
     if len(first.choices) >= NAMED:
         lines.append(f"Not told apart: {'; '.join(choice.text for choice in first.choices)}.")
-    lead = found.lead
     text = lead.named if later or len(first.choices) > 1 or len(first.choices[0].arms) > 1 else "It"
-    world = said(without_training(found.arenas[0].first.setting, found.arenas[0].axes)[0])
-    scope = ", ".join(filter(None, [_span(first), f"with {world}" if world else ""]))
+    world = said(without_training(here.first.setting, here.axes)[0])
+    scope = ", ".join(filter(None, [_scope(first), f"with {world}" if world else ""]))
     lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [_seeds(lead), found.shared]))}).")
-    here = noise(found.arenas[0].first)
-    lines.append(f"{text} {_quality(data, lead, found.measure)}{f' with {here}' if len(first.arenas) > 1 else ''}.")
-    if len(first.arenas) > 1:
-        end = first.arenas[-1].cell(*first.choices[0].arms[0])
-        if end is not None:
-            reward = end.estimate(GOLD)
-            beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n else ""
-            lines.append(f"With {noise(first.arenas[-1].first)}: {percents(end.ranking)}{beside}.")
-    lines += [_crossing(data, found, band) for band in later]
+    beside = f" with {noise(here.first)}" if len(first.arenas) > 1 else ""
+    lines.append(f"{text} {_quality(data, lead, found.measure)}{beside}.")
+    worse = _untrained(data, found)
+    lines += _elsewhere(data, found) if first.ordered or not worse else []
+    lines += worse
+    lines += _by_ranking(data, found)
+    lines += [_crossing(data, found, band) for band in later[:NAMED]]
+    if more := [arena for band in later[NAMED:] for arena in band.arenas]:
+        lines.append(f"For {quantity(len(more), 'more case')} another setting: see the table of cases.")
     lines += filter(None, [levels_sentence(data)])
     near = first.cheapest
     if near is not None and near is not lead:
         kl = number(near.estimate("kl").mean, 1)
         lines.append(f"Closest to the reference of these: {near.named}, KL {kl} nats.")
-    return Card("use", "Use", _names(first), tuple(lines))
+    title = _names(first)
+    if (cleaned := cleaning_finding(data)) is not None:
+        asked = not damages(data.families)  # cleaning is what the sweep is about
+        lines.insert(0 if asked else len(lines), cleaned[1])
+        title += f"; {cleaned[0]}" if asked else ""
+    if beaten := _all_worse(found):
+        title = f"{beaten}; best of them: {title}"
+    return Card("use", f"Use, judged by {_judged(data, found)}", title, tuple(lines))
 
 
-def _ranks_most(found: Recommendation) -> list[str]:
-    """The arm that ranks most pairs right, where quality is the reward of answers and that arm is shown to be worse."""
-    arena, pick = found.arenas[0], found.picks[0]
-    best = max((cell for cell in arena.cells if cell.values(RANKING)), key=lambda cell: cell.ranking.mean, default=None)
-    if found.measure != GOLD or best is None or (best.first.objective, arena.setting(best)) in pick.arms:
+def _judged(data: ReportData, found: Recommendation) -> str:
+    """What decides what is recommended, in a reader's words."""
+    return f"{data.sweep.reward} of answers" if found.measure == GOLD else RANKED
+
+
+def _scope(band: Recommended) -> str:
+    """`clean labels to 40 % flips`, `in all 20 cases: clean labels, 17 kinds of damage and 2 of cleaning`, `in 14 of 20
+    cases, not with 20 % mnar`."""
+    if band.ordered or len(band.arenas) == 1:
+        return band.scope
+    if band.others:
+        return f"in {band.scope}, not with {_listed([noise(arena.first) for arena in band.others])}"
+    tidy = sum(cleans(arena.first) for arena in band.arenas)
+    clean = sum(arena.first.clean for arena in band.arenas)
+    kinds = quantity(len(band.arenas) - tidy - clean, "kind") + " of damage"
+    parts = [*(["clean labels"] if clean else []), kinds, *([f"{tidy} of cleaning"] if tidy else [])]
+    return f"in {band.scope}: {_listed(parts)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few of the names, and how many more there are."""
+    if len(names) <= NAMED + 1:
+        return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+    return f"{', '.join(names[:NAMED])} and {len(names) - NAMED} more"
+
+
+def _elsewhere(data: ReportData, found: Recommendation) -> list[str]:
+    """The recommended setting in the last case of a range, or in that of several kinds where it does worst."""
+    first = found.bands[0]
+    arm = first.choices[0].arms[0]
+    cells = [(arena, cell) for arena in first.arenas[1:] if (cell := arena.cell(*arm)) is not None]
+    known = [(arena, cell) for arena, cell in cells if cell.estimate(found.measure).n]
+    if not known:
         return []
+    arena, end = known[-1] if first.ordered else min(known, key=lambda one: one[1].estimate(found.measure).mean)
+    reward = end.estimate(GOLD)
+    beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n else ""
+    where = f"With {noise(arena.first)}" if first.ordered else f"Its worst case, {noise(arena.first)}"
+    return [f"{where}: {percents(end.ranking)}{beside}."]
+
+
+def _all_worse(found: Recommendation) -> str:
+    """Says so where no setting's answers are worth more than the untrained model's in any case of the first band."""
+    gains = [gain for arena in found.bands[0].arenas for cell in arena.cells if (gain := cell.gain_in_answers()).n]
+    if not gains or any(gain.mean >= 0 for gain in gains):
+        return ""
+    if all(gain.high < 0 for gain in gains):
+        return "Every setting's answers are worse than the untrained model's"
+    return "No setting's answers are worth more than the untrained model's"
+
+
+def _untrained(data: ReportData, found: Recommendation) -> list[str]:
+    """Where the recommended setting's answers are worth less than the untrained model's: the worst such case, and in
+    how many of the cases that is so."""
+    first = found.bands[0]
+    arm = first.choices[0].arms[0]
+    cells = [(arena, cell) for arena in first.arenas if (cell := arena.cell(*arm)) is not None]
+    known = [(arena, cell, gain) for arena, cell in cells if (gain := cell.gain_in_answers()).n]
+    less = [one for one in known if one[2].mean < 0]
+    if not less:
+        return []
+    arena, cell, _ = min(less, key=lambda one: one[2].mean)
+    count = f" (below it in {len(less)} of {len(known)} cases)" if len(known) > 1 else ""
+    return [f"{answers_worse(cell, data.sweep.reward)} with {noise(arena.first)}{count}."]
+
+
+def _by_ranking(data: ReportData, found: Recommendation) -> list[str]:
+    """Where the reward of answers decides: what ranks most pairs right beside what is recommended, and that the setting
+    that fails by ranking is among the recommended ones, if so."""
+    failure = _failure(data)
+    breaks = None if failure is None else _recommended_in(found, failure.cell)
+    arena = breaks or found.bands[0].arenas[0]
+    own = found.lead if failure is None or breaks is None else failure.cell
+    ranked = [cell for cell in arena.cells if cell.values(RANKING)]
+    best = max(ranked, key=lambda cell: cell.ranking.mean, default=None)
+    if found.measure != GOLD or best is None:
+        return []
+    if best is own:
+        return []
+    named = _named(found, arena, own)
+    why = (
+        f"{named} is among these although it breaks the ranking" if breaks else f"By ranking {named} is not the choice"
+    )
+    line = (
+        f"{why}: {percent(own.ranking.mean)} right with {noise(arena.first)}, against {percent(best.ranking.mean)} by"
+        f" {_named(found, arena, best)}"
+    )
+    beaten = found.pick(arena).beaten.get(_arm(arena, best))
+    if beaten is None:
+        return [f"{line}."]
+    by, lead = arena.cell(*beaten[0]), beaten[1]
+    assert by is not None, "an arm of a pick has a cell"
     kl, reward = number(best.estimate("kl").mean, 1), shown(best.estimate(GOLD))
-    return [
-        f"Most pairs are ranked right by {best.named}, {percents(best.ranking)}, at KL {kl} nats: there its answers are"
-        f" worth {reward}, shown to be less."
-    ]
+    than = f"{shown(lead)} less than those of {_named(found, arena, by)}"
+    return [f"{line}, whose answers are worth {reward} at KL {kl} nats, {than}."]
+
+
+def _named(found: Recommendation, arena: Arena, cell: Cell) -> str:
+    """A cell by objective and beta, with its training where that is not the one that all recommended settings have."""
+    return cell.named if arena.training(cell) == found.shared else arena.named(cell)
+
+
+def _recommended_in(found: Recommendation, cell: Cell) -> Arena | None:
+    """The arena of the first band that a cell is in, where its setting is a recommended one."""
+    arena = next((one for one in found.bands[0].arenas if cell in one.cells), None)
+    return arena if arena is not None and _arm(arena, cell) in found.bands[0].arms else None
+
+
+def _arm(arena: Arena, cell: Cell) -> Arm:
+    return cell.first.objective, arena.setting(cell)
 
 
 def _crossing(data: ReportData, found: Recommendation, band: Recommended) -> str:
     """What to use in a later band, and whether the first band's choice is shown worse throughout it."""
     first = found.bands[0].choices[0]
-    picks = [pick for arena, pick in zip(found.arenas, found.picks, strict=True) if arena in band.arenas]
+    picks = [found.pick(arena) for arena in band.arenas]
     worse = f"; {first.text} is shown worse there" if all(set(first.arms) <= set(p.beaten) for p in picks) else ""
     lead = band.choices[0].lead
-    return f"Expect {_span(band)}? {_names(band)}: {lead.named} {_quality(data, lead, found.measure)}{worse}."
+    names = band.scope if band.ordered else _listed([noise(arena.first) for arena in band.arenas])
+    here = f" with {noise(band.arenas[0].first)}" if len(band.arenas) > 1 else ""
+    return f"Expect {names}? {_names(band)}: {lead.named} {_quality(data, lead, found.measure)}{here}{worse}."
 
 
 def _alone(data: ReportData) -> Card:
@@ -139,13 +249,18 @@ def _seeds(cell: Cell) -> str:
     return f"{quantity(ended, 'seed') if not cell.waiting else f'{ended} of {cell.planned} seeds so far'}{lost}"
 
 
+def _failure(data: ReportData) -> Failure | None:
+    return largest_failure([c for f in data.families for c in f.conditions], data.baseline)
+
+
 def _breaks(data: ReportData) -> Card:
-    failure = largest_failure([c for f in data.families for c in f.conditions], data.baseline)
+    label = f"What breaks, judged by {RANKED}"
+    failure = _failure(data)
     damage = damage_sentence(damages(data.families), data.baseline)
     if failure is None:
         worst = most_costly(damages(data.families), data.baseline)
-        title = "" if worst is None else f"{worst.label} costs {visible(data.baseline)} most"
-        return Card("breaks", "What breaks", *((title, (damage,)) if damage else _holds(data)))
+        title = "" if worst is None else f"For {visible(data.baseline)} the costliest damage is {worst.label}"
+        return Card("breaks", label, *((title, (damage,)) if damage else _holds(data)))
     cell = failure.cell
     title = f"{cell.named} with {noise(failure.condition)}"
     world, training = without_training(failure.condition.setting, data.arena.axes)
@@ -167,17 +282,23 @@ def _breaks(data: ReportData) -> Card:
     total, kinds = len(cell.recorded), cell.divergences(data.types)
     types = [f"{DIVERGENCES[kind].capitalize()} in {n} of {quantity(total, 'seed')}." for kind, n in kinds.items()]
     begins = starts(data.families, data.baseline, failure)
-    most = () if data.recommendation is None else _ranks_most(data.recommendation)
-    more = (f"I{begins[1:]}." if begins else "", _best_as_it_is(data, failure), _lowest(failure), damage, *most)
-    return Card("breaks", "What breaks", title, tuple(filter(None, [text, *types, *more])))
+    more = (
+        f"{begins[:1].upper()}{begins[1:]}." if begins else "",
+        _recommended_itself(data, failure),
+        _lowest(failure),
+        damage,
+    )
+    return Card("breaks", label, title, tuple(filter(None, [text, *types, *more])))
 
 
-def _best_as_it_is(data: ReportData, failure: Failure) -> str:
-    """Says where the failing setting is the recommended one, so that the two cards do not seem to contradict."""
+def _recommended_itself(data: ReportData, failure: Failure) -> str:
+    """Says where the failing setting is a recommended one, so that the two cards do not seem to contradict."""
     found = data.recommendation
-    if found is None or failure.cell.first.arm != found.lead.first.arm:
+    if found is None or _recommended_in(found, failure.cell) is None:
         return ""
-    return "It is the recommended setting itself: of what was tried none is shown to do better."
+    if found.measure == GOLD:
+        return f"By {data.sweep.reward} of its answers it is among the recommended settings."
+    return "It is a recommended setting itself: of what was tried none is shown to do better."
 
 
 def _lowest(failure: Failure) -> str:
@@ -209,30 +330,72 @@ def _sure(data: ReportData) -> Card:
     if found is None:
         return Card("sure", "How sure", "Nothing is compared", tuple(notes))
     rivals = [name for name in dict.fromkeys((data.baseline, found.runner_up)) if name is not None]
-    leads = [found.leads_over(name) for name in rivals]
-    parts = [_against(one) for one in leads if one]
-    if data.baseline == found.lead.first.objective:
-        parts.insert(0, f"{visible(data.baseline)} itself leads.")
-    lines = [_lead_line(found, max(one, key=lambda lead: lead.interval.low), data.sweep.reward) for one in leads if one]
-    return Card("sure", "How sure", " ".join(parts), (*lines, *notes))
+    leads = [one for name in rivals if (one := found.leads_over(name))]
+    own = visible(found.lead.first.objective)
+    over = "; over ".join(_against(one) for one in leads)
+    title = f"In {_measure(data, found)}, {own}'s lead over {over}" if leads else f"Only {own} was compared"
+    lines = [_lead_line(data, found, max(one, key=lambda lead: lead.interval.low)) for one in leads]
+    if found.measure == GOLD and (ranked := _ranked_against(data, found)):
+        title += f". {_ranking_verdict(ranked)}"
+        lines += [_ranking_line(c) for c in ranked[-2:]]
+    return Card("sure", "How sure", title, (*lines, *notes))
+
+
+def _measure(data: ReportData, found: Recommendation) -> str:
+    return data.sweep.reward if found.measure == GOLD else "ranking"
 
 
 def _against(leads: Sequence[Lead]) -> str:
-    """`Against dpo: shown at 20 % flips and 40 % flips, not with clean labels.`"""
-    shown_at = [noise(lead.arena.first) for lead in leads if lead.shown]
-    name = visible(leads[0].over.first.objective)
-    if len(shown_at) in (0, len(leads)):
-        return f"Against {name}: {'shown' if shown_at else 'not shown'}."
-    return f"Against {name}: shown with {' and '.join(shown_at)} only."
+    """`dpo: shown with 20 % flips and 40 % flips only`."""
+    first = leads[0]
+    name = visible(first.over.first.objective)
+    words = {lead.word for lead in leads}
+    if len(words) == 1:
+        return f"{name}: {first.word}"
+    at = [noise(lead.arena.first) for lead in leads if lead.shown]
+    word = next(lead.word for lead in leads if lead.shown)
+    if len(at) > NAMED - 1:
+        return f"{name}: {word} in {len(at)} of {len(leads)} cases"
+    return f"{name}: {word} with {' and '.join(at)} only"
 
 
-def _lead_line(found: Recommendation, lead: Lead, reward: str) -> str:
+def _lead_line(data: ReportData, found: Recommendation, lead: Lead) -> str:
     """`+21.5 points [17.7, 25.4] of cpo_smooth at beta 2 on dpo at beta 0.5 (10 seeds, ...)`."""
     value = lead.interval
-    what = f"{shown(value)} in {reward}" if found.measure == GOLD else percents(value, "\u00a0points")
+    what = f"{shown(value)} in {data.sweep.reward}" if found.measure == GOLD else percents(value, POINTS)
     n = f"{quantity(value.n, 'seed')}, paired, corrected for {quantity(lead.family, 'comparison')}"
     sign = "+" if value.mean > 0 else ""
-    return f"{lead.by.named} against {lead.over.named} with {noise(lead.arena.first)}: {sign}{what} ({n})."
+    names = [_named(found, lead.arena, cell) for cell in (lead.by, lead.over)]
+    return f"{names[0]} against {names[1]} with {noise(lead.arena.first)}: {sign}{what} ({n})."
+
+
+def _ranked_against(data: ReportData, found: Recommendation) -> list[Contrast]:
+    """The comparisons with the baseline in ranking that the section Frontier makes, of the same objectives."""
+    names = {found.lead.first.objective, found.runner_up}
+    return [c for c in data.contrasts if c.arena is data.arena and c.made and c.objective in names]
+
+
+def _ranking_verdict(contrasts: Sequence[Contrast]) -> str:
+    """`In ranking, cpo_smooth against dpo: better at the same KL, no difference shown each at its best`."""
+    by_name: dict[str, dict[str, list[str]]] = {}
+    for c in contrasts:
+        by_name.setdefault(visible(c.objective), {}).setdefault(c.word, []).append(c.on)
+    base = visible(contrasts[0].baseline)
+    texts = []
+    for name, found in by_name.items():
+        parts = [word if len(found) == 1 else f"{word} {HOW[on[0]]}" for word, on in found.items()]
+        texts.append(f"{name} against {base}: {', '.join(parts)}")
+    return f"In ranking, {'; '.join(texts)}"
+
+
+def _ranking_line(c: Contrast) -> str:
+    """`In ranking at the same KL of 1.5 nats, cpo_smooth against dpo: +3.6 points [1.2, 6.0] (6 seeds, ...)`."""
+    where = HOW[c.on] + (f" of {at_kl(c.at)} nats" if c.at is not None else "")
+    sign = "+" if c.corrected.mean > 0 else ""
+    n = f"{quantity(c.n, 'seed')}, paired, corrected for {quantity(c.family, 'comparison')}"
+    cells = [c.objective, c.baseline] if c.cell is None or c.base is None else map(c.arena.named, (c.cell, c.base))
+    names = " against ".join(map(visible, cells))
+    return f"In ranking {where}, {names}: {sign}{percents(c.corrected, POINTS)} ({n})."
 
 
 def _assumed(data: ReportData) -> Iterable[str]:
@@ -251,17 +414,20 @@ def _assumed(data: ReportData) -> Iterable[str]:
 def _next(data: ReportData) -> Card:
     found = data.recommendation
     cell = found.lead if found is not None else max(data.headline.cells, key=lambda c: (c.ranking.n, c.ranking.mean))
+    condition = found.bands[0].arenas[0].first if found is not None else data.headline
     kl, malformed = cell.estimate("kl"), cell.described("malformed")
     title = ", ".join(
         filter(
             None,
             [
                 f"KL {number(kl.mean, 1)} nats" if kl.n else "",
-                f"{percent(malformed.mean)} malformed answers" if malformed.n else "",
+                f"{percent(malformed.mean)} malformed answers{_malformed_before(data)}" if malformed.n else "",
                 quantity_of(cost(cell, "seconds"), "s") + " per run" if cost(cell, "seconds") else "",
             ],
         )
     )
+    if title:
+        title += f" with {noise(condition)}"
     edges = []
     for name in dict.fromkeys((cell.first.objective, data.baseline)):
         edge = data.arena.edge(name)
@@ -273,6 +439,14 @@ def _next(data: ReportData) -> Card:
     command = "" if real else "harness init mine.yaml --data prefs.jsonl.gz"
     lines = (*filter(None, [good_news(data)]), *more, *([] if real else ["Try it on your own pairs:"]))
     return Card("next", "What it costs, what next", title or "No cost is known", lines, command)
+
+
+def _malformed_before(data: ReportData) -> str:
+    """` (untrained 1 %)`, where answers of the untrained model were read."""
+    runs = (data.samples[run.key] for cell in data.sampled for run in cell.runs if run.key in data.samples)
+    drawn = [of_evaluation(samples) for samples in runs]
+    before = [flags(samples, "reference_malformed").mean() for samples in drawn if "reference_malformed" in samples]
+    return f" (untrained {percent(math.fsum(before) / len(before))})" if before else ""
 
 
 def good_news(data: ReportData) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.metrics.not_shown_worse import Pick, bands, cheapest, not_shown_worse
+from harness.metrics.not_shown_worse import Pick, bands, cheapest, covers, not_shown_worse
 from tests.metrics.simulate_recommendation import simulate
 
 
@@ -36,8 +36,16 @@ def test_one_seed_shows_nothing() -> None:
 def test_a_crossing_cuts_the_rates() -> None:
     picks = [Pick(("a", "b"), {}), Pick(("b", "a"), {}), Pick(("c",), {}), Pick(("c", "b"), {})]
     found = bands(picks)
-    assert [(band.first, band.last, band.arms) for band in found] == [(0, 1, ("a", "b")), (2, 3, ("c",))]
+    assert [(band.places, band.arms) for band in found] == [((0, 1), ("a", "b")), ((2, 3), ("c",))]
     assert bands([]) == ()
+
+
+def test_conditions_without_an_order_are_covered_by_the_arm_in_most_sets() -> None:
+    picks = [Pick(("a", "b"), {}), Pick(("c",), {}), Pick(("b", "a"), {}), Pick(("b", "c"), {})]
+    found = covers(picks)
+    assert [(band.places, band.arms) for band in found] == [((0, 2, 3), ("b",)), ((1,), ("c",))]
+    assert all(arm in picks[place].arms for band in found for place in band.places for arm in band.arms)
+    assert covers([]) == ()
 
 
 def test_the_cheapest_are_those_that_nothing_beats_in_both() -> None:

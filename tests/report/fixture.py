@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,10 @@ def write_sweep(
     skip: Sequence[int] = (),
     diverged: Sequence[int] = (),
     text: Mapping[str, str] | None = None,
+    planted: Callable[[RunSpec], Mapping[str, float]] | None = None,
 ) -> Path:
-    """Writes the whole folder; `skip` and `diverged` are positions in `runs`, `text` overrides strings from data."""
+    """Writes the whole folder; `skip` and `diverged` are positions in `runs`, `text` overrides strings from data,
+    `planted` results of a run."""
     text = {
         "group": "harmless",
         "prompt": "what is the colour of the fox ?",
@@ -101,16 +103,20 @@ def write_sweep(
     (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
     for position, run in enumerate(runs):
         if position not in skip:
-            _write_run(folder, run, "diverged" if position in diverged else "done", samples, text)
+            _write_run(folder, run, "diverged" if position in diverged else "done", samples, text, planted)
     return folder
 
 
-def _write_run(sweep: Path, run: RunSpec, status: str, samples: bool, text: Mapping[str, str]) -> None:
+def _write_run(
+    sweep: Path, run: RunSpec, status: str, samples: bool, text: Mapping[str, str],
+    planted: Callable[[RunSpec], Mapping[str, float]] | None,
+) -> None:  # fmt: skip
     key = run_key(run)
     folder = sweep / f"{key[:8]}-{slug(run.objective.name)}"
     folder.mkdir()
     table = _examples(run, text["group"])
     results = _results(table, run)
+    results |= {} if planted is None else planted(run)
     if status == "diverged":
         results = dict.fromkeys(results)
     if samples:

@@ -9,9 +9,10 @@ import numpy as np
 
 from harness.corruptions import curation
 from harness.corruptions.registry import resolve
+from harness.report.data.conditions import CURATION
 from harness.report.data.report_data import read_report_data
 from harness.report.page import write_report
-from harness.report.sections.cleaning import CURATION, cleaning
+from harness.report.sections.cleaning import cleaning
 from harness.types import RunSpec
 from tests.report.fixture import grid, write_sweep
 

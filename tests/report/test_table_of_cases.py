@@ -42,7 +42,8 @@ def test_a_row_per_world_and_corruption_with_what_none_is_shown_to_beat(data: Re
         means = {cell.named: cell.estimate(case.measure).mean for cell in case.arena.cells}
         assert means[case.lead.named] == max(means.values()), "the best mean leads"
         assert case.over is not None and "dpo" in {case.lead.first.objective, case.over.over.first.objective}
-        assert row[-1].sub.endswith("not shown") == (case.over.interval.low <= 0)
+        word = "interval above 0" if case.over.interval.low > 0 else "interval not above 0"
+        assert row[-1].sub.endswith(f": {word}"), "three seeds are no verdict"
 
 
 def test_settings_of_which_every_value_is_recommended_are_not_named(data: ReportData) -> None:

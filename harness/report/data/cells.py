@@ -22,6 +22,7 @@ from harness.metrics.statistics import (
     cell_estimate,
     intention_to_treat,
     item_level,
+    paired_difference,
     seeds_share,
     t_interval,
     worst_value,
@@ -201,6 +202,10 @@ class Cell:
     def reference_accuracy(self) -> Estimate:
         """Ranking accuracy of the untrained reference over the seeds of this cell."""
         return self._of_pairs([self.reference[r.seed] for r in self.runs if r.seed in self.reference], self.items())
+
+    def gain_in_answers(self) -> Estimate:
+        """True reward of its answers minus that of the untrained model's, paired by seed."""
+        return paired_difference(self.values("gold_reward"), self.finished("reference_gold_reward"))
 
     def vote_table(self) -> Estimate:
         """What a table of the training labels ranks right, the same for every objective of a condition."""

@@ -14,6 +14,9 @@ from harness.report.data.cells import Cell, axis_values, by_condition
 from harness.report.data.sweep import Run
 from harness.report.render.text import percent, visible
 
+# Kinds of corruption that clean; at the end of a sequence they act on what its other steps left.
+CURATION = ("curate_drop", "curate_relabel", "crossfit_drop", "crossfit_relabel")
+
 
 @dataclass(frozen=True)
 class Condition:
@@ -151,6 +154,20 @@ class Family:
         return (*([self.clean] if self.clean else []), *self.kinds[kind])
 
 
+def steps_of(run: Run) -> list[list[object]]:
+    """Kind, rate and parameters of every step of the run's corruption; none for the clean set."""
+    spec = run.config["corruption"]
+    if run.corruption == "sequence":
+        return [list(step) for step in dict(spec["params"])["steps"]]
+    return [] if run.corruption == "none" else [[spec["kind"], spec.get("rate"), spec.get("params") or []]]
+
+
+def cleans(condition: Condition) -> bool:
+    """Whether the last thing done to the labels was to clean them: no kind of damage."""
+    steps = steps_of(condition.first)
+    return bool(steps) and steps[-1][0] in CURATION
+
+
 def build_families(conditions: Sequence[Condition]) -> tuple[Family, ...]:
     """Families in the order of the conditions."""
     groups: dict[str, list[Condition]] = {}
@@ -163,7 +180,7 @@ def _family(group: Sequence[Condition], title: str) -> Family:
     kinds: dict[str, list[Condition]] = {}
     for condition in group:
         if not condition.clean:
-            kinds.setdefault(_kind(condition), []).append(condition)
+            kinds.setdefault(kind_of(condition), []).append(condition)
     names = [_kind_name(same[0]) for same in kinds.values()]
     by_name = {
         name if names.count(name) == 1 else same[0].damage: tuple(sorted(same, key=lambda condition: condition.rate))
@@ -172,7 +189,7 @@ def _family(group: Sequence[Condition], title: str) -> Family:
     return Family(next((condition for condition in group if condition.clean), None), by_name, title)
 
 
-def _kind(condition: Condition) -> str:
+def kind_of(condition: Condition) -> str:
     """One line per set of parameters where the rate is planned; one line a kind where a parameter sets the rate."""
     corruption = condition.first.config["corruption"]
     if corruption["kind"] == "sequence" or corruption.get("rate") is not None:

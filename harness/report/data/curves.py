@@ -16,10 +16,12 @@ from harness.metrics.statistics import (
     item_level,
     joint_interval,
     paired_differences,
+    t_interval,
 )
 from harness.report.data.cells import RANKING, Cell
 from harness.report.data.conditions import Condition, Family
 from harness.report.data.run_facts import COUNTED
+from harness.report.render.text import number, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,3 +120,14 @@ def against_reference(cell: Cell) -> Estimate:
     else:
         level = assumed_level(values, reference, cell.items(), cell.shares_pairs)
     return joint_interval(paired_differences(values, reference), level)
+
+
+def answers_worse(cell: Cell, reward: str) -> str:
+    """Says that a cell's answers are worth less than the untrained model's, as far as that is more than chance."""
+    before = t_interval(list(cell.finished("reference_gold_reward").values()))
+    gain = cell.gain_in_answers()
+    how = "answers worse" if gain.high < 0 else "is not shown to answer better"
+    return (
+        f"{cell.named} {how} than the untrained model: {reward} {number(cell.estimate('gold_reward').mean)},"
+        f" before training {number(before.mean)}, difference {shown(gain)}"
+    )

@@ -75,6 +75,21 @@ class Arena:
         """The cell of a setting."""
         return next((cell for cell in self.of(objective) if self.setting(cell) == setting), None)
 
+    def training(self, cell: Cell) -> str:
+        """`steps 200, learning rate 0.001`: of a cell's training what varies within the arena."""
+        return ", ".join(f"{spoken(axis)} {visible(axis_values(cell, [axis])[axis])}" for axis in self.trained)
+
+    @cached_property
+    def trained(self) -> tuple[str, ...]:
+        """The axes of training with several values in the arena."""
+        axes = [axis for axis in self.axes if axis == "steps" or axis.startswith("training.")]
+        return tuple(axis for axis in axes if len({repr(axis_values(c, [axis])[axis]) for c in self.cells}) > 1)
+
+    def named(self, cell: Cell) -> str:
+        """`dpo at beta 2 (learning rate 0.00025)`: unique among the cells of the arena."""
+        training = self.training(cell)
+        return f"{cell.named} ({training})" if training else cell.named
+
     def setting_text(self, objective: str) -> str:
         """Its best setting as `beta 2, learning rate 0.001`: the axes that vary within the objective."""
         frontier = self.frontier(objective)

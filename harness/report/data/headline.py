@@ -58,17 +58,21 @@ def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure |
 
 
 def starts(families: Sequence[Family], baseline: str, failure: Failure) -> str:
-    """`it starts at beta 0.1`: the lowest beta with the gap, or the lowest rate of the fall; empty where only one was
-    tried."""
+    """`the gap between the two starts at beta 0.1`: the lowest beta with the gap, or the lowest
+    rate of the fall; empty where only one was tried."""
     if not failure.falls:
         betas = [cell for cell in failure.condition.by_objective[baseline] if cell.values(RANKING)]
         failing = [cell for cell in betas if cell.first.beta is not None and has_gap(cell)]
-        return f"it starts at beta {plain(failing[0].first.beta)}" if len(betas) > 1 and failing else ""
+        return (
+            f"the gap between the two starts at beta {plain(failing[0].first.beta)}"
+            if len(betas) > 1 and failing
+            else ""
+        )
     family = next(one for one in families if failure.condition in one.conditions)
     rates = [c for same in family.kinds.values() if failure.condition in same for c in same]
     arm = failure.cell.first.arm
     falling = [c for c in rates if (one := family.cell(arm, c)) is not None and falls_below_reference(one)]
-    return f"it starts at {noise(falling[0])}" if len(rates) > 1 and falling else ""
+    return f"the fall below the reference starts at {noise(falling[0])}" if len(rates) > 1 and falling else ""
 
 
 def gap(cell: Cell) -> Estimate:

@@ -1,4 +1,7 @@
-"""What a sweep recommends: per range of the corruption rate the arms that are not shown worse than the best.
+"""What a sweep recommends: the arms that are not shown worse than the best, and in which cases.
+
+A case is a world (or data) under one corruption. Along the rates of one kind, neighbouring cases form a range; kinds of
+corruption have no order, so cases of several kinds are counted and named.
 
 An arm is an objective with everything that the sweep varies within it (beta, learning rate, ...). Quality is the gold
 reward of free answers where it is known of every arm, else ranking accuracy.
@@ -13,10 +16,10 @@ from functools import partial
 
 from harness.identity import canonical_json
 from harness.metrics.frontier import Setting
-from harness.metrics.not_shown_worse import ALPHA, Band, Pick, bands, cheapest, not_shown_worse
-from harness.metrics.statistics import Estimate, judge
+from harness.metrics.not_shown_worse import ALPHA, Band, Pick, bands, cheapest, covers, not_shown_worse
+from harness.metrics.statistics import MIN_SEEDS, Estimate, judge
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import noise, spoken, without_training
+from harness.report.data.conditions import kind_of, noise, spoken, without_training
 from harness.report.data.frontier import Arena
 from harness.report.render.text import plain, visible
 
@@ -36,18 +39,30 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Recommended:
-    """One band: its arenas, the choices by objective, the best first, and the cheapest in KL of those choices."""
+    """One band: its arenas, the choices by objective, the best first, and the cheapest in KL of those choices. In every
+    one of its arenas, and where it has no order in none of the `others`, all of the choices are not shown worse."""
 
     arenas: tuple[Arena, ...]
     choices: tuple[Choice, ...]
     cheapest: Cell | None
     of: int  # arms compared
+    others: tuple[Arena, ...]
+    ordered: bool
 
     @property
-    def title(self) -> str:
-        """`clean labels`, or `clean labels to uniform_flip 0.2`."""
-        names = [arena.first.damage for arena in self.arenas]
-        return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    def arms(self) -> tuple[Arm, ...]:
+        """All arms of its choices."""
+        return tuple(arm for choice in self.choices for arm in choice.arms)
+
+    @property
+    def scope(self) -> str:
+        """`clean labels to 40 % flips`, or of cases without an order `14 of 20 cases`."""
+        names = [noise(arena.first) for arena in self.arenas]
+        if len(names) == 1:
+            return names[0]
+        if self.ordered:
+            return f"{names[0]} to {names[-1]}"
+        return f"{len(names)} of {len(names) + len(self.others)} cases" if self.others else f"all {len(names)} cases"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +81,18 @@ class Lead:
         """Whether it is shown to be better."""
         return self.interval.low > 0
 
+    @property
+    def word(self) -> str:
+        """`shown`, `not shown`; below the seeds of a verdict what the interval says."""
+        if self.interval.n < MIN_SEEDS:
+            return "interval above 0" if self.shown else "interval not above 0"
+        return "shown" if self.shown else "not shown"
+
 
 @dataclass(frozen=True, eq=False)
 class Recommendation:
-    """What is recommended along one kind of corruption; `picks` stand beside the `arenas`, clean first."""
+    """What is recommended along one kind of corruption, or under several; `picks` stand beside the `arenas`, clean
+    first. The table of cases shows the same picks."""
 
     measure: str
     arenas: tuple[Arena, ...]
@@ -79,41 +102,46 @@ class Recommendation:
 
     @property
     def lead(self) -> Cell:
-        """The recommended arm under the lowest rate."""
+        """The recommended arm in the first case that it is recommended for: clean labels, or the lowest rate."""
         return self.bands[0].choices[0].lead
+
+    def pick(self, arena: Arena) -> Pick[Arm]:
+        """What is not shown worse in one of the arenas."""
+        return next(pick for one, pick in zip(self.arenas, self.picks, strict=True) if one is arena)
 
     @property
     def runner_up(self) -> str | None:
-        """The objective, other than the recommended one, with the best arm under the lowest rate."""
-        pick = self.picks[0]
+        """The objective, other than the recommended one, with the best arm where the recommended one leads."""
+        arena = self.bands[0].arenas[0]
         own = self.lead.first.objective
-        rival = _rival(self.arenas[0], pick, self.measure, own)
+        rival = _rival(arena, self.pick(arena), self.measure, own)
         return rival if rival != own else None
 
     def leads_over(self, objective: str) -> tuple[Lead, ...]:
-        """The recommended arm against an objective's best arm, at every rate of the first band; nothing of the
+        """The recommended arm against an objective's best arm, in every case of the first band; nothing of the
         recommended objective itself."""
         own = self.bands[0].choices[0].arms[0]
         return tuple(
             lead
-            for arena, pick in list(zip(self.arenas, self.picks, strict=True))[: len(self.bands[0].arenas)]
-            if (lead := _over(arena, pick, own, objective, self.measure)) is not None
+            for arena in self.bands[0].arenas
+            if (lead := _over(arena, self.pick(arena), own, objective, self.measure)) is not None
         )
 
 
 def recommend(arenas: Sequence[Arena], headline: Arena) -> Recommendation | None:
-    """The recommendation in the world (or data) of the headline, along its corruption or the one with most rates.
+    """The recommendation in the world (or data) of the headline: along its kind of corruption, or the one with most
+    rates; in all its cases where that kind has one rate.
 
     None where fewer than two arms have an outcome.
     """
-    along = _along(arenas, headline)
+    along, ordered = _along(arenas, headline)
     measure = _measure(along)
     picks = tuple(_pick(arena, measure) for arena in along)
     if not picks or any(not pick.arms for pick in picks) or max(len(p.arms) + len(p.beaten) for p in picks) < 2:
         return None
-    found = bands(picks)
+    found = bands(picks) if ordered else covers(picks)
     same = _shared(along[0], [arm for band in found for arm in band.arms])
-    made = tuple(_recommended(along, picks, band, measure, same) for band in found)
+    made = tuple(_recommended(along, picks, band, measure, same, ordered) for band in found)
     return Recommendation(measure, along, picks, made, ", ".join(same.values()))
 
 
@@ -147,7 +175,7 @@ def cases(arenas: Sequence[Arena], headline: Arena, found: Recommendation | None
         tags = worlds.setdefault(world, f"w{len(worlds)}"), kinds.setdefault(labels, f"n{len(kinds)}")
         measure = found.measure if found is not None and id(arena) in made else _measure([arena])
         pick = made.get(id(arena)) or _pick(arena, measure)
-        band = Band(0, 0, pick.arms)
+        band = Band((0,), pick.arms)
         same = _shared(arena, pick.arms) if pick.arms else {}
         choices = _recommended((arena,), (pick,), band, measure, same).choices
         over = _over(arena, pick, pick.arms[0], _rival(arena, pick, measure, baseline), measure) if pick.arms else None
@@ -200,19 +228,22 @@ def _over(arena: Arena, pick: Pick[Arm], own: Arm, objective: str, measure: str)
     return Lead(arena, by, over, arm_lead(arena, measure, own, best, len(arms) - 1), len(arms) - 1)
 
 
-def _along(arenas: Sequence[Arena], headline: Arena) -> tuple[Arena, ...]:
-    """The arenas of the headline's world or data: clean, then one kind of corruption by rising rate."""
+def _along(arenas: Sequence[Arena], headline: Arena) -> tuple[tuple[Arena, ...], bool]:
+    """The arenas of the headline's world or data, and whether they have an order: clean, then one kind of corruption by
+    rising rate. Where several kinds have one rate each, all of them as they stand."""
     same = [arena for arena in arenas if _world(arena) == _world(headline)]
     clean = [arena for arena in same if arena.first.clean]
     kinds: dict[str, list[Arena]] = {}
     for arena in same:
         if not arena.first.clean:
-            kinds.setdefault(arena.first.first.corruption, []).append(arena)
+            kinds.setdefault(kind_of(arena.first), []).append(arena)
     if not kinds:
-        return tuple(clean[:1] or [headline])
-    own = headline.first.first.corruption
+        return tuple(clean[:1] or [headline]), True
+    own = kind_of(headline.first)
     kind = own if own in kinds else max(kinds, key=lambda name: len(kinds[name]))
-    return (*clean[:1], *sorted(kinds[kind], key=lambda arena: arena.first.rate))
+    if len(kinds) > 1 and len(kinds[kind]) == 1:
+        return (*clean[:1], *(arena for several in kinds.values() for arena in several)), False
+    return (*clean[:1], *sorted(kinds[kind], key=lambda arena: arena.first.rate)), True
 
 
 def _world(arena: Arena) -> str:
@@ -248,11 +279,17 @@ def arm_lead(arena: Arena, measure: str, a: Arm, b: Arm, family: int) -> Estimat
 
 
 def _recommended(
-    arenas: tuple[Arena, ...], picks: tuple[Pick[Arm], ...], band: Band[Arm], measure: str, shared: Mapping[int, str]
+    arenas: tuple[Arena, ...],
+    picks: tuple[Pick[Arm], ...],
+    band: Band[Arm],
+    measure: str,
+    shared: Mapping[int, str],
+    ordered: bool = True,
 ) -> Recommended:
     """A band with its arms joined by objective: betas that are not told apart stand as one range; not at all stand
     settings that all recommended arms have (`shared`, by place), and those of which every value is among them."""
-    of = arenas[band.first : band.last + 1]
+    of = tuple(arenas[place] for place in band.places)
+    others = tuple(arena for arena in arenas if arena not in of)
     by_objective: dict[str, list[Arm]] = {}
     for arm in band.arms:
         by_objective.setdefault(arm[0], []).append(arm)
@@ -260,8 +297,9 @@ def _recommended(
     kl = {arm: _mean_of(of, arm, "kl") for arm in band.arms}
     quality = {arm: _mean_of(of, arm, measure) for arm in band.arms}
     front = cheapest(band.arms, kl, quality)
-    pick = picks[band.first]
-    return Recommended(of, choices, of[0].cell(*front[0]) if front else None, len(pick.arms) + len(pick.beaten))
+    pick = picks[band.places[0]]
+    nearest = of[0].cell(*front[0]) if front else None
+    return Recommended(of, choices, nearest, len(pick.arms) + len(pick.beaten), others, ordered)
 
 
 def _mean_of(arenas: Sequence[Arena], arm: Arm, measure: str) -> float:

@@ -65,8 +65,7 @@ def _over(case: Case) -> Field:
         return Field(DASH)
     value = case.over.interval
     text = percents(value, "\u00a0points") if case.measure == RANKING else shown(value)
-    word = "shown" if case.over.shown else "not shown"
-    return Field(f"{'+' if value.mean > 0 else ''}{text}", f"over {case.over.over.named}: {word}")
+    return Field(f"{'+' if value.mean > 0 else ''}{text}", f"over {case.over.over.named}: {case.over.word}")
 
 
 ROWS = (Section("cases", "Your case", cases),)

@@ -9,15 +9,16 @@ from typing import Any
 
 from harness.metrics.statistics import Estimate, paired_difference
 from harness.report.data.cells import RANKING, Cell
-from harness.report.data.conditions import Family
+from harness.report.data.conditions import Family, cleans
 from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content
 from harness.report.render.figures import Picture, line_style, picture, whiskers
-from harness.report.render.text import ascii_visible, quantity, shown
+from harness.report.render.text import ascii_visible, percents, quantity
 from harness.report.sections.row import Section
 
 # From this many kinds on a sweep asks which damage hurts, not how much of one kind is survived.
 MANY_KINDS = 4
+POINTS = "\u00a0points"
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,16 @@ class Damage:
 
 
 def damages(families: Sequence[Family]) -> list[Damage]:
-    """Every corrupted cell that has a clean partner; empty where fewer than `MANY_KINDS` kinds were swept."""
-    if len({kind for family in families for kind in family.kinds}) < MANY_KINDS:
+    """Every corrupted cell that has a clean partner; empty where fewer than `MANY_KINDS` kinds were swept. Labels that
+    were cleaned are no kind of damage."""
+    dirty = [(kind, c) for f in families for kind, same in f.kinds.items() for c in same if not cleans(c)]
+    if len({kind for kind, _ in dirty}) < MANY_KINDS:
         return []
     out = []
     for family in families:
         where = f" ({family.title})" if len([f for f in families if f.kinds]) > 1 else ""
         for condition in family.conditions:
-            for cell in () if condition.clean else condition.cells:
+            for cell in () if condition.clean or cleans(condition) else condition.cells:
                 partner = None if family.clean is None else family.cell(cell.first.arm, family.clean)
                 cost = paired_difference(cell.values(RANKING), {} if partner is None else partner.values(RANKING))
                 if cost.n:
@@ -70,12 +73,14 @@ def damage_sentence(costs: Sequence[Damage], baseline: str) -> str | None:
     largest = [found for name in rivals if (found := most_costly(costs, name)) is not None]
     kinds = len({d.label for d in costs})
     text = (
-        f"Of {kinds} kinds of damage, {worst.label} costs {worst.cell.named} the most ranking accuracy,"
-        f" {shown(worst.cost)} against clean labels"
+        f"Of {kinds} kinds of damage, for {worst.cell.named} the costliest is {worst.label}:"
+        f" {percents(worst.cost, POINTS)} of pairs ranked right against clean labels"
     )
     if largest:
         most = min(largest, key=lambda d: d.cost.mean)
-        text += f"; of the others {most.cell.named} loses most, {shown(most.cost)} to {most.label}"
+        more = "more" if most.cost.mean < worst.cost.mean else "less"
+        text += f"; of the other objectives {most.cell.named} loses most, {more} than that:"
+        text += f" {percents(most.cost, POINTS)} to {most.label}"
     return f"{text} ({quantity(worst.cost.n, 'seed')}, paired; the extremes of {len(costs)} differences)."
 
 
