@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,15 +14,19 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.corruptions.registry import resolve
 from harness.report.cards import cards
 from harness.report.data.headline import Failure
+from harness.report.data.recommendation import Arm, Choice
 from harness.report.data.report_data import ReportData, read_report_data
 from harness.report.heroes import _kl_axis, _survival_finding, heroes
 from harness.report.page import write_report
 from harness.report.render.blocks import Card
 from harness.report.render.figures import draw
 from harness.report.render.text import percent, percents
+from harness.report.sections.damage import damages
 from harness.storage.answer_file import answer_lines, read_answer
+from harness.types import CorruptionSpec, RunSpec
 from tests.report.fixture import grid, write_sweep
 
 
@@ -176,3 +181,118 @@ def test_a_far_kl_has_a_logarithmic_axis_with_plain_numbers() -> None:
 
     svg = draw(1, 1, (4, 3), paint).decode()
     assert "mathdefault" not in svg and all(f">{tick}<" in svg for tick in ("1", "10", "30"))
+
+
+CASES = ("none", "uniform_flip", "label_drop", "near_tie", "mnar")
+CLEANED = "uniform_flip 0.2 + curate_relabel 0.2"
+
+
+def kinds_of_damage(seeds: int = 6) -> list[RunSpec]:
+    """dpo and ipo at two betas on clean labels, under four kinds of damage at one rate each, and with one cleaned."""
+    base = [run for run in grid(("dpo", "ipo"), dials=(0.75,), rates=(0.0,), seeds=seeds, items=32)]
+    flip = {"kind": "uniform_flip", "rate": 0.2}
+    specs = [CorruptionSpec() if kind == "none" else CorruptionSpec(kind, 0.2) for kind in CASES]
+    specs.append(resolve({"sequence": [flip, {"kind": "curate_relabel", "rate": 0.2}]}))
+    return [replace(run, corruption=spec) for spec in specs for run in base]
+
+
+def rewards(run: RunSpec) -> dict[str, float]:
+    """dpo at beta 5 answers best everywhere but under mnar, where ipo at .5 does; all worse than the untrained model;
+    ipo at .1 is as good as dpo at 5 under three of the six."""
+    name, beta, kind = run.objective.name, run.objective.beta, run.corruption.kind
+    wobble = 0.01 * ((7 * run.seed + 3 * int(beta or 0)) % 5)
+    good = {("dpo", 5.0): 0.5, ("ipo", 0.1): 0.5 if kind in ("none", "uniform_flip", "sequence") else 0.2}
+    value = good.get((name, float(beta or 0)), 0.1)
+    if kind == "mnar":
+        value = 0.9 if (name, beta) == ("ipo", 0.5) else 0.1
+    right = {"sequence": 0.6, "mnar": 0.5, "none": 0.9}.get(kind, 0.7) + (0.05 if name == "ipo" else 0.0)
+    return {
+        "gold_reward": value + wobble, "kl": 1.0, "malformed": 0.1, "ranking_accuracy": right + wobble, "reward_accuracy": right,
+        "reference_gold_reward": 0.7 + wobble / 2,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+    runs = kinds_of_damage()
+    return read_report_data(
+        write_sweep(tmp_path_factory.mktemp("kinds") / "s", runs, samples=False, planted=rewards), limit=0
+    )
+
+
+def arms_of(choices: Iterable[Choice]) -> set[Arm]:
+    return {arm for choice in choices for arm in choice.arms}
+
+
+def test_a_setting_is_recommended_in_the_cases_that_the_table_lists_it_for(kinds: ReportData) -> None:
+    found = kinds.recommendation
+    assert found is not None and found.measure == "gold_reward"
+    first, *later = found.bands
+    assert len(first.arenas) == 5 and [len(band.arenas) for band in later] == [1] and not first.ordered
+    by_arena = {id(case.arena): arms_of(case.choices) for case in kinds.cases}
+    for band in found.bands:
+        assert all(arms_of(band.choices) <= by_arena[id(arena)] for arena in band.arenas)
+    assert all(not arms_of(first.choices) & by_arena[id(arena)] for arena in first.others)
+    ipo = next(arm for case in kinds.cases for arm in arms_of(case.choices) if arm[0] == "ipo" and arm not in first.arms)
+    assert any(ipo not in arms for arms in by_arena.values()), "what some cases alone allow is not recommended for all"
+
+
+def test_kinds_of_corruption_are_counted_and_not_a_range(kinds: ReportData) -> None:
+    use = cards(kinds)[0]
+    text = use.text.replace("\u00a0", " ")
+    assert "In 5 of 6 cases, not with 20 % mnar" in text and "Expect 20 % mnar? ipo" in text
+    assert "lean labels to" not in text and use.title.endswith("dpo, beta 5")
+
+
+def test_cleaned_labels_are_no_kind_of_damage(kinds: ReportData) -> None:
+    labels = {damage.label for damage in damages(kinds.families)}
+    assert len(labels) == 4 and not any("curate" in label for label in labels)
+    breaks = next(card for card in cards(kinds) if card.name == "breaks")
+    assert breaks.title.startswith("For dpo the costliest damage is mnar") and "points" in breaks.text
+    assert any("curate_relabel 0.2 \u221210" in line for line in cards(kinds)[0].lines), "what cleaning is worth"
+
+
+def test_answers_worse_than_the_untrained_model_are_said(kinds: ReportData, tmp_path: Path) -> None:
+    use = cards(kinds)[0]
+    assert use.title.startswith("Every setting's answers are worse than the untrained model's; best of them: ")
+    line = next(line for line in use.lines if "before training" in line)
+    arena = kinds.recommendation.bands[0].arenas[0]  # type: ignore[union-attr]
+    assert line.startswith("dpo at beta 5 answers worse than the untrained model: true reward 0.5")
+    assert "(below it in 5 of 5 cases)" in line and arena.first.clean
+
+    def better(run: RunSpec) -> dict[str, float]:
+        return {**rewards(run), "reference_gold_reward": 0.0}
+
+    runs = [run for run in kinds_of_damage() if run.corruption.kind == "none"]
+    use = cards(read_report_data(write_sweep(tmp_path / "better", runs, samples=False, planted=better), limit=0))[0]
+    assert "untrained" not in use.text
+
+
+def test_cards_say_by_what_they_judge(kinds: ReportData) -> None:
+    found = {card.name: card for card in cards(kinds)}
+    assert found["use"].label == "Use, judged by true reward of answers"
+    assert found["breaks"].label == "What breaks, judged by ranking of held-out pairs"
+    assert found["sure"].title.startswith("In true reward, dpo's lead over ipo: ")
+    assert "In ranking, ipo against dpo: " in found["sure"].title
+    assert found["next"].title.endswith("with clean labels")
+    assert any(line.startswith("By ranking dpo at beta 5 is not the choice: ") for line in found["use"].lines)
+
+
+def test_a_recommended_setting_that_ranks_badly_is_said_on_both_cards(
+    kinds: ReportData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recommended = kinds.recommendation
+    assert recommended is not None
+    failure = Failure(recommended.bands[0].arenas[0].first, recommended.lead, falls=False)
+    monkeypatch.setitem(cards.__globals__, "largest_failure", lambda *_: failure)
+    found = {card.name: card for card in cards(kinds)}
+    said = "dpo at beta 5 is among these although it breaks the ranking: 9"
+    assert any(line.startswith(said) and "by ipo at beta" in line for line in found["use"].lines)
+    assert "By true reward of its answers it is among the recommended settings." in found["breaks"].lines
+
+
+def test_few_seeds_show_nothing(tmp_path: Path) -> None:
+    """Below the seeds of a verdict an interval above 0 is called so."""
+    folder = write_sweep(tmp_path / "few", kinds_of_damage(3), samples=False, planted=rewards)
+    sure = next(card for card in cards(read_report_data(folder, limit=0)) if card.name == "sure")
+    assert "shown" not in sure.title and "interval" in sure.title
