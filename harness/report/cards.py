@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from harness.metrics.records import flags
 from harness.metrics.samples import of_evaluation
-from harness.metrics.statistics import MIN_SEEDS
+from harness.metrics.statistics import MIN_SEEDS, NO_DIFFERENCE
 from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, cleans, noise, said, without_training
 from harness.report.data.contrasts import AT_BEST, AT_KL, Contrast
@@ -87,9 +87,7 @@ def _use(data: ReportData) -> Card:
     lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [_seeds(lead), found.shared]))}).")
     beside = f" with {noise(here.first)}" if len(first.arenas) > 1 else ""
     lines.append(f"{text} {_quality(data, lead, found.measure)}{beside}.")
-    worse = _untrained(data, found)
-    lines += _elsewhere(data, found) if first.ordered or not worse else []
-    lines += worse
+    lines += [*_elsewhere(data, found), *_untrained(data, found)]
     lines += _by_ranking(data, found)
     lines += [_crossing(data, found, band) for band in later[:NAMED]]
     if more := [arena for band in later[NAMED:] for arena in band.arenas]:
@@ -141,11 +139,12 @@ def _elsewhere(data: ReportData, found: Recommendation) -> list[str]:
     arm = first.choices[0].arms[0]
     cells = [(arena, cell) for arena in first.arenas[1:] if (cell := arena.cell(*arm)) is not None]
     known = [(arena, cell) for arena, cell in cells if cell.estimate(found.measure).n]
-    if not known:
+    worst = _worst_answers(found)
+    if not known or (worst is not None and not first.ordered):
         return []
     arena, end = known[-1] if first.ordered else min(known, key=lambda one: one[1].estimate(found.measure).mean)
-    reward = end.estimate(GOLD)
-    beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n else ""
+    reward, said_below = end.estimate(GOLD), worst is not None and worst[1] is end
+    beside = f", {data.sweep.reward} {shown(reward)}" if found.measure == GOLD and reward.n and not said_below else ""
     where = f"With {noise(arena.first)}" if first.ordered else f"Its worst case, {noise(arena.first)}"
     return [f"{where}: {percents(end.ranking)}{beside}."]
 
@@ -160,18 +159,26 @@ def _all_worse(found: Recommendation) -> str:
     return "No setting's answers are worth more than the untrained model's"
 
 
-def _untrained(data: ReportData, found: Recommendation) -> list[str]:
-    """Where the recommended setting's answers are worth less than the untrained model's: the worst such case, and in
-    how many of the cases that is so."""
+def _worst_answers(found: Recommendation) -> tuple[Arena, Cell, str] | None:
+    """The case of the first band in which the recommended setting's answers fall furthest below the untrained model's,
+    and in words in how many of them they do; None where they do in none."""
     first = found.bands[0]
     arm = first.choices[0].arms[0]
     cells = [(arena, cell) for arena in first.arenas if (cell := arena.cell(*arm)) is not None]
     known = [(arena, cell, gain) for arena, cell in cells if (gain := cell.gain_in_answers()).n]
     less = [one for one in known if one[2].mean < 0]
     if not less:
-        return []
+        return None
     arena, cell, _ = min(less, key=lambda one: one[2].mean)
-    count = f" (below it in {len(less)} of {len(known)} cases)" if len(known) > 1 else ""
+    return arena, cell, f" (below it in {len(less)} of {len(known)} cases)" if len(known) > 1 else ""
+
+
+def _untrained(data: ReportData, found: Recommendation) -> list[str]:
+    """Says where the recommended setting's answers are worth less than the untrained model's."""
+    worst = _worst_answers(found)
+    if worst is None:
+        return []
+    arena, cell, count = worst
     return [f"{answers_worse(cell, data.sweep.reward)} with {noise(arena.first)}{count}."]
 
 
@@ -201,7 +208,7 @@ def _by_ranking(data: ReportData, found: Recommendation) -> list[str]:
         return [f"{line}."]
     by, lead = arena.cell(*beaten[0]), beaten[1]
     assert by is not None, "an arm of a pick has a cell"
-    kl, reward = number(best.estimate("kl").mean, 1), shown(best.estimate(GOLD))
+    kl, reward = number(best.estimate("kl").mean, 1), number(best.estimate(GOLD).mean)
     than = f"{shown(lead)} less than those of {_named(found, arena, by)}"
     return [f"{line}, whose answers are worth {reward} at KL {kl} nats, {than}."]
 
@@ -317,7 +324,10 @@ def _holds(data: ReportData) -> tuple[str, tuple[str, ...]]:
     before = worst.reference_accuracy()
     beside = f"; the untrained reference {percent(before.mean)}" if before.n else ""
     text = f"{worst.named} {_quality(data, worst, RANKING)}{beside} ({_seeds(worst)})."
-    return f"No failure of {visible(data.baseline)} is shown", (text,)
+    every = [(k, c) for k in data.family.conditions for c in measured(k.by_objective.get(data.baseline, ()))]
+    condition, low = min(every, key=lambda one: one[1].ranking.mean)
+    least = [] if low is worst else [f"Lowest with {noise(condition)}: {low.named}, {percents(low.ranking)}."]
+    return f"No failure of {visible(data.baseline)} is shown", (text, *least)
 
 
 def _sure(data: ReportData) -> Card:
@@ -332,11 +342,14 @@ def _sure(data: ReportData) -> Card:
     rivals = [name for name in dict.fromkeys((data.baseline, found.runner_up)) if name is not None]
     leads = [one for name in rivals if (one := found.leads_over(name))]
     own = visible(found.lead.first.objective)
-    over = "; over ".join(_against(one) for one in leads)
-    title = f"In {_measure(data, found)}, {own}'s lead over {over}" if leads else f"Only {own} was compared"
+    title = f"By {_measure(data, found)}, {'; '.join(_against(one) for one in leads)}"
+    if not leads:
+        title = f"Only {own} was compared"
+    elif seeds < MIN_SEEDS:
+        title = f"No verdict: {quantity(seeds, 'seed')}"
     lines = [_lead_line(data, found, max(one, key=lambda lead: lead.interval.low)) for one in leads]
     if found.measure == GOLD and (ranked := _ranked_against(data, found)):
-        title += f". {_ranking_verdict(ranked)}"
+        title += "" if seeds < MIN_SEEDS else f". {_ranking_verdict(ranked)}"
         lines += [_ranking_line(c) for c in ranked[-2:]]
     return Card("sure", "How sure", title, (*lines, *notes))
 
@@ -346,9 +359,9 @@ def _measure(data: ReportData, found: Recommendation) -> str:
 
 
 def _against(leads: Sequence[Lead]) -> str:
-    """`dpo: shown with 20 % flips and 40 % flips only`."""
+    """`cpo_smooth ahead of dpo: shown with 20 % flips and 40 % flips only`."""
     first = leads[0]
-    name = visible(first.over.first.objective)
+    name = f"{visible(first.by.first.objective)} ahead of {visible(first.over.first.objective)}"
     words = {lead.word for lead in leads}
     if len(words) == 1:
         return f"{name}: {first.word}"
@@ -363,10 +376,10 @@ def _lead_line(data: ReportData, found: Recommendation, lead: Lead) -> str:
     """`+21.5 points [17.7, 25.4] of cpo_smooth at beta 2 on dpo at beta 0.5 (10 seeds, ...)`."""
     value = lead.interval
     what = f"{shown(value)} in {data.sweep.reward}" if found.measure == GOLD else percents(value, POINTS)
-    n = f"{quantity(value.n, 'seed')}, paired, corrected for {quantity(lead.family, 'comparison')}"
+    n = f"{quantity(value.n, 'seed')}, paired, corrected for {quantity(lead.family, 'comparison')}): {lead.word}"
     sign = "+" if value.mean > 0 else ""
     names = [_named(found, lead.arena, cell) for cell in (lead.by, lead.over)]
-    return f"{names[0]} against {names[1]} with {noise(lead.arena.first)}: {sign}{what} ({n})."
+    return f"{names[0]} against {names[1]} with {noise(lead.arena.first)}: {sign}{what} ({n}."
 
 
 def _ranked_against(data: ReportData, found: Recommendation) -> list[Contrast]:
@@ -376,16 +389,17 @@ def _ranked_against(data: ReportData, found: Recommendation) -> list[Contrast]:
 
 
 def _ranking_verdict(contrasts: Sequence[Contrast]) -> str:
-    """`In ranking, cpo_smooth against dpo: better at the same KL, no difference shown each at its best`."""
-    by_name: dict[str, dict[str, list[str]]] = {}
-    for c in contrasts:
-        by_name.setdefault(visible(c.objective), {}).setdefault(c.word, []).append(c.on)
+    """`By ranking, cpo_smooth better than dpo, each at its best`; a verdict at the same KL or at the best of each."""
     base = visible(contrasts[0].baseline)
+    by_name: dict[str, list[Contrast]] = {}
+    for c in contrasts:
+        by_name.setdefault(visible(c.objective), []).append(c)
     texts = []
     for name, found in by_name.items():
-        parts = [word if len(found) == 1 else f"{word} {HOW[on[0]]}" for word, on in found.items()]
-        texts.append(f"{name} against {base}: {', '.join(parts)}")
-    return f"In ranking, {'; '.join(texts)}"
+        shown_ = [f"{c.word} than {base}, {HOW[c.on]}" for c in found if c.word in ("better", "worse")]
+        open_ = NO_DIFFERENCE if any(c.word == NO_DIFFERENCE for c in found) else "no verdict"
+        texts.append(f"{name} {' and '.join(shown_)}" if shown_ else f"{name} and {base}: {open_}")
+    return f"By ranking, {'; '.join(texts)}"
 
 
 def _ranking_line(c: Contrast) -> str:
@@ -395,7 +409,7 @@ def _ranking_line(c: Contrast) -> str:
     n = f"{quantity(c.n, 'seed')}, paired, corrected for {quantity(c.family, 'comparison')}"
     cells = [c.objective, c.baseline] if c.cell is None or c.base is None else map(c.arena.named, (c.cell, c.base))
     names = " against ".join(map(visible, cells))
-    return f"In ranking {where}, {names}: {sign}{percents(c.corrected, POINTS)} ({n})."
+    return f"In ranking {where}, {names}: {sign}{percents(c.corrected, POINTS)} ({n}): {c.word}."
 
 
 def _assumed(data: ReportData) -> Iterable[str]:

@@ -15,11 +15,12 @@ from harness.report.data.cells import RANKING, Cell, measured
 from harness.report.data.conditions import Condition, Family, noise
 from harness.report.data.curves import Curve, best_curve, curves
 from harness.report.data.frontier import Arena
-from harness.report.data.recommendation import GOLD
+from harness.report.data.recommendation import GOLD, Arm
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import REWARD_MODEL
-from harness.report.render.figures import Picture, picture, tip
+from harness.report.render.figures import Picture, picture, shared_legend, tip
 from harness.report.render.text import ascii_visible, number, percent, percents, quantity, shorten, shown, visible
+from harness.report.sections.damage import MANY_KINDS
 
 SIZE = (5.9, 3.9)  # inches; two stand side by side
 MOST = 8  # objectives that have a colour and a label of their own; of more the best are drawn
@@ -28,6 +29,8 @@ MIN_GAP = 0.055  # of an axis between two labels
 GREY = "#6b7280"
 RECOMMENDED = "recommended"  # no objective has this name
 PAPER = {"facecolor": "#ffffff", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}  # behind a label among marks
+MOST_CASES = 24  # rows of a figure of cases
+NO_OBJECTIVE = "No objective"  # what a title begins with that speaks of all of them
 APART = 6  # points of a share between two lines whose names stand above them
 
 
@@ -39,7 +42,9 @@ def heroes(data: ReportData) -> tuple[Picture, ...]:
 def _accuracy(data: ReportData) -> Picture | None:
     family = data.family
     kinds = [kind for kind, same in family.kinds.items() if len(same) + (family.clean is not None) > 1]
-    if kinds and len(family.kinds) < 4:
+    if len(family.kinds) >= MANY_KINDS or (len(kinds) > 1 and all(len(same) == 1 for same in family.kinds.values())):
+        return _by_case(data, family)
+    if kinds:
         own = next((kind for kind in kinds if data.headline in family.kinds[kind]), None)
         return _survival(data, family, own or max(kinds, key=lambda kind: len(family.kinds[kind])))
     return _by_objective(data)
@@ -99,6 +104,12 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
             panel.set_xlabel(ascii_visible(f"{'flipped labels' if kind == 'uniform_flip' else kind}, share of pairs"))
 
     title = _survival_finding(lines, conditions)
+    if chosen is not None and (
+        drawn or not (title.startswith(NO_OBJECTIVE) or visible(chosen.first.first.objective) in title)
+    ):
+        low, high = chosen.points[0], chosen.points[-1]
+        ends = (percent(point[1].ranking.mean) for point in (low, high))
+        title += f". Recommended, {chosen.first.named}: {', then '.join(ends)}"
     return picture(
         "hero-accuracy",
         title,
@@ -110,7 +121,7 @@ def _survival(data: ReportData, family: Family, kind: str) -> Picture | None:
     )  # fmt: skip
 
 
-def _recommended(data: ReportData, family: Family, kind: str) -> Curve | None:
+def _recommended(data: ReportData, family: Family, kind: str | None) -> Curve | None:
     """The curve of the recommended setting; None where it is not along these conditions."""
     if data.recommendation is None:
         return None
@@ -144,7 +155,7 @@ def _survival_finding(lines: Mapping[str, Sequence[tuple[Condition, Cell]]], con
     ends = [(points[0][1], points[-1][1]) for points in lines.values()]
     if all(_overlap([cells[place] for cells in ends]) for place in (0, 1)):
         clean, dirty = (" to ".join(dict.fromkeys(percent(f(v.values())) for f in (min, max))) for v in (first, last))
-        return f"No objective holds out better: {clean} right with {noise(conditions[0])}, {dirty} with {end}"
+        return f"{NO_OBJECTIVE} holds out better: {clean} right with {noise(conditions[0])}, {dirty} with {end}"
     if _overlap([cells[1] for cells in ends]):
         worst = min(first, key=lambda name: first[name])
         between = " to ".join(dict.fromkeys(percent(f(last.values())) for f in (min, max)))
@@ -202,21 +213,106 @@ def _labels(
     for name, y in places.items():
         shift = max(0.0, over)
         panel.annotate(
-            ascii_visible(shorten(labels[name], 40)), (x, y - shift), annotation_clip=False, va="center", fontsize=9,
+            shorten(labels[name], 40), (x, y - shift), annotation_clip=False, va="center", fontsize=9,
             fontweight="bold", color=looks[name].ink,
         )  # fmt: skip
 
 
+def _by_case(data: ReportData, family: Family) -> Picture | None:
+    """A row per corruption, those without an order, by mean accuracy; a mark per objective at its best average, and
+    one of the recommended setting where that is another."""
+    best = {
+        name: best_curve(found)
+        for name in family.objectives
+        if name != REWARD_MODEL and (found := curves(family, None, name))
+    }
+    kept = sorted(best, key=lambda name: -best[name].height)[:MOST]
+    chosen = _recommended(data, family, None)
+    arms = {best[name].arm: best[name] for name in kept}
+    if chosen is not None:
+        arms.setdefault(chosen.arm, chosen)
+    cells = {arm: {condition.title: cell for condition, cell in curve.points} for arm, curve in arms.items()}
+
+    def height(condition: Condition) -> float:
+        means = [own[condition.title].ranking.mean for own in cells.values() if condition.title in own]
+        return math.fsum(means) / len(means)
+
+    shown_ = [c for c in family.conditions if any(c.title in own for own in cells.values())]
+    rows = sorted(shown_, key=height)
+    if len(rows) > MOST_CASES:  # the costliest, and clean labels
+        rows = sorted([*rows[: MOST_CASES - 1], rows[-1]], key=height)
+    if not rows:
+        return None
+
+    def paint(figure: Any, axes: Any) -> None:
+        panel = axes[0, 0]
+        for i, (arm, curve) in enumerate(arms.items()):
+            look, step = data.looks[curve.first.first.objective], 0.6 / len(arms)
+            found = [(y, cells[arm][c.title], c) for y, c in enumerate(rows) if c.title in cells[arm]]
+            at = [y + (i - (len(arms) - 1) / 2) * step for y, _, _ in found]
+            label = f"{curve.first.named}{', recommended' if chosen is not None and arm == chosen.arm else ''}"
+            open_ = chosen is not None and arm == chosen.arm and len(arms) > len(kept)
+            style = {"color": look.colour, "marker": look.marker, "linestyle": "none"}
+            style |= {"fillstyle": "none"} if open_ else {}
+            panel.plot([100 * cell.ranking.mean for _, cell, _ in found], at, **style, label=ascii_visible(label))
+            for place, (_, cell, condition) in zip(at, found, strict=True):
+                value = cell.ranking
+                if math.isfinite(value.low):
+                    panel.plot([100 * value.low, 100 * value.high], [place] * 2, color=look.colour, linewidth=0.8)
+                text = f"{cell.named}, {noise(condition)}: {percents(value)}, {quantity(value.n, 'seed')}"
+                panel.plot([100 * value.mean], [place], **style, gid=tip(text))
+        panel.set_yticks(range(len(rows)), [ascii_visible(noise(condition)) for condition in rows])
+        panel.set_ylim(-0.7, len(rows) - 0.3)
+        panel.axvline(50, color=GREY, linewidth=0.9)
+        known = [cell.reference_accuracy().mean for own in cells.values() for cell in own.values()]
+        if known := [value for value in known if math.isfinite(value)]:
+            panel.axvline(100 * math.fsum(known) / len(known), color=GREY, linewidth=0.9, linestyle="--")
+        panel.set_xlabel("ranked right, % (dashed: before training; solid: coin flip)")
+        panel.grid(axis="x")
+        shared_legend(figure, axes, "outside upper center", 2)
+
+    speaks = chosen or arms[best[kept[0]].arm]
+    title = _case_finding(speaks, chosen is not None, [best[name] for name in kept if best[name].arm != speaks.arm])
+    return picture(
+        "hero-accuracy",
+        title,
+        f"Clean held-out pairs ranked right, %{f', {family.title}' if family.title else ''}, by what was done to the"
+        " labels; means with 95 % intervals, each objective at the beta with the highest average over the cases."
+        + (f" The {MOST_CASES - 1} costliest and the best case." if len(shown_) > MOST_CASES else ""),
+        f"{title}. Share of clean held-out pairs ranked right, a row per corruption, lowest at the bottom.",
+        (1, 1), (SIZE[0], max(SIZE[1], 0.2 * len(rows) + 1.3)), paint,
+    )  # fmt: skip
+
+
+def _case_finding(speaks: Curve, recommended: bool, others: Sequence[Curve]) -> str:
+    """What one setting ranks right on clean labels (else in its best case) and at its lowest, and who falls lowest."""
+    best = max(speaks.points, key=lambda point: (point[0].clean, point[1].ranking.mean))
+    text = (
+        f"{speaks.first.named}{' (recommended)' if recommended else ''}: {percent(best[1].ranking.mean)} right with"
+        f" {noise(best[0])}, {percent(speaks.lowest[1].ranking.mean)} with {noise(speaks.lowest[0])}"
+    )
+    low = min((curve.lowest for curve in others), key=lambda point: point[1].ranking.mean, default=None)
+    if low is None:
+        return text
+    where = "" if low[0] is speaks.lowest[0] else f" with {noise(low[0])}"
+    return f"{text}; {low[1].named} falls to {percent(low[1].ranking.mean)}{where}"
+
+
 def _by_objective(data: ReportData) -> Picture | None:
-    """A row per objective, at its best setting of the headline."""
+    """A row per objective, at its best setting of the headline, and one of the recommended setting."""
     best = [
         max(found, key=lambda cell: cell.ranking.mean)
         for name, cells in data.headline.by_objective.items()
         if name != REWARD_MODEL and (found := measured(cells))
     ]
     kept = sorted(best, key=lambda cell: cell.ranking.mean)[-2 * MOST :]
-    if not kept:
+    top, low = (kept[-1], kept[0]) if kept else (None, None)
+    lead = None if data.recommendation is None else data.recommendation.lead
+    if lead is not None and lead in data.headline.cells and lead not in kept:
+        kept = sorted([*kept, lead], key=lambda cell: cell.ranking.mean)
+    if top is None or low is None:
         return None
+    names = {cell: f"{cell.named}{', recommended' if cell is lead else ''}" for cell in kept}
 
     def paint(_: Any, axes: Any) -> None:
         panel = axes[0, 0]
@@ -228,7 +324,7 @@ def _by_objective(data: ReportData) -> Picture | None:
                 panel.plot([100 * value.low, 100 * value.high], [y, y], color=look.colour, linewidth=1.4)
             text = f"{cell.named}: {percents(value)}, {quantity(value.n, 'seed')}"
             panel.plot([100 * value.mean], [y], color=look.colour, marker=look.marker, markersize=7, gid=tip(text))
-        panel.set_yticks(range(len(kept)), [ascii_visible(cell.named) for cell in kept])
+        panel.set_yticks(range(len(kept)), [ascii_visible(names[cell]) for cell in kept])
         panel.set_ylim(-0.7, len(kept) - 0.3)
         panel.axvline(50, color=GREY, linewidth=0.9)
         known = [cell.reference_accuracy().mean for cell in kept if cell.reference_accuracy().n]
@@ -237,10 +333,11 @@ def _by_objective(data: ReportData) -> Picture | None:
         panel.set_xlabel("ranked right, % (dashed: before training; solid: coin flip)")
         panel.grid(axis="x")
 
-    top, low = kept[-1], kept[0]
-    title = f"{top.named} ranks {percents(top.ranking)} right"
+    title = f"{names[top]} ranks {percents(top.ranking)} right"
     if low is not top:
-        title += f", {low.named} {percents(low.ranking)}"
+        title += f", {names[low]} {percents(low.ranking)}"
+    if lead is not None and lead in kept and lead not in (top, low):
+        title += f"; recommended, {lead.named} {percents(lead.ranking)}"
     return picture(
         "hero-accuracy",
         title,
@@ -251,11 +348,11 @@ def _by_objective(data: ReportData) -> Picture | None:
 
 
 def _frontier(data: ReportData) -> Picture | None:
-    arena = data.arena
-    points = {name: _points(arena, name, GOLD) for name in arena.objectives if name != REWARD_MODEL}
+    arena, training = data.arena, _one_training(data)
+    points = {name: _points(arena, name, GOLD, training) for name in arena.objectives if name != REWARD_MODEL}
     gold = any(points.values())
     if not gold:
-        points = {name: _points(arena, name, RANKING) for name in points}
+        points = {name: _points(arena, name, RANKING, training) for name in points}
     lines = {name: found for name, found in points.items() if found}
     if not lines:
         return None
@@ -289,17 +386,21 @@ def _frontier(data: ReportData) -> Picture | None:
         panel.set_xlabel("how far from the reference: KL, nats")
         panel.set_ylabel(f"{reward} of free answers" if gold else "held-out pairs ranked right, %")
         best = {name: max(found, key=lambda point: point[2].mean) for name, found in lines.items()}
-        texts = {name: ascii_visible(f"{cell.named}  {_value(y, gold)}") for name, (cell, _, y) in best.items()}
+        texts = {name: f"{ascii_visible(cell.named)}  {_value(y, gold)}" for name, (cell, _, y) in best.items()}
         right = panel.get_xlim()[1]
         _labels(panel, {name: factor * y.mean for name, (_, _, y) in best.items()}, texts, data.looks, right)
 
     title = _frontier_finding(lines, gold, reward)
+    arm = None if data.recommendation is None else data.recommendation.bands[0].arms[0]
+    chosen = next((p for found in lines.values() for p in found if _arm(arena, p[0]) == arm), None)
+    if chosen is not None and chosen[0].named not in title:
+        title += f". Recommended, {chosen[0].named}: {_value(chosen[2], gold)} at KL {number(chosen[1].mean, 1)}"
     what = f"{reward.capitalize()} of free answers" if gold else "Held-out pairs ranked right"
     return picture(
         "hero-frontier",
         title,
-        f"{arena.title}. {what} against KL to the reference; a line joins the betas of an objective at the same other"
-        " settings, bars are 95 % intervals. Higher and further left is better.",
+        f"{', '.join(filter(None, [arena.title, training]))}. {what} against KL to the reference; a line joins the"
+        " betas of an objective at the same other settings; bars: 95 % intervals. Higher and further left is better.",
         f"{title}. Quality against KL to the reference, a curve per objective over its betas.",
         (1, 1), SIZE, paint,
     )  # fmt: skip
@@ -307,20 +408,36 @@ def _frontier(data: ReportData) -> Picture | None:
 
 def _value(value: Estimate, gold: bool) -> str:
     """A quality without its interval."""
-    return number(value.mean, 2).replace("\u2212", "-") if gold else percent(value.mean)
+    return number(value.mean, 2) if gold else percent(value.mean)
 
 
 Point = tuple[Cell, Estimate, Estimate]
 
 
-def _points(arena: Arena, name: str, measure: str) -> list[Point]:
-    """Cells of an objective with their KL and quality, betas ascending."""
+def _one_training(data: ReportData) -> str:
+    """The learning rate and budget of the recommended setting, where the sweep has several; empty where it has not."""
+    found = data.recommendation
+    if found is None:
+        return ""
+    arena = found.bands[0].arenas[0]
+    training = arena.training(found.lead)
+    return training if any(data.arena.training(cell) == training for cell in data.arena.cells) else ""
+
+
+def _points(arena: Arena, name: str, measure: str, training: str) -> list[Point]:
+    """Cells of an objective with their KL and quality, betas ascending; of one `training` if it is not empty."""
     found = []
     for cell in sorted(arena.of(name), key=lambda cell: cell.first.beta or 0.0):
+        if training and arena.training(cell) != training:
+            continue
         kl, quality = t_interval(list(cell.finished("kl").values())), cell.estimate(measure)
         if kl.n and quality.n and math.isfinite(quality.mean):
             found.append((cell, kl, quality))
     return found
+
+
+def _arm(arena: Arena, cell: Cell) -> Arm:
+    return cell.first.objective, arena.setting(cell)
 
 
 def _by_training(arena: Arena, found: Sequence[Point]) -> list[list[Point]]:

@@ -97,10 +97,12 @@ def _write_private(data: ReportData, path: Path) -> None:
 
 def build_page(data: ReportData) -> Page[ReportData]:
     """All texts of the page."""
+    question, context = asked(visible(data.sweep.question))
     return Page(
         kind="sweep report",
         name=visible(data.sweep.name),
-        question=visible(data.sweep.question) or "What does this sweep show?",
+        question=question or "What does this sweep show?",
+        context=context,
         answer=answer(data),
         cards=cards(data),
         heroes=heroes(data),
@@ -112,6 +114,12 @@ def build_page(data: ReportData) -> Page[ReportData]:
         sections=make_sections(page_sections(), data),
         texts=data.texts.shown,
     )
+
+
+def asked(text: str) -> tuple[str, str]:
+    """A spec's question as far as its last question mark, which heads the page, and what it says after that."""
+    question, mark, context = text.rpartition("? ")
+    return (f"{question}?", context) if mark else (text, "")
 
 
 def axes(sweep: Sweep, cells: Sequence[Cell]) -> tuple[tuple[str, str], ...]:

@@ -213,6 +213,13 @@ def noise(condition: Condition) -> str:
     first = condition.first
     if condition.clean:
         return "clean labels"
-    if first.corruption == "sequence" or condition.cells[0].rate is None:
-        return condition.damage
-    return f"{percent(condition.rate)} {'flips' if first.corruption == 'uniform_flip' else visible(first.corruption)}"
+    if first.corruption == "sequence":
+        steps = [(str(kind), rate) for kind, rate, *_ in steps_of(first)]
+        extra = condition.damage.removeprefix(visible(first.corruption_text))
+        return " + ".join(_amount(kind, float(str(rate))) if rate is not None else kind for kind, rate in steps) + extra
+    return condition.damage if condition.cells[0].rate is None else _amount(first.corruption, condition.rate)
+
+
+def _amount(kind: str, rate: float) -> str:
+    """`40 % flips`."""
+    return f"{percent(rate)} {'flips' if kind == 'uniform_flip' else visible(kind)}"

@@ -81,9 +81,14 @@ class Arena:
 
     @cached_property
     def trained(self) -> tuple[str, ...]:
-        """The axes of training with several values in the arena."""
+        """The axes of training of which some objective has several values."""
         axes = [axis for axis in self.axes if axis == "steps" or axis.startswith("training.")]
-        return tuple(axis for axis in axes if len({repr(axis_values(c, [axis])[axis]) for c in self.cells}) > 1)
+        values = {
+            (axis, name): {repr(axis_values(cell, [axis])[axis]) for cell in self.of(name)}
+            for axis in axes
+            for name in self.objectives
+        }
+        return tuple(axis for axis in axes if any(len(values[axis, name]) > 1 for name in self.objectives))
 
     def named(self, cell: Cell) -> str:
         """`dpo at beta 2 (learning rate 0.00025)`: unique among the cells of the arena."""

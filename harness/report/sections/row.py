@@ -42,6 +42,7 @@ class Page(Generic[Source]):
     status: str
     sections: tuple[tuple[Section[Source], Content], ...]
     texts: str
+    context: str = ""  # what stands below the question
     warnings: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     axes: tuple[tuple[str, str], ...] = ()
