@@ -93,10 +93,6 @@ def _use(data: ReportData) -> Card:
     if more := [arena for band in later[NAMED:] for arena in band.arenas]:
         lines.append(f"For {quantity(len(more), 'more case')} another setting: see the table of cases.")
     lines += filter(None, [levels_sentence(data)])
-    near = first.cheapest
-    if near is not None and near is not lead:
-        kl = number(near.estimate("kl").mean, 1)
-        lines.append(f"Closest to the reference of these: {near.named}, KL {kl} nats.")
     title = _names(first)
     if (cleaned := cleaning_finding(data)) is not None:
         asked = not damages(data.families)  # cleaning is what the sweep is about
@@ -449,6 +445,10 @@ def _next(data: ReportData) -> Card:
         if edge is not None and (edge.side != "only" or len(betas) == 1):
             edges.append(edge_text(name, edge))
     more = [f"Before you trust it: {'; '.join(edges)}."] if edges else []
+    near = None if found is None else found.bands[0].cheapest
+    if found is not None and near is not None and near is not cell:
+        kl_near = number(near.estimate("kl").mean, 1)
+        more.insert(0, f"Closest to the reference of the recommended settings: {near.named}, KL {kl_near} nats.")
     real = all(one.first.misaligned is None for one in data.cells)
     command = "" if real else "harness init mine.yaml --data prefs.jsonl.gz"
     lines = (*filter(None, [good_news(data)]), *more, *([] if real else ["Try it on your own pairs:"]))

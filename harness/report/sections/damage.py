@@ -78,7 +78,7 @@ def damage_sentence(costs: Sequence[Damage], baseline: str) -> str | None:
     )
     if largest:
         most = min(largest, key=lambda d: d.cost.mean)
-        text += f"; the most of the other objectives loses {most.cell.named}, {percents(most.cost, POINTS)}"
+        text += f"; of the other objectives {most.cell.named} loses most, {percents(most.cost, POINTS)}"
         text += f" to {most.label}"
     return f"{text} ({quantity(worst.cost.n, 'seed')}, paired; the extremes of {len(costs)} differences)."
 
