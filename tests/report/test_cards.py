@@ -15,12 +15,14 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.corruptions.registry import resolve
+from harness.metrics.statistics import Estimate
 from harness.report.cards import cards
+from harness.report.data.conditions import noise
 from harness.report.data.headline import Failure
 from harness.report.data.recommendation import Arm, Choice
 from harness.report.data.report_data import ReportData, read_report_data
-from harness.report.heroes import _kl_axis, _survival_finding, heroes
-from harness.report.page import write_report
+from harness.report.heroes import _kl_axis, _survival_finding, _value, heroes
+from harness.report.page import asked, write_report
 from harness.report.render.blocks import Card
 from harness.report.render.figures import draw
 from harness.report.render.text import percent, percents
@@ -302,3 +304,37 @@ def test_few_seeds_show_nothing(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "few", kinds_of_damage(3), samples=False, planted=rewards)
     sure = next(card for card in cards(read_report_data(folder, limit=0)) if card.name == "sure")
     assert sure.title == "No verdict: 3 seeds" and "interval above 0." in sure.text and "shown" not in sure.text
+
+
+def test_figures_speak_of_the_recommended_setting(kinds: ReportData) -> None:
+    by_case, frontier = heroes(kinds)
+    title = by_case.title.replace("\u00a0", " ")
+    assert title.startswith("dpo at beta 5 (recommended): 9") and "right with clean labels, " in title
+    assert all(noise(condition).replace("\u00a0", " ").encode() in by_case.svg for condition in kinds.conditions)
+    assert "dpo at beta 5" in frontier.title
+    assert _value(Estimate(3, -0.1, -0.2, 0.0), gold=True) == "\u22120.10", "a true minus, as on the cards"
+
+
+def test_what_was_trained_otherwise_is_named_or_left_out(tmp_path: Path) -> None:
+    """With two learning rates the frontier is drawn at the recommended one, and a setting of the other is named so."""
+
+    def planted(run: RunSpec) -> dict[str, float]:
+        slow = run.training.learning_rate < runs[0].training.learning_rate
+        return {**rewards(run), "gold_reward": 0.1 + 0.01 * run.seed if slow else rewards(run)["gold_reward"]}
+
+    runs = [run for run in kinds_of_damage() if run.corruption.kind == "none"]
+    lower = runs[0].training.learning_rate / 2
+    slow = [replace(run, training=replace(run.training, learning_rate=lower)) for run in runs]
+    folder = write_sweep(tmp_path / "rates", [*runs, *slow], samples=False, planted=planted)
+    data = read_report_data(folder, limit=0)
+    names = [data.arena.named(cell) for cell in data.arena.cells]
+    assert len(set(names)) == len(names) == 8 and all("(learning rate " in name for name in names)
+    frontier = heroes(data)[1]
+    rate = f"learning rate {runs[0].training.learning_rate:g}"
+    assert rate in frontier.caption and frontier.svg.count(b"at KL 1") == 4
+
+
+def test_the_question_heads_the_page_without_what_follows_it() -> None:
+    assert asked("Does it help? By theory only so far.") == ("Does it help?", "By theory only so far.")
+    assert asked("It is so. Which is best?") == ("It is so. Which is best?", "")
+    assert asked("A statement.") == ("A statement.", "")
