@@ -121,12 +121,15 @@ def _write_table(found: Audit, known: AuditPairs, evidence: Evidence, asked: Ask
     """`audit.parquet`: a row per audited pair, in file order."""
     judged = known.judged
     rows = [int(pair.meta["row"]) for pair in known.pairs]
+    chances = np.stack([one.wrong(found.margin) for one in (found.fit.best, found.fit.low, found.fit.high)])
     columns = {
         "row": rows,
         "id": [pair.id for pair in known.pairs],
         "prompt_id": list(judged.prompts),
         "suspicion": -found.margin,
         "probability_wrong": found.wrong,
+        "probability_wrong_low": chances.min(0),
+        "probability_wrong_high": chances.max(0),
         "reference_margin": evidence.reference,
         **{f"{name}_margin": evidence.margins[at] for at, name in enumerate(evidence.names)},
         "fold": evidence.folds,
