@@ -47,7 +47,7 @@ def publish_sweep(folder: Path, to: Path) -> Path:
         raise InputError(f"{folder}: is a study; publish takes the folder of a sweep")
     if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / PUBLISHED).is_file())):
         raise InputError(f"--to {to}: exists and is no published folder; choose another name")
-    data = read_report_data(folder, texts="none")
+    data = read_report_data(folder, texts="none", public=True)
     facts = data.cells[0].facts
     to.mkdir(parents=True, exist_ok=True)
     write_json(to / PUBLISHED, published_record(data.sweep, facts))

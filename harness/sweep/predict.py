@@ -37,6 +37,7 @@ from harness.metrics.records import Columns, Floats
 from harness.objectives.budget import family
 from harness.objectives.foreign_logps import pair_losses
 from harness.objectives.registry import OBJECTIVES, resolve
+from harness.report.data.published import public_config
 from harness.report.data.tables import csv_bytes
 from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
@@ -156,7 +157,7 @@ def _predicted(runs: Sequence[PlannedRun], cache: Path) -> dict[str, Any]:
         results |= dict(zip(group, _simulated(group, [pilots[job.setting][job.seed] for job in group]), strict=True))
     return {
         "pilots": [
-            {"setting": plain(setting), "seed": seed, "gain": one.gain, "kappa": one.kappa}
+            {"setting": public_config(plain(setting)), "seed": seed, "gain": one.gain, "kappa": one.kappa}
             for setting, by_seed in pilots.items()
             for seed, one in by_seed.items()
         ],
