@@ -274,12 +274,14 @@ def plan(
     predict: bool = False,
     engine: str | None = None,
     workers: int | None = None,
+    quiet: bool = False,
 ) -> Plan:
     """What the sweep of a YAML file would run and cost. Trains nothing; counts what is done under `out`.
 
     `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` and `workers` forecast for
     other machines; `preflight` checks data, tokens, labels and reference; `predict` trains short pilots and writes the
-    ranking accuracy that they predict of each run to `prediction.json`. Raises InputError with every mistake.
+    ranking accuracy that they predict of each run to `prediction.json`; `quiet` shows no progress of the pilots. Raises
+    InputError with every mistake.
     """
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
@@ -301,10 +303,12 @@ def plan(
         text = "\n".join((text, *report_lines(facts["preflight"])))
     if predict:
         with _private_files(Path(out)):
+            from rich.console import Console
+
             from harness.sweep.predict import predict as look_ahead  # imports torch
             from harness.sweep.predict import prediction_lines
 
-            prediction = look_ahead(loaded, Path(out))
+            prediction = look_ahead(loaded, Path(out), Console(stderr=True, quiet=quiet))
         facts["predictions"] = prediction["predictions"]
         text = "\n".join((text, *prediction_lines(prediction)))
     return Plan(

@@ -27,6 +27,7 @@ def plan(
     engine: Annotated[Engines | None, typer.Option("--engine", help="forecast for this engine")] = None,
     gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs, one pack on each; needs --engine")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="packs at a time; needs --engine")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress of --predict's pilots")] = False,
 ) -> None:
     """Show what a sweep would run and cost. Trains nothing (but --predict's pilots); counts what is already done."""
     if engine is None and (gpus or workers):
@@ -41,6 +42,7 @@ def plan(
         predict=predict,
         engine=engine,
         workers=wanted,
+        quiet=quiet or as_json,
     )
     say(as_text(found.facts) if as_json else found.text)
     raise typer.Exit(0 if found.fit else 2)
