@@ -274,21 +274,26 @@ def plan(
     predict: bool = False,
     engine: str | None = None,
     workers: int | None = None,
+    gpus: int | None = None,
     quiet: bool = False,
 ) -> Plan:
     """What the sweep of a YAML file would run and cost. Trains nothing; counts what is done under `out`.
 
-    `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` and `workers` forecast for
-    other machines; `preflight` checks data, tokens, labels and reference; `predict` trains short pilots and writes the
-    ranking accuracy that they predict of each run to `prediction.json`; `quiet` shows no progress of the pilots. Raises
-    InputError with every mistake.
+    `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` forecasts for other
+    machines, with `workers` packs at a time, or on `gpus`; `preflight` checks data, tokens, labels and reference;
+    `predict` trains short pilots and writes the ranking accuracy that they predict of each run to `prediction.json`;
+    `quiet` shows no progress of the pilots. Raises InputError with every mistake.
     """
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
     from harness.sweep.plan import describe, render
+    from harness.sweep.resources import most_shards, places_on
 
-    machines = None if engine is None else Machines(str(engine), workers or os.cpu_count() or 1)
     loaded = load_sweep(spec, _texts(overrides), max_runs)
+    if workers is None and engine is not None:
+        alone = max((os.cpu_count() or 1) // most_shards(loaded.runs), 1)
+        workers = alone if gpus is None else places_on(loaded.runs, gpus)
+    machines = None if engine is None else Machines(str(engine), workers or 1)
     if preflight:
         from harness.sweep.preflight import measure_rate
 
