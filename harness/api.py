@@ -523,13 +523,15 @@ def diagnose(
     template_arguments: Mapping[str, Any] | None = None,
     out: Path | str = "diagnosis",
     track: bool = False,
+    force: bool = False,
     quiet: bool = False,
 ) -> Diagnosed:
     """Say what trained policies do to preference pairs: measures, slices, a verdict, a page.
 
     `policies` are folders, hub ids, adapters or patterns such as `out/checkpoint-*`; or `logps` is a log-prob file of
-    any trainer, without models. The other options are those of `harness diagnose`; `quiet` prints no progress. Raises
-    InputError for what cannot be used, before anything is scored where that can be told.
+    any trainer, without models. `force` replaces a diagnosis in `out` of other policies or pairs. The other options are
+    those of `harness diagnose`; `quiet` prints no progress. Raises InputError for what cannot be used, before anything
+    is scored where that can be told.
     """
     check_writable(Path(out))
     from harness.diagnose.asked import Asked
@@ -541,6 +543,7 @@ def diagnose(
         Path(out), policies, reference, data, None if logps is None else Path(logps), train_data,
         None if ledger is None else Path(ledger), beta, slices, format, rewardbench, limit,
         max_length, tokens, dtype, device, canonical_json(template_arguments) if template_arguments else "", track,
+        force,
     )  # fmt: skip
     return Diagnosed(Path(out), run(asked, _silent if quiet else _progress))
 

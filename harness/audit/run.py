@@ -28,6 +28,7 @@ from harness.data.export_pairs import check_output, export_cleaned
 from harness.identity import stream_seed, uniform
 from harness.metrics.records import Bools, Floats
 from harness.storage.atomic import write_atomic, write_json
+from harness.storage.output import check_own
 from harness.types import InputError
 from harness.worker.prepare import pick_device
 
@@ -110,6 +111,7 @@ def _check(asked: Asked) -> None:
         raise InputError(f"--steps {asked.steps}: expected at least 10, or with --model 0: no adapters are trained")
     if asked.folds < 2:
         raise InputError(f"--folds {asked.folds}: expected at least 2")
+    check_own(asked.out, (JSON, TABLE))
     there = [str(path) for path in (asked.out / JSON, asked.out / TABLE) if path.exists()]
     if there and not asked.force:
         raise InputError(f"--out {asked.out}: {', '.join(there)} exists; choose another folder, or add --force")

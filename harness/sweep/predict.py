@@ -50,7 +50,7 @@ from harness.sweep.packing import counts_of, plan_packs
 from harness.sweep.progress import Progress, Speed
 from harness.sweep.scheduler import STAGES
 from harness.training.optim import learning_rate
-from harness.types import CorruptionSpec, ObjectiveSpec, PlannedRun, RunSpec, RunStatus, TrainingSpec
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, PlannedRun, RunSpec, RunStatus, TrainingSpec
 from harness.worker.pilot import Pilot, train_pilots
 from harness.worker.prepare import pick_device
 from harness.worker.protocol import PackStep, PackTask, Phase, RunDone
@@ -84,8 +84,8 @@ class Measured:
 def predict(sweep: SweepSpec, out: Path, console: Console) -> Mapping[str, Any]:
     """The content of `prediction.json` in the sweep's folder, which is written if it is not there.
 
-    Progress goes to `console`. Where runs have ended a prediction stays as it is; one made then says how many had
-    (`finished_before`).
+    Progress goes to `console`. Where runs that it predicts have ended a prediction stays as it is; one made then says
+    how many had (`finished_before`). Raises InputError where those runs are none of this spec's.
     """
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def predict(sweep: SweepSpec, out: Path, console: Console) -> Mapping[str, Any]:
         runs = planned_runs(sweep.runs)
         finished = len(final_keys(folder, [planned.key for planned in runs]))
         earlier = read_prediction(folder)
-        if earlier is not None and finished:
+        if earlier is not None and _met(folder, runs, earlier):
             return earlier
         content = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -104,6 +104,17 @@ def predict(sweep: SweepSpec, out: Path, console: Console) -> Mapping[str, Any]:
         write_json(folder / PREDICTION, content)
         write_atomic(folder / PREDICTION.replace(".json", ".csv"), csv_bytes(COLUMNS, content["predictions"]))
     return content
+
+
+def _met(folder: Path, runs: Sequence[PlannedRun], earlier: Mapping[str, Any]) -> bool:
+    """Whether a prediction speaks of runs that have ended. Raises InputError where it does, and of none of `runs`."""
+    keys = {row["run_key"] for row in earlier["predictions"]}
+    ended = bool(final_keys(folder, sorted(keys)))
+    if ended and not keys & {planned.key for planned in runs}:
+        raise InputError(
+            f"{folder / PREDICTION}: predicts runs that have ended, none of them in this spec; change the name"
+        )
+    return ended
 
 
 def prediction_lines(content: Mapping[str, Any]) -> list[str]:

@@ -136,6 +136,11 @@ def test_the_report_shows_it_beside_the_runs_and_later_predictions_change_nothin
     assert (folder / "prediction.json").read_bytes() == before
     assert again.facts["predictions"] == plan.facts["predictions"]
 
+    # Another question under the same name: the prediction of the runs that have ended stays.
+    with pytest.raises(InputError, match=r"prediction.json: predicts runs that have ended, none of them in this spec"):
+        api.plan(spec, out=out, predict=True, overrides={"objectives": [{"name": "dpo", "beta": 3}]}, quiet=True)
+    assert (folder / "prediction.json").read_bytes() == before
+
     (folder / "prediction.json").unlink()
     late = api.plan(spec, out=out, predict=True)
     assert "after 4 of them had ended" in late.text
