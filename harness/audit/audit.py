@@ -1,4 +1,4 @@
-"""From evidence to an audit: suspicion, share, cuts, planted errors, advice, biases, slices."""
+"""The steps of an audit put together: evidence to suspicion, share, planted errors, advice, biases, slices."""
 
 from __future__ import annotations
 
