@@ -112,7 +112,7 @@ def _cuts(found: Audit) -> Content:
 def _planted(found: Audit) -> Content:
     planted = found.planted
     rows = tuple(
-        fields(percent(share), _share(measured), _expected(found, predicted), f"{number(100 * recall, 1)} %")
+        fields(percent(share), _share(measured), _share(found.predicted(predicted)), f"{number(100 * recall, 1)} %")
         for share, measured, predicted, recall in planted.cuts
     )
     note = (
