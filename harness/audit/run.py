@@ -52,7 +52,7 @@ def run(asked: Asked, say: Say) -> tuple[dict[str, Any], Path | None]:
     }
     scores = np.array([np.nan if p.gold_margin is None else p.gold_margin for p in known.pairs], np.float64)
     meta = {
-        "model": asked.model or "tiny", "folds": asked.folds, "steps": asked.steps, "seed": asked.seed,
+        "model": _model_name(asked.model), "folds": asked.folds, "steps": asked.steps, "seed": asked.seed,
         "sha256": known.data.sha256, "evidence": list(evidence.names),
     }  # fmt: skip
     say("near-duplicates")
@@ -67,6 +67,11 @@ def run(asked: Asked, say: Say) -> tuple[dict[str, Any], Path | None]:
     write_page(found, rows, [pair.id for pair in known.pairs], asked.out, asked.data.rpartition("/")[2])
     write_json(asked.out / JSON, facts)  # last: it says that the audit is whole
     return facts, _clean(asked, found, known)
+
+
+def _model_name(model: str) -> str:
+    """What pages call the model: a hub id as it is, of a folder its name and not where it lies."""
+    return (Path(model).resolve().name if model and Path(model).exists() else model) or "tiny"
 
 
 def gather(judged: Judged, asked: Asked, device: torch.device, say: Say) -> Evidence:
