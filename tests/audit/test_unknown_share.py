@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from harness.audit.asked import Asked
 from harness.audit.audit import Audit, Evidence, audit, plain
-from harness.audit.page import write_page
+from harness.audit.cards import cards
+from harness.audit.page import build_page
+from harness.report.sections.row import write_page
 from tests.metrics.test_audit import drawn
 
 
@@ -29,7 +32,9 @@ def audited(skill: float, n: int) -> tuple[Audit, np.ndarray]:
 
 def write(found: Audit, folder: Path) -> str:
     """The page of an audit, as Markdown."""
-    write_page(found, np.arange(found.pairs), [f"id{at}" for at in range(found.pairs)], folder, "set.jsonl")
+    rows, ids = np.arange(found.pairs), [f"id{at}" for at in range(found.pairs)]
+    made = cards(found, rows, Asked("set.jsonl", folder))
+    write_page(folder, build_page(found, made, rows, ids, "set.jsonl"))
     return (folder / "report.md").read_text("utf-8").replace("\\", "").replace("\u00a0", " ")
 
 
