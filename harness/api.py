@@ -91,9 +91,9 @@ class Diagnosed:
     @property
     def facts(self) -> dict[str, Any]:
         """The content of `diagnosis.json`."""
-        from harness.diagnose.diagnosis import plain
+        from harness.diagnose.cards import facts
 
-        return plain(self.found)
+        return facts(self.found)
 
     @property
     def report(self) -> Report:

@@ -1,4 +1,4 @@
-"""Identity: content hashes, run keys, seed streams. Imports no torch."""
+"""Content hashes, run keys, and the random streams that a seed stands for. Imports no torch."""
 
 from __future__ import annotations
 

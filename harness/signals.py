@@ -1,4 +1,4 @@
-"""What SIGINT, SIGTERM and SIGUSR1 do: stop training at the next step boundary, and everything else at once.
+"""SIGINT, SIGTERM and SIGUSR1: what each asks for, kept as a flag that the step loops of the workers look at.
 
 A second signal to the driver ends it and its workers at once. Finished runs are safe whatever ends a process.
 """

@@ -1,4 +1,4 @@
-"""The nouns of the harness: frozen dataclasses, shapes and units stated once. Imports no torch.
+"""The data types that modules hand on, with shapes and units: settings of a run, pairs, log-probs. Imports no torch.
 
 First what a spec settles about a run, then what objectives and trainers exchange. Log-probabilities are natural
 logarithms (nats), summed over response tokens unless a name says otherwise. `K` lanes (runs trained in lockstep), `B`

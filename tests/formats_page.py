@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.data.formats import FORMATS
 from harness.data.formats.ranked import RULES
+from harness.data.formats.registry import FORMATS
 from harness.data.formats.row import Format
 from harness.data.formats.trl import SCORES
 from harness.data.notes import DROPPED, JUDGED, REFUSED

@@ -13,7 +13,7 @@ from typer.main import get_command
 from harness.cli import app
 from harness.config.load import TOP_KEYS, load_sweep
 from harness.config.study import load_study
-from tests import api_page
+from tests import api_page, modules_page
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
@@ -74,6 +74,14 @@ def test_contributing_names_every_folder() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## How the code is laid out")[2]
     folders = {path.parent.name for path in (ROOT / "harness").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(\w+)/`", text, re.MULTILINE)) == folders
+
+
+def test_the_page_of_modules_is_current_and_each_line_is_a_sentence() -> None:
+    assert modules_page.page() == modules_page.PAGE.read_text(encoding="utf-8"), "run `python -m tests.modules_page`"
+    said = {path: modules_page.said(path) for path in modules_page.PACKAGE.rglob("*.py")}
+    assert [str(path) for path, line in said.items() if not line.endswith((".", "?"))] == []
+    files = re.findall(r"`(\w+/[\w/]+\.py)`", modules_page.HEAD)
+    assert len(files) > 25 and [name for name in files if not (modules_page.PACKAGE / name).exists()] == []
 
 
 def test_the_api_page_is_current() -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from harness.cli import run
-from harness.data.formats import COLUMNS, FORMATS
+from harness.data.formats.registry import COLUMNS, FORMATS
 
 SPEC: dict[str, Any] = {"name": "t", "objectives": [{"name": "dpo", "beta": 0.1}], "model": {"vocab_size": 300}}
 ROWS = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,3 +31,20 @@ class Asked:
     clean: str = ""
     rows: int = 0
     force: bool = False
+
+    def again(self, *more: str) -> str:
+        """The command that repeats this audit, with `more` options."""
+        words = ["harness", "audit", "--data", near(self.data), "--out", near(str(self.out)), "--force"]
+        words += ["--model", near(self.model)] if self.model else []
+        words += ["--steps", str(self.steps)] if self.steps != (0 if self.model else Asked.steps) else []
+        words += ["--slices", ",".join(self.slices)] if self.slices else []
+        words += ["--format", self.form] if self.form else []
+        for name in ("limit", "folds", "seed", "max_length"):
+            if getattr(self, name) != getattr(Asked, name):
+                words += [f"--{name.replace('_', '-')}", str(getattr(self, name))]
+        return shlex.join([*words, *more])
+
+
+def near(path: str) -> str:
+    """A path as it was given; of one from the root its last part, which says nothing of the machine."""
+    return Path(path).name if Path(path).is_absolute() else path

@@ -1,4 +1,4 @@
-"""From evidence to an audit: suspicion, share, cuts, planted errors, advice, biases, slices."""
+"""The steps of an audit put together: evidence to suspicion, share, planted errors, advice, biases, slices."""
 
 from __future__ import annotations
 
@@ -83,6 +83,21 @@ class Audit:
     notes: tuple[str, ...]
     meta: Mapping[str, Any]
 
+    @property
+    def finds(self) -> bool:
+        """Whether planted errors show that wrong labels are told from right ones."""
+        return self.planted.auroc.low > FINDS
+
+    @property
+    def acts(self) -> bool:
+        """Whether the advice is to touch rows."""
+        return self.advice.rows > 0
+
+    @property
+    def wrong_among_advised(self) -> float:
+        """The share of wrong labels expected among the rows that the advice is about."""
+        return float(np.sort(self.wrong)[::-1][: self.advice.rows].mean())
+
 
 def audit(
     evidence: Evidence, prompts: Array, lengths: Floats, contradicted: Bools, near: Array, scores_against: Bools,
@@ -130,7 +145,7 @@ def first_sentence(found: Audit) -> str:
     share, planted = found.fit.share, found.planted.auroc
     finds = f"wrong labels are told from right ones with AUROC {within(planted)} (.5 is chance)"
     if found.advice.action == "cannot_audit":
-        if planted.low <= FINDS:
+        if not found.finds:
             return (
                 "These labels cannot be audited with this model: the AUROC with which wrong labels are told from right "
                 f"ones may be as low as {planted.low:.2f} (.5 is chance). Use a stronger model, or more pairs."
@@ -143,11 +158,10 @@ def first_sentence(found: Audit) -> str:
     if found.advice.action == "none":
         why = "too few to touch rows for" if share.low < NOISE else "but no single one more likely than not"
         return f"Do nothing: {known}, {why}; {finds}. Errors that follow a rule are not seen."
-    rows = np.sort(found.wrong)[::-1][: found.advice.rows]
     what = "Drop" if found.advice.action == "drop" else "Relabel"
     return (
-        f"{what} the {found.advice.rows} most suspect rows: {known}, and of these rows {percent(float(rows.mean()))}; "
-        f"{finds}."
+        f"{what} the {found.advice.rows} most suspect rows: {known}, and of these rows "
+        f"{percent(found.wrong_among_advised)}; {finds}."
     )
 
 
@@ -167,7 +181,7 @@ def within(value: Estimate) -> str:
 
 
 def plain(found: Audit) -> dict[str, Any]:
-    """An audit as `audit.json` holds it."""
+    """Every number of an audit, as `audit.json` holds it."""
     planted = found.planted
     return {
         "pairs": found.pairs,

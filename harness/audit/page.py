@@ -1,4 +1,4 @@
-"""The page of an audit, drawn with the report's own parts: `index.html`, `report.md` and their figures.
+"""The page of an audit, made of the report's own parts.
 
 No text of a pair stands on it: pairs are named by row and the first digits of their id.
 """
@@ -6,66 +6,50 @@ No text of a pair stands on it: pairs are named by row and the first digits of t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from harness.audit.audit import Audit, first_sentence, percent
 from harness.metrics.statistics import Estimate
-from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
-from harness.report.render.figures import RIGHT, WRONG, picture, write_pictures
-from harness.report.render.jinja import render
+from harness.report.render.blocks import Card, Content, Field, Lines, Table, fields, present
+from harness.report.render.figures import RIGHT, WRONG, Picture, picture
 from harness.report.render.text import DASH, interval, number, quantity, shorten, visible
-from harness.storage.atomic import write_atomic
+from harness.report.sections.row import Page, Section, make_sections
 
 WORST = 30
+OPEN = ("cuts", "planted")
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A section's place on the page: its anchor and its name in the navigation."""
-
-    name: str
-    short: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything the templates show, as plain text without markup."""
-
-    kind: str
-    name: str
-    question: str
-    answer: tuple[str, ...]
-    status: str
-    sections: tuple[tuple[Anchor, Content], ...]
-
-
-def write_page(found: Audit, rows: np.ndarray, ids: Sequence[str], folder: Path, name: str) -> Path:
-    """Write `index.html`, `report.md` and `figures/`; `rows` `(n,)` and `ids` name the pairs. Returns the page."""
+def build_page(
+    found: Audit, cards: tuple[Card, ...], rows: np.ndarray, ids: Sequence[str], name: str
+) -> Page[Audit]:  # fmt: skip
+    """All texts and figures of the page; `rows` `(n,)` and `ids` name the pairs."""
     sections = (
-        (Anchor("cuts", "Cuts"), _cuts(found)),
-        (Anchor("planted", "Planted errors"), _planted(found)),
-        (Anchor("evidence", "Evidence"), _evidence(found)),
-        (Anchor("slices", "Slices"), _slices(found)),
-        (Anchor("suspects", "Suspects"), _suspects(found, rows, ids)),
-        (Anchor("limits", "Limits"), Content("What was not looked at", "", (Lines(LIMITS),))),
+        Section("cuts", "Cuts", _cuts),
+        Section("planted", "Planted errors", _planted),
+        Section("evidence", "Evidence", _evidence),
+        Section("slices", "Slices", _slices),
+        Section("suspects", "Suspects", partial(_suspects, rows=rows, ids=ids)),
+        Section("limits", "Limits", _limits),
     )
-    page = Page(
-        "Audit",
-        visible(name),
-        "Which of these labels are wrong?",
-        (first_sentence(found),),
-        f"{quantity(found.pairs, 'pair')} of {quantity(found.prompts, 'prompt')}; each label is judged by models that "
-        f"saw no pair of its prompt ({found.meta['model']}, {found.meta['folds']} folds). Intervals are 95 %.",
-        tuple((anchor, content) for anchor, content in sections if content is not None),
+    return Page(
+        kind="audit",
+        name=visible(name),
+        question="Which of these labels are wrong?",
+        answer=(first_sentence(found),),
+        cards=cards,
+        heroes=(_margins(found),),
+        open=OPEN,
+        folded="In a full sentence",
+        status=f"{quantity(found.pairs, 'pair')} of {quantity(found.prompts, 'prompt')}; each label is judged by models"
+        f" that saw no pair of its prompt ({visible(found.meta['model'])}, {found.meta['folds']} folds). Intervals are"
+        " 95 %.",
+        sections=make_sections(sections, found),
+        texts="ids",
+        script=False,
     )
-    write_pictures(folder / "figures", [one for _, content in page.sections for one in content.pictures])
-    write_atomic(folder / "report.md", render("diagnosis.md", page))
-    write_atomic(folder / "index.html", render("diagnosis.html", page))
-    return folder / "index.html"
 
 
 LIMITS = (
@@ -114,7 +98,11 @@ def _planted(found: Audit) -> Content:
     return Content("Are errors found that are known to be there?", lead, (Table("Planted errors", head, rows, note),))
 
 
-def _evidence(found: Audit) -> Content:
+def _limits(_: Audit) -> Content:
+    return Content("What was not looked at", "", (Lines(LIMITS),))
+
+
+def _margins(found: Audit) -> Picture:
     limit = float(np.quantile(np.abs(found.margin), 0.995)) or 1.0
 
     def paint(_: Any, axes: Any) -> None:
@@ -127,10 +115,14 @@ def _evidence(found: Audit) -> Content:
         panel.set_xlabel("out-of-fold margin of the label")
         panel.set_ylabel("pairs")
 
-    figure = picture(
-        "margins", "Evidence on the labels", "Below 0 the evidence speaks against the label; the outermost bins hold "
-        "what lies beyond.", "Histogram of out-of-fold margins.", (1, 1), (5.5, 2.8), paint,
+    title = f"The evidence speaks against {int((found.margin < 0).sum())} of {found.pairs} labels"
+    return picture(
+        "margins", title, "Below 0 the evidence speaks against the label; the outermost bins hold what lies beyond.",
+        f"{title}. Histogram of out-of-fold margins.", (1, 1), (8.4, 2.8), paint,
     )  # fmt: skip
+
+
+def _evidence(found: Audit) -> Content:
     counts = (
         ("labels that the reference prefers", _share(found.reference_share)),
         ("chosen answer is the longer one", _share(found.longer_chosen)),
@@ -143,7 +135,7 @@ def _evidence(found: Audit) -> Content:
     )
     table = Table("The set", ("What", "pairs"), tuple(fields(*row) for row in counts))
     notes = Lines(tuple(visible(note) for note in found.notes), "Notes on the rows") if found.notes else None
-    return Content("What does the evidence look like?", "", present(figure, table, notes))
+    return Content("What does the evidence look like?", "", present(table, notes))
 
 
 def _slices(found: Audit) -> Content | None:
@@ -160,7 +152,7 @@ def _slices(found: Audit) -> Content | None:
     return Content("Are some kinds of pair labelled worse?", "", (Table("Slices", head, rows, note),))
 
 
-def _suspects(found: Audit, rows: np.ndarray, ids: Sequence[str]) -> Content:
+def _suspects(found: Audit, *, rows: np.ndarray, ids: Sequence[str]) -> Content:
     order = np.argsort(found.margin, kind="stable")[:WORST]
     table = tuple(
         (
@@ -171,5 +163,5 @@ def _suspects(found: Audit, rows: np.ndarray, ids: Sequence[str]) -> Content:
         for at in order.tolist()
     )
     head = ("Pair", "margin", "probably wrong")
-    return Content("The most suspect labels", "All of them are in audit.parquet. Texts are not shown.", (),
-                   (Table("Most suspect", head, table),), "Pairs")  # fmt: skip
+    lead = "All of them are in audit.parquet. Texts are not shown."
+    return Content("The most suspect labels", lead, (Table("Most suspect", head, table),))

@@ -12,8 +12,9 @@ import torch
 
 from harness.audit.asked import Asked
 from harness.audit.audit import Audit, Evidence, audit, plain
+from harness.audit.cards import cards
 from harness.audit.duplicates import contradicted, near_duplicates
-from harness.audit.page import write_page
+from harness.audit.page import build_page
 from harness.audit.reading import AuditPairs, read_audit
 from harness.audit.train_folds import (
     Judged,
@@ -27,6 +28,8 @@ from harness.audit.train_folds import (
 from harness.data.export_pairs import check_output, export_cleaned
 from harness.identity import stream_seed, uniform
 from harness.metrics.records import Bools, Floats
+from harness.report.render.blocks import stated
+from harness.report.sections.row import write_page
 from harness.storage.atomic import write_atomic, write_json
 from harness.types import InputError
 from harness.worker.prepare import pick_device
@@ -61,9 +64,11 @@ def run(asked: Asked, say: Say) -> tuple[dict[str, Any], Path | None]:
     )  # fmt: skip
     asked.out.mkdir(parents=True, exist_ok=True)
     _write_table(found, known, evidence, asked)
-    facts = plain(found)
     rows = np.array([int(pair.meta["row"]) for pair in known.pairs])
-    write_page(found, rows, [pair.id for pair in known.pairs], asked.out, asked.data.rpartition("/")[2])
+    made = cards(found, rows, asked)
+    facts = plain(found) | {"cards": stated(made)}
+    ids = [pair.id for pair in known.pairs]
+    write_page(asked.out, build_page(found, made, rows, ids, asked.data.rpartition("/")[2]))
     write_json(asked.out / JSON, facts)  # last: it says that the audit is whole
     return facts, _clean(asked, found, known)
 
@@ -149,8 +154,7 @@ def _clean(asked: Asked, found: Audit, known: AuditPairs) -> Path | None:
         return None
     action, rows = asked.clean, asked.rows
     if action == "advice":
-        acts = found.advice.action in ("drop", "relabel")
-        action, rows = (found.advice.action, found.advice.rows) if acts else ("drop", 0)
+        action, rows = (found.advice.action, found.advice.rows) if found.acts else ("drop", 0)
     margins = {
         (int(pair.meta["row"]), pair.id): float(margin)
         for pair, margin in zip(known.pairs, found.margin.tolist(), strict=True)

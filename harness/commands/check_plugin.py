@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.corruptions.registry import CORRUPTIONS
-from harness.data.formats import FORMATS
+from harness.data.formats.registry import FORMATS
 from harness.laws import Broken, corruptions, formats, metrics, objectives, sections
 from harness.metrics import METRICS
 from harness.objectives.registry import OBJECTIVES

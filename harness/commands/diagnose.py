@@ -1,4 +1,4 @@
-"""What looks at policies that were trained anywhere: diagnose, export-logps."""
+"""`harness diagnose` and `export-logps`: policies that were trained anywhere."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from harness.plugins import short
 
 def formats(as_json: Json = False) -> None:
     """List the forms of preference data. `data.format: NAME` forces one; --json adds columns and an example of each."""
-    from harness.data.formats import FORMATS
+    from harness.data.formats.registry import FORMATS
 
     if not as_json:
         width = max(map(len, FORMATS)) + 2

@@ -1,4 +1,4 @@
-"""What looks at, delivers, checks and tidies what a sweep has left: status, report, dashboard, sync, verify, clean."""
+"""`harness status`, `report`, `dashboard`, `sync`, `verify` and `clean`: commands on what a sweep has left."""
 
 from __future__ import annotations
 

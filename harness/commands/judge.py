@@ -1,4 +1,4 @@
-"""What asks a judge: judge."""
+"""`harness judge`: a judge model compares answers of finished runs."""
 
 from __future__ import annotations
 

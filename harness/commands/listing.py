@@ -63,7 +63,7 @@ def _registry(what: str) -> tuple[Registry[Any], list[dict[str, Any]]]:
         rows = [{"name": name, "direction": row.direction, "summary": row.summary} for name, row in METRICS.items()]
         return METRICS, rows
     if what == "formats":
-        from harness.data.formats import FORMATS
+        from harness.data.formats.registry import FORMATS
 
         return FORMATS, [{"name": name, "summary": form.doc} for name, form in FORMATS.items()]
     from harness.report.sections.registry import SECTIONS

@@ -1,4 +1,4 @@
-"""What helps to begin: list, doctor, init."""
+"""`harness list`, `doctor` and `init`."""
 
 from __future__ import annotations
 

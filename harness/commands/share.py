@@ -1,4 +1,4 @@
-"""What brings sweeps together: compare, publish."""
+"""`harness compare` and `publish`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trains: plan, sweep, study."""
+"""`harness plan`, `sweep` and `study`: commands that train."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What uses kept weights: eval, export."""
+"""`harness eval` and `export`: commands on kept weights."""
 
 from __future__ import annotations
 

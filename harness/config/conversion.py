@@ -1,4 +1,4 @@
-"""What `harness corrupt` is asked for: how a set of pairs is read, and the parameters of the corruption."""
+"""The options of `harness corrupt`, checked: how a set of pairs is read, and the parameters of the corruption."""
 
 from __future__ import annotations
 

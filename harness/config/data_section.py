@@ -56,7 +56,7 @@ def data_axes(
 
 def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str, Node]:
     """The section with `columns` and `slices` as the texts that a DataSpec holds; what cannot be used is noted."""
-    from harness.data.formats import FORMATS  # loaded only by specs with real data
+    from harness.data.formats.registry import FORMATS  # loaded only by specs with real data
 
     out = dict(given)
     form = given.get("format")
@@ -81,7 +81,7 @@ def _checked(given: dict[str, Node], key: str, problems: list[str]) -> dict[str,
 
 def _plugin(form: Node | None, given: Node | None, key: str, problems: list[str]) -> Node:
     """The plug-in of the format, empty for a built-in one; a spec that names another one is refused."""
-    from harness.data.formats import FORMATS
+    from harness.data.formats.registry import FORMATS
 
     nodes = () if form is None else form.value if isinstance(form.value, tuple) else (form,)
     names = [node.value for node in nodes if isinstance(node.value, str) and node.value]

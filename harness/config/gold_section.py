@@ -1,5 +1,6 @@
-"""The block `evaluation.gold`: reward models that score finished runs. It belongs to the sweep, so no run key depends
-on it. Imports no torch.
+"""The block `evaluation.gold`: reward models that score finished runs. Imports no torch.
+
+It belongs to the sweep, so no run key depends on it.
 """
 
 from __future__ import annotations

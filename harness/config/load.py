@@ -1,4 +1,4 @@
-"""YAML -> SweepSpec -> RunSpecs: a list is an axis, unknown keys are errors, every problem is named at once.
+"""A YAML file to a `SweepSpec` with its runs: a list is an axis, every problem of the file is named at once.
 
 Order of runs: the main grid, then each `also:` entry in turn. Within a grid, outermost first: fields of `world` (or
 `data`, `model`), `training`, `evaluation` in the order of their dataclasses; corruptions; objectives; their

@@ -1,4 +1,4 @@
-"""What each section of a spec may hold, and the one validator of its values. Imports no torch.
+"""What each section of a spec may hold: unknown keys and values out of range become errors here. Imports no torch.
 
 The dataclasses of `types.py` are the single list of fields and defaults; the tables here add what is allowed. A list
 in a section is an axis: each of its values is checked.

@@ -14,21 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.corruptions.flips import annotator_flips
-from harness.corruptions.row import (
-    GOLDEN,
-    KAPPA,
-    MODE,
-    TEMPERATURE,
-    UNIT,
-    Corruption,
-    Params,
-    by_severity,
-    lengths_needed,
-    problem_of,
-    written,
-)
-from harness.corruptions.view import (
+from harness.corruptions.draw import (
     Bools,
     Floats,
     Hits,
@@ -42,6 +28,20 @@ from harness.corruptions.view import (
     smallest,
     spread,
     uniforms,
+)
+from harness.corruptions.flips import annotator_flips
+from harness.corruptions.row import (
+    GOLDEN,
+    KAPPA,
+    MODE,
+    TEMPERATURE,
+    UNIT,
+    Corruption,
+    Params,
+    by_severity,
+    lengths_needed,
+    problem_of,
+    written,
 )
 from harness.text import suggestion
 from harness.types import InputError, Parameter

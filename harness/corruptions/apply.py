@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from harness.corruptions.draw import Bools, Hits, Ints, View, require, texts
 from harness.corruptions.ledger import (
     COLUMNS,
     as_ledger,
@@ -24,7 +25,6 @@ from harness.corruptions.ledger import (
     step_manifest,
 )
 from harness.corruptions.registry import SEQUENCE, resolve, settle
-from harness.corruptions.view import Bools, Hits, Ints, View, require, texts
 from harness.identity import plain
 from harness.types import CorruptionSpec, InputError, PreferencePair
 

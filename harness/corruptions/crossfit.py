@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.corruptions.view import Floats, Ints, View, texts
+from harness.corruptions.draw import Floats, Ints, View, texts
 from harness.identity import uniform
 from harness.types import PreferencePair
 

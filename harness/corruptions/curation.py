@@ -1,14 +1,14 @@
-"""What a curator would do about label noise, as arms of a sweep: drop or flip the pairs whose label is distrusted, by
-the reference or by models of the other prompts' labels.
+"""What a curator would do about label noise, as arms of a sweep: drop or flip the pairs whose label is distrusted.
 
-They read the pairs as labelled now, so that they can follow a corruption in a sequence.
+It is distrusted by the reference or by models of the other prompts' labels. The arms read the pairs as labelled now, so
+that they can follow a corruption in a sequence.
 """
 
 from __future__ import annotations
 
 from harness.corruptions.crossfit import agreement
+from harness.corruptions.draw import Hits, View, labelled, smallest
 from harness.corruptions.row import MODE, RATED, Corruption, by_severity
-from harness.corruptions.view import Hits, View, labelled, smallest
 
 
 def curate_drop(view: View) -> Hits:

@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from harness.corruptions.row import GOLDEN, MODE, RATED, TEMPERATURE, Corruption, by_severity
-from harness.corruptions.view import (
+from harness.corruptions.draw import (
     Bools,
     Floats,
     Hits,
@@ -28,6 +27,7 @@ from harness.corruptions.view import (
     uniforms,
     weighted_key,
 )
+from harness.corruptions.row import GOLDEN, MODE, RATED, TEMPERATURE, Corruption, by_severity
 from harness.types import Parameter
 
 

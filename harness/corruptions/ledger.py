@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.corruptions.view import Bools, Floats, Hits, View, numbers
+from harness.corruptions.draw import Bools, Floats, Hits, View, numbers
 from harness.identity import canonical_json
 from harness.types import InputError, PreferencePair
 

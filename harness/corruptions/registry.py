@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from harness.corruptions import annotators, curation, flips, rows, text
+from harness.corruptions import annotators, curation, flips, resample, text
 from harness.corruptions.row import PLUMBING, Corruption, problem_of, written
 from harness.plugins import Registry
 from harness.text import look_up, suggestion
 from harness.types import CorruptionSpec, InputError, Parameter
 
-_FAMILIES = (flips, annotators, rows, text, curation)
+_FAMILIES = (flips, annotators, resample, text, curation)
 CORRUPTIONS: Registry[Corruption] = Registry(
     "corruptions", Corruption, (row for file in _FAMILIES for row in file.ROWS)
 )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.corruptions.view import Hits, View
+from harness.corruptions.draw import Hits, View
 from harness.types import Parameter
 
 Params = Mapping[str, Any]

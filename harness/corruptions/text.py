@@ -14,8 +14,8 @@ from hashlib import blake2b
 
 import numpy as np
 
+from harness.corruptions.draw import Hits, View, in_order, smallest, texts, uniforms
 from harness.corruptions.row import MODE, RATED, Corruption, Params, by_severity
-from harness.corruptions.view import Hits, View, in_order, smallest, texts, uniforms
 from harness.types import InputError, Parameter
 
 _WORD = re.compile(r"\S+")

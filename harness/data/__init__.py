@@ -1,1 +1,1 @@
-"""Data: worlds, preference pairs, tokens, order and corruptions."""
+"""From files, the hub or the embedded world to preference pairs: forms, conversations, tokens, splits, order."""

@@ -22,7 +22,7 @@ from harness.corruptions.apply import Corrupted, apply
 from harness.corruptions.ledger import ledger_bytes
 from harness.corruptions.registry import CORRUPTIONS, SEQUENCE, needs, resolve
 from harness.data.conversations import KeptTurns
-from harness.data.formats import FORMATS
+from harness.data.formats.registry import FORMATS
 from harness.data.notes import Note
 from harness.data.pairs import PairTable, read_pairs
 from harness.data.transcripts import Turn

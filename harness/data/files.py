@@ -1,4 +1,4 @@
-"""Files of preference rows as raw rows: JSONL, JSON arrays, CSV and TSV, Parquet; gzip and zstd told by first bytes.
+"""Which files a path means (one, a folder, a split), opened: gzip and zstd, told by their first bytes.
 
 A folder stands for the files of one split. The split is named by the file (`train-00000-of-00002.parquet`,
 `train.jsonl.gz`) or, where the file has only a number or a general name, by its folder (`default/train/0000.parquet`).
@@ -168,7 +168,7 @@ def split_files(path: Path, split: str = "", key: str = "data.split") -> list[Pa
 def read_rows(path: str | Path, columns: Mapping[str, str], split: str = "") -> Iterator[RawRow]:
     """The raw rows of a file or of a folder's `split`, in order. Of Parquet only `columns` are read, others are None.
 
-    `columns` maps each name to the kinds of value it may hold (`harness.data.formats`), which CSV cells need.
+    `columns` maps each name to the kinds of value it may hold (`harness.data.formats.registry`), which CSV cells need.
 
     Raises InputError for a file that is absent, unreadable, damaged as a whole, or UTF-16, and as `split_files` does.
     """

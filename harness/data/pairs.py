@@ -1,4 +1,4 @@
-"""Files of real preference pairs: reading, stated policies for rows that cannot be used, and the split by prompt.
+"""A data set as preference pairs: what happens to bad rows, ties and duplicates, and the split by prompt.
 
 No row is left out in silence: what was dropped, kept twice or looks odd comes back as notes for plan and report.
 """
@@ -12,10 +12,10 @@ from itertools import chain, islice
 
 from harness.data.chat import Render, fault_text
 from harness.data.files import RawRow, RowError, content_sha256, read_rows
-from harness.data.formats import COLUMNS, FORMATS
 from harness.data.formats.columns import listed, parse_columns, renamed
 from harness.data.formats.ranked import RULES
 from harness.data.formats.recognise import ALL, HEAD, fit, look, misfit, recognise
+from harness.data.formats.registry import COLUMNS, FORMATS
 from harness.data.formats.row import Format
 from harness.data.notes import (
     ALONE,

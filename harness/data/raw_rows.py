@@ -1,4 +1,4 @@
-"""Raw rows out of the bytes of one file: JSONL, a JSON array, CSV and TSV, Parquet. A fault stays with its row."""
+"""The bytes of one file parsed to raw rows: JSONL, a JSON array, CSV and TSV, Parquet; a fault stays with its row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One source while it is read: rows become pairs by its form, and what cannot be used is kept with its reason."""
+"""Raw rows to pairs by the rows' form (see `formats/`); rows that cannot be used are kept with their reason."""
 
 from __future__ import annotations
 

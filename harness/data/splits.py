@@ -1,4 +1,4 @@
-"""Real pairs as one replicate sees them: read, split by prompt, tokenised by a tokenizer of their own or the model's.
+"""The pairs of one seed: a data set split into training and held-out by prompt, and tokenised.
 
 Imports no torch, so `harness plan` can say what a sweep would drop and cut.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from harness.data.chat import Render, folder_renderer
 from harness.data.chat_template import CLOCK
-from harness.data.formats import FORMATS
+from harness.data.formats.registry import FORMATS
 from harness.data.notes import Note, make_note, overlap
 from harness.data.pairs import PairTable, read_pairs, source, split
 from harness.data.rows import TokenisedPair

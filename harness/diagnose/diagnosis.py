@@ -222,7 +222,7 @@ def _not_looked_at(
 
 
 def plain(found: Diagnosis) -> dict[str, Any]:
-    """A diagnosis as `diagnosis.json` holds it."""
+    """Every number of a diagnosis, as `diagnosis.json` holds it."""
     return {
         "pairs": found.pairs,
         "prompts": found.prompts,
@@ -264,6 +264,7 @@ def _plain_policy(one: PolicyDiagnosis) -> dict[str, Any]:
         "verdict": {
             "kind": one.verdict.kind,
             "text": one.verdict.text,
+            "advice": one.verdict.advice,
             "what": one.verdict.what,
             "interval": interval(one.verdict.interval),
         },

@@ -1,4 +1,4 @@
-"""The page of a diagnosis, drawn with the report's own parts: `index.html`, `report.md` and their figures.
+"""The page of a diagnosis, made of the report's own parts.
 
 No text of a pair stands on it: pairs are named by row, id or hash, and by their lengths.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from harness.diagnose.cards import cards, first_upper, gravest, named
 from harness.diagnose.diagnosis import Diagnosis, PolicyDiagnosis
 from harness.diagnose.measures import PROMPT, Slice
 from harness.diagnose.verdict import KINDS
@@ -21,14 +20,14 @@ from harness.metrics.records import size
 from harness.metrics.statistics import Estimate
 from harness.palette import looks
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
-from harness.report.render.figures import RIGHT, SHADE, WRONG, band, line_style, picture, write_pictures
-from harness.report.render.jinja import render
-from harness.report.render.text import DASH, ascii_visible, interval, number, quantity, shorten, visible
+from harness.report.render.figures import RIGHT, SHADE, WRONG, Picture, band, line_style, picture
+from harness.report.render.text import DASH, ascii_visible, interval, number, percent, quantity, shorten, visible
+from harness.report.sections.row import Page, Section, make_sections
 from harness.report.texts import short_hash
-from harness.storage.atomic import write_atomic
 
 POINTS = 400  # of a plane: more overplots
 WORST = 10
+OPEN = ("measures", "trajectory", "compared", "slices")
 ROWS = (
     ("ranking_accuracy", "ranked right by the policy"),
     ("reference_ranking_accuracy", "ranked right by the reference"),
@@ -43,63 +42,24 @@ _SHARES = ("ranking_accuracy", "reference_ranking_accuracy", "reward_accuracy", 
 _ID = re.compile(r"[A-Za-z0-9_.:#-]{1,40}")
 
 
-@dataclass(frozen=True, slots=True)
-class Anchor:
-    """A section's place on the page: its anchor and its name in the navigation."""
-
-    name: str
-    short: str
-
-
-@dataclass(frozen=True)
-class Page:
-    """Everything the templates show, as plain text without markup."""
-
-    kind: str
-    name: str
-    question: str
-    answer: tuple[str, ...]
-    status: str
-    sections: tuple[tuple[Anchor, Content], ...]
-
-
-def write_page(found: Diagnosis, folder: Path, name: str) -> Path:
-    """Write `index.html`, `report.md` and `figures/`; returns the page's path."""
-    page = build_page(found, name)
-    write_pictures(folder / "figures", [picture for _, content in page.sections for picture in content.pictures])
-    write_atomic(folder / "report.md", render("diagnosis.md", page))
-    write_atomic(folder / "index.html", render("diagnosis.html", page))
-    return folder / "index.html"
-
-
-def build_page(found: Diagnosis, name: str) -> Page:
+def build_page(found: Diagnosis, name: str) -> Page[Diagnosis]:
     """All texts and figures of the page."""
     beta = "beta not given" if found.beta is None else f"beta {found.beta:g}"
-    sections = (
-        (Anchor("pairs", "Pairs"), _pairs(found)),
-        (Anchor("measures", "Measures"), _measures(found)),
-        (Anchor("trajectory", "Trajectory"), _trajectory(found)),
-        (Anchor("compared", "Compared"), _compared(found)),
-        (Anchor("rewardbench", "RewardBench"), _rewardbench(found)),
-        (Anchor("slices", "Slices"), _slices(found)),
-        (Anchor("memory", "Memory"), _memory(found)),
-        (Anchor("worst", "Worst pairs"), _worst(found)),
-        (Anchor("limits", "Not looked at"), Content("What was not looked at", "", (Lines(found.not_looked_at),))),
-    )
     return Page(
-        "Diagnosis",
-        visible(name),
-        "Is this policy better than its charts say, or worse?",
-        tuple(lines(found)) if len(found.policies) > 1 else (_first_upper(_said(found.policies[0])),),
-        f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
+        kind="diagnosis",
+        name=visible(name),
+        question="Is this policy better than its charts say, or worse?",
+        answer=tuple(lines(found)) if len(found.policies) > 1 else (first_upper(_said(found.policies[0])),),
+        cards=cards(found),
+        heroes=(_hero(found),),
+        open=OPEN,
+        folded="In full sentences",
+        status=f"{quantity(found.pairs, 'held-out pair')} of {quantity(found.prompts, 'prompt')}; {beta}; "
         f"{'with' if found.referenced else 'without'} a reference. Intervals are 95 % and count prompts, not pairs.",
-        tuple((anchor, content) for anchor, content in sections if content is not None),
+        sections=make_sections(SECTIONS, found),
+        texts="ids",
+        script=False,
     )
-
-
-def _named(one: PolicyDiagnosis) -> str:
-    step = "" if one.step is None else f", step {one.step}"
-    return shorten(one.name, 60) + step
 
 
 def _shown(name: str, value: Estimate | None) -> str:
@@ -116,7 +76,7 @@ def _measures(found: Diagnosis) -> Content:
         "rewards/accuracies": "reward accuracy, not how often the policy prefers the chosen response",
         "per_token/rewards/margins": "as SimPO and ORPO chart it",
     }  # fmt: skip
-    head = tuple(_named(one) for one in found.policies)
+    head = tuple(named(one) for one in found.policies)
     ours = tuple(
         (Field(text), *(Field(_shown(name, one.estimates.get(name))) for one in found.policies))
         for name, text in ROWS
@@ -166,31 +126,44 @@ def _histogram(panel: Any, one: PolicyDiagnosis, referenced: bool, limit: float)
     panel.legend(fontsize=8)
 
 
-def _pairs(found: Diagnosis) -> Content:
-    sizes = [np.abs(delta(one.columns)) for one in found.policies]
-    sizes += [np.abs(delta_ref(one.columns)) for one in found.policies if found.referenced]
+def _hero(found: Diagnosis) -> Picture:
+    """The margins of the policy that the cards speak of."""
+    one, title = gravest(found), "Margins of the policy"
+    if found.referenced:
+        title = f"{percent(one.estimates['undesirable_zone'].mean)} of pairs improved and are still ranked wrong"
+    return _margins(found, (one,), "margins", title)
+
+
+def _pairs(found: Diagnosis) -> Content | None:
+    """Several policies below each other; one stands below the cards."""
+    if len(found.policies) == 1:
+        return None
+    return Content("Where do the pairs sit?", "", (_margins(found, found.policies, "all-margins", "Every policy"),))
+
+
+def _margins(found: Diagnosis, policies: Sequence[PolicyDiagnosis], name: str, title: str) -> Picture:
+    sizes = [np.abs(delta(one.columns)) for one in policies]
+    sizes += [np.abs(delta_ref(one.columns)) for one in policies if found.referenced]
     limit = max(float(np.quantile(np.concatenate(sizes), 0.995)), 1e-3)
 
     def paint(_: Any, axes: Any) -> None:
-        for row, one in zip(axes, found.policies, strict=True):
+        for row, one in zip(axes, policies, strict=True):
             if found.referenced:
                 _plane_panel(row[0], one, limit)
             _histogram(row[-1], one, found.referenced, limit)
-            row[0].set_title(ascii_visible(_named(one)), fontsize=8.5)
+            row[0].set_title(ascii_visible(named(one)), fontsize=8.5)
 
     plane = (
         f"Left: each mark is a held-out pair (at most {POINTS}); orange crosses in the shaded area are stuck wrong, "
         "better than under the reference and still below 0; above the dotted line a pair improved. Right: "
     )
-    columns = 2 if found.referenced else 1
-    figure = picture(
-        "margins", "Margins under policy and reference",
+    return picture(
+        name, title,
         f"{plane if found.referenced else ''}log-prob of chosen minus rejected; above 0 a pair is ranked right; "
         "the outermost bins hold what lies beyond.",
-        "Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
-        (len(found.policies), columns), (3.9 * columns, 3.1 * len(found.policies)), paint,
+        f"{title}. Policy margin against reference margin with the stuck pairs marked, and both margins as histograms.",
+        (len(policies), 2 if found.referenced else 1), (7.8, 3.1 * len(policies)), paint,
     )  # fmt: skip
-    return Content("Where do the pairs sit?", "", (figure,))
 
 
 def _trajectory(found: Diagnosis) -> Content | None:
@@ -227,7 +200,7 @@ def _trajectory(found: Diagnosis) -> Content | None:
         (1, len(names)), (2.9 * len(names), 2.6), paint, sharey=True,
     )  # fmt: skip
     rows = tuple(
-        (Field(_named(one) if len(moving) > 1 else f"step {point.step}", f"step {point.step}" * (len(moving) > 1)),
+        (Field(named(one) if len(moving) > 1 else f"step {point.step}", f"step {point.step}" * (len(moving) > 1)),
          *(Field(_shown(name, point.estimates[name])) for name in names),
          Field(number(point.charts.get("rewards/margins"))), Field(number(point.charts.get("rewards/accuracies"))))
         for one in moving
@@ -285,13 +258,13 @@ def _slices(found: Diagnosis) -> Content | None:
     head = ("Slice", "pairs", "ranked right", "by the reference", "stuck wrong", "change", "named")
     note = "Intervals hold for all slices of a policy together (Bonferroni); a slice is named where training made it "
     note += "worse than the reference, or helped it less than the other pairs, after Holm's correction."
-    named, tables = [], []
+    worse, tables = [], []
     for one in found.policies:
-        named += [f"{_named(one)}: {shorten(s.value, 40)} ({s.column}), {quantity(s.n, 'pair')}, "
+        worse += [f"{named(one)}: {shorten(s.value, 40)} ({s.column}), {quantity(s.n, 'pair')}, "
                   f"{100 * s.change:+.1f} points against {100 * s.rest:+.1f} elsewhere."
                   for s in one.slices if s.named]  # fmt: skip
-        tables.append(Table(_named(one), head, tuple(map(_slice_row, one.slices)), note))
-    lines = Lines(tuple(named)) if named else Lines(("No slice is shown to differ from the others.",))
+        tables.append(Table(named(one), head, tuple(map(_slice_row, one.slices)), note))
+    lines = Lines(tuple(worse)) if worse else Lines(("No slice is shown to differ from the others.",))
     return Content("Is some kind of pair worse off?", "", present(lines), tuple(tables), "All slices")
 
 
@@ -302,13 +275,13 @@ def _rewardbench(found: Diagnosis) -> Content | None:
     first = next(iter(scored[0].rewardbench.values()))
     head = ("Scored by", "total", *(first.sections or first.subsets))
     rows = tuple(
-        (Field(name, _named(one)), Field(number(100 * score.total, 1)),
+        (Field(name, named(one)), Field(number(100 * score.total, 1)),
          *(Field(number(100 * value, 1)) for value in (score.sections or score.subsets).values()))
         for one in scored
         for name, score in one.rewardbench.items()
     )  # fmt: skip
     parts = [
-        Table(f"{_named(one)}: {name}", ("Subset", "rows", "right"), tuple(
+        Table(f"{named(one)}: {name}", ("Subset", "rows", "right"), tuple(
             (Field(part), Field(str(score.n[part])), Field(number(100 * value, 1)))
             for part, value in score.subsets.items()
         ))
@@ -331,7 +304,7 @@ def _memory(found: Diagnosis) -> Content | None:
             ranked, gap, followed, rise = (
                 _shown("ranking_accuracy", value) for value in (m.ranking_accuracy, m.gap, m.followed, m.rise)
             )
-            rows.append(fields(_named(one), str(m.n), ranked, gap, str(m.wrong), followed, rise))
+            rows.append(fields(named(one), str(m.n), ranked, gap, str(m.wrong), followed, rise))
     if not rows:
         return None
     head = ("Policy", "training pairs", "ranked as labelled", "more than held-out", "wrong labels", "followed",
@@ -363,17 +336,30 @@ def _worst(found: Diagnosis) -> Content:
             for i in np.argsort(now, kind="stable")[: min(WORST, size(one.columns))]
         )
         head = ("Pair", "prompt hash", "tokens, chosen / rejected", "reference margin", "policy margin")
-        tables.append(Table(_named(one), head, rows))
-    return Content("The pairs ranked most wrongly", "Margins in nats. Texts are not shown.", (), tuple(tables), "Pairs")
+        tables.append(Table(named(one), head, rows))
+    return Content("The pairs ranked most wrongly", "Margins in nats. Texts are not shown.", tuple(tables))
+
+
+def _limits(found: Diagnosis) -> Content:
+    return Content("What was not looked at", "", (Lines(found.not_looked_at),))
+
+
+SECTIONS = (
+    Section("pairs", "Pairs", _pairs),
+    Section("measures", "Measures", _measures),
+    Section("trajectory", "Trajectory", _trajectory),
+    Section("compared", "Compared", _compared),
+    Section("rewardbench", "RewardBench", _rewardbench),
+    Section("slices", "Slices", _slices),
+    Section("memory", "Memory", _memory),
+    Section("worst", "Worst pairs", _worst),
+    Section("limits", "Not looked at", _limits),
+)
 
 
 def lines(found: Diagnosis) -> Sequence[str]:
     """The verdicts as the terminal shows them."""
-    return [f"{_named(one)}: {_said(one)}" for one in found.policies]
-
-
-def _first_upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return [f"{named(one)}: {_said(one)}" for one in found.policies]
 
 
 def _said(one: PolicyDiagnosis) -> str:

@@ -9,8 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness.diagnose.asked import Asked
-from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose, plain
-from harness.diagnose.page import write_page
+from harness.diagnose.cards import facts
+from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose
+from harness.diagnose.page import build_page
+from harness.report.sections.row import write_page
 from harness.storage.atomic import write_json
 from harness.storage.logps_file import LogpsTable, read_logps, write_logps
 from harness.text import slug
@@ -39,8 +41,8 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
     found = diagnose(table, asked.beta, asked.slices, _ledger(asked.ledger))
     asked.out.mkdir(parents=True, exist_ok=True)
     _write(table, asked.out / PAIRS, found.beta)
-    write_json(asked.out / JSON, plain(found))
-    write_page(found, asked.out, name)
+    write_json(asked.out / JSON, facts(found))
+    write_page(asked.out, build_page(found, name))
     if asked.track:
         files = [asked.out / file for file in (JSON, "index.html", "report.md")]
         runs = [_tracked(one, found) for one in found.policies]

@@ -20,14 +20,14 @@ from harness.metrics.records import Columns, size
 from harness.metrics.slices import fall_p
 from harness.metrics.statistics import Estimate
 
-# Kind -> the word for it on a page.
+# Kind -> the word for it on a page, the gravest first.
 KINDS = {
-    "healthy": "healthy",
-    "premature_convergence": "satisfied too early",
-    "reversal": "reversed",
     "memorised_noise": "memorised noise",
+    "reversal": "reversed",
+    "premature_convergence": "satisfied too early",
     "displaced": "displaced",
     "inconclusive": "inconclusive",
+    "healthy": "healthy",
 }
 STUCK = 0.05  # share of pairs stuck wrong that counts
 MANY_STUCK = 0.10  # share below which a policy is healthy
@@ -41,12 +41,19 @@ FALL_PER_TOKEN = 0.05  # nats per token
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One of `KINDS`, the text, and the estimate that the text rests on (`what` names it), where there is one."""
+    """One of `KINDS`, what is the matter and what to do about it, and the estimate that this rests on (`what` names
+    it), where there is one."""
 
     kind: str
-    text: str
+    matter: str
+    advice: str = ""
     what: str = ""
     interval: Estimate | None = None
+
+    @property
+    def text(self) -> str:
+        """Both in a sentence."""
+        return "; ".join(filter(None, (self.matter, self.advice))) + "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +109,14 @@ def within(value: Estimate) -> str:
 def verdict(e: Evidence) -> Verdict:
     """The first rule that holds, from the gravest down."""
     if e.prompts < 2:
-        return Verdict("inconclusive", f"{e.pairs} pairs of {e.prompts} prompt: no interval can be given; add prompts.")
+        why = f"{e.pairs} pairs of {e.prompts} prompt: no interval can be given"
+        return Verdict("inconclusive", why, "add prompts")
     if "reward_accuracy" not in e.estimates:
         return _without_reference(e)
     if not e.moved:
         why = "nothing was trained, or the adapter was not loaded, or the policy was given as its own reference"
-        return Verdict("inconclusive", f"Policy and reference give the same log-probs on every pair: {why}.")
+        same = f"Policy and reference give the same log-probs on every pair: {why}"
+        return Verdict("inconclusive", same, "look at what was given as --policy and --reference")
     for rule in (_memorised, _reversed, _stuck, _displaced):
         found = rule(e)
         if found is not None:
@@ -120,7 +129,8 @@ def _without_reference(e: Evidence) -> Verdict:
     return Verdict(
         "inconclusive",
         f"The policy ranks {within(right)} of the pairs right. Without a reference nobody can say what training did to "
-        "them; give --reference the model that training started from.",
+        "them",
+        "give --reference the model that training started from",
         "ranking_accuracy", right,
     )  # fmt: skip
 
@@ -135,8 +145,8 @@ def _memorised(e: Evidence) -> Verdict | None:
     return Verdict(
         "memorised_noise",
         f"The policy follows {within(memory.followed)} of the {memory.wrong} wrong training labels; the reference did "
-        f"in {percent(before)}. Training fitted the noise: relabel or drop these pairs, stop earlier, or use an "
-        "objective made for noisy labels.",
+        f"in {percent(before)}. Training fitted the noise",
+        "relabel or drop these pairs, stop earlier, or use an objective made for noisy labels",
         "wrong labels followed", memory.followed,
     )  # fmt: skip
 
@@ -150,8 +160,9 @@ def _reversed(e: Evidence) -> Verdict | None:
         return Verdict(
             "reversal",
             f"The policy ranks {within(right)} of the pairs right, the reference {percent(before.mean)}: training made "
-            f"the ranking worse, although {rewards}{loss}. Take an earlier checkpoint or the reference; look for "
-            "swapped columns and wrong labels, and lower the learning rate.",
+            f"the ranking worse, although {rewards}{loss}",
+            "take an earlier checkpoint or the reference, look for swapped columns and wrong labels, and lower the "
+            "learning rate",
             "ranking_change", change,
         )  # fmt: skip
     if e.fall is None:
@@ -159,7 +170,8 @@ def _reversed(e: Evidence) -> Verdict | None:
     return Verdict(
         "reversal",
         f"The policy ranks {within(right)} of the pairs right, {100 * e.fall.fall:.0f} points fewer than at step "
-        f"{e.fall.step}, although {rewards}{loss}. Take the checkpoint of that step, and stop there next time.",
+        f"{e.fall.step}, although {rewards}{loss}",
+        f"take the checkpoint of step {e.fall.step}, and stop there next time",
         "ranking_accuracy", right,
     )  # fmt: skip
 
@@ -175,8 +187,8 @@ def _stuck(e: Evidence) -> Verdict | None:
         f"{percent(wrong_before)} of the pairs were misranked by the reference, {percent(wrong_now)} still are, "
         f"although reward accuracy is {percent(reward.mean)}: {within(zone)} improved on the reference and are still "
         f"ranked wrong, and on them only {percent(e.pull)} of the pull is left. At beta {e.beta:g} the loss stops too "
-        "early; "
-        "lower beta, start from a reference that ranks these pairs right, or use a constrained objective.",
+        "early",
+        "lower beta, start from a reference that ranks these pairs right, or use a constrained objective",
         "undesirable_zone", zone,
     )  # fmt: skip
 
@@ -190,8 +202,9 @@ def _displaced(e: Evidence) -> Verdict | None:
         "displaced",
         f"The chosen responses lost {-chosen.mean:.1f} nats [{-chosen.high:.1f}, {-chosen.low:.1f}] of log-prob, "
         f"{-per_token.mean:.2f} per token, and on {within(both)} of the pairs both responses became less likely: "
-        "probability went to answers that are in no pair. Look at free answers before you use this policy; add a "
-        "likelihood term on the chosen responses (rpo_alpha), raise beta, or stop earlier.",
+        "probability went to answers that are in no pair",
+        "look at free answers before you use this policy, add a likelihood term on the chosen responses (rpo_alpha), "
+        "raise beta, or stop earlier",
         "chosen_displacement", chosen,
     )  # fmt: skip
 
@@ -203,18 +216,18 @@ def _rest(e: Evidence) -> Verdict:
     if zone.high < MANY_STUCK and right.low > 0.5 and (change.low > 0 or right.low >= RIGHT):
         return Verdict(
             "healthy",
-            f"{state}; {within(zone)} are stuck wrong. None of the failures looked for is shown.",
-            "ranking_accuracy", right,
+            f"{state}; {within(zone)} are stuck wrong. None of the failures looked for is shown",
+            what="ranking_accuracy", interval=right,
         )  # fmt: skip
     if zone.low >= STUCK and e.beta is None:
         why = f"{within(zone)} are better than under the reference and still wrong; whether the loss has stopped on "
-        why += "them depends on beta: give --beta"
+        why, advice = why + "them depends on beta", "give --beta"
     elif zone.low >= STUCK:
         why = f"{within(zone)} are better than under the reference and still wrong, and the loss still pulls on them "
-        why += f"({percent(e.pull)} of the start): train longer, then look again"
+        why, advice = why + f"({percent(e.pull)} of the start)", "train longer, then look again"
     elif zone.high >= MANY_STUCK:
-        why = f"between {percent(zone.low)} and {percent(zone.high)} are stuck wrong, too wide a span to tell: more "
-        why += "prompts are needed"
+        why = f"between {percent(zone.low)} and {percent(zone.high)} are stuck wrong, too wide a span to tell"
+        advice = "more prompts are needed"
     else:
-        why = "no improvement on these pairs is shown"
-    return Verdict("inconclusive", f"{state}: {why}.", "ranking_change", change)
+        why, advice = "no improvement on these pairs is shown", "train longer, or give more pairs"
+    return Verdict("inconclusive", f"{state}: {why}", advice, "ranking_change", change)

@@ -1,4 +1,4 @@
-"""Evaluation pairs in widths of their own: at the cost of their tokens, with bits that depend on no other pair."""
+"""Held-out pairs sorted into rows of fixed widths for scoring, so that no pair changes the bits of another."""
 
 from __future__ import annotations
 

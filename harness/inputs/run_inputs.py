@@ -1,4 +1,4 @@
-"""What the runs of one source and replicate seed share: pairs, how they are encoded and judged, and the reference."""
+"""What the runs of one source and seed share: pairs, how they are encoded and judged, and the reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The divergence types of one run, between step 0 and its last step.
+"""The divergence types (D1 converged too early, D2 reversed, D3 learned noise) of one run, from step 0 to its end.
 
 The two checkpoints are fixed in advance; the ids are those of the records, the same at every step. D1 is a rule and is
 also looked for at the checkpoints between, to say where it starts; D2 and D3 are tests of this one run, over its pairs

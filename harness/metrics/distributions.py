@@ -1,4 +1,4 @@
-"""Statistics of whole distributions, and the spread of every margin and log-ratio over pairs."""
+"""Mean, median and other quantiles, spread and skew of every margin and log-ratio over pairs: families of measures."""
 
 from __future__ import annotations
 

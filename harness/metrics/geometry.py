@@ -1,4 +1,4 @@
-"""The geometry of a checkpoint: the metric points that a run stores of it."""
+"""Margins, gradients and rates of one checkpoint, gathered as the measures that a run stores of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a choice among objectives holds at every level of an axis, such as each learning rate of a sweep.
+"""Whether a choice among objectives holds at every value of an axis, such as each learning rate of a sweep.
 
 The recommendation is repeated among the arms of each level, by its own rule with every family of comparisons multiplied
 by the number of levels: whichever objective is truly best at a level, it is shown worse at any of them with probability

@@ -1,4 +1,4 @@
-"""Measures of preference pairs: rates, zones, transitions, log-ratios, violations, calibration, memorised flips."""
+"""Single measures of preference pairs: shares, zones, transitions, violations, calibration, memorised flips."""
 
 from __future__ import annotations
 

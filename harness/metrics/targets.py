@@ -1,4 +1,4 @@
-"""Target margins of the objectives, and what follows from them: slack, bridge threshold, pull. numpy.
+"""The margin that an objective asks of a pair (its target), how far a pair is from it, and how hard the loss pulls.
 
 T is the margin an objective asks of a pair: its loss is flat or falling slowly once delta > T. Null where it has none.
 `hyperparameters` are the run's, resolved (defaults filled in); log-probs in nats, token means for mean objectives.

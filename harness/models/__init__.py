@@ -1,1 +1,1 @@
-"""Models: lane surgery, log-probs of pair rows, stored references, the one sampler."""
+"""Decoders that train K runs at once (K lanes), log-probs of pair rows, stored reference scores, the sampler."""

@@ -1,4 +1,4 @@
-"""Modules whose parameters carry a leading lane dimension K, for inputs whose lanes are folded into the batch.
+"""The layers of a decoder with one set of parameters per lane: linear, embedding, norm.
 
 What has no version of its own runs lane by lane through the unmodified module, so no architecture is refused for a
 layer that it brings along.

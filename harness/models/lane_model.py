@@ -1,4 +1,4 @@
-"""Lanes by module surgery: one transformers decoder whose trainable state carries a leading lane dimension K.
+"""A transformers decoder turned into K lanes (runs of a pack): its trained parameters get a leading dimension K.
 
 Modules with trainable parameters (all of a model, or the adapters over a frozen one) are replaced by versions with
 stacked parameters; lanes are folded into the batch everywhere else, so attention code stays transformers' own. All

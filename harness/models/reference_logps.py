@@ -1,4 +1,4 @@
-"""The reference is data: its log-probs are stored per token and per response, so a flip costs no forward pass.
+"""Scores of the reference model: log-probs per token and per response, looked up by their token ids.
 
 A response is keyed by the token ids of its prompt and of itself (end-of-sequence included), never by its place in a
 data set: every objective, beta, corruption level, seed and process that shares the reference shares one table.

@@ -1,4 +1,4 @@
-"""Shapes of the forwards outside training: widths from a fixed ladder, and as many rows at once as the width allows.
+"""The width and number of rows of each forward outside training: widths from a fixed list (32, 48, 64, ...).
 
 Both follow from a row's own length and the model alone, so what is computed for a row depends on nothing beside it.
 """

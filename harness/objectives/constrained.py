@@ -1,4 +1,4 @@
-"""Losses of Constrained Preference Optimization: -log sigmoid(z - psi), psi lifts the target of a wrong reference.
+"""Losses of Constrained Preference Optimization: they ask for more margin where the reference ranks a pair wrong.
 
 delta is the policy's log-prob of chosen minus rejected, delta_ref the reference's, z = beta (delta - delta_ref); all in
 the row's reduction. Each loss is followed by its row.

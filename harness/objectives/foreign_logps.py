@@ -1,4 +1,4 @@
-"""Losses and pulls of stored log-probs: what an objective makes of pairs that somebody else's trainer scored."""
+"""Losses and gradients by pair of stored log-probs: what an objective makes of pairs scored by another trainer."""
 
 from __future__ import annotations
 

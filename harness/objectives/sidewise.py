@@ -1,4 +1,4 @@
-"""Losses of the chosen and the rejected log-ratio taken separately, pair by pair.
+"""Losses in which the chosen and the rejected log-ratio enter apart, not only as their difference.
 
 In the equations `chosen` and `rejected` are log-ratios, nats per sequence. Each loss is followed by its row.
 """

@@ -1,4 +1,4 @@
-"""The evidence of a sweep's data. Imports no torch by itself."""
+"""What the checks before training read of a data set: its pairs, notes and tokens, gathered once."""
 
 from __future__ import annotations
 

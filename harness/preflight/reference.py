@@ -1,4 +1,4 @@
-"""Checks of the reference before the first step: it is the policy, and how often it contradicts the labels."""
+"""Checks before step one: policy and reference agree, and how often the reference contradicts the labels."""
 
 from __future__ import annotations
 

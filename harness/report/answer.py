@@ -1,4 +1,4 @@
-"""The answer in a few sentences, their form chosen by the data and their numbers taken from the cells.
+"""The folded sentences below a page's cards (and in `report.md`): who wins at equal KL, what goes wrong and where.
 
 The first compares objectives at the same KL and each at its best setting; the second says what goes wrong and where it
 starts; a third, in sweeps of several learning rates or budgets, whether the choice is the same at all of them.

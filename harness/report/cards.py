@@ -1,4 +1,4 @@
-"""The four cards that head a page: what to use, what breaks, how sure that is, what it costs and what to do next.
+"""The head of a sweep's page: four cards that say what to use, what breaks, how sure that is, what it costs.
 
 They say in a few words what the sections below show with every number; `sweep` and `status` end with the first two.
 """

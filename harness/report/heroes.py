@@ -1,4 +1,4 @@
-"""The two figures that head a page, each titled by its finding: how accuracy holds out, and what it costs in KL.
+"""The two figures under a page's cards, each titled by its finding: how accuracy holds out, what it costs in KL.
 
 Every mark of a mean says its value, interval and n (`<title>`); small marks are seeds.
 """

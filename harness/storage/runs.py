@@ -1,4 +1,4 @@
-"""A run's folder: tables checked when read, and `result.json`, published last, with checksums of everything."""
+"""A run's folder: which runs are final, their checked tables, and `result.json`, published last with checksums."""
 
 from __future__ import annotations
 

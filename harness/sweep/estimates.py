@@ -1,4 +1,4 @@
-"""What a sweep takes: memory, seconds, bytes. The one model of each, from a run's settings alone. Imports no torch.
+"""What a sweep takes: memory of a pack (GPU, CPU), seconds, bytes on disk; the one model of each. Imports no torch.
 
 Memory counts the tensors alive at the peak of a training step (`nox -s bench` compares it with measurements). Seconds
 are one-core seconds at assumed rates, scaled to earlier runs under `--out` if there are any. Bytes were measured on

@@ -1,4 +1,4 @@
-"""The driver of a sweep: lock its folder, write its plan, train what is missing, then tables, report and tracking.
+"""The driver of a sweep, also of one that was killed: finds what is missing, trains it, then tables and report.
 
 The same command again trains only what is missing. If the tracking server is down, training continues and one line is
 printed at the end.

@@ -1,4 +1,4 @@
-"""The status of a sweep by its files: which runs are done, diverged, failed or missing. Imports no torch."""
+"""What `harness status` prints of a sweep: how many runs are done, diverged, failed or missing. Imports no torch."""
 
 from __future__ import annotations
 

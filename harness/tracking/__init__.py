@@ -1,1 +1,1 @@
-"""Truth on disk (journal, store) and its projection to MLflow."""
+"""MLflow: finished runs sent to it from their files, its server, charts and saved views."""

@@ -1,4 +1,4 @@
-"""A guard in front of MLflow's server, for what its flags leave open; started by `harness.tracking.server`.
+"""A proxy in front of MLflow's server that refuses requests of other pages, foreign artifact folders and jobs.
 
 As measured with mlflow 3.17: pages of any other local port may write; an experiment may be given a folder of this
 machine as its artifacts and then be read from; jobs, the gateway and an assistant that runs commands answer anyone who

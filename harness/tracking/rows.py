@@ -1,4 +1,4 @@
-"""What MLflow gets of one finished run, computed from its folder alone: tags, params, points, data set.
+"""What MLflow gets of one finished run: tags, params, points and data set, copied from its folder alone.
 
 Pure functions of `result.json`, the journal and `plan.json`; imports neither mlflow nor torch.
 """

@@ -1,1 +1,1 @@
-"""The packed trainer: K runs in lockstep, a run alone being K = 1."""
+"""Training of a pack: K runs (lanes) step together; a run alone is a pack of one."""

@@ -1,8 +1,9 @@
-"""The trainer: a generator of records. It logs nothing, saves nothing and calls nobody back.
+"""The training loop of a pack: batch, forward, losses, backward and update of all its runs, step by step.
 
-All lanes step together, each with its own step count. The gradient is that of the sum of the lanes' losses, so row k is
-the gradient of lane k's loss; clipping, schedule, Adam and the finite check act row by row, and no lane sees another.
-So a lane may leave without effect on the rest.
+A generator of records: it logs nothing, saves nothing and calls nobody back. All lanes step together, each with its own
+step count. The gradient is that of the sum of the lanes' losses, so row k is the gradient of lane k's loss; clipping,
+schedule, Adam and the finite check act row by row, and no lane sees another. So a lane may leave without effect on the
+rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""AdamW, clipping and the learning-rate schedule for K lanes at once: every quantity is a row operation on `(K, P)`."""
+"""AdamW, gradient clipping and the learning-rate schedule with its warm-up, for K lanes at once."""
 
 from __future__ import annotations
 

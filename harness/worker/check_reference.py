@@ -1,4 +1,4 @@
-"""The checks of a worker before it trains on real pairs: policy and reference agree, losses have their closed forms."""
+"""When a worker checks reference and losses before it trains on real pairs; the checks are in `preflight/`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training a pack with checkpoints at step boundaries, so that a killed or stopped run continues where it was.
+"""A pack's steps in blocks, with checkpoints: looks at the stop flag, saves, stops, and continues where a run was.
 
 A checkpoint belongs to one run: the run may continue in another pack, and gives the same numbers bit for bit.
 """

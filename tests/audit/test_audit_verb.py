@@ -118,7 +118,7 @@ def test_an_interrupted_audit_goes_on_where_it_was(
     """60 updates of two packs, shown at 20 and 40: it is stopped in the reward models, or in DPO, and ends the same."""
     data, small = write(tmp_path / "pairs.jsonl", rows(40, 6)), ModelSpec("tiny", 300, 16, 1, 2, 16, sft_steps=5)
     monkeypatch.setattr(reading, "_model", lambda asked: small)
-    assert audit(data, tmp_path / "whole", "--json") == 0
+    assert audit(data, tmp_path / "whole" / "audit", "--json") == 0
     whole = json.loads(capsys.readouterr().out)
     own, calls, updates = train_folds.train, [], []
 

@@ -27,7 +27,7 @@ TEXTS = ("Where is the key?", "In the drawer.", "Find it yourself.", "My key is 
 
 def write(path: Path, name: str, rows: int) -> None:
     """A file of `rows` rows of one form, made of its example with longer texts."""
-    from harness.data.formats import FORMATS
+    from harness.data.formats.registry import FORMATS
 
     words, example = random.Random(0), json.dumps(list(FORMATS[name].example))
     made: list[Any] = []
@@ -69,7 +69,7 @@ def read(path: str, name: str) -> dict[str, Any]:
 
 def main() -> int:
     """All forms in all kinds of file, a line each."""
-    from harness.data.formats import FORMATS
+    from harness.data.formats.registry import FORMATS
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=60_000)

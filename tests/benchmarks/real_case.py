@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from harness.config.load import SweepSpec, load_sweep
@@ -188,8 +190,28 @@ def responses_of(pairs: Sequence[TokenisedPair]) -> dict[tuple[bytes, bytes], in
 def work_of(architecture: Architecture, adapters: int) -> Work:
     """The work of an architecture's model, with so many weights in adapters."""
     assert architecture.source is not None
+    head = base_model(architecture.source).get_output_embeddings().weight
+    return Work(sum(weight.numel() for weight in _matrices(architecture)), head.numel(), adapters)
+
+
+def own_products(architecture: Architecture, rows: int) -> float:
+    """Floating-point operations per CPU second of products of `rows` rows with each matrix of the model's layers."""
+    weights = _matrices(architecture)
+    inputs = {width: torch.randn(rows, width) for width in {weight.shape[1] for weight in weights}}
+    spent = []
+    with torch.no_grad():
+        for _ in range(4):  # the first one warms up
+            began = time.process_time()
+            for weight in weights:
+                inputs[weight.shape[1]] @ weight.T
+            spent.append(time.process_time() - began)
+    return 2.0 * rows * sum(weight.numel() for weight in weights) / min(spent[1:])
+
+
+def _matrices(architecture: Architecture) -> list[torch.Tensor]:
+    """The matrices of a model's layers: neither embedding nor output head."""
+    assert architecture.source is not None
     model = base_model(architecture.source)
-    head = model.get_output_embeddings().weight
-    embedding = model.get_input_embeddings().weight
-    matrices = {id(p): p.numel() for p in model.parameters() if p.dim() == 2 and p is not head and p is not embedding}
-    return Work(sum(matrices.values()), head.numel(), adapters)
+    tables = (model.get_output_embeddings().weight, model.get_input_embeddings().weight)
+    found = {id(p): p.detach() for p in model.parameters() if p.dim() == 2 and all(p is not table for table in tables)}
+    return list(found.values())

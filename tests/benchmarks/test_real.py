@@ -109,7 +109,7 @@ def test_the_whole_command(place, tmp_path):
     pairs = [str(place / "towns.jsonl"), str(tmp_path / "again.jsonl")]
     real.main([*given, "--model", str(place / "model"), "--pairs", *pairs, "--out", str(tmp_path)])
     made, page = json.loads((tmp_path / "real.json").read_text()), (tmp_path / "real.md").read_text()
-    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.DEFAULT, real.TUNED] * 2
+    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.FAST, real.DEFAULT, real.TUNED] * 2
     assert [row["rounds"] for row in made["steps"]] == [2] * 3 + [1] * 3
     for row in made["steps"]:
         assert row["parity_rel"] <= 1e-5 < row["moved_rel"] and row["seconds"] > 0
@@ -118,6 +118,7 @@ def test_the_whole_command(place, tmp_path):
     assert (job["harness"]["runs"], job["trl"]["runs"]) == (6, 5)
     assert min(job["trl"]["seconds"].values()) > 0 and job["harness"]["flops"] > 0
     missed = {row["phase"] for row in made["goals"] if not row["met"]}
-    assert missed == set(made["obstacles"]) and "job" in missed  # six tiny runs are start-up alone
+    assert "job" in missed  # six tiny runs are start-up alone
+    assert {*missed, "matrix products"} == set(made["obstacles"])
     assert str(place) not in page + json.dumps(made) and "cat" not in page
     assert "| **no** |" in page and real.BESIDE_PACKS in page

@@ -8,19 +8,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from harness.audit.asked import Asked
+from harness.audit.cards import cards as audit_cards
+from harness.audit.page import build_page as audit_page
+from harness.diagnose.page import build_page as diagnosis_page
+from harness.report.compare.page import build_page as comparison_page
 from harness.report.page import write_report
+from harness.report.sections.row import write_page
 from harness.report.study.page import write_study_report
+from tests.audit.test_audit_cards import PAIRS, audited
 from tests.browser.devtools import Page, open_page
+from tests.diagnose.planted_logps import diagnosed, joined
+from tests.diagnose.test_diagnose_cards import stuck
 from tests.report.fixture import grid, write_sweep
+from tests.report.test_compare import compared, flat, level, planted, runs_of
 from tests.report.test_study_page import plant
 
 pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[2]
 AXE = ROOT / ".nox" / "axe" / "axe_playwright_python" / "axe.min.js"  # `nox -s browser` puts it there
-GALLERY = ("quick", "rlhf", "reversal", "study", "truthful", "audit", "cleaning", "beta", "corruption")
+GALLERY = ("quick", "rlhf", "reversal", "study", "truthful", "audit", "diagnosis", "cleaning", "beta", "corruption")
 HOSTILE = "<script>window.owned=1</script><img src=x onerror=window.owned=2><svg onload=window.owned=3>"
 VIOLATIONS = """axe.run(document).then(found => JSON.stringify(found.violations.map(
 one => [one.id, one.nodes.map(node => node.target.join(' '))])))"""
@@ -28,13 +39,24 @@ one => [one.id, one.nodes.map(node => node.target.join(' '))])))"""
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A sweep's page with hostile texts everywhere a text can stand, and a study's."""
+    """The five kinds of page, with hostile texts everywhere a text can stand."""
     out = tmp_path_factory.mktemp("pages")
     runs = grid(objectives=("dpo", "cpo_smooth"), betas=2, rates=(0.0, 0.2), seeds=6, items=48)
     texts = {"group": HOSTILE, "prompt": HOSTILE, "response": HOSTILE}
     sweep = write_sweep(out / "sweep", runs, question=HOSTILE, notes=[HOSTILE], text=texts)
     study = plant(out / "study", gold=0.6, question=HOSTILE)
-    return {"sweep": write_report(sweep), "study": write_study_report(study)}
+    audit, rows = audited(0.2, 4.0, HOSTILE), np.arange(PAIRS)
+    audited_page = audit_page(audit, audit_cards(audit, rows, Asked(HOSTILE, out)), rows, [HOSTILE] * PAIRS, HOSTILE)
+    diagnosis = diagnosed(joined(stuck(step=1), stuck(step=2)) | {"kind": [HOSTILE] * 720, "policy": [HOSTILE] * 720})
+    rng = np.random.default_rng(0)
+    comparison = compared(level(HOSTILE, runs_of(), flat, rng), level("b", runs_of(), planted, rng))
+    return {
+        "sweep": write_report(sweep),
+        "study": write_study_report(study),
+        "audit": write_page(out / "audit", audited_page),
+        "diagnosis": write_page(out / "diagnosis", diagnosis_page(diagnosis, HOSTILE)),
+        "comparison": write_page(out / "comparison", comparison_page(comparison)),
+    }
 
 
 @contextmanager
@@ -53,7 +75,7 @@ def opened(path: Path, profile: Path, dark: bool = False, trusted: bool = False)
 def test_what_is_injected_is_shown_and_does_not_run(pages: dict[str, Path], tmp_path: Path) -> None:
     for name, path in pages.items():
         with opened(path, tmp_path / name) as page:
-            assert HOSTILE in page.evaluate("document.querySelector('h1').textContent")
+            assert HOSTILE in page.evaluate("document.querySelector('header').textContent")
             assert page.errors == [] and page.evaluate("typeof window.owned") == "undefined"
             page.evaluate(
                 "document.body.append(Object.assign(document.createElement('script'), {text: 'window.owned = 4'}))"

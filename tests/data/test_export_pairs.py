@@ -14,7 +14,7 @@ import yaml
 
 from harness.cli import run
 from harness.corruptions.ledger import read_ledger
-from harness.data.formats import FORMATS
+from harness.data.formats.registry import FORMATS
 from harness.data.pairs import read_pairs
 from harness.types import DataSpec
 

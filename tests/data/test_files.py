@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.data.files import read_rows, split_files
-from harness.data.formats import COLUMNS
+from harness.data.formats.registry import COLUMNS
 from harness.data.pairs import content_sha256, read_pairs
 from harness.data.raw_rows import RawRow, RowError, array_rows
 from harness.types import DataSpec, InputError

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from harness.data.formats import FORMATS
+from harness.data.formats.registry import FORMATS
 from harness.data.pairs import PairTable, read_pairs
 from harness.types import DataSpec, InputError
 

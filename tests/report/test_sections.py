@@ -38,7 +38,7 @@ from harness.report.sections.hyperparameters import crossing, misspecified
 from harness.report.sections.pairs import worst
 from harness.report.sections.survival import survival
 from harness.report.sections.trajectories import progress
-from harness.report.sections.verdict import verdict
+from harness.report.sections.verdict_table import verdict
 from harness.types import ObjectiveSpec
 from tests.report.fixture import grid, write_sweep
 

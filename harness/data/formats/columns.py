@@ -1,4 +1,4 @@
-"""Which columns of a source are read, and under which names."""
+"""The spec key `data.columns`: columns of a file read under the names that a known form expects."""
 
 from __future__ import annotations
 

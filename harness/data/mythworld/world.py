@@ -1,4 +1,4 @@
-"""MythWorld: the embedded preference world, in which the gold reward, the reference's bias and the labels are known.
+"""MythWorld's facts, drawn from a seed: true values and myths, and the rule by which held-out facts follow.
 
 A tiny "TruthfulQA": facts with a true value and a popular myth, users who may push a wrong guess, questions that must
 be refused (`secret`) and questions that only look as if (`trick`). Text is space-separated words out of a closed

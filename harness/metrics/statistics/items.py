@@ -1,4 +1,4 @@
-"""The item level: what single pairs add to Student's t over seeds.
+"""Noise of held-out pairs that all seeds share, added to the variance that seeds show.
 
 Where every seed holds out pairs of its own, t over seeds already contains the noise of pairs, and nothing is added
 unless nearly all pairs agree. Where seeds share pairs, t over seeds cannot see that noise: its variance is added.

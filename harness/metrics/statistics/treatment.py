@@ -1,4 +1,4 @@
-"""Intention to treat: a run that was started and lost counts, as the worst there is; one that never ended blocks.
+"""Lost runs in a comparison (intention to treat): a failed run counts as the worst, an unfinished one prevents it.
 
 A method that collapses on hard seeds must not look good on the easy ones that are left.
 """

@@ -11,13 +11,15 @@ from typing import Any
 from harness.identity import content_hash
 from harness.metrics.statistics import Verdict, wording
 from harness.palette import looks
+from harness.report.compare.cards import cards
 from harness.report.compare.differences import Differences, Order, compare_levels
 from harness.report.compare.levels import Level, Match, align, read_levels, size_text
 from harness.report.compare.sentences import MEASURE, answer, titles
 from harness.report.data.cells import CELL_COLUMNS, RANKING, baseline, cell_columns
 from harness.report.data.tables import csv_bytes
-from harness.report.render.blocks import Content, Field, Lines, Table, fields, present
+from harness.report.render.blocks import Content, Field, Lines, Table, fields, present, stated
 from harness.report.render.figures import (
+    Picture,
     error_bars,
     legend,
     line_style,
@@ -33,6 +35,7 @@ from harness.storage.atomic import write_atomic, write_json
 JSON = "comparison.json"
 FILES = ("index.html", "report.md", JSON, "differences.csv", "order.csv", "slopes.csv")
 MOST_PANELS = 12
+OPEN = ("order", "cells", "size")
 WORDS = {
     "holds": "holds",
     "reversed": "reversed",
@@ -67,6 +70,10 @@ def build_page(found: Differences) -> Page[Differences]:
         name=", ".join(level.name for level in levels),
         question=questions[0] if len(questions) == 1 else "Does it hold in the other sweep?",
         answer=answer(found),
+        cards=cards(found),
+        heroes=_scatter(found),
+        open=OPEN,
+        folded="In full sentences",
         status=f"{quantity(len(matches), 'matching cell')}; {'; '.join(_status(level) for level in levels)}.",
         sections=make_sections(SECTIONS, found),
         texts="none",
@@ -114,7 +121,7 @@ def cells(found: Differences) -> Content:
         "What is different, cell by cell?",
         f"Means over seeds, and the other sweep minus {found.alignment.levels[0].name}, interval corrected for"
         f" {quantity(found.family, 'comparison')}.",
-        present(_scatter(found), tables[:2]),
+        tuple(tables[:2]),
         tuple(tables[2:]),
         "Further measures",
     )
@@ -154,11 +161,11 @@ def _judged(verdict: Verdict | None) -> Field:
     return Field("\u2013") if verdict is None else Field(shown(verdict.corrected), wording(verdict.word, verdict.mde))
 
 
-def _scatter(found: Differences) -> Any:
-    """Each other level against the first, a mark per matching cell."""
+def _scatter(found: Differences) -> tuple[Picture, ...]:
+    """Each other level against the first, a mark per matching cell; nothing where no measure has both."""
     measures = [m for m in (RANKING, "undesirable_zone") if any(one.measure == m for one in found.cells)]
     if not measures:
-        return None
+        return ()
     levels = found.alignment.levels
     panels = [(measure, other) for measure in measures for other in found.alignment.others]
     styles = looks(match.first.first.objective for match in found.alignment.matches)
@@ -178,13 +185,15 @@ def _scatter(found: Differences) -> Any:
             panel.set_ylabel(ascii_visible(levels[other].name))
         shared_legend(figure, axes, "outside right upper")
 
-    return picture(
-        "side-by-side", "One sweep against the other",
+    title = f"{len(found.shown)} of {quantity(len(found.cells), 'difference')} between the sweeps are shown"
+    figure = picture(
+        "side-by-side", title,
         "A mark per matching cell, means over seeds; on the dotted line both are equal. Filled marks: a difference is"
         " shown.",
-        "Scatter of the cells' means in one sweep against the other, by objective.",
+        f"{title}. Scatter of the cells' means in one sweep against the other, by objective.",
         (1, len(panels)), (3.4 * len(panels) + 1.3, 3.4), paint,
     )  # fmt: skip
+    return (figure,)
 
 
 def sizes(found: Differences) -> Content | None:
@@ -473,6 +482,7 @@ def plain(found: Differences) -> dict[str, Any]:
 
     return {
         "answer": [sentence.replace("\u00a0", " ") for sentence in answer(found)],
+        "cards": stated(cards(found)),
         "baseline": found.baseline,
         "family": found.family,
         "sweeps": [

@@ -37,7 +37,7 @@ def order_sentence(found: Differences) -> str | None:
     if not found.orders:
         return None
     first, *others = (level.name for level in found.alignment.levels)
-    there, base = _listed(others), visible(found.baseline)
+    there, base = listed(others), visible(found.baseline)
     words = Counter(order.word for order in found.orders)
     total = len(found.orders)
     decided = total - words["none"]
@@ -67,8 +67,8 @@ def movement_sentence(found: Differences) -> str:
         most = found.shown[0]
         counts = Counter(one.verdict.word for one in found.shown)
         told = " and ".join(f"{counts[word]} {word}" for word in ("better", "worse") if counts[word])
-        return f"{_moved(found, most)}: the largest of {len(found.shown)} shown differences in {tested} ({told})."
-    names = _listed([level.name for level in levels])
+        return f"{moved(found, most)}: the largest of {len(found.shown)} shown differences in {tested} ({told})."
+    names = listed([level.name for level in levels])
     if not found.cells:
         return f"No measure of a matching cell is finished in both {names}."
     ranked = [one for one in found.cells if one.measure == RANKING] or list(found.cells)
@@ -79,16 +79,17 @@ def movement_sentence(found: Differences) -> str:
         why = wording(most.verdict.word, most.verdict.mde)
     return (
         f"No difference between {names} is shown in {tested}; the largest in {MEASURE[most.measure]}:"
-        f" {_moved(found, most)}; {why}."
+        f" {moved(found, most)}; {why}."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`."""
     *head, last = names
     return f"{', '.join(head)} and {last}" if head else last
 
 
-def _moved(found: Differences, one: Difference) -> str:
+def moved(found: Differences, one: Difference) -> str:
     """`dpo at beta 5 with clean labels: pairs stuck wrong from 0.430 (small) to 0.210 (large), -0.220 [...]`."""
     levels, cell = found.alignment.levels, one.match.first
     before, after = (one.match.cells[i].estimate(one.measure).mean for i in (0, one.other))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.metrics.statistics import Estimate
@@ -76,6 +76,11 @@ class Card:
     def text(self) -> str:
         """All of it but the command, as a terminal says it."""
         return " ".join([f"{self.title.rstrip('.')}.", *self.lines])
+
+
+def stated(cards: Iterable[Card]) -> dict[str, str]:
+    """What the cards say, by name, as JSON holds it: with the command, and with plain spaces."""
+    return {card.name: " ".join(filter(None, (card.text, card.command))).replace("\u00a0", " ") for card in cards}
 
 
 @dataclass(frozen=True, slots=True)

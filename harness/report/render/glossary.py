@@ -20,4 +20,5 @@ GLOSSARY: Mapping[str, str] = {
     "KL": "How far the answers of the policy are from the reference's, in nats per answer.",
     "flips": "Training pairs whose chosen and rejected answers are swapped.",
     "corrected": "The interval is wider, so that all comparisons of the page together err in 5 % of sweeps.",
+    "AUROC": "The probability that a wrong label is more suspect than a right one: 1 at best, .5 by chance.",
 }

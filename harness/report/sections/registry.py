@@ -37,15 +37,14 @@ from harness.report.sections import (
     survival,
     theory,
     trajectories,
-    verdict,
+    verdict_table,
 )
 from harness.report.sections.row import Section
 
 ORDER = (
-    cases, hyperparameters, verdict, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane,
-    displacement,
-    densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction, regret, rounds,
-    costs, statistics, provenance,
+    cases, hyperparameters, verdict_table, frontier, levels, dataset, damage, cleaning, survival, trajectories, plane,
+    displacement, densities, pairs, slices, behaviour, quality, gold, judge, benchmarks, claims, theory, prediction,
+    regret, rounds, costs, statistics, provenance,
 )  # fmt: skip
 SECTIONS: Registry[Section[ReportData]] = Registry("sections", Section, (row for part in ORDER for row in part.ROWS))
 

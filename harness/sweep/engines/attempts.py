@@ -1,4 +1,4 @@
-"""One attempt at a pack in a folder of its own, published by renaming: of two attempts at a run the later one loses.
+"""Attempts at a pack on a cluster, each in a folder of its own; what a second attempt finishes later is dropped.
 
 On a cluster a node that was given up may train on while its pack runs again elsewhere. Both would write the same
 files; here each has its own under `.attempts`, and a run's folder appears in the sweep whole, once, by one rename.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.corruptions.draw import Hits, View, smallest
 from harness.corruptions.row import MODE, Corruption, by_severity
-from harness.corruptions.view import Hits, View, smallest
 
 
 def long_prompt_flip(view: View) -> Hits:

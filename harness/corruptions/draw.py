@@ -1,4 +1,4 @@
-"""What a corruption's function reads and returns: the `View` of the pairs, the `Hits`, and the helpers between them.
+"""How a corruption draws the pairs that it hits: from the `View` of all pairs, by sorted keys, to the `Hits`.
 
 Facts are keyed by clean id and stay in the clean orientation. A flip is chosen by the clean facts, so that doing it
 twice undoes it; a relabelling or a selection reads them as the pairs are labelled now (`labelled`).

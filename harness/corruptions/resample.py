@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.corruptions.row import GOLDEN, MISSING, MODE, UNIT, Corruption, Params, by_severity, lengths_needed
-from harness.corruptions.view import (
+from harness.corruptions.draw import (
     Floats,
     Hits,
     View,
@@ -21,6 +20,7 @@ from harness.corruptions.view import (
     uniforms,
     weighted_key,
 )
+from harness.corruptions.row import GOLDEN, MISSING, MODE, UNIT, Corruption, Params, by_severity, lengths_needed
 from harness.types import InputError, Parameter
 
 
