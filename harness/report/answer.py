@@ -14,7 +14,7 @@ from harness.report.data.conditions import Condition, said
 from harness.report.data.contrasts import AT_BEST, AT_KL, NO_SHARED_KL, Contrast
 from harness.report.data.curves import against_reference
 from harness.report.data.frontier import at_kl
-from harness.report.data.headline import largest_failure, starts
+from harness.report.data.headline import starts
 from harness.report.data.report_data import ReportData
 from harness.report.data.run_facts import DIVERGENCES
 from harness.report.render.text import number, quantity, shown, visible
@@ -48,7 +48,7 @@ def _with(condition: Condition) -> str:
 
 def _what_fails(data: ReportData) -> str:
     """The widest gap of the baseline under the headline, or its deepest fall under any condition, or a difference."""
-    failure = largest_failure([c for f in data.families for c in f.conditions], data.baseline)
+    failure = data.failure
     if failure is not None:
         begins = starts(data.families, data.baseline, failure)
         sentence = _fall_sentence if failure.falls else _gap_sentence

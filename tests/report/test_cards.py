@@ -113,7 +113,7 @@ def test_a_recommended_setting_that_breaks_is_called_so(data: ReportData, monkey
     arms = {arena.cell(*arm).first.arm for arena in band.arenas for arm in band.arms if arena.cell(*arm)}  # type: ignore[union-attr]
     for cell in data.headline.cells:
         failure = Failure(data.headline, cell, falls=False)
-        monkeypatch.setitem(cards.__globals__, "largest_failure", lambda *_, found=failure: found)
+        monkeypatch.setitem(data.__dict__, "failure", failure)
         card = next(one for one in cards(data) if one.name == "breaks")
         assert (said in card.lines) == (cell.first.arm in arms)
 
@@ -292,7 +292,7 @@ def test_a_recommended_setting_that_ranks_badly_is_said_on_both_cards(
     recommended = kinds.recommendation
     assert recommended is not None
     failure = Failure(recommended.bands[0].arenas[0].first, recommended.lead, falls=False)
-    monkeypatch.setitem(cards.__globals__, "largest_failure", lambda *_: failure)
+    monkeypatch.setitem(kinds.__dict__, "failure", failure)
     found = {card.name: card for card in cards(kinds)}
     said = "dpo at beta 5 is among these although it breaks the ranking: 9"
     assert any(line.startswith(said) and "by ipo at beta" in line for line in found["use"].lines)

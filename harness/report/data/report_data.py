@@ -18,7 +18,7 @@ from harness.report.data.conditions import Condition, Family, build_conditions, 
 from harness.report.data.contrasts import Contrast, build_contrasts
 from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
-from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
+from harness.report.data.headline import Failure, clearest_condition, largest_failure, sampled_cells
 from harness.report.data.levels import Axis, training_axes
 from harness.report.data.published import public_sweep
 from harness.report.data.recommendation import Case, Recommendation, cases, recommend
@@ -77,6 +77,11 @@ class ReportData:
     def dominances(self) -> list[Dominance]:
         """Where each objective ranks better or worse than the baseline at every matched KL."""
         return dominances(self.arenas, self.baseline)
+
+    @cached_property
+    def failure(self) -> Failure | None:
+        """Where the baseline fails most, by ranking."""
+        return largest_failure([c for family in self.families for c in family.conditions], self.baseline)
 
     @cached_property
     def recommendation(self) -> Recommendation | None:
