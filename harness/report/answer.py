@@ -118,7 +118,7 @@ def comparison(data: ReportData) -> str | None:
     # What every seed reaches counts before what a few do.
     largest = max(on_kl or made, key=lambda c: (c.n, abs(c.plain.mean)), default=None)
     if largest is None:
-        return f"{where}, {visible(data.baseline)} and its rivals cannot be compared yet: {_why_not(here)}."
+        return f"{where}, {visible(data.baseline)} and its rivals cannot be compared yet: {why_not(here)}."
     at_best = next(c for c in here if c.objective == largest.objective and c.on == AT_BEST)
     if largest.on == AT_BEST:
         return f"{where}, {_at_best(largest, len(made))}; no KL is shared, so nothing is compared at equal movement."
@@ -126,7 +126,8 @@ def comparison(data: ReportData) -> str | None:
     return f"{where}, {_at_kl(data, largest, len(on_kl))}; {best}."
 
 
-def _why_not(here: Sequence[Contrast]) -> str:
+def why_not(here: Sequence[Contrast]) -> str:
+    """Why comparisons cannot be made: which grids to extend, that no KL is shared."""
     notes = dict.fromkeys(part for c in here for part in c.note.split("; ") if part)
     return "; ".join([*notes, *(["no KL is reached by both"] if any(c.word == NO_SHARED_KL for c in here) else [])])
 

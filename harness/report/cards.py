@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from harness.metrics.records import flags
 from harness.metrics.samples import of_evaluation
 from harness.metrics.statistics import MIN_SEEDS, NO_DIFFERENCE
+from harness.report.answer import why_not
 from harness.report.data.cells import RANKING, measured
 from harness.report.data.conditions import noise, said, without_training
 from harness.report.data.contrasts import AT_BEST, AT_KL, Contrast
@@ -136,9 +137,13 @@ def _sure(data: ReportData) -> Card:
     elif seeds < MIN_SEEDS:
         title = f"No verdict: {quantity(seeds, 'seed')}"
     lines = [_lead_line(data, found, max(one, key=lambda lead: lead.interval.low)) for one in leads]
-    if found.measure == GOLD and (ranked := _ranked_against(data, found)):
-        title += "" if seeds < MIN_SEEDS else f". {_ranking_verdict(ranked)}"
-        lines += [_ranking_line(c) for c in ranked[-2:]]
+    if found.measure == GOLD:
+        ranked = _ranked_against(data, found)
+        verdict = _ranking_verdict(ranked) if ranked else "By ranking, nothing is compared"
+        title += "" if seeds < MIN_SEEDS else f". {verdict}"
+        names = (found.lead.first.objective, found.runner_up)
+        why = why_not([c for c in data.contrasts if c.arena is data.arena and c.objective in names])
+        lines += [_ranking_line(c) for c in ranked[:2]] or [f"By ranking nothing is compared yet: {why}."]
     return Card("sure", "How sure", title, (*lines, *notes))
 
 
@@ -171,9 +176,13 @@ def _lead_line(data: ReportData, found: Recommendation, lead: Lead) -> str:
 
 
 def _ranked_against(data: ReportData, found: Recommendation) -> list[Contrast]:
-    """The comparisons with the baseline in ranking that the section Frontier makes, of the same objectives."""
+    """The comparisons with the baseline in ranking that the section Frontier makes: those with a verdict, the most
+    certain first; where none has one those of the same objectives."""
+    here = [c for c in data.contrasts if c.arena is data.arena and c.made]
+    decided = [c for c in here if c.word in ("better", "worse")]
     names = {found.lead.first.objective, found.runner_up}
-    return [c for c in data.contrasts if c.arena is data.arena and c.made and c.objective in names]
+    certain = sorted(decided, key=lambda c: -max(c.corrected.low, -c.corrected.high))
+    return certain or [c for c in here if c.objective in names]
 
 
 def _ranking_verdict(contrasts: Sequence[Contrast]) -> str:
@@ -187,7 +196,8 @@ def _ranking_verdict(contrasts: Sequence[Contrast]) -> str:
         shown_ = [f"{c.word} than {base}, {HOW[c.on]}" for c in found if c.word in ("better", "worse")]
         open_ = NO_DIFFERENCE if any(c.word == NO_DIFFERENCE for c in found) else "no verdict"
         texts.append(f"{name} {' and '.join(shown_)}" if shown_ else f"{name} and {base}: {open_}")
-    return f"By ranking, {'; '.join(texts)}"
+    more = f"; {len(texts) - NAMED} more" if len(texts) > NAMED else ""
+    return f"By ranking, {'; '.join(texts[:NAMED])}{more}"
 
 
 def _ranking_line(c: Contrast) -> str:

@@ -390,7 +390,8 @@ def _frontier(data: ReportData) -> Picture | None:
         right = panel.get_xlim()[1]
         _labels(panel, {name: factor * y.mean for name, (_, _, y) in best.items()}, texts, data.looks, right)
 
-    title = _frontier_finding(lines, gold, reward)
+    where = f" with {noise(arena.first)}" if len(data.arenas) > 1 else ""
+    title = _frontier_finding(lines, gold, f"{reward if gold else 'ranked right'}{where}")
     arm = None if data.recommendation is None else data.recommendation.bands[0].arms[0]
     chosen = next((p for found in lines.values() for p in found if _arm(arena, p[0]) == arm), None)
     if chosen is not None and chosen[0].named not in title:
@@ -457,10 +458,10 @@ def _origin(arena: Arena, gold: bool) -> float | None:
     return math.fsum(by_seed.values()) / len(by_seed) if by_seed else None
 
 
-def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool, reward: str) -> str:
+def _frontier_finding(lines: Mapping[str, Sequence[Point]], gold: bool, what: str) -> str:
+    """Who has the highest value of `what`, and who at a lower KL is not told apart from it."""
     every = [point for found in lines.values() for point in found]
     best = max(every, key=lambda point: point[2].mean)
-    what = reward if gold else "ranked right"
     text = f"Highest {what}: {best[0].named}, {_value(best[2], gold)} at KL {number(best[1].mean, 1)}"
     # Not shown worse by the overlap of intervals at the lowest KL: what a reader would take for the same.
     close = [p for p in every if p[2].high >= best[2].mean and p[1].mean < 0.8 * best[1].mean]

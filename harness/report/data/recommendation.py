@@ -202,7 +202,10 @@ def _shared(arena: Arena, arms: Sequence[Arm]) -> dict[int, str]:
     every = [arena.setting(cell) for cell in arena.cells]
     found = {}
     for place, (axis, value) in enumerate(arms[0][1]):
-        varied = len({setting[place][1] for setting in every}) > 1
+        values = {setting[place][1] for setting in every}
+        if axis == "reward_model":  # that some arms learn from one and others from none, their names say
+            values.discard(None)
+        varied = len(values) > 1
         if axis != "beta" and value is not None and varied and len({arm[1][place][1] for arm in arms}) == 1:
             found[place] = f"{spoken(axis)} {_range([value])}"
     return found
