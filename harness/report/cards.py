@@ -137,7 +137,7 @@ def _sure(data: ReportData) -> Card:
     elif seeds < MIN_SEEDS:
         title = f"No verdict: {quantity(seeds, 'seed')}"
     lines = [_lead_line(data, found, max(one, key=lambda lead: lead.interval.low)) for one in leads]
-    if found.measure == GOLD:
+    if leads and found.measure == GOLD:
         ranked = _ranked_against(data, found)
         verdict = _ranking_verdict(ranked) if ranked else "By ranking, nothing is compared"
         title += "" if seeds < MIN_SEEDS else f". {verdict}"

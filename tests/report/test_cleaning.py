@@ -12,7 +12,7 @@ from harness.corruptions.registry import resolve
 from harness.report.data.conditions import CURATION
 from harness.report.data.report_data import read_report_data
 from harness.report.page import write_report
-from harness.report.sections.cleaning import cleaning
+from harness.report.sections.cleaning import cleaning, cleaning_finding
 from harness.types import RunSpec
 from tests.report.fixture import grid, write_sweep
 
@@ -52,7 +52,13 @@ def test_gains_are_paired_with_the_labels_as_they_are(tmp_path: Path) -> None:
     gain = np.mean([best["uniform_flip 0.2 + crossfit_drop 0.2"][s] - best["uniform_flip 0.2"][s] for s in range(3)])
     assert float(rows[1][3].split()[0].replace("−", "-")) == round(float(gain), 3)
     assert "Does cleaning help?" in write_report(folder).read_text("utf-8")
+    finding = cleaning_finding(data)
+    assert finding is not None
+    shown = finding[1].replace("\u2212", "-")
+    assert f"crossfit_drop 0.2 {'+' if gain > 0 else ''}{100 * gain:.1f}".removesuffix(".0") in shown, "as the table"
+    assert "curate_relabel 0.2" in shown and "instead ipo at beta" in shown
 
 
 def test_a_sweep_without_cleaning_has_no_such_section(tmp_path: Path) -> None:
-    assert cleaning(read_report_data(write_sweep(tmp_path / "s", runs(()), samples=False))) is None
+    data = read_report_data(write_sweep(tmp_path / "s", runs(()), samples=False))
+    assert cleaning(data) is None and cleaning_finding(data) is None
