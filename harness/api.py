@@ -274,19 +274,26 @@ def plan(
     predict: bool = False,
     engine: str | None = None,
     workers: int | None = None,
+    gpus: int | None = None,
+    quiet: bool = False,
 ) -> Plan:
     """What the sweep of a YAML file would run and cost. Trains nothing; counts what is done under `out`.
 
-    `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` and `workers` forecast for
-    other machines; `preflight` checks data, tokens, labels and reference; `predict` trains short pilots and writes the
-    ranking accuracy that they predict of each run to `prediction.json`. Raises InputError with every mistake.
+    `overrides` maps dotted keys of the spec to values (`{"training.steps": 100}`). `engine` forecasts for other
+    machines, with `workers` packs at a time, or on `gpus`; `preflight` checks data, tokens, labels and reference;
+    `predict` trains short pilots and writes the ranking accuracy that they predict of each run to `prediction.json`;
+    `quiet` shows no progress of the pilots. Raises InputError with every mistake.
     """
     from harness.config.load import load_sweep
     from harness.sweep.estimates import Machines
     from harness.sweep.plan import describe, render
+    from harness.sweep.resources import most_shards, places_on
 
-    machines = None if engine is None else Machines(str(engine), workers or os.cpu_count() or 1)
     loaded = load_sweep(spec, _texts(overrides), max_runs)
+    if workers is None and engine is not None:
+        alone = max((os.cpu_count() or 1) // most_shards(loaded.runs), 1)
+        workers = alone if gpus is None else places_on(loaded.runs, gpus)
+    machines = None if engine is None else Machines(str(engine), workers or 1)
     if preflight:
         from harness.sweep.preflight import measure_rate
 
@@ -301,10 +308,12 @@ def plan(
         text = "\n".join((text, *report_lines(facts["preflight"])))
     if predict:
         with _private_files(Path(out)):
+            from rich.console import Console
+
             from harness.sweep.predict import predict as look_ahead  # imports torch
             from harness.sweep.predict import prediction_lines
 
-            prediction = look_ahead(loaded, Path(out))
+            prediction = look_ahead(loaded, Path(out), Console(stderr=True, quiet=quiet))
         facts["predictions"] = prediction["predictions"]
         text = "\n".join((text, *prediction_lines(prediction)))
     return Plan(
@@ -514,13 +523,15 @@ def diagnose(
     template_arguments: Mapping[str, Any] | None = None,
     out: Path | str = "diagnosis",
     track: bool = False,
+    force: bool = False,
     quiet: bool = False,
 ) -> Diagnosed:
     """Say what trained policies do to preference pairs: measures, slices, a verdict, a page.
 
     `policies` are folders, hub ids, adapters or patterns such as `out/checkpoint-*`; or `logps` is a log-prob file of
-    any trainer, without models. The other options are those of `harness diagnose`; `quiet` prints no progress. Raises
-    InputError for what cannot be used, before anything is scored where that can be told.
+    any trainer, without models. `force` replaces a diagnosis in `out` of other policies or pairs. The other options are
+    those of `harness diagnose`; `quiet` prints no progress. Raises InputError for what cannot be used, before anything
+    is scored where that can be told.
     """
     check_writable(Path(out))
     from harness.diagnose.asked import Asked
@@ -532,6 +543,7 @@ def diagnose(
         Path(out), policies, reference, data, None if logps is None else Path(logps), train_data,
         None if ledger is None else Path(ledger), beta, slices, format, rewardbench, limit,
         max_length, tokens, dtype, device, canonical_json(template_arguments) if template_arguments else "", track,
+        force,
     )  # fmt: skip
     return Diagnosed(Path(out), run(asked, _silent if quiet else _progress))
 

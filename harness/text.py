@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import PureWindowsPath  # splits at both kinds of slash
 from typing import TypeVar
 
 from harness.types import InputError
@@ -53,6 +54,20 @@ def without_credentials(url: str) -> str:
     """An address without user name and password."""
     scheme, mark, rest = url.partition("://")
     return f"{scheme}{mark}{rest.rpartition('@')[2]}" if mark else url
+
+
+# A path from the root of a disk or of a home; one part alone, such as /think, is no path.
+_PART = r"[^\s/\\'\"<>|:;,()\[\]{}]+"
+_PLACE = re.compile(rf"(?<![\w./\\-])(?:~|[A-Za-z]:)?(?:/(?!/)|\\+){_PART}(?:[/\\]+{_PART})+")
+
+
+def without_places(text: str) -> str:
+    """A text with the name of a file or folder in place of where it lies on this machine.
+
+    >>> without_places("policies start from /home/me/models/base")
+    'policies start from base'
+    """
+    return _PLACE.sub(lambda found: PureWindowsPath(found[0]).name, text)
 
 
 def before(text: str, marks: Iterable[str]) -> str:

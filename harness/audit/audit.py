@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from harness.metrics.suspicion import (
     advice,
     combined,
     cuts,
+    expected,
     fit_share,
     planted_errors,
 )
@@ -45,11 +46,12 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class SliceShare:
-    """A value of a slice column: its pairs, the share of wrong labels expected among them, and whether evidence speaks
-    against its labels more often than elsewhere (`p`, corrected)."""
+    """A value of a slice column: its pairs, the share of wrong labels expected among them, with what the ends of the
+    whole set's share make of it, and whether evidence speaks against its labels more often than elsewhere (`p`,
+    corrected)."""
 
     test: SliceTest
-    share: float
+    share: Estimate
     against: Estimate
     p: float
 
@@ -82,6 +84,18 @@ class Audit:
     slices: tuple[SliceShare, ...]
     notes: tuple[str, ...]
     meta: Mapping[str, Any]
+
+    def predicted(self, value: Estimate) -> Estimate:
+        """What is predicted from the share of wrong labels: without a middle where that share is not known.
+
+        The likeliest share of a wide interval is a guess, and what follows from it would look like a finding.
+        """
+        return value if self.share_known else replace(value, mean=math.nan)
+
+    @property
+    def share_known(self) -> bool:
+        """Whether the likeliest share of wrong labels may be reckoned with."""
+        return self.advice.action != "cannot_audit"
 
     @property
     def finds(self) -> bool:
@@ -123,17 +137,17 @@ def audit(
         contradicted, near,
         (margin > 0) & (strength >= TRIVIAL) & (evidence.reference > 0),
         strength <= UNDECIDED,
-        scores_against, _slices(margin, wrong, prompts, slices), notes, meta,
+        scores_against, _slices(margin, fit, prompts, slices), notes, meta,
     )  # fmt: skip
 
 
-def _slices(margin: Floats, wrong: Floats, prompts: Array, columns: Mapping[str, Array]) -> tuple[SliceShare, ...]:
+def _slices(margin: Floats, fit: ShareFit, prompts: Array, columns: Mapping[str, Array]) -> tuple[SliceShare, ...]:
     """Every value of the slice columns with enough pairs: are its labels contradicted more often than elsewhere?"""
     agrees = (margin > 0).astype(np.float64)
     tests = slice_tests(columns, columns, agrees, prompts, referenced=False)
     return tuple(
         SliceShare(
-            test, float(wrong[test.mask].mean()),
+            test, expected(margin[test.mask], fit),
             clustered_interval(1 - agrees[test.mask], prompts[test.mask], share=True), p,
         )
         for test, (_, p) in zip(tests, corrected(tests), strict=True)
@@ -190,18 +204,19 @@ def plain(found: Audit) -> dict[str, Any]:
         "advice": {"action": found.advice.action, "rows": found.advice.rows},
         "estimated_share": estimate(found.fit.share),
         "cuts": [
-            {"share": cut.share, "rows": cut.rows, "precision": finite(cut.precision.mean),
-             "recall": finite(cut.recall.mean), "precision_interval": estimate(cut.precision),
-             "recall_interval": estimate(cut.recall)}
+            {"share": cut.share, "rows": cut.rows, "precision": finite(precision.mean), "recall": finite(recall.mean),
+             "precision_interval": estimate(precision), "recall_interval": estimate(recall)}
             for cut in found.cuts
+            for precision, recall in [(found.predicted(cut.precision), found.predicted(cut.recall))]
         ],
         "planted": {
             "pairs": planted.planted, "rate": planted.rate, "auroc": estimate(planted.auroc),
             "estimated_rate": finite(planted.share),
             "cuts": [
-                {"share": share, "precision": estimate(measured), "predicted_precision": finite(predicted),
-                 "recall": finite(recall)}
-                for share, measured, predicted, recall in planted.cuts
+                {"share": share, "precision": estimate(measured), "predicted_precision": finite(predicted.mean),
+                 "predicted_interval": estimate(predicted), "recall": finite(recall)}
+                for share, measured, said, recall in planted.cuts
+                for predicted in [found.predicted(said)]
             ],
         },
         "reference_agrees": estimate(found.reference_share),
@@ -214,9 +229,10 @@ def plain(found: Audit) -> dict[str, Any]:
         "scores_against_label": int(found.scores_against.sum()),
         "slices": [
             {"column": s.test.column, "value": s.test.value, "n": int(s.test.mask.sum()),
-             "estimated_share": finite(s.share), "evidence_against": estimate(s.against), "p_corrected": s.p,
-             "named": s.named}
+             "estimated_share": finite(share.mean), "share_interval": estimate(share),
+             "evidence_against": estimate(s.against), "p_corrected": s.p, "named": s.named}
             for s in found.slices
+            for share in [found.predicted(s.share)]
         ],
         "notes": list(found.notes),
         "audited": dict(found.meta),

@@ -76,7 +76,7 @@ def _sure(found: Audit) -> Card:
     share, measured, predicted, recall = min(
         planted.cuts, key=lambda cut: abs(cut[0] - (found.advice.rows / found.pairs or planted.rate))
     )
-    counted = f"Of these rows {percents(measured)} were wrong then, and {percent(predicted)} were predicted."
+    counted = f"Of these rows {percents(measured)} were wrong then, and {percent(predicted.mean)} were predicted."
     lines = (
         f"{quantity(planted.planted, 'label')} were turned round and the audit done again; .5 is chance.",
         f"{percent(recall)} of them are among the {percent(share)} most suspect rows.",

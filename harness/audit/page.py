@@ -5,6 +5,7 @@ No text of a pair stands on it: pairs are named by row and the first digits of t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from harness.audit.audit import Audit, first_sentence, percent
 from harness.metrics.statistics import Estimate
+from harness.metrics.suspicion import expected
 from harness.report.render.blocks import Card, Content, Field, Lines, Table, fields, present
 from harness.report.render.figures import RIGHT, WRONG, Picture, picture
 from harness.report.render.text import DASH, interval, number, quantity, shorten, visible
@@ -61,19 +63,32 @@ LIMITS = (
 
 
 def _share(value: Estimate) -> str:
-    """A share with its interval, in percent."""
+    """A share with its interval, in percent; the interval alone where nothing more is known."""
     bounds = interval(100 * value.low, 100 * value.high, 1)
-    return " ".join(filter(None, [number(100 * value.mean, 1), bounds])) + " %"
+    middle = number(100 * value.mean, 1) if math.isfinite(value.mean) or not bounds else ""
+    return " ".join(filter(None, [middle, bounds])) + " %"
+
+
+def _expected(found: Audit, value: Estimate) -> str:
+    """A predicted share: the likeliest, or its interval alone where the share of wrong labels is not known."""
+    return percent(value.mean) if found.share_known else _share(found.predicted(value))
 
 
 def _cuts(found: Audit) -> Content:
     rows = tuple(
-        fields(f"{percent(cut.share)}", str(cut.rows), _share(cut.precision), _share(cut.recall)) for cut in found.cuts
+        fields(
+            percent(cut.share),
+            str(cut.rows),
+            *(_share(found.predicted(value)) for value in (cut.precision, cut.recall)),
+        )
+        for cut in found.cuts
     )
     note = (
         f"Estimated share of wrong labels: {_share(found.fit.share)}. Precision: share of the cut rows that are wrong; "
     )
     note += "recall: share of all wrong labels among them."
+    if not found.share_known:
+        note += " How many labels are wrong is not known, so both have an interval and no likeliest value."
     head = ("Most suspect", "rows", "wrong among them", "of all wrong labels")
     return Content("How many of the most suspect labels are wrong?", "", (Table("Cuts", head, rows, note),))
 
@@ -81,7 +96,7 @@ def _cuts(found: Audit) -> Content:
 def _planted(found: Audit) -> Content:
     planted = found.planted
     rows = tuple(
-        fields(percent(share), _share(measured), f"{number(100 * predicted, 1)} %", f"{number(100 * recall, 1)} %")
+        fields(percent(share), _share(measured), _share(found.predicted(predicted)), f"{number(100 * recall, 1)} %")
         for share, measured, predicted, recall in planted.cuts
     )
     note = (
@@ -143,7 +158,7 @@ def _slices(found: Audit) -> Content | None:
         return None
     rows = tuple(
         (Field(shorten(s.test.value or "(empty)", 40), s.test.column, mark=WRONG if s.named else ""),
-         Field(str(int(s.test.mask.sum()))), Field(percent(s.share)), Field(_share(s.against)),
+         Field(str(int(s.test.mask.sum()))), Field(_expected(found, s.share)), Field(_share(s.against)),
          Field("more than elsewhere" if s.named else DASH))
         for s in found.slices
     )  # fmt: skip
@@ -158,7 +173,7 @@ def _suspects(found: Audit, *, rows: np.ndarray, ids: Sequence[str]) -> Content:
         (
             Field(f"row {rows[at]}", ids[at][:12]),
             Field(number(found.margin[at], 2)),
-            Field(percent(float(found.wrong[at]))),
+            Field(_expected(found, expected(found.margin[[at]], found.fit))),
         )
         for at in order.tolist()
     )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from harness.audit.asked import Asked
+from harness.audit.asked import Asked, near
 from harness.audit.audit import Audit, Evidence, audit, plain
 from harness.audit.cards import cards
 from harness.audit.duplicates import contradicted, near_duplicates
@@ -31,6 +31,7 @@ from harness.metrics.records import Bools, Floats
 from harness.report.render.blocks import stated
 from harness.report.sections.row import write_page
 from harness.storage.atomic import write_atomic, write_json
+from harness.storage.output import check_own
 from harness.types import InputError
 from harness.worker.prepare import pick_device
 
@@ -54,7 +55,7 @@ def run(asked: Asked, say: Say) -> tuple[dict[str, Any], Path | None]:
     }
     scores = np.array([np.nan if p.gold_margin is None else p.gold_margin for p in known.pairs], np.float64)
     meta = {
-        "model": asked.model or "tiny", "folds": asked.folds, "steps": asked.steps, "seed": asked.seed,
+        "model": near(asked.model) or "tiny", "folds": asked.folds, "steps": asked.steps, "seed": asked.seed,
         "sha256": known.data.sha256, "evidence": list(evidence.names),
     }  # fmt: skip
     say("near-duplicates")
@@ -115,6 +116,7 @@ def _check(asked: Asked) -> None:
         raise InputError(f"--steps {asked.steps}: expected at least 10, or with --model 0: no adapters are trained")
     if asked.folds < 2:
         raise InputError(f"--folds {asked.folds}: expected at least 2")
+    check_own(asked.out, (JSON, TABLE))
     there = [str(path) for path in (asked.out / JSON, asked.out / TABLE) if path.exists()]
     if there and not asked.force:
         raise InputError(f"--out {asked.out}: {', '.join(there)} exists; choose another folder, or add --force")
@@ -126,12 +128,15 @@ def _write_table(found: Audit, known: AuditPairs, evidence: Evidence, asked: Ask
     """`audit.parquet`: a row per audited pair, in file order."""
     judged = known.judged
     rows = [int(pair.meta["row"]) for pair in known.pairs]
+    chances = np.stack([one.wrong(found.margin) for one in (found.fit.best, found.fit.low, found.fit.high)])
     columns = {
         "row": rows,
         "id": [pair.id for pair in known.pairs],
         "prompt_id": list(judged.prompts),
         "suspicion": -found.margin,
         "probability_wrong": found.wrong,
+        "probability_wrong_low": chances.min(0),
+        "probability_wrong_high": chances.max(0),
         "reference_margin": evidence.reference,
         **{f"{name}_margin": evidence.margins[at] for at, name in enumerate(evidence.names)},
         "fold": evidence.folds,

@@ -79,7 +79,7 @@ def recipes(steps: int, batch_size: int, rate: float) -> tuple[Recipe, ...]:
     """The kinds of evidence: a reward model, and a policy trained by DPO with its implicit reward."""
     training = TrainingSpec(steps=steps, batch_size=batch_size, learning_rate=rate, mode="fast")
     reward = {name: parameter.default for name, parameter in REWARD_MODEL.hyperparameters.items()}
-    reward |= {"steps": steps, "batch_size": batch_size, "learning_rate": rate, "shrink": SHRINK}
+    reward |= {"head": "scalar", "steps": steps, "batch_size": batch_size, "learning_rate": rate, "shrink": SHRINK}
     dpo = {name: parameter.default for name, parameter in OBJECTIVES["dpo"].hyperparameters.items()}
     return tuple(
         Recipe(name, objective, budget(objective, training))

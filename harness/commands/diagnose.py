@@ -53,6 +53,7 @@ def diagnose(
     ] = "",
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="folder of the diagnosis")] = Path("diagnosis"),
     track: Annotated[bool, typer.Option("--track", help="also as runs in MLflow")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace the diagnosis of others in --out")] = False,
     as_json: Json = False,
 ) -> None:
     """Say what a trained policy does to preference pairs. Reads any model and any trainer's log-probs."""
@@ -62,7 +63,7 @@ def diagnose(
         policy or (), reference=reference, data=data, logps=logps, beta=beta, slices=names, train_data=train_data,
         ledger=ledger, format=form, rewardbench=rewardbench or 0, limit=limit, max_length=max_length,
         tokens=tokens.value, dtype=dtype.value, device=device, out=out,
-        template_arguments=_template_arguments(arguments), track=track,
+        template_arguments=_template_arguments(arguments), track=track, force=force,
     )  # fmt: skip
     say(as_text(found.facts) if as_json else repr(found))
 
@@ -86,9 +87,12 @@ def export_logps(
     reference: Annotated[
         bool, typer.Option("--reference", help="the reference's on all their pairs, for model.reference_logps")
     ] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that exists")] = False,
 ) -> None:
     """Write the log-probs of finished runs as a log-prob file. Holds held-out pairs and the training probe."""
     existing(folder)
+    if out.exists() and not force:
+        raise InputError(f"--out {out}: exists; choose another name, or add --force")
     from harness.diagnose.export import export_logps as write
     from harness.diagnose.export import export_reference
 

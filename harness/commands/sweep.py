@@ -25,13 +25,13 @@ def plan(
     ] = False,
     as_json: Json = False,
     engine: Annotated[Engines | None, typer.Option("--engine", help="forecast for this engine")] = None,
-    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs, one pack on each; needs --engine")] = None,
+    gpus: Annotated[int | None, typer.Option("--gpus", min=1, help="GPUs to plan for; needs --engine")] = None,
     workers: Annotated[int | None, typer.Option("--workers", min=1, help="packs at a time; needs --engine")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress of --predict's pilots")] = False,
 ) -> None:
     """Show what a sweep would run and cost. Trains nothing (but --predict's pilots); counts what is already done."""
     if engine is None and (gpus or workers):
         raise InputError("--gpus and --workers need --engine")
-    wanted = workers or gpus
     found = api.plan(
         spec,
         out=out,
@@ -40,7 +40,9 @@ def plan(
         preflight=preflight,
         predict=predict,
         engine=engine,
-        workers=wanted,
+        workers=workers,
+        gpus=gpus,
+        quiet=quiet or as_json,
     )
     say(as_text(found.facts) if as_json else found.text)
     raise typer.Exit(0 if found.fit else 2)

@@ -30,3 +30,4 @@ class Asked:
     device: str = "auto"
     template_arguments: str = ""  # of the tokenizer's chat template, a JSON object
     track: bool = False  # a run per policy in MLflow
+    force: bool = False  # replace another diagnosis in `out`

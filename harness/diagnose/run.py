@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from harness.diagnose.asked import Asked
 from harness.diagnose.cards import facts
 from harness.diagnose.diagnosis import Diagnosis, Labels, Point, PolicyDiagnosis, diagnose
+from harness.diagnose.earlier import JSON, PAIRS, check_earlier, holds_rows
 from harness.diagnose.page import build_page
 from harness.report.sections.row import write_page
 from harness.storage.atomic import write_json
@@ -19,14 +20,14 @@ from harness.text import slug
 from harness.tracking.diagnoses import TrackedRun, send_diagnosis
 from harness.types import InputError
 
-PAIRS, JSON = "pairs.parquet", "diagnosis.json"
 EXPERIMENT = "diagnosis"  # in MLflow
 
 
 def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
     """Write `diagnosis.json`, `pairs.parquet`, `index.html` and `report.md` into `asked.out`; `say` shows progress.
 
-    Raises InputError for what cannot be used, before anything is scored where that can be told.
+    Raises InputError for what cannot be used, and for another diagnosis in `asked.out` that would be lost, before
+    anything is scored where that can be told.
     """
     if (asked.logps is None) == (not asked.data):
         raise InputError("give --data with --policy, or --logps: one of the two")
@@ -34,6 +35,7 @@ def run(asked: Asked, say: Callable[[str], None]) -> Diagnosis:
         if asked.policies or asked.train_data or asked.reference:
             raise InputError("--logps holds policy and reference; leave --policy, --reference and --train-data out")
         table, name = read_logps(asked.logps), asked.logps.name
+        check_earlier(asked.out, asked.force, holds_rows(table.columns))
     else:
         from harness.diagnose.scoring import scored_table  # needs torch
 

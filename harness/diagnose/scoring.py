@@ -19,6 +19,7 @@ from harness.data.rows import TokenisedPair, response_key, token_key
 from harness.data.tokenize import encode_pairs, model_vocabulary
 from harness.data.trl_tokens import TOKENS, trl_renderer
 from harness.diagnose.asked import Asked
+from harness.diagnose.earlier import check_earlier, holds_scored
 from harness.identity import content_hash
 from harness.metrics.rewardbench import SOURCE_ID
 from harness.model_files.folder import TOKENIZER, length_problems, read_folder
@@ -192,6 +193,17 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
         rows[split] = read_rows(text, split, asked, tokenizer, [*names, *(_benchmark_columns(asked, split))])
     tokens = {one.id: one for part in rows.values() for one in part.tokens}
     _fits(models, list(tokens.values()))
+    meta: dict[str, Any] = {
+        "dtype": asked.dtype,
+        "tokens": asked.tokens,
+        **({"template_arguments": asked.template_arguments} if asked.template_arguments else {}),
+        "max_length": asked.max_length,
+        "policies": {f"{one.name}{f' step {one.step}' if one.step >= 0 else ''}": one.identity for one in policies},
+        "reference": reference.identity if isinstance(reference, Scored) else None,
+        "notes": [note for part in rows.values() for note in part.notes],
+    }
+    pairs = {(split, token_key(t.prompt, t.chosen, t.rejected)) for split, part in rows.items() for t in part.tokens}
+    check_earlier(asked.out, asked.force, holds_scored(meta, pairs))
     before: Mapping[str, float] | None = None
     if isinstance(reference, Path):
         stored = read_reference(reference)
@@ -204,15 +216,6 @@ def scored_table(asked: Asked, say: Say) -> tuple[LogpsTable, str]:
         after = _scores(policy, list(tokens.values()), asked, say)
         for split, part in rows.items():
             _add(columns, policy, split, part, after, before, [*names, *_benchmark_columns(asked, HELDOUT)])
-    meta: dict[str, Any] = {
-        "dtype": asked.dtype,
-        "tokens": asked.tokens,
-        **({"template_arguments": asked.template_arguments} if asked.template_arguments else {}),
-        "max_length": asked.max_length,
-        "policies": {f"{one.name}{f' step {one.step}' if one.step >= 0 else ''}": one.identity for one in policies},
-        "reference": reference.identity if isinstance(reference, Scored) else None,
-        "notes": [note for part in rows.values() for note in part.notes],
-    }
     return checked(columns, str(asked.out), meta), Path(asked.data).name
 
 
@@ -309,6 +312,7 @@ def _scores(model: Scored, tokens: Sequence[TokenisedPair], asked: Asked, say: S
         read += sum(_size(one) for one in part)
         now = time.monotonic()
         if now - saved > SAVED or start + BLOCK >= len(wanted):
+            done = _read_scores(path) | done  # another call may score the same model meanwhile
             _write_scores(path, done)
             saved = now
         if now - said > 2 and read < total:

@@ -8,6 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,8 @@ class GeometryCallback(TrainerCallback):  # type: ignore[misc]  # of a library w
         self._check_stops(training)
         # What the file holds of an interrupted run stays; what is trained again is measured again.
         self.tables = _earlier(self.out, state.global_step)
+        if self.out is not None and state.global_step == 0 and state.is_world_process_zero:
+            _keep_earlier(self.out)
         probes = {HELD_OUT: held_out} | ({TRAINING: training} if training else {})
         self.probes: dict[str, Probe] = {
             split: self._with_reference(split, probe, state) for split, probe in probes.items()
@@ -290,6 +293,15 @@ def _probe(pairs: Sequence[Examples], texts: Mapping[str, Sequence[str]], margin
         ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     columns = {name: np.array(values, dtype=object) for name, values in {**texts, "id": ids}.items()}
     return Probe(pairs, columns | {"gold_margin": margins})
+
+
+def _keep_earlier(out: Path) -> None:
+    """Rename the log of an earlier run by the time of its last evaluation: it cost a training run."""
+    if out.exists():
+        written = datetime.fromtimestamp(out.stat().st_mtime, UTC)
+        kept = out.with_name(f"{out.stem}-{written:%Y%m%dT%H%M%S.%f}{out.suffix}")
+        out.replace(kept)
+        log.warning("GeometryCallback: %s was of an earlier run; it is now %s", out, kept.name)
 
 
 def _earlier(out: Path | None, step: int) -> dict[tuple[str, int], dict[str, Array]]:

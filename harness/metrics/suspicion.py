@@ -197,6 +197,12 @@ def cuts(margin: Floats, fit: ShareFit, shares: Sequence[float] = CUTS) -> tuple
     return tuple(found)
 
 
+def expected(margin: Floats, fit: ShareFit) -> Estimate:
+    """The share of these pairs that is wrong, between what the ends of the interval of the whole set's share say."""
+    means = [float(model.wrong(margin).mean()) for model in (fit.best, fit.low, fit.high)]
+    return Estimate(len(margin), means[0], min(means), max(means))
+
+
 def _between(values: dict[str, float], count: int) -> Estimate:
     """An estimate whose interval joins that of the share with the binomial one of `count` rows."""
     mean = values["best"]
@@ -225,7 +231,7 @@ class Planted:
     rate: float
     auroc: Estimate
     share: float
-    cuts: tuple[tuple[float, Estimate, float, float], ...]
+    cuts: tuple[tuple[float, Estimate, Estimate, float], ...]
 
 
 def auroc(suspicion: Floats, wrong: Bools) -> float:
@@ -263,15 +269,13 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
     wrong = rate * (1 - pi) + (1 - rate) * pi
     if_wrong, if_right = rate * (1 - pi) / wrong if wrong else 0.0, rate * pi / (1 - wrong)
     order = np.argsort(margin, kind="stable")
-    predicted = after.best.wrong(margin)[order]
     table = []
-    for share in CUTS:
-        rows = max(1, math.floor(share * len(margin) + 0.5))
-        hit = float(planted[order[:rows]].mean())
-        ends = [(value - if_right) / (if_wrong - if_right) for value in (hit, *wilson_ends(hit, float(rows)))]
-        measured = Estimate(rows, *(min(1.0, max(0.0, value)) for value in ends))
-        recall = float(planted[order[:rows]].sum() / planted.sum())
-        table.append((share, measured, float(predicted[:rows].mean()), recall))
+    for cut in cuts(margin, after):
+        among = planted[order[: cut.rows]]
+        hit = float(among.mean())
+        ends = [(value - if_right) / (if_wrong - if_right) for value in (hit, *wilson_ends(hit, float(cut.rows)))]
+        measured = Estimate(cut.rows, *(min(1.0, max(0.0, value)) for value in ends))
+        table.append((cut.share, measured, cut.precision, float(among.sum() / planted.sum())))
     return Planted(
         int(planted.sum()), rate, Estimate(int(planted.sum()), *corrected),
         (after.share.mean - pi) / contrast, tuple(table),

@@ -284,6 +284,18 @@ def pair_scores(model: LaneModel, corpus: Corpus, index: Tensor) -> PairLogps:
     return PairLogps(chosen, rejected, chosen_len, rejected_len)
 
 
+def pair_rewards(model: LaneModel, corpus: Corpus, index: Tensor, per_nat: Tensor | None) -> PairLogps:
+    """Rewards of both responses of the pairs `index` `(K, B)` by each lane's reward model, as `chosen` and `rejected`.
+
+    They are the scores of scalar heads, or `per_nat` `(K, 1)` x log(model / reference).
+    """
+    if per_nat is None:
+        return pair_scores(model, corpus, index)
+    own, reference = pair_logps_with(model, None, corpus, index, frozenset())
+    chosen, rejected = own.chosen - reference.chosen, own.rejected - reference.rejected
+    return PairLogps(per_nat * chosen, per_nat * rejected, own.chosen_len, own.rejected_len)
+
+
 def read_pairs(
     model: LaneModel,
     reference: LaneModel | None,

@@ -21,6 +21,17 @@ def learns_from_model(objective: ObjectiveSpec) -> bool:
     return family(objective) == "rl" and dict(objective.hyperparameters)["reward"] == "model"
 
 
+def per_nat(model: ObjectiveSpec) -> float | None:
+    """The reward per nat of log-ratio of a reward model that is read so; None for one with a scalar head."""
+    settings = dict(model.hyperparameters)
+    return None if settings["head"] == "scalar" else float(settings["per_nat"])
+
+
+def scalar_head(objective: ObjectiveSpec) -> bool:
+    """Whether it is a reward model with a scalar head."""
+    return family(objective) == "reward" and per_nat(objective) is None
+
+
 def budget(objective: ObjectiveSpec, training: TrainingSpec) -> TrainingSpec:
     """`training` with the objective's own steps, batch and rate in the place of the sweep's.
 

@@ -20,7 +20,8 @@ from harness.report.render.figures import Picture, write_pictures
 from harness.report.render.jinja import render
 from harness.report.render.text import visible
 from harness.report.sections.registry import SECTIONS
-from harness.storage.atomic import write_atomic, write_json
+from harness.storage.atomic import read_json, write_atomic, write_json
+from harness.storage.plan_file import read_plan_file
 from harness.types import InputError
 
 
@@ -41,16 +42,21 @@ def publish_sweep(folder: Path, to: Path) -> Path:
     """Write the published form of a sweep's folder to `to`, and return its path.
 
     Everything is drawn from `published.json` and from measures of pairs; figures are those of the built-in sections.
-    Raises InputError for a study, and where `to` holds anything but an earlier published form.
+    Raises InputError for a study, and where `to` holds anything but an earlier published form of the same sweep.
     """
     if (folder / "study.json").is_file():
         raise InputError(f"{folder}: is a study; publish takes the folder of a sweep")
-    if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not (to / PUBLISHED).is_file())):
+    name, record = read_plan_file(folder)["name"], to / PUBLISHED
+    if to.exists() and (not to.is_dir() or (any(to.iterdir()) and not record.is_file())):
         raise InputError(f"--to {to}: exists and is no published folder; choose another name")
-    data = read_report_data(folder, texts="none")
+    if record.is_file() and (other := dict(read_json(record)).get("name")) != name:
+        raise InputError(
+            f"--to {to}: holds the published form of sweep '{other}', not of '{name}'; choose another name"
+        )
+    data = read_report_data(folder, texts="none", public=True)
     facts = data.cells[0].facts
     to.mkdir(parents=True, exist_ok=True)
-    write_json(to / PUBLISHED, published_record(data.sweep, facts))
+    write_json(record, published_record(data.sweep, facts))
     sweep = read_published(to)
     cells = build_cells(sweep, facts)
     write_atomic(to / "results.csv", csv_bytes(result_columns(sweep), [result_row(run) for run in sweep.runs]))

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.data.rows import CHOSEN, REJECTED
 from harness.evaluation.heldout import evaluate
 from harness.evaluation.samples import LaneSamples
-from harness.models.logps import pair_scores
+from harness.models.logps import pair_rewards
 from harness.rlhf.lanes import RlTraining
 from harness.rlhf.rollouts import Responses, roll_out
 from harness.rlhf.scoring import score
@@ -198,7 +198,8 @@ class BestOfN:
             responses = roll_out(run.reference, prompts, mask, drawn, k=ROW, eos=run.sampling.eos)
             run.generated += real * times * ROW * run.sampling.depth
             run.asked += real * times
-            yield responses, score(run, responses, part).view(len(run.rl_lanes), width, -1)[..., :count], real
+            rewards = score(run, responses, responses.flat("logps"), part)  # the reference's own samples
+            yield responses, rewards.view(len(run.rl_lanes), width, -1)[..., :count], real
 
     @torch.no_grad()
     def _pair_rewards(self) -> tuple[np.ndarray, np.ndarray]:
@@ -209,8 +210,8 @@ class BestOfN:
         width = -(-max(map(len, rows)) // CHUNK) * CHUNK
         index = torch.stack([torch.cat([part, part[:1].expand(width - len(part))]) for part in rows])
         if run.scorer is not None:
-            index = index.to(corpus.ids.device)
-            parts = [pair_scores(run.scorer, corpus, index[:, i : i + CHUNK]) for i in range(0, width, CHUNK)]
+            chunks = torch.split(index.to(corpus.ids.device), CHUNK, 1)
+            parts = [pair_rewards(run.scorer, corpus, chunk, run.per_nat) for chunk in chunks]
             sides = [torch.cat([getattr(p, side) for p in parts], 1).cpu().numpy() for side in ("chosen", "rejected")]
         else:
             sides = [

@@ -29,8 +29,9 @@ Gold = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray]
 class RlLane:
     """One RL run of a pack: its lane, whose batches name the pairs that lend their prompts, and its reward.
 
-    `reward` `(P + d,)` are the weights of its reward model; None where `gold` is the reward itself. `scale` divides the
-    reward. `gold` judges samples. `seed` drives the uniforms.
+    `reward` are the weights of its reward model: `(P + d,)` with a scalar head, or `(P,)` with `per_nat`, the reward
+    per nat of its log-ratio to the reference; None where `gold` is the reward itself. `scale` divides the reward.
+    `gold` judges samples. `seed` drives the uniforms.
     `pairs`, `flipped` `(iterations, B)`: the training pairs that constrain each iteration, where the objective is
     constrained. `broken`: its reward model stopped being finite, so the run counts as diverged from the start.
     """
@@ -43,6 +44,7 @@ class RlLane:
     broken: bool = False
     pairs: Tensor | None = None
     flipped: Tensor | None = None
+    per_nat: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class RlTraining:
     model: LaneModel
     reference: LaneModel
     scorer: LaneModel | None
+    per_nat: Tensor | None  # (K, 1), where the scorer is read by its log-ratio to the reference
     groups: tuple[LaneGroup, ...]
     prompts: tuple[Tensor, Tensor]
     start_beta: Tensor  # (K, 1)
@@ -119,7 +122,8 @@ def start(
         architecture = with_score(pack.architecture, weights[0])[0]
         starts = [with_score(pack.architecture, row)[1] for row in weights]
     models = [lane.reward for lane in rl_lanes if lane.reward is not None]
-    scored = with_score(pack.architecture, weights[0])[0]
+    nats = [lane.per_nat for lane in rl_lanes if lane.per_nat is not None]
+    scored = pack.architecture if nats else with_score(pack.architecture, weights[0])[0]
     beta = torch.tensor([[objective.beta or 0.0] for objective in objectives], device=device)
     model = build_lanes(skeleton(architecture), [state.weights for state in states] or starts, device)
     trained = model.flat if pack.lanes[0].training.steps else model.flat[:, :0]  # best-of-n has no moments
@@ -131,6 +135,7 @@ def start(
         model=model,
         reference=build_lanes(skeleton(pack.architecture), weights, device),
         scorer=build_lanes(skeleton(scored), models, device) if models else None,
+        per_nat=torch.tensor(nats, device=device)[:, None] if nats else None,
         groups=groups,
         prompts=prompt_table(pack.corpus, sampling.width),
         start_beta=beta,

@@ -84,7 +84,7 @@ class _Update:
         responses = _sample(run, rows)
         with torch.no_grad():
             reference = read(run.reference, responses).logps
-        raw = score(run, responses, rows)
+        raw = score(run, responses, reference, rows)
         first: Forward | None = None
         if self.values:  # the values at sampling: the first pass over the rollout computes them anyway
             with torch.set_grad_enabled(self.minibatches == 1):

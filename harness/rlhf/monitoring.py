@@ -63,9 +63,10 @@ def curve(run: RlTraining) -> list[dict[str, float]]:
     uniforms = torch.from_numpy(np.stack([stream.random(size, dtype=np.float32) for stream in streams])).to(rows.device)
     prompts, real = (table[rows] for table in run.prompts)
     responses = roll_out(run.model, prompts, real, uniforms, k=1, eos=run.sampling.eos)
-    kl = sequence_kl("k3", responses.flat("logps"), read(run.reference, responses).logps, responses.flat("real"))
+    reference = read(run.reference, responses).logps
+    kl = sequence_kl("k3", responses.flat("logps"), reference, responses.flat("real"))
     means = {
-        "rlhf/heldout_reward": score(run, responses, rows).mean(-1).tolist(),
+        "rlhf/heldout_reward": score(run, responses, reference, rows).mean(-1).tolist(),
         "rlhf/heldout_gold_reward": gold(run, responses, rows).mean(-1).tolist(),
         "rlhf/heldout_kl": kl.mean(-1).tolist(),
     }

@@ -7,12 +7,20 @@ import torch
 from torch import Tensor
 
 from harness.rlhf.lanes import RlTraining
-from harness.rlhf.rollouts import Responses, rewards
+from harness.rlhf.rollouts import Responses, read, rewards
 
 
-def score(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:
-    """Raw rewards `(K, n)` of responses to the prompts of the pairs `rows` `(K, p)`."""
-    return gold(run, responses, rows) if run.scorer is None else rewards(run.scorer, responses)
+@torch.no_grad()
+def score(run: RlTraining, responses: Responses, reference: Tensor, rows: Tensor) -> Tensor:
+    """Raw rewards `(K, n)` of responses to the prompts of the pairs `rows` `(K, p)`.
+
+    `reference` `(K, n, L)` are the responses' log-probs under the reference.
+    """
+    if run.scorer is None:
+        return gold(run, responses, rows)
+    if run.per_nat is None:
+        return rewards(run.scorer, responses)
+    return run.per_nat * (read(run.scorer, responses).logps - reference).sum(-1)
 
 
 def gold(run: RlTraining, responses: Responses, rows: Tensor) -> Tensor:

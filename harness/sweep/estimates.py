@@ -24,9 +24,10 @@ from harness.objectives.budget import budget, family
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.atomic import read_json
 from harness.storage.journal import JournalDamaged, read_journal
+from harness.storage.plan_file import PLAN, read_plan_file
 from harness.sweep.token_counts import TokenCounts
 from harness.text import bytes_text
-from harness.types import LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
+from harness.types import InputError, LmEvalSpec, LoraSpec, PathModelSpec, RunSpec
 
 # --- memory ---
 
@@ -317,14 +318,27 @@ class Measured:
 
 
 def measured_under(out: Path) -> Measured:
-    """What the sweeps and the cache under `out` say."""
+    """What the sweeps and the cache under `out` say; the seconds of a run in several processes are those of all."""
     runs = []
     for path in sorted(out.glob("*/costs.csv")):
         with path.open(encoding="utf-8", newline="") as handle:
             rows = [row for row in csv.DictReader(handle) if row.get("seconds") and row.get("flops")]
-        runs += [(float(row["flops"]), float(row["seconds"])) for row in rows]
+        try:
+            shards = _shards(path.parent)
+        except InputError:
+            continue  # a damaged plan does not say in how many processes these runs were
+        runs += [(float(row["flops"]), float(row["seconds"]) * shards.get(row["run_key"], 1)) for row in rows]
     stored = out / "cache" / RATE
     return Measured(runs, read_json(stored) if stored.exists() else {})
+
+
+def _shards(folder: Path) -> dict[str, int]:
+    """The processes of each run of a sweep's folder that has several, by its key."""
+    path = folder / PLAN
+    # Plans of thousands of runs are long, and mention the setting only where it is not the default.
+    if not path.is_file() or '"shards"' not in path.read_text(encoding="utf-8"):
+        return {}
+    return {run["run_key"]: run["config"]["training"].get("shards", 1) for run in read_plan_file(folder)["runs"]}
 
 
 def basis(seconds: float | None, rate: float | None = None, path: bool = False) -> str:
@@ -350,7 +364,7 @@ EARLIER_RUNS = 20  # earlier runs whose files are measured
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """What to plan for: packs trained at a time, one per GPU (or part of one), else one per core."""
+    """What to plan for: packs trained at a time, one per GPU (or part of one) or core, or per group of them."""
 
     engine: str
     places: int

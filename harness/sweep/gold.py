@@ -170,6 +170,8 @@ def _score(sweep_folder: Path, entries: Sequence[_Entry], asked: GoldSpec, say: 
             texts.append((entry, _texts_of(entry, read[entry.run.data])))
         except (InputError, OSError) as error:
             failures.append(f"{entry.folder.name}: not scored, {error}")
+    if gone := sorted({one.name for entry in todo for one in _have(entry)} - {model.name for model in models}):
+        say(f"gold     in place of {', '.join(gone)}, whose scores stay in the cache; name all models to have all")
     device = pick_device(entries[0].run.device)
     said: dict[Path, list[tuple[Scored, dict[str, np.ndarray]]]] = {}
     for model in models:

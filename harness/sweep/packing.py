@@ -11,7 +11,7 @@ from typing import Any
 
 from harness.corruptions.registry import relabels
 from harness.identity import content_hash, plain
-from harness.objectives.budget import budget, family
+from harness.objectives.budget import budget, family, scalar_head
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.sweep.estimates import lanes_within, shape_of, step_shape
@@ -51,11 +51,13 @@ def pack_key(run: RunSpec) -> str:
 
 
 def _shared_shape(run: RunSpec) -> object:
-    """What a pack's runs must share beyond the steps: the kind of trainer, and for RL the shape of an iteration."""
+    """What a pack's runs must share beyond the steps: the kind of trainer, the head of the reward model that it trains
+    or learns from, and for RL the shape of an iteration."""
     if family(run.objective) != "rl":
-        return family(run.objective)
+        return [family(run.objective), scalar_head(run.objective)]
     own = dict(run.objective.hyperparameters)
-    return [run.objective.name, *(own.get(name) for name in SHAPE)]
+    headed = run.reward_model is not None and scalar_head(run.reward_model)
+    return [run.objective.name, headed, *(own.get(name) for name in SHAPE)]
 
 
 Source = tuple[DataSpec | None, ModelSpec | PathModelSpec | None, int]

@@ -83,7 +83,10 @@ def describe(
     ahead = None
     if machines is not None:
         cost = {planned.key: value for planned, value in zip(missing, per_run, strict=True)}
-        packs = [sum(cost[run.key] for run in pack.runs) for pack in plan_packs(missing, machines.places)]
+        packs = [
+            sum(cost[planned.key] / planned.run.training.shards for planned in pack.runs)
+            for pack in plan_packs(missing, machines.places)
+        ]
         ahead = forecast(todo, packs, built, out, machines)
     if scoring:
         seconds["scoring"] = scoring

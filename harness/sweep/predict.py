@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from harness.config.load import SweepSpec
 from harness.corruptions.registry import CORRUPTIONS
 from harness.identity import content_hash, plain
-from harness.inputs.reference_models import build_models, builds
+from harness.inputs.reference_models import build_models, builds, load_weights
 from harness.metrics.prediction import (
     COMMON,
     COMMON_BY_RULE,
@@ -37,17 +38,22 @@ from harness.metrics.records import Columns, Floats
 from harness.objectives.budget import family
 from harness.objectives.foreign_logps import pair_losses
 from harness.objectives.registry import OBJECTIVES, resolve
+from harness.report.data.published import public_config
 from harness.report.data.tables import csv_bytes
 from harness.run_names import planned_runs
 from harness.storage.atomic import write_atomic, write_json
 from harness.storage.lock import sweep_lock
 from harness.storage.prediction_file import COLUMNS, PREDICTION, read_prediction
 from harness.storage.runs import final_keys
-from harness.sweep.packing import plan_packs
+from harness.sweep.estimates import measured_under
+from harness.sweep.packing import counts_of, plan_packs
+from harness.sweep.progress import Progress, Speed
+from harness.sweep.scheduler import STAGES
 from harness.training.optim import learning_rate
-from harness.types import CorruptionSpec, ObjectiveSpec, PlannedRun, RunSpec, TrainingSpec
+from harness.types import CorruptionSpec, InputError, ObjectiveSpec, PlannedRun, RunSpec, RunStatus, TrainingSpec
 from harness.worker.pilot import Pilot, train_pilots
 from harness.worker.prepare import pick_device
+from harness.worker.protocol import PackStep, PackTask, Phase, RunDone
 
 PILOT_BETA = 0.1  # so small that the loss does not saturate within the pilot's steps
 PILOT_SEEDS = 4  # of a setting; runs of further seeds are predicted by the mean of these
@@ -75,10 +81,11 @@ class Measured:
     kappa: float
 
 
-def predict(sweep: SweepSpec, out: Path) -> Mapping[str, Any]:
+def predict(sweep: SweepSpec, out: Path, console: Console) -> Mapping[str, Any]:
     """The content of `prediction.json` in the sweep's folder, which is written if it is not there.
 
-    Where runs have ended a prediction stays as it is; one made then says how many had (`finished_before`).
+    Progress goes to `console`. Where runs that it predicts have ended a prediction stays as it is; one made then says
+    how many had (`finished_before`). Raises InputError where those runs are none of this spec's.
     """
     folder = out / sweep.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,17 +93,28 @@ def predict(sweep: SweepSpec, out: Path) -> Mapping[str, Any]:
         runs = planned_runs(sweep.runs)
         finished = len(final_keys(folder, [planned.key for planned in runs]))
         earlier = read_prediction(folder)
-        if earlier is not None and finished:
+        if earlier is not None and _met(folder, runs, earlier):
             return earlier
         content = {
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "spec_sha256": content_hash(sweep.resolved),
             "finished_before": finished,
-            **_predicted(runs, out / "cache"),
+            **_predicted(runs, out, console),
         }
         write_json(folder / PREDICTION, content)
         write_atomic(folder / PREDICTION.replace(".json", ".csv"), csv_bytes(COLUMNS, content["predictions"]))
     return content
+
+
+def _met(folder: Path, runs: Sequence[PlannedRun], earlier: Mapping[str, Any]) -> bool:
+    """Whether a prediction speaks of runs that have ended. Raises InputError where it does, and of none of `runs`."""
+    keys = {row["run_key"] for row in earlier["predictions"]}
+    ended = bool(final_keys(folder, sorted(keys)))
+    if ended and not keys & {planned.key for planned in runs}:
+        raise InputError(
+            f"{folder / PREDICTION}: predicts runs that have ended, none of them in this spec; change the name"
+        )
+    return ended
 
 
 def prediction_lines(content: Mapping[str, Any]) -> list[str]:
@@ -134,13 +152,37 @@ def _by_rule(run: RunSpec) -> bool:
     return run.world is not None and run.world.version > 1
 
 
-def _predicted(runs: Sequence[PlannedRun], cache: Path) -> dict[str, Any]:
+def _predicted(runs: Sequence[PlannedRun], out: Path, console: Console) -> dict[str, Any]:
     reasons = {planned.key: why_not(planned.run) for planned in runs}
     wanted: dict[RunSpec, list[RunSpec]] = {}
     for planned in runs:
         if not reasons[planned.key]:
             wanted.setdefault(_setting(planned.run), []).append(planned.run)
-    pilots = {setting: _pilots(setting, members, cache) for setting, members in wanted.items()}
+    packs = _pilot_packs(wanted)
+    alone = [planned for _, pack in packs for planned in pack.runs]
+    cache = out / "cache"
+    speed = Speed(counts_of((planned.run for planned in alone), cache), measured_under(out))
+    with Progress(console, len(alone), speed=speed, unit="pilots") as progress:
+        _build_models(alone, cache, progress)
+        pilots = _pilots(packs, wanted, cache, progress)
+        jobs, own = _jobs(runs, reasons, pilots)
+        results = _results(jobs, pilots, progress)
+    return {
+        "pilots": [
+            {"setting": public_config(plain(setting)), "seed": seed, "gain": one.gain, "kappa": one.kappa}
+            for setting, by_seed in pilots.items()
+            for seed, one in by_seed.items()
+        ],
+        "predictions": [
+            _row(planned, [results[job] for job in own.get(planned.key, ())], reasons[planned.key]) for planned in runs
+        ],
+    }
+
+
+def _jobs(
+    runs: Sequence[PlannedRun], reasons: dict[str, str], pilots: Mapping[RunSpec, Mapping[int, Measured]]
+) -> tuple[dict[Job, None], dict[str, list[Job]]]:
+    """The simulations to do, each once, and those of each run by key; `reasons` gets that of runs without a pilot."""
     jobs: dict[Job, None] = {}
     own: dict[str, list[Job]] = {}  # by run key
     for planned in runs:
@@ -151,19 +193,19 @@ def _predicted(runs: Sequence[PlannedRun], cache: Path) -> dict[str, Any]:
             own[planned.key] = [Job(run.objective, run.corruption, _setting(run), seed) for seed in chosen]
             jobs |= dict.fromkeys(own[planned.key])
             reasons[planned.key] = "" if chosen else "the pilots raised no margin"
+    return jobs, own
+
+
+def _results(
+    jobs: Mapping[Job, None], pilots: Mapping[RunSpec, Mapping[int, Measured]], progress: Progress
+) -> dict[Job, tuple[float, float, float]]:
+    """Ranking accuracy of each job with its band."""
+    progress.stage("simulating the runs", len(jobs), "simulations")
     results: dict[Job, tuple[float, float, float]] = {}
     for group in _groups(jobs, pilots):
         results |= dict(zip(group, _simulated(group, [pilots[job.setting][job.seed] for job in group]), strict=True))
-    return {
-        "pilots": [
-            {"setting": plain(setting), "seed": seed, "gain": one.gain, "kappa": one.kappa}
-            for setting, by_seed in pilots.items()
-            for seed, one in by_seed.items()
-        ],
-        "predictions": [
-            _row(planned, [results[job] for job in own.get(planned.key, ())], reasons[planned.key]) for planned in runs
-        ],
-    }
+        progress.advance(len(group))
+    return results
 
 
 def _row(planned: PlannedRun, found: Sequence[tuple[float, float, float]], reason: str) -> dict[str, Any]:
@@ -184,22 +226,65 @@ def _setting(run: RunSpec) -> RunSpec:
     return replace(run, objective=pilot, corruption=CLEAN, evaluation=measured, seed=0, replica=0, reward_model=None)
 
 
-def _pilots(setting: RunSpec, members: Sequence[RunSpec], cache: Path) -> dict[int, Measured]:
-    """The pilots of a setting by seed, those that raised their margins."""
-    seeds = sorted({run.seed for run in members})[:PILOT_SEEDS]
-    corruptions = tuple(dict.fromkeys(run.corruption for run in members))
-    runs = planned_runs(replace(setting, seed=seed) for seed in seeds)
-    device = pick_device(setting.device)
+def _pilot_packs(wanted: Mapping[RunSpec, Sequence[RunSpec]]) -> list[tuple[RunSpec, PackTask]]:
+    """The pilots of every setting in packs, with their setting."""
+    packs: list[tuple[RunSpec, PackTask]] = []
+    for setting, members in wanted.items():
+        seeds = sorted({run.seed for run in members})[:PILOT_SEEDS]
+        runs = planned_runs(replace(setting, seed=seed) for seed in seeds)
+        packs += [(setting, pack) for pack in plan_packs(runs, 1, first=len(packs))]
+    return packs
+
+
+def _build_models(runs: Sequence[PlannedRun], cache: Path, progress: Progress) -> None:
+    """Build the models that the pilots start from, those that are not in the cache."""
     for stage in builds([planned.run for planned in runs]):
-        build_models(cache, stage, device)
-    steps = min(PILOT_STEPS, setting.training.steps)
-    measured: dict[int, Measured] = {}
-    for pack in plan_packs(runs, 1):
-        for planned, pilot in zip(pack.runs, train_pilots(pack.runs, steps, cache, setting.device), strict=True):
+        missing = [build for build in stage if load_weights(cache, build.key) is None]
+        if not missing:
+            continue
+        progress.stage(STAGES[stage[0].stage], len(missing), "models")
+        # Those of worlds train side by side, those of data one after the other.
+        for part in [missing] if missing[0].run.world is not None else [[build] for build in missing]:
+            build_models(cache, part, pick_device(runs[0].run.device))
+            progress.advance(len(part))
+
+
+def _pilots(
+    packs: Sequence[tuple[RunSpec, PackTask]],
+    wanted: Mapping[RunSpec, Sequence[RunSpec]],
+    cache: Path,
+    progress: Progress,
+) -> dict[RunSpec, dict[int, Measured]]:
+    """The pilots of each setting by seed, those that raised their margins."""
+    progress.start_runs([replace(pack, runs=tuple(map(_as_timed, pack.runs))) for _, pack in packs])
+    measured: dict[RunSpec, dict[int, Measured]] = {setting: {} for setting in wanted}
+    for setting, pack in packs:
+        corruptions = tuple(dict.fromkeys(run.corruption for run in wanted[setting]))
+        steps = _steps(setting)
+
+        def show(step: int, phase: Phase, number: int = pack.number, steps: int = steps) -> None:
+            progress.take(PackStep(number, step, steps, phase))
+
+        pilots = train_pilots(pack.runs, steps, cache, setting.device, show)
+        show(steps, Phase.SAMPLING)  # of which there is none: it ends the evaluation
+        for planned, pilot in zip(pack.runs, pilots, strict=True):
+            progress.take(RunDone(pack.number, planned.key, RunStatus.DONE))
             one = _measured(planned.run, pilot, corruptions, steps)
             if one is not None:
-                measured[planned.run.seed] = one
+                measured[setting][planned.run.seed] = one
     return measured
+
+
+def _steps(run: RunSpec) -> int:
+    """Updates of a run's pilot."""
+    return min(PILOT_STEPS, run.training.steps)
+
+
+def _as_timed(planned: PlannedRun) -> PlannedRun:
+    """A pilot as what its time is estimated by: a run of so many updates that is evaluated once after the start."""
+    run = planned.run
+    training, evaluation = replace(run.training, steps=_steps(run)), replace(run.evaluation, checkpoints=2)
+    return replace(planned, run=replace(run, training=training, evaluation=evaluation))
 
 
 def _measured(run: RunSpec, pilot: Pilot, corruptions: Sequence[CorruptionSpec], steps: int) -> Measured | None:

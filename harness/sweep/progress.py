@@ -92,6 +92,7 @@ class Progress:
     speed: Speed = field(default_factory=Speed)
     workers: int = 1
     file: Path | None = None
+    unit: str = "runs"  # what is trained
     packs: dict[int, _Pack] = field(default_factory=dict)
     _started: float = 0.0
     _fresh: int = 0  # runs finished by this command
@@ -136,6 +137,12 @@ class Progress:
         self._stage_seconds, self._later = seconds / self.workers, later / self.workers
         self._counts, self._stage_started = {}, time.monotonic()
         self._show(force=True)
+
+    def advance(self, done: int) -> None:
+        """So many more things of the stage are done."""
+        before, _ = self._counts.get(0, (0, 0))
+        self._counts[0] = (before + done, 0)
+        self._show()
 
     def start_runs(self, tasks: Sequence[PackTask]) -> None:
         """The runs begin; the clock of the ETA starts here."""
@@ -238,9 +245,9 @@ class Progress:
             return self._stage_line()
         spent = max(time.monotonic() - self._started, 1e-9)
         eta = self.eta()
-        parts = [f"{self.runs_done} of {self.total_runs} runs"]
+        parts = [f"{self.runs_done} of {self.total_runs} {self.unit}"]
         if self._fresh:
-            parts.append(f"{self._fresh / spent * 3600:,.0f} runs/h")
+            parts.append(f"{self._fresh / spent * 3600:,.0f} {self.unit}/h")
         if tokens := sum(map(_tokens_per_second, self._running())):
             parts.append(f"{tokens:,.0f} tokens/s")
         parts.append(f"about {duration(eta)} left" if eta is not None else "measuring speed")

@@ -59,6 +59,20 @@ def most_shards(runs: Iterable[RunSpec]) -> int:
     return max(run.training.shards for run in runs)
 
 
+def places_on(runs: Iterable[RunSpec], gpus: int) -> int:
+    """Packs that train at a time on so many GPUs: a run has one for each of its processes.
+
+    Raises InputError where the largest run needs more.
+    """
+    shards = most_shards(runs)
+    if gpus < shards:
+        raise InputError(
+            f"training.shards: {shards} makes a run take {shards} GPUs of one machine, and --gpus is {gpus}; expected "
+            "fewer shards, or more GPUs"
+        )
+    return gpus // shards
+
+
 def check_shards(runs: Sequence[RunSpec]) -> None:
     """Raises InputError where this machine has GPUs for no process group of the largest run."""
     device, shards = runs[0].device, most_shards(runs)

@@ -30,7 +30,15 @@ from harness.sweep.evaluate import check_asked, evaluate_runs
 from harness.sweep.gold import check_gold, score_runs
 from harness.sweep.packing import Packing, as_plan, counts_of, settle
 from harness.sweep.preflight import check_data
-from harness.sweep.resources import check_free_space, check_shards, core_count, gpu_memory, room_in, worker_count
+from harness.sweep.resources import (
+    check_free_space,
+    check_shards,
+    core_count,
+    gpu_memory,
+    most_shards,
+    room_in,
+    worker_count,
+)
 from harness.sweep.rounds import rounds
 from harness.sweep.scheduler import DEFAULT_OPTIONS, SweepOptions, run_packs
 from harness.sweep.status import read_status
@@ -65,7 +73,7 @@ def run_sweep(
     folder.mkdir(parents=True, exist_ok=True)
     with room_in(folder), sweep_lock(folder):
         if workers is None and options.engine in CLUSTERS:
-            workers = slots(options.engine, options.cluster)
+            workers = slots(options.engine, options.cluster, most_shards(sweep.runs))
         count = worker_count(sweep, workers)
         every, cache = planned_runs(sweep.runs), out / "cache"
         if warning := tracking_warning(out):

@@ -82,11 +82,11 @@ class PackRun:
 
     @property
     def is_reward_model(self) -> bool:
-        """Whether the run is a reward model, whose records hold scores and no log-probs."""
+        """Whether the run is a reward model, which is measured by its rewards alone."""
         return family(self.run.objective) == "reward"
 
     def all_columns(self, record: Record) -> dict[str, Any]:
-        """A record's columns with the fixed ones of its split; of a reward model without its stand-in log-probs."""
+        """A record's columns with the fixed ones of its split; of a reward model its rewards, without log-probs."""
         first = 0
         for part in self.lane.evals:
             if part.split == record.split:

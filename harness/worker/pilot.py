@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from harness.training.loop import start, train
 from harness.types import PlannedRun, Split
 from harness.worker.commit import PackRun
 from harness.worker.prepare import Worker, open_pack, pick_device
-from harness.worker.protocol import PackTask, WorkerConfig
+from harness.worker.protocol import PackTask, Phase, WorkerConfig
 
+SHOWN_EVERY = 5  # updates between two looks at progress
 COLUMNS = (
     "policy_chosen", "policy_rejected", "reference_chosen", "reference_rejected", "chosen_len", "rejected_len",
 )  # fmt: skip
@@ -33,14 +34,23 @@ class Pilot:
     trained: int
 
 
-def train_pilots(runs: Sequence[PlannedRun], steps: int, cache: Path, device: str) -> list[Pilot]:
-    """Train runs that may share a pack for `steps` updates of their own schedule. Their references are in `cache`."""
+def train_pilots(
+    runs: Sequence[PlannedRun], steps: int, cache: Path, device: str, show: Callable[[int, Phase], None]
+) -> list[Pilot]:
+    """Train runs that may share a pack for `steps` updates of their own schedule. Their references are in `cache`.
+
+    `show` is told of updates done, and what comes next.
+    """
     with tempfile.TemporaryDirectory() as folder:
         worker = Worker(WorkerConfig(cache, Path(folder), device), pick_device(device))
+        show(0, Phase.PREPARING)
         opened, pack = open_pack(PackTask(0, tuple(runs)), worker, 0)
         training = start(pack, worker.device)
-        for _ in train(training, steps):
-            pass  # what it measures on the way
+        for until in (*range(SHOWN_EVERY, steps, SHOWN_EVERY), steps):
+            show(training.step, Phase.TRAINING)
+            for _ in train(training, until):
+                pass  # what it measures on the way
+        show(steps, Phase.EVALUATING)
         measured = {
             record.run_key: record.columns
             for record in evaluate(pack, training.model, training.live, training.groups, steps)

@@ -16,7 +16,7 @@ from harness.inputs.reference_models import reference_key
 from harness.models.logps import build_corpus
 from harness.models.loss_inputs import MISMATCHED
 from harness.models.pack import Lane, Pack
-from harness.objectives.budget import family
+from harness.objectives.budget import scalar_head
 from harness.objectives.registry import OBJECTIVES
 from harness.signals import Stop
 from harness.storage.checkpoints import CHECKPOINTS
@@ -112,7 +112,7 @@ def prepare_pack(task: PackTask, worker: Worker, check: bool = True) -> tuple[li
     corpus = build_corpus([part.rows for part in parts], [part.reference for part in parts], worker.device, mismatched)
     steps = checkpoint_steps(runs[0].lane.training.steps, first.evaluation.checkpoints)
     architecture, lanes = runs[0].encoded.inputs.architecture, tuple(run.lane for run in runs)
-    if family(first.objective) == "reward":
+    if scalar_head(first.objective):
         architecture, lanes = with_reward_heads(architecture, lanes)
     inputs = runs[0].encoded.inputs
     return runs, Pack(architecture, corpus, lanes, steps, inputs.ladder, inputs.other)

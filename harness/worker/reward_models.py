@@ -15,9 +15,9 @@ from harness.inputs.reference_models import reference_key, weights_path
 from harness.metrics.records import Columns
 from harness.metrics.reward_model import validation_accuracy
 from harness.models.lane_model import LaneModel
-from harness.models.logps import pair_scores
+from harness.models.logps import pair_rewards
 from harness.models.pack import Pack
-from harness.objectives.budget import budget
+from harness.objectives.budget import budget, per_nat
 from harness.rlhf.rewards import reward_scale
 from harness.storage.arrays import load_arrays, save_arrays
 from harness.types import RunSpec
@@ -29,8 +29,9 @@ CODE_VERSION = 3
 
 @dataclass(frozen=True, eq=False)
 class Reward:
-    """A trained reward model: `weights` `(P + d,)`, the standard deviation of its scores on its training pairs, and
-    whether its training stopped being finite (`broken`: the weights are the last finite ones)."""
+    """A trained reward model: `weights` `(P,)`, or `(P + d,)` with a scalar head, the standard deviation of its rewards
+    on its training pairs, and whether its training stopped being finite (`broken`: the weights are the last finite
+    ones)."""
 
     weights: Tensor
     scale: float
@@ -112,12 +113,14 @@ def save_rewards(cache: Path, runs: Sequence[RunSpec], pack: Pack, model: LaneMo
 
 @torch.no_grad()
 def _scales(pack: Pack, model: LaneModel) -> list[float]:
-    """The standard deviation of each lane's scores of all responses that it was trained on."""
+    """The standard deviation of each lane's rewards of all responses that it was trained on."""
+    nats = [price for lane in pack.lanes if (price := per_nat(lane.objective)) is not None]
+    prices = torch.tensor(nats, device=pack.corpus.ids.device)[:, None] if nats else None
     seen = [torch.unique(lane.batches) for lane in pack.lanes]
     width = -(-max(map(len, seen)) // CHUNK) * CHUNK
     index = torch.stack([torch.cat([rows, rows[:1].expand(width - len(rows))]) for rows in seen])
     index = index.to(pack.corpus.ids.device)
-    parts = [pair_scores(model, pack.corpus, index[:, i : i + CHUNK]) for i in range(0, width, CHUNK)]
+    parts = [pair_rewards(model, pack.corpus, index[:, i : i + CHUNK], prices) for i in range(0, width, CHUNK)]
     chosen, rejected = (torch.cat([getattr(part, side) for part in parts], 1) for side in ("chosen", "rejected"))
     return [
         float(reward_scale(torch.cat([chosen[lane, : len(rows)], rejected[lane, : len(rows)]])[None]))

@@ -15,7 +15,7 @@ from harness.identity import run_stream
 from harness.inputs.run_inputs import RunInputs
 from harness.models.architecture import Architecture, with_score
 from harness.models.pack import Lane, Pack
-from harness.objectives.budget import budget, family, learns_from_model
+from harness.objectives.budget import budget, family, learns_from_model, per_nat
 from harness.rlhf import best_of_n
 from harness.rlhf.lanes import Gold, RlLane, RlTraining, Sampling
 from harness.rlhf.lanes import lane_state as rl_lane_state
@@ -45,7 +45,7 @@ def as_trained(run: RunSpec) -> RunSpec:
 
 
 def with_reward_heads(architecture: Architecture, lanes: Sequence[Lane]) -> tuple[Architecture, tuple[Lane, ...]]:
-    """Architecture and lanes of reward models: a scalar head on the reference, which starts at 0."""
+    """Architecture and lanes of reward models with a scalar head: one on the reference, which starts at 0."""
     headed = [with_score(architecture, lane.weights) for lane in lanes]
     return headed[0][0], tuple(replace(lane, weights=row) for lane, (_, row) in zip(lanes, headed, strict=True))
 
@@ -91,7 +91,14 @@ def _rl_lane(lane: Lane, run: RunSpec, inputs: RunInputs, cache: Path) -> RlLane
         raise RuntimeError(
             "the reward model of this run is missing: its run failed, or the cache lost it; run the command again"
         )
-    return replace(common, scale=reward.scale if scaled else 1.0, reward=reward.weights, broken=reward.broken)
+    assert run.reward_model is not None
+    return replace(
+        common,
+        scale=reward.scale if scaled else 1.0,
+        reward=reward.weights,
+        per_nat=per_nat(run.reward_model),
+        broken=reward.broken,
+    )
 
 
 def _with_next(batches: torch.Tensor, count: int) -> torch.Tensor:

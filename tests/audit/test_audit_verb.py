@@ -92,7 +92,10 @@ def test_a_model_of_ones_own_is_read_once_and_linear_heads_judge(
     words = ["audit", "--data", str(data), "--model", str(model), "--out", str(tmp_path / "audit"), "--json"]
     monkeypatch.setattr(train_folds, "start", None)  # nothing is trained
     assert run([*words, "--device", "cpu", "--max-length", "64", "--folds", "3"]) == 0
-    assert json.loads(capsys.readouterr().out)["audited"]["evidence"] == ["head"]
+    audited = json.loads(capsys.readouterr().out)["audited"]
+    assert audited["evidence"] == ["head"] and audited["model"] == "model"
+    for name in ("audit.json", "index.html", "report.md"):
+        assert str(tmp_path) not in (tmp_path / "audit" / name).read_text("utf-8")
     table = pq.read_table(tmp_path / "audit" / "audit.parquet").to_pydict()
     assert auroc(np.array(table["suspicion"]), np.array(table["row"]) > 120 - 18) > 0.9
 

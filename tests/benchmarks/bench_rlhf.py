@@ -34,7 +34,7 @@ from harness.models.architecture import Frozen, initial_weights, with_score
 from harness.models.lane_model import LaneModel
 from harness.models.logps import build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
-from harness.objectives.budget import budget
+from harness.objectives.budget import budget, scalar_head
 from harness.rlhf import best_of_n as choose
 from harness.rlhf import loop
 from harness.rlhf.lanes import RlLane, Sampling
@@ -68,7 +68,7 @@ def pack(objective: ObjectiveSpec) -> Pack:
     names = [pair.id for pair in found[: SPEC.pairs]]
     weights = initial_weights(ARCHITECTURE, 0)
     architecture = ARCHITECTURE
-    if objective.name == "reward_model":
+    if scalar_head(objective):
         architecture, weights = with_score(ARCHITECTURE, weights)
     order = torch.from_numpy(batch_ids(names, 0, training.steps, training.batch_size))
     spans = {"train_observed": (0, 256), "eval_clean": (SPEC.pairs, 256), "ood": (SPEC.pairs + 256, 128)}
@@ -104,8 +104,7 @@ def arm(name: str) -> Callable[[], None]:
                 final_samples(made, run.model)
 
         return given
-    reward = with_score(ARCHITECTURE, initial_weights(ARCHITECTURE, 0))[1]
-    reward[-ARCHITECTURE.hidden_size :] = torch.randn(ARCHITECTURE.hidden_size)
+    reward = initial_weights(ARCHITECTURE, 1)
     world = mythworld.draw_world(0, 1)
 
     def gold(prompts: list[np.ndarray], responses: list[np.ndarray]) -> np.ndarray:
@@ -118,7 +117,7 @@ def arm(name: str) -> Callable[[], None]:
             np.float32,
         )
 
-    own = [RlLane(lane, 0, 1.0, reward, gold) for lane in made.lanes]
+    own = [RlLane(lane, 0, 1.0, reward, gold, per_nat=0.1) for lane in made.lanes]
     if name == "constrained_rlhf":
         own = [replace(one, pairs=one.lane.batches.repeat(1, 2), flipped=one.lane.flipped.repeat(1, 2)) for one in own]
 

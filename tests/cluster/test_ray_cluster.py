@@ -96,7 +96,7 @@ stranger = (
 )
 env = {**os.environ, "RAY_AUTH_TOKEN": "0" * 64}
 refused = subprocess.run([sys.executable, "-c", stranger], env=env, capture_output=True, text=True, timeout=200)
-print(address, slots(Cluster()) > 0, refused.returncode, "cannot join this Ray cluster" in refused.stderr)
+print(address, slots(Cluster(), 1) > 0, refused.returncode, "cannot join this Ray cluster" in refused.stderr)
 """
 
 

@@ -56,6 +56,17 @@ def test_the_file_says_what_the_runs_measured(sweep: Path, tmp_path: Path) -> No
         assert 5 < one.memorised.wrong < 20  # of 32 probe pairs, 40 % flipped
 
 
+def test_a_file_that_exists_is_kept(sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "f.parquet"
+    out.write_text("mine")
+    for more in ((), ("--reference",)):
+        assert command(["export-logps", str(sweep), "--out", str(out), *more]) == 2
+        assert "f.parquet: exists; choose another name, or add --force" in capsys.readouterr().err
+    assert out.read_text() == "mine"
+    assert command(["export-logps", str(sweep), "--out", str(out), "--force"]) == 0
+    assert len(read_logps(out).columns["id"])
+
+
 def test_a_single_run_knows_its_beta_and_the_tokens_of_every_pair(sweep: Path, tmp_path: Path) -> None:
     folder = next(iter(run_folders(sweep).values()))
     assert command(["export-logps", str(folder), "--out", str(tmp_path / "f.parquet")]) == 0

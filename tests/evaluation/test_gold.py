@@ -194,6 +194,18 @@ def test_only_what_changed_is_scored_again(tmp_path: Path, monkeypatch: pytest.M
     assert len(score(folder, runs, model)) == 2 and sum(asked) == both + 32 + both
 
 
+def test_another_model_takes_the_place_of_the_first_with_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, runs = finished(tmp_path)
+    one, two = (reward_models.save(tmp_path / name, seed) for seed, name in enumerate(("one", "two"), 1))
+    score(folder, runs, one)
+    assert score(folder, runs, two)[0].startswith("gold     in place of one, whose scores stay in the cache;")
+    monkeypatch.setattr(Classifier, "scores", None)  # both are there: nothing is scored
+    said = score(folder, runs, one, two)
+    assert len(said) == 2 and "one scores" in said[0] and "two scores" in said[0]
+
+
 def test_damaged_scores_are_named_and_written_again(tmp_path: Path) -> None:
     folder, runs = finished(tmp_path)
     model = reward_models.save(tmp_path / "one", seed=1)

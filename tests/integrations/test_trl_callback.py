@@ -195,6 +195,17 @@ def test_a_run_that_goes_on_keeps_the_start_as_reference(model: Path, tmp_path: 
         lost.train(resume_from_checkpoint=str(folder / "checkpoint-4"))
 
 
+def test_the_log_of_an_earlier_run_is_kept(model: Path, tmp_path: Path) -> None:
+    from harness.storage.logps_file import read_columns
+
+    train("dpo", model, tmp_path, max_steps=1)
+    before = (tmp_path / "pairs.parquet").read_bytes()
+    train("dpo", model, tmp_path, max_steps=2)
+    assert sorted(set(read_columns(tmp_path / "pairs.parquet")["step"])) == [0, 2]
+    [kept] = tmp_path.glob("pairs-*.parquet")
+    assert kept.read_bytes() == before
+
+
 def saving_only(settings: dict) -> dict:
     return {name: value for name, value in settings.items() if name != "watch"}
 

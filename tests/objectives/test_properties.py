@@ -194,5 +194,9 @@ def test_mixture_is_the_weighted_sum():
 def test_a_reward_model_takes_rewards():
     scores = pairs([2.0, -1.0], [0.5, 3.0], [1, 1], [1, 1])
     expected = [math.log1p(math.exp(-(1.5 - 0.25))), math.log1p(math.exp(4.25))]
-    assert loss("reward_model", scores, None, margin=0.25, shrink=0.0).tolist() == pytest.approx(expected)
+    nothing, given = pairs([0.0, 0.0], [0.0, 0.0], [1, 1], [1, 1]), {"margin": 0.25, "shrink": 0.0}
+    assert loss("reward_model", scores, nothing, head="scalar", **given).tolist() == pytest.approx(expected)
+    nats = pairs([8.0, -4.0], [4.0, 12.0], [3, 2], [1, 5])  # log-probs of any length: a reward is of the whole response
+    reference = pairs([4.0, -2.0], [3.0, 6.0], [3, 2], [1, 5])
+    assert loss("reward_model", nats, reference, per_nat=0.5, **given).tolist() == pytest.approx(expected)
     assert loss("nll", pairs([-6.0], [0.0], [4], [0]), None).tolist() == [1.5]

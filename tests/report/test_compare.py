@@ -158,6 +158,10 @@ def test_what_cannot_be_compared_is_refused(pristine: Path, tmp_path: Path) -> N
     with pytest.raises(InputError, match=r"no plan.json and no published.json here"):
         compare(pristine, tmp_path, out=tmp_path / "out")
     assert harness("compare", pristine, tmp_path / "nothing").returncode == 2
+    (tmp_path / "index.html").write_text("mine")
+    with pytest.raises(InputError, match=r"index.html is there and no comparison.json"):
+        compare(pristine, pristine, out=tmp_path)
+    assert (tmp_path / "index.html").read_text() == "mine"
 
 
 def test_welch_by_hand() -> None:

@@ -115,4 +115,9 @@ def test_changed_and_foreign_folders_are_refused(pristine: Path, tmp_path: Path)
     (tmp_path / "full" / "thesis.tex").write_text("mine")
     with pytest.raises(InputError, match="exists and is no published folder"):
         publish(pristine, tmp_path / "full")
+    other = shutil.copytree(pristine, tmp_path / "other")
+    plan = json.loads((other / "plan.json").read_text("utf-8")) | {"name": "another"}
+    (other / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
+    with pytest.raises(InputError, match="holds the published form of sweep 'pristine', not of 'another'"):
+        publish(other, folder)
     assert harness("publish", tmp_path / "nothing", "--to", tmp_path / "x").returncode == 2

@@ -24,13 +24,18 @@ CASES = {
     "grpo": [({}, 0), ({"kl_in": "reward", "scale_rewards": "none", "average": "sequence"}, 1)],
     "online_dpo": [({"beta": 0.1}, 0), ({"beta": 1.0, "pairing": "adjacent"}, 1)],
     "constrained_rlhf": [({"margin": 0.5}, 0), ({"beta": 1.0, "eta": 0.2}, 1)],
+    "rloo on log-ratios": [({"beta": 0.05}, 0), ({"beta": 0.5}, 1), ({"beta": 0.05}, 0)],
     "rloo on gold": [({"reward": "gold"}, 0), ({"reward": "gold", "kl_controller": "adaptive", "kl_target": 0.1}, 1)],
 }  # fmt: skip
 
 
 def run(case: str, numbers: list[int]) -> dict[int, tuple[torch.Tensor, list[np.ndarray], list[dict[str, float]]]]:
     """Train these lanes of a case as one pack: weights, every record column and everything watched, by lane."""
-    lanes = [rl_lane(str(n), case.split()[0], CASES[case][n][0], CASES[case][n][1]) for n in numbers]
+    prices = [0.1 * (n + 1) if case.endswith("log-ratios") else None for n in numbers]
+    lanes = [
+        rl_lane(str(n), case.split()[0], *CASES[case][n], per_nat=price)
+        for n, price in zip(numbers, prices, strict=True)
+    ]
     state = training(lanes)
     columns: dict[str, list[np.ndarray]] = {str(n): [] for n in numbers}
     watched: dict[str, list[dict[str, float]]] = {str(n): [] for n in numbers}
@@ -141,10 +146,10 @@ def test_the_divergence_of_answers_is_the_bound_on_average(n):
     assert (k3 >= -1e-12).all()
 
 
-@pytest.mark.parametrize("reward", ["model", "gold"])
-def test_best_of_n_answers_with_the_best_and_stays_under_its_bound(reward):
+@pytest.mark.parametrize(("reward", "per_nat"), [("model", None), ("model", 0.1), ("gold", None)])
+def test_best_of_n_answers_with_the_best_and_stays_under_its_bound(reward, per_nat):
     given = {"n": 4, "estimate": 16, "reward": reward}
-    lanes = [rl_lane("a", "best_of_n", given, 0), rl_lane("b", "best_of_n", given, 1)]
+    lanes = [rl_lane("a", "best_of_n", given, 0, per_nat=per_nat), rl_lane("b", "best_of_n", given, 1, per_nat=per_nat)]
     state = training(lanes, checkpoints=(0,))
     choice = choose.start(state)
     records = list(choice.records())

@@ -14,9 +14,9 @@ from harness.identity import run_key
 from harness.metrics.reward_model import validation_accuracy
 from harness.models.architecture import skeleton, with_score
 from harness.models.lane_model import build_lanes
-from harness.models.logps import pair_scores
+from harness.models.logps import pair_logps, pair_rewards, pair_scores
 from harness.models.pack import Pack
-from harness.objectives.budget import budget
+from harness.objectives.budget import budget, per_nat, scalar_head
 from harness.objectives.registry import resolve
 from harness.training.loop import start, train
 from harness.types import CorruptionSpec, EvaluationSpec, InputError, RunSpec, TrainingSpec
@@ -42,16 +42,27 @@ def reward_lane(name, seed=0, **given):
     spec = resolve("reward_model", {"steps": 40, "batch_size": 16, "learning_rate": 3e-3, **given})
     training = budget(spec, TrainingSpec(steps=1, batch_size=1, learning_rate=1.0, warmup_steps=3))
     own = replace(lane(name, "dpo", {}, seed=seed, offset=PAIRS * seed, training=training), objective=spec)
-    return replace(own, weights=with_score(ARCHITECTURE, own.weights)[1])
+    return replace(own, weights=with_score(ARCHITECTURE, own.weights)[1]) if scalar_head(spec) else own
 
 
 def pack(lanes):
-    return Pack(replace(ARCHITECTURE, score=True), corpus((0, 1)), tuple(lanes), (0, 40))
+    scalar = scalar_head(lanes[0].objective)
+    return Pack(replace(ARCHITECTURE, score=scalar), corpus((0, 1)), tuple(lanes), (0, 40))
 
 
 def trained(lanes):
     run = start(pack(lanes), CPU)
     return run, list(train(run))
+
+
+def rewards_of(run, rows):
+    """Rewards of the first lane's model, of the pairs in the corpus rows `rows`."""
+    price = per_nat(run.pack.lanes[0].objective)
+    with torch.no_grad():
+        return pair_rewards(run.model, run.pack.corpus, rows[None], None if price is None else torch.tensor([[price]]))
+
+
+HEADS = pytest.mark.parametrize("head", ["lm", "scalar"])
 
 
 def test_a_pair_is_scored_where_each_response_ends():
@@ -71,11 +82,28 @@ def test_a_pair_is_scored_where_each_response_ends():
                 assert getattr(scores, side)[0, i].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-5)
 
 
-def test_it_learns_the_labels_in_packs_as_alone():
-    lanes = [reward_lane("a"), reward_lane("b", seed=1, shrink=0.0), reward_lane("c", margin=0.5, center=0.01)]
+def test_an_implicit_reward_is_the_price_of_the_log_ratio():
+    """Of each lane at its own price; the stored reference is world 0's, the models are those of worlds 0 and 1."""
+    model = build_lanes(skeleton(ARCHITECTURE), [world(0)[0], world(1)[0]], CPU)
+    own, rows = corpus((0,)), torch.arange(8).expand(2, -1)
+    prices = torch.tensor([[0.5], [0.1]])
+    with torch.no_grad():
+        found, logps = pair_rewards(model, own, rows, prices), pair_logps(model, own, rows)
+    for side in ("chosen", "rejected"):
+        expected = getattr(logps, side) - getattr(own, f"reference_{side}")[rows]
+        torch.testing.assert_close(getattr(found, side), prices * expected)
+    assert found.chosen[0].abs().max() < 1e-4 < found.chosen[1].abs().min()  # a model that is the reference says 0
+
+
+@HEADS
+def test_it_learns_the_labels_in_packs_as_alone(head):
+    lanes = [
+        reward_lane("a", head=head), reward_lane("b", seed=1, shrink=0.0, head=head),
+        reward_lane("c", margin=0.5, center=0.01, per_nat=0.2, head=head),
+    ]  # fmt: skip
     run, records = trained(lanes)
     first = [record for record in records if record.step == 0]
-    assert all((record.columns["chosen_reward"] == 0).all() for record in first)  # the head starts at zero
+    assert all(np.abs(record.columns["chosen_reward"]).max() < 1e-4 for record in first)  # every reward starts at zero
     last = records[-3].columns
     assert (last["chosen_reward"] > last["rejected_reward"]).mean() > 0.9
     for position, own in enumerate(lanes):
@@ -83,32 +111,32 @@ def test_it_learns_the_labels_in_packs_as_alone():
         assert torch.equal(alone.model.flat[0], run.model.flat[position])
 
 
-def test_on_bradley_terry_labels_its_gaps_are_the_gold_gaps():
+@HEADS
+def test_on_bradley_terry_labels_its_gaps_are_the_gold_gaps(head):
     """One pair in n copies, labelled right in a share sigmoid(gap): the gap is learnt, the level stays free."""
     gap = 1.2
     share = 1 / (1 + math.exp(-gap))
-    own = reward_lane("a", steps=300, batch_size=64, learning_rate=1e-2, shrink=0.0, weight_decay=0.0)
+    own = reward_lane("a", steps=300, batch_size=64, learning_rate=1e-2, shrink=0.0, weight_decay=0.0, head=head)
     turned = torch.arange(64) >= round(64 * share)
     own = replace(own, batches=torch.zeros(300, 64, dtype=torch.int64), flipped=turned.expand(300, -1), evals=())
-    run = start(Pack(replace(ARCHITECTURE, score=True), corpus((0,)), (own,)), CPU)
+    run = start(Pack(replace(ARCHITECTURE, score=head == "scalar"), corpus((0,)), (own,)), CPU)
     assert list(train(run)) == []
-    with torch.no_grad():
-        scores = pair_scores(run.model, run.pack.corpus, torch.zeros(1, 1, dtype=torch.int64))
+    scores = rewards_of(run, torch.zeros(1, dtype=torch.int64))
     realised = math.log((64 - turned.sum().item()) / turned.sum().item())
     assert (scores.chosen - scores.rejected).item() == pytest.approx(realised, abs=0.02)
     assert realised == pytest.approx(gap, abs=0.1)
 
 
-def test_a_stored_model_is_found_by_its_recipe(tmp_path):
+@HEADS
+def test_a_stored_model_is_found_by_its_recipe(tmp_path, head):
     (tmp_path / "spec.yaml").write_text(SPEC, encoding="utf-8")
     runs = [run for run in load_sweep(tmp_path / "spec.yaml").runs if run.objective.name == "reward_model"]
-    own = reward_lane("a")
+    own = reward_lane("a", head=head)
     run, _ = trained([own])
     save_rewards(tmp_path, runs[:1], run.pack, run.model, [False])
     found = load_reward(tmp_path, runs[0])
     assert torch.equal(found.weights, run.model.weights(0)) and not found.broken
-    with torch.no_grad():
-        seen = pair_scores(run.model, run.pack.corpus, torch.unique(own.batches)[None])
+    seen = rewards_of(run, torch.unique(own.batches))
     scores = torch.cat([seen.chosen, seen.rejected], 1)
     assert found.scale == pytest.approx(scores.std(correction=0).item(), rel=1e-5)
     assert len({reward_key(one) for one in runs}) == len(runs) == 8

@@ -35,7 +35,8 @@ def fitted(rewards, start, flips=0.0, hard=False, steps=400, rate=2.0, order=Non
     for _ in range(steps):
         point = scores.clone().requires_grad_()
         pairs = pairs_of(point, order)
-        right, wrong = (row.loss(side, None, **given).loss for side in (pairs, swapped(pairs)))
+        zero = pairs_of(torch.zeros_like(point), order)
+        right, wrong = (row.loss(side, zero, head="scalar", **given).loss for side in (pairs, swapped(pairs)))
         (slope,) = torch.autograd.grad((share * right + (1 - share) * wrong).sum(), point)
         scores = scores - rate * slope
     return scores

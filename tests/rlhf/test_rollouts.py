@@ -10,8 +10,9 @@ from harness.models.architecture import skeleton
 from harness.models.generate import Drawing, pad_prompts, sample
 from harness.models.lane_model import build_lanes
 from harness.rlhf.rollouts import prompt_table, read, rewards, roll_out
+from harness.rlhf.scoring import score
 from tests.models.test_models import by_transformers, plain
-from tests.rlhf.packs import rl_lane
+from tests.rlhf.packs import rl_lane, training
 from tests.training.worlds import ARCHITECTURE, CPU, corpus, world
 
 K, P, DEPTH, WIDTH = 4, 6, 9, 11
@@ -83,6 +84,26 @@ def test_a_reward_is_read_at_the_last_token(drawn):
             with torch.no_grad():
                 hidden = base.model(row).last_hidden_state[0, -1]
             assert scores[0, p * K + j].item() == pytest.approx((hidden @ head).item(), rel=1e-4, abs=1e-5)
+
+
+def test_an_implicit_reward_is_the_price_of_the_log_ratio_to_the_reference():
+    """Of what the references themselves drew: what sampling kept and what a forward pass reads are one reference."""
+    prices = (0.5, 0.1)
+    lanes = [rl_lane(str(n), "rloo", {}, n, per_nat=price) for n, price in enumerate(prices)]
+    state = training(lanes)
+    rows = torch.stack([own.lane.batches[0] for own in lanes])
+    asked, real = (table[rows] for table in state.prompts)
+    uniforms = torch.rand(2, rows.shape[1] * 2, DEPTH, generator=torch.Generator().manual_seed(2))
+    responses = roll_out(state.reference, asked, real, uniforms, k=2, eos=mythtokens.EOS)
+    kept = score(state, responses, responses.flat("logps"), rows)
+    torch.testing.assert_close(kept, score(state, responses, read(state.reference, responses).logps, rows))
+    for lane, price in enumerate(prices):
+        mine, other = plain(lane), plain(1 - lane)
+        for p in range(rows.shape[1]):
+            response = responses.tokens[lane, p, 0, : responses.lengths[lane, p, 0]].numpy()
+            prompt = asked[lane, p][real[lane, p]].numpy()
+            ratio = by_transformers(other, prompt, response).sum() - by_transformers(mine, prompt, response).sum()
+            assert kept[lane, 2 * p].item() == pytest.approx(price * ratio.item(), rel=1e-3, abs=1e-4)
 
 
 def test_prompts_come_out_of_pair_rows():

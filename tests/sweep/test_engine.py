@@ -181,6 +181,10 @@ def test_rl_runs_pack_with_their_like_alone():
         rl("constrained_rlhf"), rl("constrained_rlhf", pairs=8), rl("reward_model"), pack_key(RUN),
     ]  # fmt: skip
     assert len({rl("rloo"), *others}) == 1 + len(others)
+    heads = [resolve("reward_model", {"head": head}) for head in ("lm", "scalar")]
+    learners = [replace(RUN, objective=resolve("rloo", {}), reward_model=head) for head in heads]
+    assert pack_key(learners[0]) != pack_key(learners[1])
+    assert rl("reward_model") == rl("reward_model", per_nat=0.5) != rl("reward_model", head="scalar")
 
 
 def test_a_size_that_ran_out_of_memory_is_not_tried_again(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,10 @@ import pytest
 import yaml
 
 from harness import api
+from harness.cli import run
 from harness.config.load import load_sweep
+from harness.identity import run_key
+from harness.sweep import progress
 from harness.sweep.predict import why_not
 from harness.types import InputError
 
@@ -65,6 +69,50 @@ def test_it_is_written_before_the_runs_and_says_what_it_does_not_predict(ahead):
     assert {pilot["seed"] for pilot in content["pilots"]} == {0, 1}
 
 
+def on_pairs(folder: Path) -> Path:
+    """A spec on pairs of one's own, in a folder of this machine."""
+    rows = [
+        {"prompt": f"say {n}", "chosen": f"please {n} of {n % 7}", "rejected": f"no {n} of {n % 5}"} for n in range(60)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    spec = {name: value for name, value in SPEC.items() if name != "world"} | {
+        "data": {"path": str(folder / "pairs.jsonl"), "max_length": 40},
+        "model": {
+            "vocab_size": 300,
+            "hidden_size": 16,
+            "layers": 1,
+            "heads": 2,
+            "intermediate_size": 16,
+            "sft_steps": 5,
+        },
+        "objectives": [{"name": "dpo", "beta": [0.1, 5]}],
+        "corruptions": [{"kind": "none"}, {"kind": "adversarial_hard", "rate": 0.2}],
+        "evaluation": {"checkpoints": 2, "heldout": 10, "probe": 8, "samples": 0},
+    }
+    (folder / "own.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    return folder / "own.yaml"
+
+
+def test_pilots_show_their_progress_and_leave_no_place_of_this_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "PLAIN_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "FIRST_SECONDS", 0.0)
+    words = ["plan", str(on_pairs(tmp_path)), "--out", str(tmp_path / "runs"), "--predict"]
+    assert run(words) == 0
+    said = capsys.readouterr()
+    assert "training references: 1 of 2 models" in said.err
+    assert re.search(r"pack 0 \(1 run\) step 5 of 25", said.err)
+    assert re.search(r"1 of 2 pilots, .* left", said.err)
+    assert "simulating the runs: " in said.err and "simulating" not in said.out
+    files = [tmp_path / "runs" / "ahead" / f"prediction.{ending}" for ending in ("json", "csv")]
+    assert not [file for file in files if str(tmp_path) in file.read_text()]
+    content = json.loads(files[0].read_text())
+    assert content["pilots"][0]["setting"]["data"]["sha256"]
+    assert {row["run_key"] for row in content["predictions"]} == {run_key(one) for one in load_sweep(words[1]).runs}
+    for option in ("--quiet", "--json"):
+        assert run([*words, option]) == 0
+        assert capsys.readouterr().err == ""
+
+
 def test_the_report_shows_it_beside_the_runs_and_later_predictions_change_nothing(ahead):
     spec, out, plan = ahead
     folder = out / "ahead"
@@ -87,6 +135,11 @@ def test_the_report_shows_it_beside_the_runs_and_later_predictions_change_nothin
     again = api.plan(spec, out=out, predict=True)
     assert (folder / "prediction.json").read_bytes() == before
     assert again.facts["predictions"] == plan.facts["predictions"]
+
+    # Another question under the same name: the prediction of the runs that have ended stays.
+    with pytest.raises(InputError, match=r"prediction.json: predicts runs that have ended, none of them in this spec"):
+        api.plan(spec, out=out, predict=True, overrides={"objectives": [{"name": "dpo", "beta": 3}]}, quiet=True)
+    assert (folder / "prediction.json").read_bytes() == before
 
     (folder / "prediction.json").unlink()
     late = api.plan(spec, out=out, predict=True)

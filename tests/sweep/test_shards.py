@@ -9,6 +9,7 @@ import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from harness import api
 from harness.cli import run
 from harness.config.load import load_sweep
 from harness.identity import run_key
@@ -24,9 +26,9 @@ from harness.signals import Interrupted
 from harness.storage.runs import find_run, load_result, read_table
 from harness.storage.verify import verify
 from harness.sweep import resources
-from harness.sweep.engines import THIS_MACHINE
+from harness.sweep.engines import THIS_MACHINE, Cluster
 from harness.sweep.engines.slurm import _settings
-from harness.sweep.estimates import lane_bytes, pack_bytes, step_shape
+from harness.sweep.estimates import lane_bytes, measured_under, pack_bytes, step_shape
 from harness.sweep.packing import plan_packs
 from harness.sweep.run import SweepOptions, run_sweep
 from harness.types import InputError
@@ -287,6 +289,41 @@ def test_a_worker_has_the_gpus_of_one_group(tmp_path, monkeypatch):
     assert resources.worker_count(sweep, None) == 2
     assert resources.worker_count(load_sweep(write(tmp_path, training=of_two())), None) == 4
     assert _settings(THIS_MACHINE, 1, "cuda", 4)["gpus_per_node"] == 4
+
+
+def test_a_plan_counts_the_gpus_of_a_run(tmp_path):
+    """Eight GPUs take eight runs of one process at a time, four of two, one of five; a run of nine has no place."""
+    spec = write(tmp_path, seeds=8, training=of_two(steps=2000))
+
+    def planned(shards: int, gpus: int) -> dict[str, Any]:
+        found = api.plan(spec, out=tmp_path, overrides={"training.shards": shards}, engine="slurm", gpus=gpus)
+        return found.facts["forecast"]
+
+    alone, of_two_gpus, of_five = planned(1, 8), planned(2, 8), planned(5, 8)
+    assert [one["places"] for one in (alone, of_two_gpus, of_five)] == [8, 4, 1]
+    # A run's work is shared out over its GPUs, but three of eight stand idle beside a group of five.
+    assert alone["hours"] < of_five["hours"] and of_two_gpus["hours"] < of_five["hours"]
+    with pytest.raises(
+        InputError, match=r"training\.shards: 9 makes a run take 9 GPUs of one machine, and --gpus is 8"
+    ):
+        planned(9, 8)
+
+
+def test_seconds_of_earlier_runs_are_those_of_all_their_processes(tmp_path):
+    for shards in (1, 2):
+        key, folder = str(shards) * 8, tmp_path / str(shards)
+        config = {"training": {"steps": 8} if shards == 1 else {"steps": 8, "shards": shards}}
+        folder.mkdir()
+        plan = {"name": "x", "runs": [{"run_key": key, "name": "a", "config": config}]}
+        (folder / "plan.json").write_text(json.dumps(plan))
+        (folder / "costs.csv").write_text(f"run_key,seconds,flops\n{key},10,1000\n")
+    assert sorted(measured_under(tmp_path).runs) == [(1000.0, 10.0), (1000.0, 20.0)]
+
+
+def test_a_pack_on_a_cluster_has_a_gpu_for_each_process_or_is_refused():
+    assert _settings(Cluster(gpus=2.0), 1, "cuda", 2)["gpus_per_node"] == 2
+    with pytest.raises(InputError, match=r"--gpus-per-pack 1: training\.shards: 2 needs as many GPUs for each pack"):
+        _settings(Cluster(gpus=1.0), 1, "cuda", 2)
 
 
 def test_each_process_needs_its_part_of_the_memory(tmp_path):

@@ -31,6 +31,7 @@ from harness.report.render.figures import (
 from harness.report.render.text import ascii_visible, quantity, shown, visible
 from harness.report.sections.row import Page, Section, make_sections, write_page
 from harness.storage.atomic import write_atomic, write_json
+from harness.storage.output import check_own
 
 JSON = "comparison.json"
 FILES = ("index.html", "report.md", JSON, "differences.csv", "order.csv", "slopes.csv")
@@ -48,8 +49,10 @@ WORDS = {
 def write_comparison(folders: Sequence[Path], out: Path) -> Differences:
     """Compare sweeps and write `index.html`, `report.md`, `comparison.json`, three CSV tables and figures into `out`.
 
-    The bytes depend on the folders' files only. Raises InputError where there is nothing to compare.
+    The bytes depend on the folders' files only. Raises InputError where there is nothing to compare, and where `out`
+    holds a page of something else.
     """
+    check_own(out, (JSON,))
     levels = read_levels(folders)
     found = compare_levels(align(levels), baseline(levels[0].sweep))
     out.mkdir(parents=True, exist_ok=True)

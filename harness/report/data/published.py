@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
             value = {k: _public(k, v) for k, v in value.items() if (name, k) not in whereabouts}
         out[name] = value if isinstance(value, Mapping) else _public(name, value)
     return out
+
+
+def public_sweep(sweep: Sweep) -> Sweep:
+    """A sweep whose runs have no whereabouts, so that nothing drawn from it names any."""
+    runs = tuple(replace(run, config=public_config(run.config)) for run in sweep.runs)
+    return replace(sweep, notes=(), runs=runs)
 
 
 def _public(name: str, value: Any) -> Any:

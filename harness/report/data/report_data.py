@@ -20,6 +20,7 @@ from harness.report.data.dominance import Dominance, dominances
 from harness.report.data.frontier import Arena, build_arenas
 from harness.report.data.headline import clearest_condition, largest_failure, sampled_cells
 from harness.report.data.levels import Axis, training_axes
+from harness.report.data.published import public_sweep
 from harness.report.data.recommendation import Case, Recommendation, cases, recommend
 from harness.report.data.run_facts import REWARD_MODEL, divergence_types, read_all
 from harness.report.data.samples import read_samples
@@ -150,12 +151,12 @@ def _conditions(cells: Sequence[Cell], sweep: Sweep) -> tuple[tuple[Condition, .
     return conditions, [c for c in conditions if c.first.replica == conditions[0].first.replica]
 
 
-def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "") -> ReportData:
+def read_report_data(folder: Path, limit: int = PER_EXAMPLE_RUNS, texts: str = "", public: bool = False) -> ReportData:
     """Reads a sweep folder; above `limit` runs without per-example records. InputError where there is no plan.
 
-    `texts`, one of `TEXTS`, stands for what the sweep's spec says of them.
+    `texts`, one of `TEXTS`, stands for what the sweep's spec says of them. `public`: without whereabouts of any kind.
     """
-    sweep = read_sweep(folder)
+    sweep = public_sweep(read_sweep(folder)) if public else read_sweep(folder)
     facts, problems = read_all(sweep.runs, limit)
     cells = build_cells(sweep, facts)
     conditions, first = _conditions(cells, sweep)

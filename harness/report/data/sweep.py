@@ -17,6 +17,7 @@ from harness.storage.gold import FINAL, SAMPLES, Scored, read_gold, with_gold
 from harness.storage.journal import JournalDamaged
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
+from harness.text import without_places
 from harness.types import InputError, RunStatus, SeedRounds
 
 STATUSES = tuple(RunStatus)
@@ -210,15 +211,24 @@ class Run:
         return canonical_json([self.config["objective"], self.config.get("reward_model"), self.condition])
 
     def settings(self) -> dict[str, Any]:
-        """Every further leaf of the config that a sweep might vary, by the name of its column."""
+        """Every further leaf of the config that a sweep might vary, by the name of its column.
+
+        Tables and pages leave the machine, so of files and folders it has the names alone.
+        """
         out: dict[str, Any] = {"replica": self.replica}
         out |= {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
-        out |= {f"corruption.{k}": leaf(v) for k, v in dict(self.config["corruption"].get("params") or ()).items()}
+        damage = dict(self.config["corruption"].get("params") or ()).items()
+        out |= {f"corruption.{k}": _placeless(leaf(v)) for k, v in damage}
         for part in ("world", "data", "model", "training", "evaluation"):
             for name, value in (self.config.get(part) or {}).items():
                 if f"{part}.{name}" not in _NAMED:
-                    out[f"{part}.{name}"] = leaf(value)
+                    out[f"{part}.{name}"] = _placeless(leaf(value))
         return out
+
+
+def _placeless(value: Any) -> Any:
+    """A leaf without the place of a file on this machine."""
+    return without_places(value) if isinstance(value, str) else value
 
 
 def leaf(value: Any) -> Any:
@@ -327,12 +337,12 @@ def _run(folder: Path | None, planned: Mapping[str, Any]) -> Run:
 
 
 def _note(note: Any) -> str:
-    """A plan note as text; notes about rows are `{kind, count, rows, text}`."""
+    """A plan note as text, without places on this machine; notes about rows are `{kind, count, rows, text}`."""
     if not isinstance(note, Mapping):
-        return str(note)
+        return without_places(str(note))
     if note.get("text"):
-        return str(note["text"])
-    return " ".join(f"{name} {value}" for name, value in note.items())
+        return without_places(str(note["text"]))
+    return without_places(" ".join(f"{name} {value}" for name, value in note.items()))
 
 
 def ordered(names: Sequence[str] | set[str], baseline: str) -> list[str]:

@@ -14,6 +14,7 @@ from harness.report.data.report_data import ReportData
 from harness.report.render.blocks import Content, Lines, Table, fields, present
 from harness.report.render.text import number, quantity, visible
 from harness.report.sections.row import Section
+from harness.text import without_places
 
 _SEED = re.compile(r"seed \d+: (?P<text>.*?)( \(rows? [\d, .]*\))?", re.DOTALL)
 
@@ -92,7 +93,7 @@ def read_preflight(folder: Path) -> list[dict[str, Any]]:
 def _text(finding: dict[str, Any]) -> str:
     """A finding without the place of its file on this machine."""
     field, fix = finding.get("field") or "", finding.get("fix") or ""
-    return f"{field + ': ' if field else ''}{finding['text']}{'; ' + fix if fix else ''}"
+    return without_places(f"{field + ': ' if field else ''}{finding['text']}{'; ' + fix if fix else ''}")
 
 
 ROWS = (Section("data", "Data", dataset),)

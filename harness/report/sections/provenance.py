@@ -13,6 +13,7 @@ from harness.report.data.sweep import Sweep
 from harness.report.render.blocks import Block, Content, Lines
 from harness.report.render.text import quantity, visible
 from harness.report.sections.row import Section
+from harness.text import without_places
 
 LONGEST_SPEC = 120  # lines
 
@@ -33,9 +34,9 @@ def provenance(data: ReportData) -> Content:
 
 
 def _file_name(line: str) -> str:
-    """A `path:` line with the file's name alone: where a file lay is no part of what was asked."""
+    """A line of the spec with names of files alone: where a file lay is no part of what was asked."""
     head, key, path = line.partition("path: ")
-    return head + key + PureWindowsPath(path).name if key and not head.strip(" -") else line
+    return head + key + PureWindowsPath(path).name if key and not head.strip(" -") else without_places(line)
 
 
 def visible_indented(line: str) -> str:
@@ -49,7 +50,8 @@ def run_notes(sweep: Sweep) -> tuple[str, ...]:
     counts: dict[str, int] = {}
     for run in sweep.runs:
         for note in run.provenance.get("notes") or ():
-            counts[visible(note)] = counts.get(visible(note), 0) + 1
+            text = visible(without_places(note))
+            counts[text] = counts.get(text, 0) + 1
     return tuple(f"{note} ({quantity(counts[note], 'run')})" for note in sorted(counts))
 
 

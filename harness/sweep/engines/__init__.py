@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.signals import Stop
 from harness.text import look_up
+from harness.types import InputError
 from harness.worker.protocol import Event, TaskFailed, failure_of
 
 # A task function: called with (task, settings), yields events.
@@ -56,10 +57,23 @@ def load_engine(name: str, cluster: Cluster = THIS_MACHINE) -> Engine:
     return engine
 
 
-def slots(name: str, cluster: Cluster) -> int:
-    """How many packs a cluster takes at a time."""
-    count: int = import_module(ENGINES[name]).slots(cluster)
+def slots(name: str, cluster: Cluster, shards: int) -> int:
+    """How many packs a cluster takes at a time, each in so many processes."""
+    count: int = import_module(ENGINES[name]).slots(cluster, shards)
     return count
+
+
+def gpus_per_pack(cluster: Cluster, shards: int) -> float | None:
+    """The GPUs of a pack that were asked for; None: one for each of its processes.
+
+    Raises InputError for fewer than the pack has processes.
+    """
+    if shards > 1 and cluster.gpus and cluster.gpus < shards:
+        raise InputError(
+            f"--gpus-per-pack {cluster.gpus:g}: training.shards: {shards} needs as many GPUs for each pack; leave it "
+            "out, or expected fewer shards"
+        )
+    return cluster.gpus
 
 
 def task_events(function: TaskFunction, task: Any, settings: Any) -> Iterator[Event]:

@@ -24,6 +24,7 @@ from harness.sweep.engines import (
     THIS_MACHINE,
     Cluster,
     TaskFunction,
+    gpus_per_pack,
 )
 from harness.sweep.engines.attempts import remove_attempts
 from harness.sweep.engines.remote_worker import (
@@ -103,12 +104,13 @@ def run_tasks(
             ray.cancel(stream, force=True)
 
 
-def slots(cluster: Cluster) -> int:
-    """Packs that the cluster in its present size takes at a time."""
+def slots(cluster: Cluster, shards: int) -> int:
+    """Packs of so many processes that the cluster in its present size takes at a time."""
+    gpus = gpus_per_pack(cluster, shards)
     resources = connect(cluster).cluster_resources()
-    if cluster.gpus or (cluster.gpus is None and resources.get("GPU", 0) > 0):
-        return max(int(resources.get("GPU", 0) / (cluster.gpus or 1)), 1)
-    return max(int(resources.get("CPU", 1) / cluster.cpus), 1)
+    if gpus or (gpus is None and resources.get("GPU", 0) > 0):
+        return max(int(resources.get("GPU", 0) / (gpus or shards)), 1)
+    return max(int(resources.get("CPU", 1) / (cluster.cpus * shards)), 1)
 
 
 def connect(cluster: Cluster) -> Any:
@@ -148,7 +150,7 @@ def _token_set() -> bool:
 
 def _remote(ray: Any, cluster: Cluster, device: str, shards: int) -> Any:
     """The Ray task: one core (or more) per process of a pack, and a GPU or a part of one where the device is a GPU."""
-    gpus = cluster.gpus
+    gpus = gpus_per_pack(cluster, shards)
     if gpus is None:
         there = ray.cluster_resources().get("GPU", 0) > 0
         gpus = float(shards) if device.startswith("cuda") or (device == "auto" and there) else 0.0

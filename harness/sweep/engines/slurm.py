@@ -21,7 +21,14 @@ from types import FrameType
 from typing import Any
 
 from harness.signals import Interrupted, Stop, stop_handler
-from harness.sweep.engines import INFRASTRUCTURE_RETRIES, STOP_SECONDS, THIS_MACHINE, Cluster, TaskFunction
+from harness.sweep.engines import (
+    INFRASTRUCTURE_RETRIES,
+    STOP_SECONDS,
+    THIS_MACHINE,
+    Cluster,
+    TaskFunction,
+    gpus_per_pack,
+)
 from harness.sweep.engines.attempts import remove_attempts
 from harness.sweep.engines.remote_worker import (
     code_hash,
@@ -153,7 +160,7 @@ def run_tasks(
             pickled.unlink(missing_ok=True)
 
 
-def slots(_: Cluster) -> int:
+def slots(_cluster: Cluster, _shards: int) -> int:
     """Packs at a time: what Slurm has free is not known ahead; so many keep a queue busy."""
     return AT_A_TIME
 
@@ -199,7 +206,8 @@ def _executor(folder: Path, cluster: Cluster, workers: int, device: str, shards:
 
 def _settings(cluster: Cluster, workers: int, device: str, shards: int) -> dict[str, Any]:
     """submitit's parameters; Slurm allocates whole GPUs. A task starts the other processes of its run itself."""
-    gpus = math.ceil(cluster.gpus) if cluster.gpus is not None else shards * int(device.startswith("cuda"))
+    asked = gpus_per_pack(cluster, shards)
+    gpus = math.ceil(asked) if asked is not None else shards * int(device.startswith("cuda"))
     return {
         "job_name": "harness",
         "time": cluster.minutes,
