@@ -130,7 +130,7 @@ def _use(study: Study, bounds: Sequence[Breach], broken: Sequence[Breach]) -> Ca
         verb = f"rank {amount(study, tuned(study, lead))} right" if study.measure == "ranking_accuracy" else (
             f"have {target_words(study)} {amount(study, tuned(study, lead))}"
         )  # fmt: skip
-        beyond = [study.called(arm).removeprefix(f"{lead} ") for arm in labels if arm in {b.arm for b in broken}]
+        beyond = [study.search(arm) for arm in labels if arm in {b.arm for b in broken}]
         rest = f"; the winner of {' and '.join(beyond)} breaks a bound" if beyond and able else ""
         lines.append(f"On average its {len(labels)} searches {verb}{rest}.")
     lines += [f"Not told apart: {name}, {_said(study, name)}." for name in pick.arms[1:3]]
@@ -138,7 +138,8 @@ def _use(study: Study, bounds: Sequence[Breach], broken: Sequence[Breach]) -> Ca
         lines.append(f"Nor {' nor '.join(pick.arms[3:])}.")
     lines += _higher(study, able, pick)
     lines.append(_chosen(study, every, lead))
-    title = f"{visible(study.called(winner.arm))}: {shown_params(winner, DIGITS)}"
+    title = f"{visible(lead)}, {shown_params(winner, DIGITS)}"
+    title += f" ({study.search(winner.arm)})" if len(labels) > 1 else ""
     if len(pick.arms) > 1:
         title += f" (one of {len(pick.arms)} tuned objectives not told apart)"
     if not able:
@@ -155,7 +156,7 @@ def _chosen(study: Study, every: Sequence[str], lead: str) -> str:
     known = {name: value.mean for name, value in rewards.items() if value.n}
     if not known or study.measure == GOLD:
         return f"{text}."
-    best = max(known, key=lambda name: known[name])
+    best = max(known, key=lambda name: (known[name], name == lead))
     stands = "it stands highest, too" if best == lead else f"{visible(best)} stands highest ({number(known[best])})"
     return f"{text}; by {study.reward}, as sweeps choose, {stands}."
 
@@ -185,19 +186,24 @@ def _breaks(study: Study, broken: Sequence[Breach], differences: Sequence[TunedD
     level = reference_gold(study)
     rewards = {arm: fresh_results(study, arm, (GOLD,))[GOLD] for arm in study.arms}
     bought = [
-        f"{visible(study.called(arm))} answers worse than the untrained model: {study.reward} {shown(value)}, before"
-        f" training {number(level)}."
+        f"{visible(study.called(arm))}, {shown(value)}"
         for arm, value in rewards.items()
         if level is not None and value.n > 1 and value.high < level
     ]
     winners = quantity(len(study.arms), "winner")
     beyond = len({breach.arm for breach in broken})
-    lines = [f"{visible(study.called(b.arm))} breaks {visible(b.bound)}: {shown(b.fresh)} on fresh seeds." for b in broken]
+    lines = [
+        f"Beyond {bound} on fresh seeds: "
+        + "; ".join(f"{visible(study.called(b.arm))}, {shown(b.fresh)}" for b in broken if visible(b.bound) == bound)
+        + "."
+        for bound in dict.fromkeys(visible(breach.bound) for breach in broken)
+    ]
     if bought:
         what = "ranking" if study.measure == "ranking_accuracy" else target_words(study)
         title = f"The {what} was bought with worse answers in {len(bought)} of {winners}"
         title += f"; {beyond} break{'s' if beyond == 1 else ''} a bound" if broken else ""
-        return Card("breaks", "What breaks", title, (*bought, *lines))
+        worse = f"Worse than the untrained model's {study.reward} of {number(level)}: {'; '.join(bought)}."
+        return Card("breaks", "What breaks", title, (worse, *lines))
     if broken:
         names = " or ".join(dict.fromkeys(visible(breach.bound) for breach in broken))
         title = f"{beyond} of {winners} break the bound {names}"
@@ -294,4 +300,5 @@ def _noisy(study: Study) -> list[str]:
     if worst.regret <= 0:
         return ["Choosing by noisy labels, all that you have in practice, would have cost nothing here."]
     text = f"{points(worst.regret)} points" if _share(study) else number(worst.regret)
-    return [f"Choosing by noisy labels, all that you have in practice, costs at most {text} ({visible(study.called(worst.arm))})."]
+    where = visible(study.called(worst.arm))
+    return [f"Choosing by noisy labels, all that you have in practice, costs at most {text} ({where})."]

@@ -307,7 +307,7 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
         f"Tuned {chosen.one} minus tuned {chosen.other}: {difference} on {chosen.plain.n} fresh seeds, "
         f"after {equal} of {budget}."
     )
-    broken = [f"{study.called(b.arm)}, {b.bound}: {number(b.fresh.mean)}" for b in breaches(study) if b.word == "broken"]
+    broken = [f"{study.called(b.arm)} {b.bound}: {number(b.fresh.mean)}" for b in breaches(study) if b.word == "broken"]
     flag = f" Broken on fresh seeds: {'; '.join(broken)}." if broken else ""
     tails = {
         "worse": f" Tuning does not rescue {chosen.one} here: tuned {chosen.other} is better still.",

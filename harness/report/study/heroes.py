@@ -93,7 +93,7 @@ def _compared(study: Study, differences: Sequence[TunedDifference]) -> str:
     if up.mean < 0:
         up, one, other = Estimate(up.n, -up.mean, -up.high, -up.low), other, one
     if ranking:
-        return f"Tuned {one} ranks {_apart(study, up)} more right than tuned {other}"
+        return f"Tuned {one} ranks {_apart(study, up)} more pairs right than tuned {other}"
     return f"Tuned {one} has {_apart(study, up)} more {target_words(study)} than tuned {other}"
 
 
@@ -135,7 +135,7 @@ def _worth(study: Study) -> Picture | None:
             labels = study.objectives[owner]
             search = str(labels.index(arm) + 1)
             label = (f"{owner} search {search}" if len(labels) > 1 else owner) if best else search
-            panel.annotate(ascii_visible(shorten(label, 32)), (kl.mean, value.mean), xytext=(6, 5),
+            panel.annotate(ascii_visible(shorten(label, 32)), (kl.mean, value.mean), xytext=(6, 5 if best else -12),
                            textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
         if drawn:
             panel.axvline(bound, color=GREY, linewidth=1.0, linestyle="--")

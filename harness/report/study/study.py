@@ -90,9 +90,12 @@ class Study:
 
     def called(self, arm: str) -> str:
         """What to call a search: `cpo_smooth search 2 of 3`, or its objective alone where it is the only one."""
-        owner = self.owner(arm)
-        labels = self.objectives[owner]
-        return owner if len(labels) == 1 else f"{owner} search {labels.index(arm) + 1} of {len(labels)}"
+        return " ".join(filter(None, (self.owner(arm), self.search(arm))))
+
+    def search(self, arm: str) -> str:
+        """`search 2 of 3`: which of its objective's searches, empty where it is the only one."""
+        labels = self.objectives[self.owner(arm)]
+        return "" if len(labels) == 1 else f"search {labels.index(arm) + 1} of {len(labels)}"
 
     @property
     def reward(self) -> str:

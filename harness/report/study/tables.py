@@ -85,8 +85,8 @@ def winners_table(study: Study) -> Table:
         score = trial.values[0]
         rows.append(
             fields(
-                study.called(trial.arm), settings, place, number(score), shown(same), number(score - same.mean), shown(held),
-                str(held.n),
+                study.called(trial.arm), settings, place, number(score), shown(same), number(score - same.mean),
+                shown(held), str(held.n),
             )
         )  # fmt: skip
     split, test = _words(study.split), _words(study.report_split)
@@ -155,10 +155,13 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
 def regret_table(study: Study) -> Table | None:
     """What each selection rule picks and what it costs on test pairs."""
     rows = tuple(
-        fields(study.called(s.arm), s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test), number(s.regret))
+        fields(
+            study.called(s.arm), s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test),
+            number(s.regret),
+        )
         for arm in study.arms
         for s in selections(study, arm)
-    )
+    )  # fmt: skip
     if not rows:
         return None
     note = (
@@ -203,9 +206,7 @@ def best_table(study: Study) -> Table:
             score = study.estimate(trial.runs, study.measure, study.split)
             rows.append(fields(study.called(arm), str(trial.number), shown_params(trial), shown(score), ""))
         failed = [trial for trial in study.of(arm) if trial.state == "FAIL"]
-        rows += [
-            fields(study.called(arm), str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed
-        ]
+        rows += [fields(study.called(arm), str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed]
     return Table(
         f"The best trials of the search, {_target(study)} on {_words(study.split)} pairs",
         ("objective", "trial", "settings", "mean over search seeds", "why it failed"),
