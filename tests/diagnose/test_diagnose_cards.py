@@ -84,7 +84,10 @@ def test_kinds_of_pairs_that_do_not_differ_are_not_named() -> None:
     kind = ["ab"[i // 3 % 2] for i in range(PAIRS)]
     made = headed(diagnosed(stuck() | {"kind": kind}, beta=5.0))
     assert made["breaks"].title == "No kind is shown to be"
-    assert made["breaks"].lines[0].startswith("Lowest: the slice kind = ") and "not told apart from the others" in made["breaks"].lines[0]
+    assert (
+        made["breaks"].lines[0].startswith("Lowest: the slice kind = ")
+        and "not told apart from the others" in made["breaks"].lines[0]
+    )
 
 
 def test_the_slice_that_training_left_behind_is_named() -> None:
@@ -93,7 +96,9 @@ def test_the_slice_that_training_left_behind_is_named() -> None:
     kind = np.where(np.arange(PAIRS) % 9 < 3, "<i>hard</i>", "easy")
     gain = np.where((kind == "easy") & (reference < 0), 5.0 - reference, 1.5)
     made = headed(diagnosed(columns(reference, gain) | {"kind": kind.tolist()}))
-    assert made["breaks"].title.startswith("The slice kind = <i>hard</i>: ") and made["breaks"].title.endswith(" ranked right")
+    assert made["breaks"].title.startswith("The slice kind = <i>hard</i>: ") and made["breaks"].title.endswith(
+        " ranked right"
+    )
     [first, _] = made["breaks"].lines
     assert first.startswith("120 pairs of 40 prompts. Training changed them by 0 points, the others by +")
 
