@@ -21,6 +21,7 @@ from harness.identity import plain
 from harness.metrics.benchmarks import document_values, paired_change, tie_share
 from harness.run_names import planned_runs
 from harness.storage.evaluations import (
+    EVALUATIONS,
     REFERENCES,
     Change,
     Evaluated,
@@ -187,6 +188,8 @@ def _evaluate_group(
     wanted = [name for name in asked.tasks if any(name in missing for _, missing in todo)]
     if not wanted:
         return
+    weights = [(entry.folder, entry.result["files"][WEIGHTS]) for entry in group]
+    _keep_larger([(base, "reference"), *weights], asked, own)
     inputs = open_inputs(group[0].run, cache)
     with tempfile.TemporaryDirectory(prefix="lm-eval-", dir=_created(cache)) as place:
         exported = Path(place) / "exported"
@@ -255,6 +258,18 @@ def _missing(folder: Path, asked: LmEvalSpec, own: OwnTasks, weights: str) -> li
         if one.task not in own.digests or one.version.endswith(own.digests[one.task])
     }
     return [name for name in asked.tasks if not _complete(name, have, own)]
+
+
+def _keep_larger(models: Sequence[tuple[Path, str]], asked: LmEvalSpec, own: OwnTasks) -> None:
+    """Raises InputError where results of a task on more documents, of the same weights, would be replaced."""
+    for folder, weights in models:
+        for one in read_evaluations(folder):
+            larger = asked.limit is not None and (one.limit is None or one.limit > asked.limit)
+            if larger and one.weights == weights and any(_belongs(one.task, name, own) for name in asked.tasks):
+                raise InputError(
+                    f"--limit {asked.limit}: {one.task} of {folder.name} is there on {one.n:,} documents, which this "
+                    f"would replace; leave --limit out, or move {folder / EVALUATIONS} away"
+                )
 
 
 def _complete(name: str, have: set[str], own: OwnTasks) -> bool:

@@ -185,6 +185,9 @@ def test_eval_prints_flat_metrics_and_does_nothing_twice(swept: Path, capsys: py
     assert (folder / "lm_eval.jsonl").stat().st_mtime_ns == before
     assert command(["eval", str(folder), "--limit", "20", "--quiet"]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["report"]
+    assert command(["eval", str(folder), "--limit", "5"]) == 2  # of the same weights on fewer documents
+    assert "--limit 5: preference of " in capsys.readouterr().err
+    assert (folder / "lm_eval.jsonl").stat().st_mtime_ns == before
 
 
 def test_the_report_and_the_checks_know_of_evaluations(swept: Path) -> None:
