@@ -53,9 +53,16 @@ def test_what_breaks_a_bound_on_fresh_seeds_is_not_recommended(tmp_path: Path) -
     _, found = headed(tmp_path / "one", constraints=[bound])
     assert found["use"].title.startswith("dpo, beta 0.1")
     assert any(line.startswith("cpo_smooth has") and line.endswith("beyond a bound.") for line in found["use"].lines)
-    assert found["breaks"].title == "1 of 2 winners break the bound delta <= 0.5"
-    assert found["breaks"].lines[0].startswith("Beyond delta <= 0.5 on fresh seeds: cpo_smooth, 0.645 [")
-    assert any(line.startswith("Its bound delta <= 0.5 is kept: 0.345 [") for line in found["use"].lines)
+    assert found["breaks"].title == "1 of 2 winners breaks the bound, delta mean at most 0.5 on test pairs"
+    assert (
+        found["breaks"]
+        .lines[0]
+        .startswith("Beyond delta mean at most 0.5 on test pairs, on fresh seeds: cpo_smooth, 0.6")
+    )
+    assert any(
+        line.startswith("Its bound, delta mean at most 0.5 on test pairs, is kept: 0.345")
+        for line in found["use"].lines
+    )
     _, none = headed(tmp_path / "none", constraints=[bound | {"at_most": 0.1, "name": "delta <= 0.1"}])
     assert none["use"].title.startswith("Nothing keeps its bounds; best of what breaks them: cpo_smooth")
 
@@ -94,7 +101,7 @@ def test_the_first_card_prints_the_numbers_of_the_search_whose_settings_it_names
     assert use.title == "cpo_smooth, beta 1.6, learning rate 0.0001 (search 2 of 2)"
     assert use.lines[0].startswith("It has delta mean 0.585 [") and "reward of its answers 0.585 [" in use.lines[0]
     assert "(before training 0.500), KL 2.1 nats" in use.lines[0], "on the pairs of the bound, not 24.5 of results.csv"
-    assert use.lines[1].startswith("Its bound kl <= 3 is kept: 2.050 [")
+    assert use.lines[1].startswith("Its bound, KL at most 3 on validation pairs, is kept: 2.050 [")
     assert use.lines[2].startswith("On average its 2 searches have delta mean 0.615 [")
     assert use.lines[2].endswith("; the winner of search 1 of 2 breaks a bound.")
     assert "(average of its" not in use.lines[0] and "cpo_smooth search 1 of 2, 4.050" in found["breaks"].text
@@ -104,7 +111,9 @@ def test_the_first_card_prints_the_numbers_of_the_search_whose_settings_it_names
 def test_a_bound_that_is_not_shown_to_be_kept_is_said_on_the_first_card(tmp_path: Path) -> None:
     kl = {"dpo": 1.0, "cpo_smooth": 2.93}
     _, found = headed(tmp_path, kl=kl, constraints=[KL_BOUND])
-    assert found["use"].lines[1].startswith("Its bound kl <= 3 is not shown to be kept: 2.980 [")
+    assert (
+        found["use"].lines[1].startswith("Its bound, KL at most 3 on validation pairs, is not shown to be kept: 2.980")
+    )
 
 
 def test_the_first_card_says_by_what_it_chose_and_who_is_worth_most(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from harness.report.study.findings import (
     tuned,
 )
 from harness.report.study.study import Study, StudyTrial
-from harness.report.study.tables import edges, shown_params
+from harness.report.study.tables import bound_words, edges, shown_params
 
 DIGITS = 2  # of a setting on a card: no more matter; the table has them all
 PER_HOUR, PER_MINUTE = 3600, 60
@@ -122,7 +122,7 @@ def _use(study: Study, bounds: Sequence[Breach], broken: Sequence[Breach]) -> Ca
     assert winner is not None
     lines = [f"It {_winner_said(study, winner)} ({_seeds(study, winner)}, {_where(study)})."]
     lines += [
-        f"Its bound {visible(b.bound)} is {b.word}: {shown(b.fresh)} on fresh seeds."
+        f"Its bound, {bound_words(study, b.bound)}, is {b.word}: {shown(b.fresh)} on fresh seeds."
         for b in bounds
         if b.arm == winner.arm
     ]
@@ -193,10 +193,10 @@ def _breaks(study: Study, broken: Sequence[Breach], differences: Sequence[TunedD
     winners = quantity(len(study.arms), "winner")
     beyond = len({breach.arm for breach in broken})
     lines = [
-        f"Beyond {bound} on fresh seeds: "
-        + "; ".join(f"{visible(study.called(b.arm))}, {shown(b.fresh)}" for b in broken if visible(b.bound) == bound)
+        f"Beyond {bound_words(study, bound)}, on fresh seeds: "
+        + "; ".join(f"{visible(study.called(b.arm))}, {shown(b.fresh)}" for b in broken if b.bound == bound)
         + "."
-        for bound in dict.fromkeys(visible(breach.bound) for breach in broken)
+        for bound in dict.fromkeys(breach.bound for breach in broken)
     ]
     if bought:
         what = "ranking" if study.measure == "ranking_accuracy" else target_words(study)
@@ -205,8 +205,8 @@ def _breaks(study: Study, broken: Sequence[Breach], differences: Sequence[TunedD
         worse = f"Worse than the untrained model's {study.reward} of {number(level)}: {'; '.join(bought)}."
         return Card("breaks", "What breaks", title, (worse, *lines))
     if broken:
-        names = " or ".join(dict.fromkeys(visible(breach.bound) for breach in broken))
-        title = f"{beyond} of {winners} break the bound {names}"
+        names = " or ".join(dict.fromkeys(bound_words(study, breach.bound) for breach in broken))
+        title = f"{beyond} of {winners} break{'s' if beyond == 1 else ''} the bound, {names}"
         return Card("breaks", "What breaks", title, tuple(lines))
     behind = [d for d in differences if d.word == "worse"]
     if behind:

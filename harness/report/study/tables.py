@@ -11,6 +11,7 @@ from harness.report.render.blocks import Table, fields
 from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.study.figures import SHORT
 from harness.report.study.findings import (
+    KL,
     TunedDifference,
     breaches,
     fresh_results,
@@ -50,6 +51,15 @@ def edges(study: Study, trial: StudyTrial) -> tuple[str, ...]:
         if min(place, 1 - place) < EDGE:
             out.append(f"{SHORT.get(name, name)} at the {'lower' if place < 0.5 else 'upper'} end of its range")
     return tuple(out)
+
+
+def bound_words(study: Study, name: str) -> str:
+    """A bound as a reader says it: `KL at most 3 on validation pairs`."""
+    bound = next(one for one in study.about["constraints"] if one["name"] == name)
+    upper = bound["at_most"] is not None
+    limit = f"at most {plain(bound['at_most'])}" if upper else f"at least {plain(bound['at_least'])}"
+    measure = "KL" if bound["measure"] == KL else visible(bound["measure"]).replace("_", " ")
+    return f"{measure} {limit} on {visible(_words(bound['split']))} pairs"
 
 
 def paid_table(study: Study) -> Table | None:
@@ -104,7 +114,9 @@ def winners_table(study: Study) -> Table:
 
 def bounds_table(study: Study) -> Table | None:
     """What the bounds of the search are worth on fresh seeds."""
-    rows = tuple(fields(study.called(b.arm), b.bound, shown(b.fresh), b.word) for b in breaches(study))
+    rows = tuple(
+        fields(study.called(b.arm), bound_words(study, b.bound), shown(b.fresh), b.word) for b in breaches(study)
+    )
     if not rows:
         return None
     note = (
