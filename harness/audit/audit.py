@@ -168,14 +168,15 @@ def first_sentence(found: Audit) -> str:
             "How many labels to touch cannot be said with this model: the share of wrong ones lies anywhere in "
             f"{ends(share)}. The order is of use for reading the first rows by hand: {finds}."
         )
-    known = f"{percent(share.mean)} {ends(share)} of the {found.pairs} labels are estimated to be wrong"
+    bounds = ends(share).removesuffix(" %")
+    known = f"{percent(share.mean)} {bounds} of the {found.pairs} labels are estimated to be wrong"
     if found.advice.action == "none":
         why = "too few to touch rows for" if share.low < NOISE else "but no single one more likely than not"
         return f"Do nothing: {known}, {why}; {finds}. Errors that follow a rule are not seen."
     what = "Drop" if found.advice.action == "drop" else "Relabel"
     return (
-        f"{what} the {found.advice.rows} most suspect rows: {known}, and of these rows "
-        f"{percent(found.wrong_among_advised)}; {finds}."
+        f"{what} the {found.advice.rows} most suspect rows, and compare training with and without: {known}, and of "
+        f"these rows {percent(found.wrong_among_advised)}; {finds}."
     )
 
 

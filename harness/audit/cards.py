@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.audit.asked import Asked, near
 from harness.audit.audit import Audit
+from harness.metrics.statistics import Estimate
 from harness.report.render.blocks import Card
 from harness.report.render.text import interval, number, percent, percents, quantity, shorten, visible
 
@@ -28,7 +29,10 @@ def _first(found: Audit, rows: np.ndarray) -> Card:
     wrong = f"Of the {cut.rows} most suspect rows {percents(cut.precision)} are estimated to be wrong."
     if found.acts:
         title = f"The {found.advice.rows} most suspect of {found.pairs}"
-        wrong = f"{percent(found.wrong_among_advised)} of them are estimated to be wrong."
+        wrong = (
+            f"Their labels are more likely wrong than right: {percent(found.wrong_among_advised)} of them are estimated"
+            " to be wrong. How far such estimates hold is under How sure."
+        )
     elif found.advice.action == "none":
         title = "None in particular"
     elif found.finds:
@@ -59,7 +63,13 @@ def _wrong(found: Audit) -> Card:
 def _marks(found: Audit) -> list[str]:
     """What else speaks against labels: the set's own scores, and the slice that is shown to be labelled worst."""
     against = int(found.scores_against.sum())
-    lines = [f"{quantity(against, 'label')} contradict the set's own scores."] if against else []
+    lines = []
+    if against:
+        text = f"{quantity(against, 'label')} contradict the set's own scores, which the audit does not use"
+        if found.acts:
+            advised = np.argsort(found.margin, kind="stable")[: found.advice.rows]
+            text += f"; {int(found.scores_against[advised].sum())} of them are among the {found.advice.rows} rows"
+        lines.append(f"{text}.")
     worst = max((one for one in found.slices if one.named), key=lambda one: one.against.mean, default=None)
     if worst is not None:
         lines.append(
@@ -73,26 +83,46 @@ def _sure(found: Audit) -> Card:
     planted = found.planted
     auroc = planted.auroc
     title = f"AUROC {number(auroc.mean, 2)} {interval(auroc.low, auroc.high, 2)} on planted errors"
-    share, measured, predicted, recall = min(
-        planted.cuts, key=lambda cut: abs(cut[0] - (found.advice.rows / found.pairs or planted.rate))
-    )
-    counted = f"Of these rows {percents(measured)} were wrong then, and {percent(predicted.mean)} were predicted."
     lines = (
         f"{quantity(planted.planted, 'label')} were turned round and the audit done again; .5 is chance.",
-        f"{percent(recall)} of them are among the {percent(share)} most suspect rows.",
-        "" if found.advice.action == "cannot_audit" else counted,  # it rests on the share of wrong labels
+        *(_checked(found) if found.share_known else ()),
         "They are drawn by chance: errors that follow a rule are not seen.",
     )
-    return Card("sure", "How sure", title if found.finds else f"Not sure: {title}", tuple(filter(None, lines)))
+    return Card("sure", "How sure", title if found.finds else f"Not sure: {title}", lines)
+
+
+def _checked(found: Audit) -> list[str]:
+    """What planted errors say of predictions: at the cut nearest to the advice, and where they fall most short."""
+    planted = found.planted
+    near = min(planted.cuts, key=lambda cut: abs(cut[0] - (found.advice.rows / found.pairs or planted.rate)))
+    worst = max(planted.cuts, key=lambda cut: cut[2].mean - cut[1].mean)
+    lines = [f"Of the {_most_suspect(near)}."]
+    if worst is not near and worst[2].mean > worst[1].mean:
+        lines.append(f"Furthest below the prediction: of the {_most_suspect(worst)}.")
+    return lines
+
+
+def _most_suspect(cut: tuple[float, Estimate, Estimate, float]) -> str:
+    """`20 % most suspect rows 95.5 % [80, 100] were wrong then, 100 % were predicted`."""
+    share, measured, predicted, _ = cut
+    return (
+        f"{percent(share)} most suspect rows {percents(measured)} were wrong then, {percent(predicted.mean)} were"
+        " predicted"
+    )
 
 
 def _next(found: Audit, asked: Asked) -> Card:
     label = "What next"
     if found.acts:
         what = "Drop" if found.advice.action == "drop" else "Relabel"
-        about = "Read some of them first. This writes a cleaned set beside the source, from the stored evidence:"
+        first = "Read some of them first. Cleaning was not shown to gain in our own sweep (reports/cleaning)."
+        about = (
+            "This writes the cleaned set beside the source, from the stored evidence; --advice takes the rows and the"
+            " action of this card:"
+        )
+        title = f"{what} these {found.advice.rows} rows, and compare training with and without"
         return Card(
-            "next", label, f"{what} these {found.advice.rows} rows", (about,),
+            "next", label, title, (first, about),
             visible(asked.again("--write", "cleaned.jsonl", "--advice")),
         )  # fmt: skip
     if found.advice.action == "none":

@@ -89,7 +89,7 @@ def _cuts(found: Audit) -> Content:
     note += "recall: share of all wrong labels among them."
     if not found.share_known:
         note += " How many labels are wrong is not known, so both have an interval and no likeliest value."
-    head = ("Most suspect", "rows", "wrong among them", "of all wrong labels")
+    head = ("Most suspect", "rows", "wrong among them, predicted", "of all wrong labels")
     return Content("How many of the most suspect labels are wrong?", "", (Table("Cuts", head, rows, note),))
 
 
@@ -102,7 +102,10 @@ def _planted(found: Audit) -> Content:
     note = (
         "Measured on the set with the planted errors, where more labels are wrong than in yours: by how many planted "
     )
-    note += "ones are among the rows, corrected for labels that were wrong before. Recall counts planted labels."
+    note += (
+        "ones are among the rows, corrected for labels that were wrong before. Found are planted labels; a cut with "
+        "fewer rows than there are wrong labels cannot hold them all."
+    )
     lead = (
         f"{planted.planted} labels ({percent(planted.rate)}) were turned round and the audit done again. It "
         f"tells wrong labels from right ones with AUROC {number(planted.auroc.mean, 3)} "
@@ -131,8 +134,10 @@ def _margins(found: Audit) -> Picture:
         panel.set_ylabel("pairs")
 
     title = f"The evidence speaks against {int((found.margin < 0).sum())} of {found.pairs} labels"
+    advised = f"; the advice is about the {found.advice.rows} where it is strong enough" if found.acts else ""
     return picture(
-        "margins", title, "Below 0 the evidence speaks against the label; the outermost bins hold what lies beyond.",
+        "margins", title,
+        f"Below 0 the evidence speaks against the label{advised}. The outermost bins hold what lies beyond.",
         f"{title}. Histogram of out-of-fold margins.", (1, 1), (8.4, 2.8), paint,
     )  # fmt: skip
 

@@ -73,14 +73,16 @@ def _ranks(found: Diagnosis, one: PolicyDiagnosis) -> Card:
         moved = ("+" if change.mean > 0 else "") + percents(change, "\u00a0points")
         lines.append(f"A change of {moved} in {_pairs(one)}.")
         reward = percent(one.estimates["reward_accuracy"].mean)
-        lines.append(f"A trainer's chart shows a reward accuracy of {reward}: pairs that improved, right or wrong.")
+        lines.append(
+            f"A trainer's chart shows {reward} as reward accuracy: pairs whose margin grew, ranked right or wrong."
+        )
     else:
         lines.append(f"In {_pairs(one)}. What training changed cannot be told: there is no reference.")
     if one.fall is not None:
-        lines.append(f"At step {one.fall.step} it ranked {points(one.fall.fall)} points more of them right.")
+        lines.append(f"At step {one.fall.step} it ranked {points(one.fall.fall)} points more of the pairs right.")
     elif one.trajectory:
         first = one.trajectory[0]
-        lines.append(f"At step {first.step} it was {percent(first.estimates['ranking_accuracy'].mean)}.")
+        lines.append(f"At step {first.step} it ranked {percent(first.estimates['ranking_accuracy'].mean)} right.")
     return Card("sure", "How far it ranks right", title, tuple(lines))
 
 
@@ -99,17 +101,17 @@ def _worst_off(found: Diagnosis, one: PolicyDiagnosis) -> Card:
     worst = ranked[0]
     right = percents(worst.estimates["ranking_accuracy"])
     if not worst.named:
-        text = f"Lowest: {_kind(worst)}, {right} ranked right, not told apart from the others."
+        text = f"Lowest: the slice {_kind(worst)}, {right} ranked right, not told apart from the others."
         return Card("breaks", label, "No kind is shown to be", (text, below))
     more = [f"{_kind(s)}, {percents(s.estimates['ranking_accuracy'])}" for s in ranked[1:] if s.named][:MORE_SLICES]
     lines = [f"{quantity(worst.n, 'pair')} of {quantity(worst.prompts, 'prompt')}. {_elsewhere(found, worst)}"]
     if more:
         lines.append(f"Also: {'; '.join(more)}.")
-    return Card("breaks", label, f"{_kind(worst)}: {right} ranked right", (*lines, below))
+    return Card("breaks", label, f"The slice {_kind(worst)}: {right} ranked right", (*lines, below))
 
 
 def _kind(one: Slice) -> str:
-    return f"{shorten(one.value or '(empty)', 40)} ({visible(one.column)})"
+    return f"{visible(one.column)} = {shorten(one.value or '(empty)', 40)}"
 
 
 def _elsewhere(found: Diagnosis, one: Slice) -> str:

@@ -186,8 +186,8 @@ def _stuck(e: Evidence) -> Verdict | None:
         "premature_convergence",
         f"{percent(wrong_before)} of the pairs were misranked by the reference, {percent(wrong_now)} still are, "
         f"although reward accuracy is {percent(reward.mean)}: {within(zone)} improved on the reference and are still "
-        f"ranked wrong, and on them only {percent(e.pull)} of the pull is left. At beta {e.beta:g} the loss stops too "
-        "early",
+        f"ranked wrong, and the loss pulls on them with {percent(e.pull)} of its strength at the start. At beta "
+        f"{e.beta:g} it stops too early",
         "lower beta, start from a reference that ranks these pairs right, or use a constrained objective",
         "undesirable_zone", zone,
     )  # fmt: skip
@@ -224,7 +224,7 @@ def _rest(e: Evidence) -> Verdict:
         why, advice = why + "them depends on beta", "give --beta"
     elif zone.low >= STUCK:
         why = f"{within(zone)} are better than under the reference and still wrong, and the loss still pulls on them "
-        why, advice = why + f"({percent(e.pull)} of the start)", "train longer, then look again"
+        why, advice = why + f"with {percent(e.pull)} of its strength at the start", "train longer, then look again"
     elif zone.high >= MANY_STUCK:
         why = f"between {percent(zone.low)} and {percent(zone.high)} are stuck wrong, too wide a span to tell"
         advice = "more prompts are needed"

@@ -248,8 +248,7 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
     """What the audit finds of planted errors in the set that holds them. `before` is the fit without them.
 
     A planted label is right where it was wrong before: with share pi of those, planted and other labels differ in how
-    many are wrong by 1 - 2 pi, by which AUROC and precision are corrected; the ends of the AUROC's interval by those of
-    pi's.
+    many are wrong by 1 - 2 pi, by which AUROC and precision are corrected; the ends of their intervals by pi's ends.
     """
     rate, pi = float(planted.mean()), before.share.mean
     after = fit_share(margin, clusters)
@@ -266,20 +265,44 @@ def planted_errors(margin: Floats, planted: Bools, before: ShareFit, clusters: A
             (raw + 1.96 * error, known.high),
         )
     ]
-    wrong = rate * (1 - pi) + (1 - rate) * pi
-    if_wrong, if_right = rate * (1 - pi) / wrong if wrong else 0.0, rate * pi / (1 - wrong)
     order = np.argsort(margin, kind="stable")
     table = []
     for cut in cuts(margin, after):
         among = planted[order[: cut.rows]]
-        hit = float(among.mean())
-        ends = [(value - if_right) / (if_wrong - if_right) for value in (hit, *wilson_ends(hit, float(cut.rows)))]
-        measured = Estimate(cut.rows, *(min(1.0, max(0.0, value)) for value in ends))
+        measured = _measured(int(among.sum()), cut.rows, rate, known)
         table.append((cut.share, measured, cut.precision, float(among.sum() / planted.sum())))
     return Planted(
         int(planted.sum()), rate, Estimate(int(planted.sum()), *corrected),
         (after.share.mean - pi) / contrast, tuple(table),
     )  # fmt: skip
+
+
+def _measured(hits: int, rows: int, rate: float, before: Estimate) -> Estimate:
+    """The share of `rows` labels that is wrong, by how many of them were planted: `hits`.
+
+    More of the wrong labels are planted than of the right ones; by how much depends on `before`, the share of labels
+    that was wrong before. The estimate is the likeliest share. Its interval has 95 % of the likelihood over the shares
+    from 0 to 1, and joins those at the ends of `before`: it has a width even where all rows seem wrong.
+    """
+
+    def planted_if(pi: float) -> tuple[float, float]:
+        """The share that was planted of wrong and of right labels."""
+        wrong = rate * (1 - pi) + (1 - rate) * pi
+        return rate * (1 - pi) / wrong if wrong else 0.0, rate * pi / (1 - wrong)
+
+    grid = np.linspace(0.0, 1.0, 1001)
+    inside = []
+    for pi in (before.low, before.mean, before.high):
+        if_wrong, if_right = planted_if(pi)
+        planted = np.clip(if_right + grid * (if_wrong - if_right), 1e-12, 1 - 1e-12)
+        weight = hits * np.log(planted) + (rows - hits) * np.log1p(-planted)
+        weight = np.exp(weight - weight.max())
+        order = np.argsort(-weight, kind="stable")
+        last = int(np.searchsorted(np.cumsum(weight[order]), 0.95 * weight.sum()))
+        inside.append(grid[order[: last + 1]])
+    if_wrong, if_right = planted_if(before.mean)
+    likeliest = min(1.0, max(0.0, (hits / rows - if_right) / (if_wrong - if_right)))
+    return Estimate(rows, likeliest, float(np.concatenate(inside).min()), float(np.concatenate(inside).max()))
 
 
 def _auroc_error(value: float, wrong: int, right: int) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from harness.audit.asked import Asked
-from harness.audit.audit import Audit, Evidence, audit
+from harness.audit.audit import Audit, Evidence, audit, first_sentence
 from harness.audit.cards import cards
 from harness.audit.page import build_page
+from harness.metrics.statistics import Estimate
 from harness.metrics.suspicion import Advice
 from harness.report.render.blocks import Card, stated
 from harness.report.sections.row import write_page
@@ -54,7 +56,7 @@ def test_wrong_labels_that_are_found_are_counted_listed_and_cleaned() -> None:
     made = headed(found)
     assert found.advice.action == "drop" and 60 <= found.advice.rows <= 120
     assert made["use"].title == f"The {found.advice.rows} most suspect of 600"
-    assert made["use"].lines[0] == "100\u00a0% of them are estimated to be wrong."
+    assert made["use"].lines[0].startswith("Their labels are more likely wrong than right: 100\u00a0% of them are")
     first = ", ".join(map(str, np.argsort(found.margin)[:3] + 1))
     assert made["use"].lines[1].endswith(f"audit.parquet with their suspicion; the most suspect: rows {first}.")
     assert made["use"].lines[2] == "4 pairs stand in the set with both labels."
@@ -62,13 +64,52 @@ def test_wrong_labels_that_are_found_are_counted_listed_and_cleaned() -> None:
     assert made["breaks"].lines[0].startswith("That is 60 to 138 labels")
     assert made["sure"].title.startswith("AUROC 1.00 [0.7") and made["sure"].title.endswith("on planted errors")
     assert made["sure"].lines[0].startswith("60 labels were turned round")
-    assert made["sure"].lines[1] == "60\u00a0% of them are among the 10\u00a0% most suspect rows."
-    assert made["sure"].lines[2].startswith("Of these rows 100\u00a0% [")
-    assert made["next"].title == f"Drop these {found.advice.rows} rows"
+    assert made["sure"].lines[1].startswith("Of the 10\u00a0% most suspect rows ")
+    assert made["next"].title == f"Drop these {found.advice.rows} rows, and compare training with and without"
+    assert "not shown to gain" in made["next"].lines[0] and "--advice takes" in made["next"].lines[1]
     assert made["next"].command == (
         "harness audit --data 'my pairs.jsonl' --out audit --force --write cleaned.jsonl --advice"
     )
-    assert headed(replace(found, advice=Advice("relabel", 90)))["next"].title == "Relabel these 90 rows"
+    assert headed(replace(found, advice=Advice("relabel", 90)))["next"].title.startswith("Relabel these 90 rows, and")
+
+
+def exactly(value: float) -> Estimate:
+    return Estimate(60, value, max(0.0, value - 0.1), min(1.0, value + 0.1))
+
+
+def test_the_card_quotes_the_cut_of_the_advice_and_the_one_that_falls_most_short() -> None:
+    """At 10 % of the rows, what is advised, the prediction holds; at 2 % it is 30 points too high."""
+    found = audited(0.2, 4.0)
+    cuts = ((0.02, exactly(0.7), exactly(1.0), 0.1), (0.05, exactly(0.9), exactly(1.0), 0.3),
+            (0.1, exactly(0.95), exactly(1.0), 0.6), (0.2, exactly(0.8), exactly(0.7), 0.9))  # fmt: skip
+    found = replace(found, planted=replace(found.planted, cuts=cuts), advice=Advice("drop", 60))
+    _, near, worst, _ = headed(found)["sure"].lines
+    assert near == (
+        "Of the 10\u00a0% most suspect rows 95\u00a0% [85,\u00a0100] were wrong then, 100\u00a0% were predicted."
+    )
+    assert worst == (
+        "Furthest below the prediction: of the 2\u00a0% most suspect rows 70\u00a0% [60,\u00a080] were wrong then,"
+        " 100\u00a0% were predicted."
+    )
+    kind = replace(found, planted=replace(found.planted, cuts=cuts[2:]))
+    assert len(headed(kind)["sure"].lines) == 3, "no other cut falls further short"
+
+
+def test_counts_that_stand_beside_each_other_are_told_apart() -> None:
+    found = audited(0.2, 4.0)
+    against = np.zeros(PAIRS, dtype=bool)
+    against[np.argsort(found.margin)[[0, 1, 2, PAIRS - 1]]] = True
+    found = replace(found, scores_against=against)
+    line = "4 labels contradict the set's own scores, which the audit does not use; 3 of them are among the"
+    assert any(text.startswith(f"{line} {found.advice.rows} rows.") for text in headed(found)["breaks"].lines)
+    made = cards(found, np.arange(PAIRS), Asked("p.jsonl", Path("audit")))
+    [figure] = build_page(found, made, np.arange(PAIRS), ["id"] * PAIRS, "p.jsonl").heroes
+    assert f"the advice is about the {found.advice.rows} where it is strong enough" in figure.caption
+    assert str(int((found.margin < 0).sum())) in figure.title
+
+
+def test_the_sentence_has_one_sign_a_share() -> None:
+    assert re.search(r": 20 % \[[0-9.]+, [0-9.]+\] of the 600 labels", first_sentence(audited(0.2, 4.0)))
 
 
 def test_a_clean_set_is_left_as_it_is() -> None:
@@ -78,7 +119,7 @@ def test_a_clean_set_is_left_as_it_is() -> None:
     assert made["use"].title == "None in particular" and made["breaks"].title.startswith("0\u00a0% [0,\u00a0")
     assert made["next"].title == "Do nothing: train on it as it is"
     assert made["next"].command == "harness init mine.yaml --data 'my pairs.jsonl'"
-    assert "errors that follow a rule are not seen" in made["sure"].lines[3]
+    assert "errors that follow a rule are not seen" in made["sure"].lines[-1]
 
 
 def test_evidence_that_finds_no_planted_error_can_tell_nothing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def test_a_policy_that_is_stuck_is_said_to_be_with_its_interval_and_what_to_do()
     assert made["sure"].title.startswith("40\u00a0% [3") and made["sure"].title.endswith("; the reference 40\u00a0%")
     assert made["sure"].lines[0].startswith("A change of 0\u00a0points [")
     assert made["sure"].lines[0].endswith("in 360 pairs of 120 prompts.")
-    assert "reward accuracy of 100\u00a0%" in made["sure"].lines[1]
+    assert made["sure"].lines[1].startswith("A trainer's chart shows 100\u00a0% as reward accuracy: ")
+    pulls = "and the loss pulls on them with 0.1 % of its strength at the start. At beta 5 it stops too early."
+    assert pulls in made["use"].lines[0]
     assert made["breaks"].title == "Cannot be told" and "give --slices" in made["breaks"].lines[0]
     assert made["next"].title.startswith("Lower beta, start from a reference")
     assert made["next"].command == "harness init mine.yaml --data prefs.jsonl.gz"
@@ -65,15 +68,26 @@ def test_a_fall_since_a_checkpoint_names_it() -> None:
     rows = joined(*(columns(reference, gain, step=step) for step, gain in ((10, good), (20, good), (30, worse))))
     made = headed(diagnosed(rows))
     assert made["use"].title == "Reversed" and made["use"].lines[1] == "At step 30, the last of 3 checkpoints."
-    assert made["sure"].lines[-1] == "At step 10 it ranked 20 points more of them right."
+    assert made["sure"].lines[-1] == "At step 10 it ranked 20 points more of the pairs right."
     assert made["next"].title == "Take the checkpoint of step 10, and stop there next time"
+
+
+def test_an_earlier_checkpoint_is_said_to_rank_so_many_right() -> None:
+    reference = margins(0.5)
+    halves = (rescued(reference, share) for share in (0.1, 0.6))
+    rows = joined(*(columns(reference, gain, step=step) for step, gain in zip((10, 20), halves, strict=True)))
+    line = headed(diagnosed(rows))["sure"].lines[-1]
+    assert re.fullmatch("At step 10 it ranked 5[0-9.]*\u00a0% right\\.", line), line
 
 
 def test_kinds_of_pairs_that_do_not_differ_are_not_named() -> None:
     kind = ["ab"[i // 3 % 2] for i in range(PAIRS)]
     made = headed(diagnosed(stuck() | {"kind": kind}, beta=5.0))
     assert made["breaks"].title == "No kind is shown to be"
-    assert "Lowest: " in made["breaks"].lines[0] and "not told apart from the others" in made["breaks"].lines[0]
+    assert (
+        made["breaks"].lines[0].startswith("Lowest: the slice kind = ")
+        and "not told apart from the others" in made["breaks"].lines[0]
+    )
 
 
 def test_the_slice_that_training_left_behind_is_named() -> None:
@@ -82,7 +96,9 @@ def test_the_slice_that_training_left_behind_is_named() -> None:
     kind = np.where(np.arange(PAIRS) % 9 < 3, "<i>hard</i>", "easy")
     gain = np.where((kind == "easy") & (reference < 0), 5.0 - reference, 1.5)
     made = headed(diagnosed(columns(reference, gain) | {"kind": kind.tolist()}))
-    assert made["breaks"].title.startswith("<i>hard</i> (kind): ") and made["breaks"].title.endswith(" ranked right")
+    assert made["breaks"].title.startswith("The slice kind = <i>hard</i>: ") and made["breaks"].title.endswith(
+        " ranked right"
+    )
     [first, _] = made["breaks"].lines
     assert first.startswith("120 pairs of 40 prompts. Training changed them by 0 points, the others by +")
 

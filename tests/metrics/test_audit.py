@@ -9,7 +9,7 @@ import pytest
 
 from harness.metrics.records import Bools, Floats
 from harness.metrics.statistics import Estimate
-from harness.metrics.suspicion import Noise, advice, auroc, combined, cuts, fit_share, planted_errors
+from harness.metrics.suspicion import Noise, _measured, advice, auroc, combined, cuts, fit_share, planted_errors
 
 
 def drawn(share: float, skill: float, n: int = 4000, seed: int = 0) -> tuple[Floats, Bools]:
@@ -88,6 +88,27 @@ def test_planted_errors_measure_what_labels_are_worth() -> None:
         truth = now_wrong[order[: round(share * len(after))]].mean()
         assert measured.low - 0.05 <= truth <= measured.high + 0.05
         assert abs(predicted.mean - truth) < 0.08
+
+
+@pytest.mark.parametrize("precision", [1.0, 0.9, 0.5, 0.0])
+def test_what_planted_errors_measure_is_covered_and_never_certain(precision: float) -> None:
+    """Of 100 rows so many are wrong. 4 in 13 wrong and 1 in 37 right labels are planted: a tenth, .2 wrong before."""
+    rng, inside = np.random.default_rng(0), 0
+    wrong = round(100 * precision)
+    for _ in range(400):
+        hits = int(rng.binomial(wrong, 4 / 13) + rng.binomial(100 - wrong, 1 / 37))
+        found = _measured(hits, 100, 0.1, Estimate(9, 0.2, 0.2, 0.2))
+        assert found.low <= found.mean <= found.high and found.high - found.low > 0.05, hits
+        inside += found.low <= precision <= found.high
+    assert inside >= 0.93 * 400
+
+
+def test_more_planted_rows_than_can_be_leave_the_interval_a_width() -> None:
+    found = _measured(60, 100, 0.1, Estimate(9, 0.2, 0.2, 0.2))  # at most 31 were to be expected
+    assert found.mean == found.high == 1.0 and 0.8 < found.low < 0.98
+    wide = _measured(20, 100, 0.1, Estimate(9, 0.2, 0.1, 0.3))
+    known = _measured(20, 100, 0.1, Estimate(9, 0.2, 0.2, 0.2))
+    assert wide.low < known.low and wide.high > known.high and wide.mean == known.mean
 
 
 @pytest.mark.parametrize(

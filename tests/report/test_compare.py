@@ -89,7 +89,9 @@ def test_planted_differences_are_found_and_named() -> None:
     first, second = answer(found)
     assert "as small shows it, holds at large in 1 of 2 cells; it is reversed in 1" in first
     assert "(small) to" in second and "(large)" in second and "8 seeds, paired" in second
-    assert "the largest of 2 shown differences in 16 comparisons (1 better and 1 worse)" in second
+    assert second.startswith("cpo_smooth at beta 5 (reference wrong on 75\u00a0% of topics, 20\u00a0% flips): ")
+    many = "2 of 16 comparisons show one (1 better and 1 worse)."
+    assert second.endswith(f": the largest shown difference in ranking accuracy; {many}")
     assert all(d.paired for d in found.cells) and found.alignment.differing == ("world.hidden_size",)
 
 

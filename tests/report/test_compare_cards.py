@@ -10,10 +10,12 @@ import numpy as np
 
 from harness.report.compare.cards import cards
 from harness.report.compare.differences import Differences
-from harness.report.compare.page import build_page
+from harness.report.compare.page import build_page, differences_csv
 from harness.report.compare.page import plain as as_json
+from harness.report.compare.sentences import spoken, titles
 from harness.report.render.blocks import Card
 from harness.report.sections.row import write_page
+from harness.types import RunSpec
 from tests.report.test_compare import compared, flat, level, planted, runs_of
 
 
@@ -30,16 +32,42 @@ def test_an_order_that_is_reversed_is_named_with_both_sides() -> None:
     assert made["use"].title == "No: reversed in 1 of 2 cells"
     assert made["use"].lines[0].startswith("The order of objectives against dpo")
     sides = made["use"].lines[1]
-    assert sides.startswith("cpo_smooth at beta 5 against dpo at beta 5 (") and "uniform_flip 0.2" in sides
+    assert sides.startswith("cpo_smooth at beta 5 against dpo at beta 5 (") and "20\u00a0% flips" in sides
     small, large = sides.partition("): ")[2].split("), ")
     assert small.startswith("+") and "(small" in small and large.startswith("\u2212") and "(large" in large
     assert made["breaks"].title == "Ranking accuracy of cpo_smooth at beta 5: \u221219.7\u00a0points"
-    assert "the largest of 2 shown differences" in made["breaks"].lines[0]
+    assert "the largest shown difference in ranking accuracy; 2 of 16" in made["breaks"].lines[0]
     assert made["breaks"].lines[1].startswith("dpo at beta 5 (")
     assert "pairs stuck wrong shrinks" in made["breaks"].lines[1]
     assert made["sure"].title == "8 seeds, paired" and "corrected for 18 comparisons" in made["sure"].lines[0]
     assert "could stay hidden" in made["sure"].lines[1] and "world.hidden_size" in made["sure"].lines[2]
     assert made["next"].title == "Choose in each sweep anew" and "What small recommends" in made["next"].lines[0]
+
+
+def test_what_moved_most_is_of_one_measure_and_ranking_comes_first() -> None:
+    """Gold reward moves by .6 on its own scale, ranking accuracy by 20 points."""
+
+    def paid(run: RunSpec) -> dict[str, float]:
+        return planted(run) | {"gold_reward": 0.9}
+
+    rng = np.random.default_rng(0)
+    found = compared(level("a", runs_of(), flat, rng), level("b", runs_of(hidden=128), paid, rng, 500_000))
+    measures = [one.measure for one in found.shown]
+    assert measures[0] == "ranking_accuracy" and measures.count("gold_reward") == 4
+    assert measures == sorted(measures, key=measures.index), "measure by measure"
+    sizes = [abs(one.verdict.plain.mean) for one in found.shown if one.measure == "gold_reward"]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 0.5
+    made = headed(found)
+    assert made["breaks"].title.startswith("Ranking accuracy of cpo_smooth at beta 5: ")
+    assert "the largest shown difference in ranking accuracy; 6 of 16" in made["breaks"].lines[0]
+
+
+def test_files_keep_the_names_of_conditions_that_pages_say_in_words() -> None:
+    rng = np.random.default_rng(0)
+    found = compared(level("a", runs_of(), flat, rng), level("b", runs_of(hidden=128), flat, rng))
+    assert [title.rpartition(", ")[2] for title in titles(found).values()] == ["clean labels", "uniform_flip 0.2"]
+    assert [title.rpartition(", ")[2] for title in spoken(found).values()] == ["clean labels", "20\u00a0% flips"]
+    assert b"uniform_flip 0.2" in differences_csv(found) and b"flips" not in differences_csv(found)
 
 
 def test_an_order_that_holds_is_carried_over() -> None:

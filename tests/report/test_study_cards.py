@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from harness.report.render.blocks import Card
-from harness.report.study.cards import cards, kept, named
-from harness.report.study.findings import breaches, pick_among, tuned_differences
+from harness.report.study.cards import DIGITS, cards, kept, named
+from harness.report.study.findings import breaches, distance, pick_among, tuned_differences
+from harness.report.study.heroes import heroes
 from harness.report.study.page import write_study_report
-from harness.report.study.study import Study, read_study
+from harness.report.study.study import Study, StudyTrial, read_study
+from harness.report.study.tables import shown_params
 from harness.storage.answer_file import answer_lines
-from tests.report.test_study_page import FRESH, MEASURE, plant
+from tests.report.test_study_page import FRESH, MEASURE, SECOND, plant
 
 
 def headed(folder: Path, **planted: Any) -> tuple[Study, dict[str, Card]]:
@@ -33,8 +35,8 @@ def test_the_first_card_names_the_tuned_objective_that_is_shown_best_with_its_se
     )
     assert "6 fresh seeds, 30\u00a0% flips, reference wrong on 50\u00a0% of topics" in found["use"].lines[0]
     assert pick_among(study, ("dpo", "cpo_smooth")).beaten.keys() == {"dpo"}
-    assert found["sure"].title == "Tuned dpo: worse than cpo_smooth"
-    assert found["sure"].lines[0].startswith("dpo against cpo_smooth: \u22120.300 [")
+    assert found["sure"].title == "Tuning does not rescue dpo: worse than tuned cpo_smooth"
+    assert found["sure"].lines[0].startswith("Tuned dpo against cpo_smooth: \u22120.300 [")
     assert "dpo: beta at the lower end of its range" in found["next"].lines[0]
 
 
@@ -51,8 +53,16 @@ def test_what_breaks_a_bound_on_fresh_seeds_is_not_recommended(tmp_path: Path) -
     _, found = headed(tmp_path / "one", constraints=[bound])
     assert found["use"].title.startswith("dpo, beta 0.1")
     assert any(line.startswith("cpo_smooth has") and line.endswith("beyond a bound.") for line in found["use"].lines)
-    assert found["breaks"].title == "1 of 2 winners break the bound delta <= 0.5"
-    assert found["breaks"].lines[0].startswith("cpo_smooth: 0.645 [")
+    assert found["breaks"].title == "1 of 2 winners breaks the bound, delta mean at most 0.5 on test pairs"
+    assert (
+        found["breaks"]
+        .lines[0]
+        .startswith("Beyond delta mean at most 0.5 on test pairs, on fresh seeds: cpo_smooth, 0.6")
+    )
+    assert any(
+        line.startswith("Its bound, delta mean at most 0.5 on test pairs, is kept: 0.345")
+        for line in found["use"].lines
+    )
     _, none = headed(tmp_path / "none", constraints=[bound | {"at_most": 0.1, "name": "delta <= 0.1"}])
     assert none["use"].title.startswith("Nothing keeps its bounds; best of what breaks them: cpo_smooth")
 
@@ -64,7 +74,7 @@ def test_an_objective_whose_searches_break_a_bound_now_and_then_is_kept_and_flag
     labels = ("cpo_smooth", "cpo_smooth search 2", "cpo_smooth search 3")
     broken = [breach for breach in breaches(study) if breach.word == "broken"]
 
-    class Thrice:
+    class Thrice:  # of a study only what these two functions read
         objectives = MappingProxyType({"dpo": ("dpo",), "cpo_smooth": labels})
         by_search = study.by_search
         winner = staticmethod(str)  # every search has one
@@ -76,10 +86,81 @@ def test_an_objective_whose_searches_break_a_bound_now_and_then_is_kept_and_flag
     assert kept(Thrice(), again) == ("dpo",)  # type: ignore[arg-type]
 
 
+KL_BOUND = {"measure": "kl", "split": "validation_clean", "at_most": 3.0, "at_least": None, "name": "kl <= 3"}
+
+
+def searched_twice(folder: Path, **planted: Any) -> tuple[Study, dict[str, Card]]:
+    """The first search of the rival is .06 better than the second, and alone breaks the bound on KL."""
+    kl = {"dpo": 1.0, "cpo_smooth": 4.0, SECOND: 2.0}
+    return headed(folder, again=-0.06, kl=kl, constraints=[KL_BOUND], sampler_seeds=2, **planted)
+
+
+def test_the_first_card_prints_the_numbers_of_the_search_whose_settings_it_names(tmp_path: Path) -> None:
+    study, found = searched_twice(tmp_path, gold=0.6)
+    use = found["use"]
+    assert use.title == "cpo_smooth, beta 1.6, learning rate 0.0001 (search 2 of 2)"
+    assert use.lines[0].startswith("It has delta mean 0.585 [") and "reward of its answers 0.585 [" in use.lines[0]
+    assert "(before training 0.500), KL 2.1 nats" in use.lines[0], "on the pairs of the bound, not 24.5 of results.csv"
+    assert use.lines[1].startswith("Its bound, KL at most 3 on validation pairs, is kept: 2.050 [")
+    assert use.lines[2].startswith("On average its 2 searches have delta mean 0.615 [")
+    assert use.lines[2].endswith("; the winner of search 1 of 2 breaks a bound.")
+    assert "(average of its" not in use.lines[0] and "cpo_smooth search 1 of 2, 4.050" in found["breaks"].text
+    assert distance(study, "cpo_smooth").mean == pytest.approx(4.05), "what the card says is what is drawn"
+
+
+def test_a_bound_that_is_not_shown_to_be_kept_is_said_on_the_first_card(tmp_path: Path) -> None:
+    kl = {"dpo": 1.0, "cpo_smooth": 2.93}
+    _, found = headed(tmp_path, kl=kl, constraints=[KL_BOUND])
+    assert (
+        found["use"].lines[1].startswith("Its bound, KL at most 3 on validation pairs, is not shown to be kept: 2.980")
+    )
+
+
+def test_the_first_card_says_by_what_it_chose_and_who_is_worth_most(tmp_path: Path) -> None:
+    _, found = searched_twice(tmp_path / "two", gold=0.6)
+    chosen = "Chosen by delta mean, the study's target, within the bounds; by true reward, as sweeps choose,"
+    assert found["use"].lines[-1] == f"{chosen} dpo stands highest (0.645)."
+    _, alone = headed(tmp_path / "one", gold=0.6)
+    assert alone["use"].lines[-1].endswith("; by true reward, as sweeps choose, it stands highest, too.")
+
+
+def test_cards_round_settings_and_tables_do_not() -> None:
+    trial = StudyTrial("a", 0, {"beta": 0.36979, "n": 128, "tau": 123.4, "kind": "sum"}, "COMPLETE", (), (), "", True,
+                       (), ())  # fmt: skip
+    assert shown_params(trial, DIGITS) == "beta 0.37, n 128, tau 120, kind sum"
+    assert shown_params(trial) == "beta 0.36979, n 128, tau 123.4, kind sum"
+
+
+@pytest.mark.parametrize(
+    ("gap", "title"),
+    [
+        (-0.3, "Tuned cpo_smooth has 0.300 [0.294,\u00a00.306] more delta mean than tuned dpo"),
+        (0.3, "Tuned dpo has 0.300 [0.294,\u00a00.306] more delta mean than tuned cpo_smooth"),
+        (0.0, "Tuned dpo is not told apart from tuned cpo_smooth: "),
+    ],
+)
+def test_the_figure_states_the_comparison_that_was_tested(tmp_path: Path, gap: float, title: str) -> None:
+    study = read_study(plant(tmp_path, gap=gap))
+    winners, *_ = heroes(study, tuned_differences(study))
+    assert winners.title.startswith(title)
+
+
+def test_every_mark_is_named_and_the_title_counts_those_beyond_the_bound(tmp_path: Path) -> None:
+    study, _ = searched_twice(tmp_path, gold=0.6)
+    _, worth = heroes(study, tuned_differences(study))
+    svg = worth.svg.decode()
+    assert worth.title.endswith("; beyond the bound of 3: 1 of 3 winners")
+    assert "KL is over the pairs it is on (validation clean), as on the cards" in worth.caption
+    for text in ("cpo_smooth search 1 of 2: true reward 0.645 [", "cpo_smooth search 2 of 2: true reward 0.585 ["):
+        assert text in svg
+    assert svg.count(">2</text>") == 2, "a tick and the rival's other search"
+    assert ">cpo_smooth search 1</text>" in svg
+
+
 def test_worse_answers_than_before_training_are_what_breaks(tmp_path: Path) -> None:
     _, found = headed(tmp_path, gold=-1.0)
-    assert found["breaks"].title == "The ranking was bought with worse answers"
-    assert "before training 0.500" in found["breaks"].lines[0]
+    assert found["breaks"].title == "The delta mean was bought with worse answers in 2 of 2 winners"
+    assert found["breaks"].lines[0].startswith("Worse than the untrained model's true reward of 0.500: dpo, ")
 
 
 def test_without_fresh_runs_there_is_one_card(tmp_path: Path) -> None:

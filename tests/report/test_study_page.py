@@ -20,6 +20,7 @@ from harness.storage.atomic import write_json
 from harness.types import InputError
 
 MEASURE = "delta_mean"  # no share: its intervals are Student's t alone, which a hand can check
+SECOND = "cpo_smooth search 2"
 SEEDS, FRESH, STEPS = (0, 1), (2, 3, 4, 5, 6, 7), (0, 5, 10)
 SPACE = {"beta": {"low": 0.1, "high": 10.0, "log": True, "integer": False},
          "training.learning_rate": {"low": 1e-5, "high": 1e-3, "log": True, "integer": False}}  # fmt: skip
@@ -36,14 +37,26 @@ RIVAL: dict[int, dict[str, tuple[float, float]]] = {
 
 
 def plant(
-    folder: Path, gap: float = -0.3, fresh: tuple[int, ...] = FRESH, gold: float | None = None, **about: Any
+    folder: Path,
+    gap: float = -0.3,
+    fresh: tuple[int, ...] = FRESH,
+    gold: float | None = None,
+    again: float | None = None,
+    kl: dict[str, float] | None = None,
+    **about: Any,
 ) -> Path:
-    """A study of dpo and <cpo_smooth>, three trials each; on fresh seeds dpo's winner is `gap` from its rival's."""
+    """A study of dpo and <cpo_smooth>, three trials each; on fresh seeds dpo's winner is `gap` from its rival's.
+
+    With `again` the rival is searched a second time, whose winner is that far from the first one's, in reward by as
+    much; `kl` is each search's KL on fresh validation pairs.
+    """
+    rivals = ("cpo_smooth", SECOND) if again is not None else ("cpo_smooth",)
     folder.mkdir(exist_ok=True)
     runs: list[dict[str, Any]] = []
-    scores: list[tuple[str, int, str, float]] = []
+    scores: list[tuple[str, int, str, str, float]] = []
     trials = []
-    for arm, table, winner in (("dpo", DPO, 0), ("cpo_smooth", RIVAL, 2)):
+    for arm, table, winner in (("dpo", DPO, 0), *((rival, RIVAL, 2) for rival in rivals)):
+        moved = again if arm == SECOND and again is not None else 0.0
         for number, splits in table.items():
             keys: dict[str, list[str]] = {"runs": [], "fresh": []}
             for role, seeds in (("runs", SEEDS), ("fresh", fresh if number == winner else ())):
@@ -51,15 +64,17 @@ def plant(
                     key = content_hash([arm, number, seed])
                     keys[role].append(key)
                     runs.append({"run_key": key, "name": f"{arm} {number} {seed}", "config": config(arm, number, seed)})
-                    paid = {} if gold is None else {"gold_reward": gold + 0.01 * seed, "kl": 20.0 + seed}
+                    paid = {} if gold is None else {"gold_reward": gold + moved + 0.01 * seed, "kl": 20.0 + seed}
+                    if kl is not None and role == "fresh":
+                        scores.append((key, 10, "validation_clean", "kl", kl[arm] + 0.1 * (seed % 2)))
                     commit(folder, runs[-1], {**paid, "reference_gold_reward": 0.5} if paid else None)
                     for split, values in splits.items():
                         for step, value in zip((5, 10), values, strict=True):
                             shift = (seed % 2) * 0.02 - 0.01
                             if role == "fresh":
-                                value = 0.6 + (gap if arm == "dpo" else 0.0)
+                                value = 0.6 + moved + (gap if arm == "dpo" else 0.0)
                                 shift = 0.01 * seed + (0.005 * (-1) ** seed if arm == "dpo" else 0.0)
-                            scores.append((key, step, split, value + shift))
+                            scores.append((key, step, split, MEASURE, value + shift))
             trials.append({
                 "arm": arm, "number": number, "params": {"beta": 0.1 * 4**number, "training.learning_rate": 1e-4},
                 "state": "COMPLETE", "values": [splits["validation_clean"][1]], "constraints": [], "intermediate": [],
@@ -73,17 +88,18 @@ def plant(
         "pruner": {"kind": "none"}, "budget": {},
         "targets": [{"measure": MEASURE, "direction": "maximize", "split": "validation_clean"}],
         "constraints": [], "report_split": "test", "observed": "",
-        "arms": [{"label": a, "objective": a, "fixed": {"name": a}, "space": SPACE} for a in ("dpo", "cpo_smooth")],
+        "arms": [{"label": a, "objective": a.partition(" ")[0], "fixed": {"name": a}, "space": SPACE}
+                 for a in ("dpo", *rivals)],
         "importance": {"dpo": {"beta": 0.9, "training.learning_rate": 0.1}}, "trials": trials, **about,
     }  # fmt: skip
     write_json(folder / "study.json", value)
     write_json(folder / "plan.json", {"name": "planted", "question": "", "notes": [], "runs": runs})
-    columns = {name: np.array([row[i] for row in scores], dtype=object) for i, name in ((0, "run_key"), (2, "split"))}
+    texts = ((0, "run_key"), (2, "split"), (3, "measure"))
+    columns = {name: np.array([row[i] for row in scores], dtype=object) for i, name in texts}
     store.write_table(folder / "scores.parquet", {
         **columns,
         "step": np.array([row[1] for row in scores], np.int32),
-        "measure": np.array([MEASURE] * len(scores), dtype=object),
-        "value": np.array([row[3] for row in scores]),
+        "value": np.array([row[4] for row in scores]),
         "items": np.full(len(scores), 100, np.int32),
     })  # fmt: skip
     return folder

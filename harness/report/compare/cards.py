@@ -7,7 +7,7 @@ from collections import Counter
 
 from harness.metrics.statistics import MIN_SEEDS, Estimate
 from harness.report.compare.differences import Differences, Order
-from harness.report.compare.sentences import MEASURE, listed, moved, movement_sentence, order_sentence, titles
+from harness.report.compare.sentences import MEASURE, listed, moved, movement_sentence, order_sentence, spoken
 from harness.report.data.cells import RANKING
 from harness.report.data.tables import MEASURES
 from harness.report.render.blocks import Card
@@ -53,7 +53,7 @@ def _broken(found: Differences) -> list[Order]:
 
 def _sides(found: Differences, one: Order) -> str:
     """`cpo_smooth at beta 5 against dpo at beta 5, 20 % flips: +10 points [...] (small), -10 points [...] (large).`"""
-    where = titles(found)[one.cell.first.first.condition]
+    where = spoken(found)[one.cell.first.first.condition]
     parts = (
         f"{_change(verdict.corrected, RANKING)} ({found.alignment.levels[i].name})"
         for i, verdict in one.by_level.items()

@@ -99,9 +99,11 @@ class Differences:
 
     @cached_property
     def shown(self) -> tuple[Difference, ...]:
-        """The differences between levels that are shown, the largest first."""
+        """The differences between levels that are shown: those of ranking accuracy first, then measure by measure, as
+        their units differ; of one measure the largest first."""
+        order = (RANKING, *DIRECTIONS)
         found = [one for one in self.cells if one.shown]
-        return tuple(sorted(found, key=lambda one: -abs(one.verdict.plain.mean)))
+        return tuple(sorted(found, key=lambda one: (order.index(one.measure), -abs(one.verdict.plain.mean))))
 
 
 def compare_levels(alignment: Alignment, baseline: str) -> Differences:

@@ -14,7 +14,7 @@ from harness.palette import looks
 from harness.report.compare.cards import cards
 from harness.report.compare.differences import Differences, Order, compare_levels
 from harness.report.compare.levels import Level, Match, align, read_levels, size_text
-from harness.report.compare.sentences import MEASURE, answer, titles
+from harness.report.compare.sentences import MEASURE, answer, spoken, titles
 from harness.report.data.cells import CELL_COLUMNS, RANKING, baseline, cell_columns
 from harness.report.data.tables import csv_bytes
 from harness.report.render.blocks import Content, Field, Lines, Table, fields, present, stated
@@ -96,7 +96,7 @@ def order(found: Differences) -> Content | None:
     if not found.orders:
         return None
     names, base = [level.name for level in found.alignment.levels], visible(found.baseline)
-    called = titles(found)
+    called = spoken(found)
     rows = tuple(
         (
             Field(one.cell.first.named, called[one.cell.first.first.condition]),
@@ -131,7 +131,7 @@ def cells(found: Differences) -> Content:
 
 
 def _cell_table(found: Differences, measure: str) -> Table | None:
-    names, called = [level.name for level in found.alignment.levels], titles(found)
+    names, called = [level.name for level in found.alignment.levels], spoken(found)
     by_match: dict[int, dict[int, Any]] = {}
     for one in found.cells:
         if one.measure == measure:
@@ -203,7 +203,7 @@ def sizes(found: Differences) -> Content | None:
     """Model size as an axis: slope per decade of parameters, cell by cell."""
     if not found.slopes:
         return None
-    called, levels = titles(found), found.alignment.levels
+    called, levels = spoken(found), found.alignment.levels
     tables = []
     for measure in MEASURE:
         rows = tuple(
@@ -230,7 +230,7 @@ def sizes(found: Differences) -> Content | None:
 
 
 def _size_picture(found: Differences) -> Any:
-    called, levels = titles(found), found.alignment.levels
+    called, levels = spoken(found), found.alignment.levels
     ranked = [one.match for one in found.slopes if one.measure == RANKING]
     conditions: dict[str, list[Match]] = {}
     for match in ranked:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from harness.metrics.statistics import MIN_SEEDS, wording
 from harness.report.compare.differences import Difference, Differences
 from harness.report.data.cells import RANKING
-from harness.report.data.conditions import build_conditions
+from harness.report.data.conditions import Condition, build_conditions, noise
 from harness.report.render.text import number, quantity, shown, visible
 
 MEASURE = {
@@ -21,10 +21,20 @@ MEASURE = {
 
 
 def titles(found: Differences) -> dict[str, str]:
-    """What to call the conditions of the first level, by their key."""
+    """The names of the first level's conditions in CSV and JSON, by their key."""
+    return {condition.first.condition: condition.title for condition in _conditions(found)}
+
+
+def spoken(found: Differences) -> dict[str, str]:
+    """The same as a reader says them, `20 % flips`; the name of the files where that would tell two apart no longer."""
+    said = {one.title: ", ".join(filter(None, (one.setting, noise(one)))) for one in _conditions(found)}
+    shared = Counter(said.values())
+    return {key: said[title] if shared[said[title]] == 1 else title for key, title in titles(found).items()}
+
+
+def _conditions(found: Differences) -> tuple[Condition, ...]:
     cells = [match.first for match in found.alignment.matches]
-    conditions = build_conditions(cells, found.alignment.levels[0].sweep.axes)
-    return {condition.first.condition: condition.title for condition in conditions}
+    return build_conditions(cells, found.alignment.levels[0].sweep.axes)
 
 
 def answer(found: Differences) -> tuple[str, ...]:
@@ -61,13 +71,14 @@ def order_sentence(found: Differences) -> str | None:
 
 
 def movement_sentence(found: Differences) -> str:
-    """The largest difference between levels that is shown, or that none is and what could hide."""
+    """The largest difference between levels that is shown in one measure, or that none is and what could hide."""
     levels, tested = found.alignment.levels, quantity(len(found.cells), "comparison")
     if found.shown:
         most = found.shown[0]
         counts = Counter(one.verdict.word for one in found.shown)
         told = " and ".join(f"{counts[word]} {word}" for word in ("better", "worse") if counts[word])
-        return f"{moved(found, most)}: the largest of {len(found.shown)} shown differences in {tested} ({told})."
+        many = f"{len(found.shown)} of {tested} show{'s' if len(found.shown) == 1 else ''} one ({told})"
+        return f"{moved(found, most)}: the largest shown difference in {MEASURE[most.measure]}; {many}."
     names = listed([level.name for level in levels])
     if not found.cells:
         return f"No measure of a matching cell is finished in both {names}."
@@ -98,7 +109,7 @@ def moved(found: Differences, one: Difference) -> str:
     if one.shown:
         change = "grows" if one.verdict.plain.mean > 0 else "shrinks"
     return (
-        f"{cell.named} ({titles(found)[cell.first.condition]}): {MEASURE[one.measure]} {change} from"
+        f"{cell.named} ({spoken(found)[cell.first.condition]}): {MEASURE[one.measure]} {change} from"
         f" {number(before)} ({levels[0].name}) to {number(after)} ({levels[one.other].name}),"
         f" {shown(one.verdict.corrected)} ({seeds})"
     )

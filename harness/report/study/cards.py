@@ -12,9 +12,12 @@ from harness.report.data.conditions import dial
 from harness.report.render.blocks import Card
 from harness.report.render.text import number, percent, percents, points, quantity, shown, visible
 from harness.report.study.findings import (
+    GOLD,
+    KL,
     Breach,
     TunedDifference,
     breaches,
+    distance,
     fresh_results,
     objective_results,
     pick_among,
@@ -23,9 +26,9 @@ from harness.report.study.findings import (
     tuned,
 )
 from harness.report.study.study import Study, StudyTrial
-from harness.report.study.tables import edges, shown_params
+from harness.report.study.tables import bound_words, edges, shown_params
 
-GOLD, KL = "gold_reward", "kl"
+DIGITS = 2  # of a setting on a card: no more matter; the table has them all
 PER_HOUR, PER_MINUTE = 3600, 60
 
 
@@ -34,8 +37,9 @@ def cards(study: Study, differences: Sequence[TunedDifference]) -> tuple[Card, .
     if not any(study.by_search(name) for name in study.objectives):
         nothing = "No winner has a finished run on fresh seeds, so nothing can be compared."
         return (Card("use", "Use", "Nothing to use yet", (nothing,)),)
-    broken = [breach for breach in breaches(study) if breach.word == "broken"]
-    return (_use(study, broken), _breaks(study, broken, differences), _sure(study, differences), _next(study))
+    bounds = breaches(study)
+    broken = [breach for breach in bounds if breach.word == "broken"]
+    return (_use(study, bounds, broken), _breaks(study, broken, differences), _sure(study, differences), _next(study))
 
 
 def amount(study: Study, value: Estimate) -> str:
@@ -79,48 +83,82 @@ def named(study: Study, objective: str, broken: Sequence[Breach]) -> int:
     return next((index for index in won if study.objectives[objective][index] not in arms), won[0])
 
 
-def paid(study: Study, objective: str) -> str:
-    """`true reward 0.292 [...], KL 1.9 nats`: what a winner is worth and costs beside the target."""
-    found = objective_results(study, objective, (GOLD, KL))
-    parts = [f"{study.reward} of its answers {shown(found[GOLD])}"] if found[GOLD].n and study.measure != GOLD else []
-    parts += [f"KL {number(found[KL].mean, 1)} nats"] if found[KL].n and study.measure != KL else []
+def _worth(study: Study, target: Estimate, reward: Estimate, kl: Estimate) -> str:
+    """`ranks 69 % of held-out pairs right, true reward of its answers -0.3 [...] (before training -0.1), KL 1.9 nats`:
+    what a winner reaches, is worth and costs."""
+    value = amount(study, target)
+    ranking = study.measure == "ranking_accuracy"
+    parts = [f"ranks {value} of held-out pairs right" if ranking else f"has {target_words(study)} {value}"]
+    if reward.n and study.measure != GOLD:
+        level = reference_gold(study)
+        before = "" if level is None else f" (before training {number(level)})"
+        parts.append(f"{study.reward} of its answers {shown(reward)}{before}")
+    if kl.n and study.measure != KL:
+        parts.append(f"KL {number(kl.mean, 1)} nats")
     return ", ".join(parts)
 
 
+def _winner_said(study: Study, winner: StudyTrial) -> str:
+    """What one search's winner is worth on its own fresh seeds."""
+    target = study.estimate(winner.fresh, study.measure, study.report_split)
+    return _worth(study, target, fresh_results(study, winner.arm, (GOLD,))[GOLD], distance(study, winner.arm))
+
+
 def _said(study: Study, objective: str) -> str:
-    value = tuned(study, objective)
-    target = f"ranks {amount(study, value)} of held-out pairs right" if study.measure == "ranking_accuracy" else (
-        f"has {target_words(study)} {amount(study, value)}"
-    )  # fmt: skip
-    return ", ".join(filter(None, [target, paid(study, objective)]))
+    """What an objective is worth, on average of its searches where it has several."""
+    labels = study.objectives[objective]
+    reward = objective_results(study, objective, (GOLD,))[GOLD]
+    text = _worth(study, tuned(study, objective), reward, distance(study, *labels))
+    return text if len(labels) == 1 else f"{text} (average of its {len(labels)} searches)"
 
 
-def _use(study: Study, broken: Sequence[Breach]) -> Card:
+def _use(study: Study, bounds: Sequence[Breach], broken: Sequence[Breach]) -> Card:
     able = kept(study, broken)
     every = tuple(name for name in study.objectives if study.by_search(name))
     pick = pick_among(study, able or every)
     lead = pick.arms[0]
-    search = named(study, lead, broken)
-    winner = study.winner(study.objectives[lead][search])
+    labels = study.objectives[lead]
+    winner = study.winner(labels[named(study, lead, broken)])
     assert winner is not None
-    lines = [f"It {_said(study, lead)} ({_seeds(study, winner)}, {_where(study)})."]
+    lines = [f"It {_winner_said(study, winner)} ({_seeds(study, winner)}, {_where(study)})."]
+    lines += [
+        f"Its bound, {bound_words(study, b.bound)}, is {b.word}: {shown(b.fresh)} on fresh seeds."
+        for b in bounds
+        if b.arm == winner.arm
+    ]
+    if len(labels) > 1:
+        verb = f"rank {amount(study, tuned(study, lead))} right" if study.measure == "ranking_accuracy" else (
+            f"have {target_words(study)} {amount(study, tuned(study, lead))}"
+        )  # fmt: skip
+        beyond = [study.search(arm) for arm in labels if arm in {b.arm for b in broken}]
+        rest = f"; the winner of {' and '.join(beyond)} breaks a bound" if beyond and able else ""
+        lines.append(f"On average its {len(labels)} searches {verb}{rest}.")
     lines += [f"Not told apart: {name}, {_said(study, name)}." for name in pick.arms[1:3]]
     if len(pick.arms) > 3:
         lines.append(f"Nor {' nor '.join(pick.arms[3:])}.")
     lines += _higher(study, able, pick)
-    more = len(study.objectives[lead]) - 1
-    if more:
-        searches = quantity(more, "more search", "more searches")
-        lines.append(f"The settings are those of its search {search + 1}; {searches} below.")
-    beyond = len({breach.arm for breach in broken}.intersection(study.objectives[lead]))
-    if beyond and able:
-        lines.append(f"In {beyond} of {quantity(more + 1, 'search', 'searches')} its winner breaks a bound.")
-    title = f"{visible(lead)}, {shown_params(winner)}"
+    lines.append(_chosen(study, every, lead))
+    title = f"{visible(lead)}, {shown_params(winner, DIGITS)}"
+    title += f" ({study.search(winner.arm)})" if len(labels) > 1 else ""
     if len(pick.arms) > 1:
         title += f" (one of {len(pick.arms)} tuned objectives not told apart)"
     if not able:
         title = f"Nothing keeps its bounds; best of what breaks them: {title}"
     return Card("use", "Use", title, tuple(lines))
+
+
+def _chosen(study: Study, every: Sequence[str], lead: str) -> str:
+    """By what the first card chose, and who stands highest by what a sweep's report chooses by."""
+    what = "pairs ranked right" if study.measure == "ranking_accuracy" else target_words(study)
+    within = ", within the bounds" if study.about["constraints"] else ""
+    text = f"Chosen by {what}, the study's target{within}"
+    rewards = {name: objective_results(study, name, (GOLD,))[GOLD] for name in every}
+    known = {name: value.mean for name, value in rewards.items() if value.n}
+    if not known or study.measure == GOLD:
+        return f"{text}."
+    best = max(known, key=lambda name: (known[name], name == lead))
+    stands = "it stands highest, too" if best == lead else f"{visible(best)} stands highest ({number(known[best])})"
+    return f"{text}; by {study.reward}, as sweeps choose, {stands}."
 
 
 def _higher(study: Study, able: Sequence[str], pick: Pick[str]) -> list[str]:
@@ -146,21 +184,30 @@ def _where(study: Study) -> str:
 
 def _breaks(study: Study, broken: Sequence[Breach], differences: Sequence[TunedDifference]) -> Card:
     level = reference_gold(study)
-    results = {arm: fresh_results(study, arm, (GOLD, KL)) for arm in study.arms}
+    rewards = {arm: fresh_results(study, arm, (GOLD,))[GOLD] for arm in study.arms}
     bought = [
-        f"{visible(arm)} answers worse than the untrained model: {study.reward} {shown(found[GOLD])}, before training"
-        f" {number(level)}."
-        for arm, found in results.items()
-        if level is not None and found[GOLD].n > 1 and found[GOLD].high < level
+        f"{visible(study.called(arm))}, {shown(value)}"
+        for arm, value in rewards.items()
+        if level is not None and value.n > 1 and value.high < level
     ]
-    if broken:
-        names = " or ".join(dict.fromkeys(visible(breach.bound) for breach in broken))
-        arms = {breach.arm for breach in broken}
-        title = f"{len(arms)} of {quantity(len(study.arms), 'winner')} break the bound {names}"
-        lines = [f"{visible(breach.arm)}: {shown(breach.fresh)} on fresh seeds." for breach in broken]
-        return Card("breaks", "What breaks", title, (*lines, *bought))
+    winners = quantity(len(study.arms), "winner")
+    beyond = len({breach.arm for breach in broken})
+    lines = [
+        f"Beyond {bound_words(study, bound)}, on fresh seeds: "
+        + "; ".join(f"{visible(study.called(b.arm))}, {shown(b.fresh)}" for b in broken if b.bound == bound)
+        + "."
+        for bound in dict.fromkeys(breach.bound for breach in broken)
+    ]
     if bought:
-        return Card("breaks", "What breaks", "The ranking was bought with worse answers", tuple(bought))
+        what = "ranking" if study.measure == "ranking_accuracy" else target_words(study)
+        title = f"The {what} was bought with worse answers in {len(bought)} of {winners}"
+        title += f"; {beyond} break{'s' if beyond == 1 else ''} a bound" if broken else ""
+        worse = f"Worse than the untrained model's {study.reward} of {number(level)}: {'; '.join(bought)}."
+        return Card("breaks", "What breaks", title, (worse, *lines))
+    if broken:
+        names = " or ".join(dict.fromkeys(bound_words(study, breach.bound) for breach in broken))
+        title = f"{beyond} of {winners} break{'s' if beyond == 1 else ''} the bound, {names}"
+        return Card("breaks", "What breaks", title, tuple(lines))
     behind = [d for d in differences if d.word == "worse"]
     if behind:
         title = f"Tuning does not rescue {visible(study.baseline)}"
@@ -179,7 +226,8 @@ def _fall(study: Study) -> tuple[str, tuple[str, ...]]:
     arm = max((name for name in falls if math.isfinite(falls[name])), key=lambda name: falls[name])
     text = f"{points(falls[arm])} points" if _share(study) else number(falls[arm])
     return "Nothing of the winners", (
-        f"No bound is broken and no winner answers worse than before training. The search promised {visible(arm)}"
+        "No bound is broken and no winner answers worse than before training. The search promised"
+        f" {visible(study.called(arm))}"
         f" {text} more than fresh seeds gave: the best of many trials is partly luck.",
     )
 
@@ -198,9 +246,10 @@ def _sure(study: Study, differences: Sequence[TunedDifference]) -> Card:
     for one in differences:
         words.setdefault(one.word, []).append(visible(one.other))
     said = {"worse": "worse than", "better": "better than", "no difference shown": "not told apart from"}
-    title = f"Tuned {base}: " + "; ".join(
-        f"{said[word]} {' and '.join(names)}" if word in said else f"{word} against {' and '.join(names)}"
-        for word, names in words.items()
+    head = f"Tuning does not rescue {base}: " if "worse" in words else f"Tuned {base}: "
+    title = head + "; ".join(
+        f"{said[word]} tuned {' and '.join(names)}" if word in said else f"{word} against {' and '.join(names)}"
+        for word, names in sorted(words.items(), key=lambda one: one[0] != "worse")
     )
     ranked = sorted(differences, key=lambda d: d.word == "no difference shown")
     n = quantity(min(d.plain.n for d in differences), "fresh seed")
@@ -209,14 +258,14 @@ def _sure(study: Study, differences: Sequence[TunedDifference]) -> Card:
 
 
 def _difference(study: Study, d: TunedDifference) -> str:
-    """`dpo against cpo_smooth: -1.4 points [-2.6, -0.2].`"""
+    """`Tuned dpo against cpo_smooth: -1.4 points [-2.6, -0.2].`"""
     value = percents(d.corrected, "\u00a0points") if _share(study) else shown(d.corrected)
     sign = "+" if d.corrected.mean > 0 else ""
     hidden = ""
     if d.word == "no difference shown" and d.mde is not None:
         limit = f"{points(d.mde)} points" if _share(study) else number(d.mde)
         hidden = f"; up to {limit} could stay hidden"
-    return f"{visible(d.one)} against {visible(d.other)}: {sign}{value}{hidden}."
+    return f"Tuned {visible(d.one)} against {visible(d.other)}: {sign}{value}{hidden}."
 
 
 def _budget(study: Study) -> str:
@@ -232,7 +281,7 @@ def _next(study: Study) -> Card:
     took = f"{seconds / PER_HOUR:.1f} h" if seconds >= PER_HOUR else f"{seconds / PER_MINUTE:.0f} min"
     title = f"{quantity(len(study.trials), 'trial')}, {quantity(runs, 'run')}, {took} of one core"
     won = [trial for name in study.objectives for trial in _won(study, name)]
-    ends = [f"{visible(trial.arm)}: {edge}" for trial in won for edge in edges(study, trial)]
+    ends = [f"{visible(study.called(trial.arm))}: {edge}" for trial in won for edge in edges(study, trial)]
     lines = [f"Before you trust it, widen the search: {'; '.join(ends)}."] if ends else []
     lines += _noisy(study)
     real = study.sweep.runs[0].misaligned is None
@@ -251,4 +300,5 @@ def _noisy(study: Study) -> list[str]:
     if worst.regret <= 0:
         return ["Choosing by noisy labels, all that you have in practice, would have cost nothing here."]
     text = f"{points(worst.regret)} points" if _share(study) else number(worst.regret)
-    return [f"Choosing by noisy labels, all that you have in practice, costs at most {text} ({visible(worst.arm)})."]
+    where = visible(study.called(worst.arm))
+    return [f"Choosing by noisy labels, all that you have in practice, costs at most {text} ({where})."]

@@ -59,7 +59,7 @@ def history(study: Study) -> Picture | None:
             if fresh is not None and fresh.n > 1:
                 panel.axhspan(fresh.low, fresh.high, color=colour, alpha=0.15, linewidth=0, label="winner, fresh seeds")
                 panel.axhline(fresh.mean, color=colour, linewidth=0.8, linestyle="--")
-            panel.set_title(arm)
+            panel.set_title(study.called(arm))
             panel.set_xlabel("trial")
         axes.flat[0].set_ylabel(_label(study))
         axes.flat[0].legend(fontsize=7, loc="lower right")
@@ -104,7 +104,7 @@ def slices(study: Study) -> Picture | None:
                 if axis["log"]:
                     _log_scale(panel, axis)
                 panel.set_xlabel(SHORT.get(name, name))
-            axes[place][0].set_ylabel(arm)
+            axes[place][0].set_ylabel(study.called(arm))
 
     return picture(
         "slices",
@@ -150,7 +150,7 @@ def contour(study: Study) -> Picture | None:
             if winner is not None:
                 at = [_scaled([winner.params[n]], space[n]) for n in (BETA, RATE)]
                 panel.plot(*at, "*", color="#D55E00", markeredgecolor="#ffffff", markersize=14)
-            panel.set_title(arm)
+            panel.set_title(study.called(arm))
             panel.set_xlabel("log10 beta" if space[BETA]["log"] else "beta")
             panel.set_ylabel("log10 learning rate" if space[RATE]["log"] else "learning rate")
             panel.grid(False)
@@ -184,7 +184,7 @@ def importance(study: Study) -> Picture | None:
             place = np.arange(len(by_arm)) + (index - (len(names) - 1) / 2) * height
             shares = [values.get(name, 0.0) for values in by_arm.values()]
             panel.barh(place, shares, height, color=COLOURS[index % 8], label=SHORT.get(name, name))
-        panel.set_yticks(range(len(by_arm)), list(by_arm))
+        panel.set_yticks(range(len(by_arm)), list(map(study.called, by_arm)))
         panel.invert_yaxis()
         panel.set_xlabel("share of the explained variation")
         panel.grid(axis="x")

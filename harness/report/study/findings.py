@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import stdev
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,7 @@ from harness.report.render.text import number, quantity, shown
 from harness.report.study.study import Study, StudyTrial
 
 CLEAN, OBSERVED, TEST = "validation_clean", "validation_observed", "test"
+GOLD, KL = "gold_reward", "kl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +234,33 @@ def objective_results(study: Study, objective: str, names: Sequence[str]) -> dic
     return out
 
 
+def kl_bound(study: Study) -> Mapping[str, Any] | None:
+    """The search's upper bound on KL, None where it had none."""
+    return next((b for b in study.about["constraints"] if b["measure"] == KL and b["at_most"] is not None), None)
+
+
+def distance(study: Study, *arms: str) -> Estimate:
+    """KL over the fresh seeds of a search's winner, or its mean over those of several; NOTHING where none is known.
+
+    On the pairs that the search's bound is on, so that a bound's verdict and what is drawn beside it are one number;
+    without a bound the KL of `results.csv`.
+    """
+    bound = kl_bound(study)
+    scores = {}
+    for arm in arms:
+        winner = study.winner(arm)
+        if winner is None:
+            continue
+        if bound is None:
+            runs = _done(study, winner)
+            by_seed = {run.seed: value for run in runs if (value := run.measured(KL)) is not None}
+        else:
+            by_seed = {seed: score.value for seed, score in study.last(winner.fresh, KL, bound["split"]).items()}
+        if by_seed:
+            scores[arm] = by_seed
+    return t_interval(list(_mean_by_seed(scores).values())) if scores else NOTHING
+
+
 def _done(study: Study, winner: StudyTrial) -> list[Run]:
     return [study.runs[key] for key in winner.fresh if key in study.runs and study.runs[key].done]
 
@@ -248,12 +277,13 @@ def price_sentence(study: Study, arms: Sequence[str]) -> str:
     level = reference_gold(study)
     if level is None:
         return ""
-    results = {arm: fresh_results(study, arm, ("gold_reward", "kl")) for arm in arms}
-    worse = {arm: e for arm, e in results.items() if e["gold_reward"].n > 1 and e["gold_reward"].high < level}
+    results = {arm: fresh_results(study, arm, (GOLD,))[GOLD] for arm in arms}
+    worse = {arm: e for arm, e in results.items() if e.n > 1 and e.high < level}
     if not worse:
         return ""
     paid = "; ".join(
-        f"{arm} {number(e['gold_reward'].mean)} at a KL of {number(e['kl'].mean)}" for arm, e in worse.items()
+        f"{study.called(arm)} {number(e.mean)} at a KL of {number(distance(study, arm).mean)}"
+        for arm, e in worse.items()
     )
     reference = f"the reference's {number(level)}"
     return f" The ranking was bought: free answers have less {study.reward} than {reference} ({paid})."
@@ -277,7 +307,7 @@ def rescue_sentence(study: Study, differences: list[TunedDifference]) -> str:
         f"Tuned {chosen.one} minus tuned {chosen.other}: {difference} on {chosen.plain.n} fresh seeds, "
         f"after {equal} of {budget}."
     )
-    broken = [f"{b.arm} {b.bound}: {number(b.fresh.mean)}" for b in breaches(study) if b.word == "broken"]
+    broken = [f"{study.called(b.arm)} {b.bound}: {number(b.fresh.mean)}" for b in breaches(study) if b.word == "broken"]
     flag = f" Broken on fresh seeds: {'; '.join(broken)}." if broken else ""
     tails = {
         "worse": f" Tuning does not rescue {chosen.one} here: tuned {chosen.other} is better still.",

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.metrics.statistics import Estimate
+from harness.metrics.statistics import NO_DIFFERENCE, Estimate
 from harness.palette import looks
 from harness.report.heroes import SIZE
 from harness.report.render.figures import Picture, picture, tip
-from harness.report.render.text import ascii_visible, number, quantity, shorten, shown
-from harness.report.study.cards import GOLD, KL, amount, target_words, unit
-from harness.report.study.findings import fresh_results, reference_gold
+from harness.report.render.text import ascii_visible, number, percents, quantity, shorten, shown
+from harness.report.study.cards import amount, target_words, unit
+from harness.report.study.findings import (
+    GOLD,
+    TunedDifference,
+    distance,
+    fresh_results,
+    kl_bound,
+    reference_gold,
+    tuned,
+)
 from harness.report.study.study import Study, StudyTrial
 from harness.report.study.tables import shown_params
 
 GREY = "#6b7280"
 
 
-def heroes(study: Study) -> tuple[Picture, ...]:
+def heroes(study: Study, differences: Sequence[TunedDifference]) -> tuple[Picture, ...]:
     """What there is data for."""
-    return tuple(found for found in (_winners(study), _worth(study)) if found is not None)
+    return tuple(found for found in (_winners(study, differences), _worth(study)) if found is not None)
 
 
 def _won(study: Study) -> list[tuple[StudyTrial, Estimate]]:
@@ -32,7 +40,7 @@ def _won(study: Study) -> list[tuple[StudyTrial, Estimate]]:
     return sorted((one for one in found if one[1].n), key=lambda one: sign * one[1].mean)
 
 
-def _winners(study: Study) -> Picture | None:
+def _winners(study: Study, differences: Sequence[TunedDifference]) -> Picture | None:
     rows = _won(study)
     if not rows:
         return None
@@ -47,20 +55,17 @@ def _winners(study: Study) -> Picture | None:
             panel.plot(seeds, [y] * len(seeds), ".", color=look.colour, markersize=4, alpha=0.45)
             if math.isfinite(value.low):
                 panel.plot([scale * value.low, scale * value.high], [y, y], color=look.colour, linewidth=1.4)
-            text = f"{trial.arm}, {shown_params(trial)}: {amount(study, value)}, {quantity(value.n, 'fresh seed')}"
+            name = study.called(trial.arm)
+            text = f"{name}, {shown_params(trial)}: {amount(study, value)}, {quantity(value.n, 'fresh seed')}"
             panel.plot([scale * value.mean], [y], color=look.colour, marker=look.marker, markersize=7, gid=tip(text))
             panel.plot([scale * trial.values[0]], [y], "o", color=GREY, fillstyle="none", markersize=8,
-                       gid=tip(f"{trial.arm} in the search: {number(trial.values[0])}"))  # fmt: skip
-        panel.set_yticks(range(len(rows)), [ascii_visible(shorten(trial.arm, 24)) for trial, _ in rows])
+                       gid=tip(f"{name} in the search: {number(trial.values[0])}"))  # fmt: skip
+        panel.set_yticks(range(len(rows)), [ascii_visible(shorten(study.called(t.arm), 32)) for t, _ in rows])
         panel.set_ylim(-0.7, len(rows) - 0.3)
         panel.set_xlabel(ascii_visible(f"{axis} (hollow: what the search promised)"))
         panel.grid(axis="x")
 
-    (low, lowest), (top, highest) = rows[0], rows[-1]
-    verb, right = ("ranks", " right") if study.measure == "ranking_accuracy" else ("has", f" {target_words(study)}")
-    title = f"Tuned, {top.arm} {verb} {amount(study, highest)}{right} on fresh seeds"
-    if low is not top:
-        title += f", {low.arm} {amount(study, lowest)}"
+    title = _compared(study, differences)
     return picture(
         "hero-winners",
         title,
@@ -71,21 +76,47 @@ def _winners(study: Study) -> Picture | None:
     )  # fmt: skip
 
 
+def _compared(study: Study, differences: Sequence[TunedDifference]) -> str:
+    """The comparison that was tested, the largest that is shown first; a lone objective's value where there is none."""
+    ranking = study.measure == "ranking_accuracy"
+    if not differences:
+        name = next(name for name in study.objectives if study.by_search(name))
+        value = amount(study, tuned(study, name))
+        said = f"ranks {value} right" if ranking else f"has {target_words(study)} {value}"
+        return f"Tuned {name} {said} on fresh seeds"
+    most = max(differences, key=lambda d: (d.word in ("worse", "better"), abs(d.plain.mean)))
+    if most.word == NO_DIFFERENCE:
+        return f"Tuned {most.one} is not told apart from tuned {most.other}: {_apart(study, most.corrected, sign=True)}"
+    if most.word not in ("worse", "better"):
+        return f"Tuned {most.one} against tuned {most.other}: {_apart(study, most.corrected, sign=True)}, {most.word}"
+    up, one, other = most.corrected, most.one, most.other
+    if up.mean < 0:
+        up, one, other = Estimate(up.n, -up.mean, -up.high, -up.low), other, one
+    if ranking:
+        return f"Tuned {one} ranks {_apart(study, up)} more pairs right than tuned {other}"
+    return f"Tuned {one} has {_apart(study, up)} more {target_words(study)} than tuned {other}"
+
+
+def _apart(study: Study, value: Estimate, sign: bool = False) -> str:
+    """A difference of the target, in points where it is a share."""
+    text = percents(value, "\u00a0points") if unit(study) > 1 else shown(value)
+    return f"+{text}" if sign and value.mean > 0 else text
+
+
 def _worth(study: Study) -> Picture | None:
     """The reward of answers (the target where there is none) against KL, with the bound that the search had on KL."""
-    results = {trial.arm: fresh_results(study, trial.arm, (GOLD, KL)) for trial, _ in _won(study)}
-    gold = any(found[GOLD].n for found in results.values())
     targets = {trial.arm: value for trial, value in _won(study)}
-    marks = {
-        arm: (found[KL], found[GOLD] if gold else targets[arm])
-        for arm, found in results.items()
-        if found[KL].n and (found[GOLD].n if gold else targets[arm].n)
-    }
+    rewards = {arm: fresh_results(study, arm, (GOLD,))[GOLD] for arm in targets}
+    gold = any(value.n for value in rewards.values())
+    values = rewards if gold else targets
+    far = {arm: distance(study, arm) for arm in targets}
+    marks = {arm: (far[arm], values[arm]) for arm in targets if far[arm].n and values[arm].n}
     if not marks:
         return None
     seen = looks(study.objectives)
     what = study.reward if gold else target_words(study)
-    bound = next((b["at_most"] for b in study.about["constraints"] if b["measure"] == KL and b["at_most"]), None)
+    limited = kl_bound(study)
+    bound = None if limited is None else limited["at_most"]
     before = reference_gold(study) if gold else None
     reach = max((x for kl, _ in marks.values() for x in (kl.mean, kl.high) if math.isfinite(x)), default=1.0) or 1.0
     drawn = bound is not None and bound <= 1.2 * reach  # a bound far beyond every mark would squeeze them to one
@@ -97,12 +128,15 @@ def _worth(study: Study) -> Picture | None:
             for at in ([(kl.low, value.mean), (kl.high, value.mean)], [(kl.mean, value.low), (kl.mean, value.high)]):
                 if all(map(math.isfinite, (*at[0], *at[1]))):
                     panel.plot([x for x, _ in at], [y for _, y in at], color=look.colour, linewidth=0.9, alpha=0.6)
-            text = f"{arm}: {what} {shown(value)} at KL {shown(kl)}, n = {value.n}"
+            owner, name = study.owner(arm), study.called(arm)
+            text = f"{name}: {what} {shown(value)} at KL {shown(kl)}, n = {value.n}"
             panel.plot([kl.mean], [value.mean], color=look.colour, marker=look.marker, markersize=7, gid=tip(text))
-            owner = study.owner(arm)
-            if arm == max((a for a in marks if study.owner(a) == owner), key=lambda a: marks[a][1].mean):
-                panel.annotate(ascii_visible(shorten(owner, 24)), (kl.mean, value.mean), xytext=(7, 5),
-                               textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
+            best = arm == max((a for a in marks if study.owner(a) == owner), key=lambda a: marks[a][1].mean)
+            labels = study.objectives[owner]
+            search = str(labels.index(arm) + 1)
+            label = (f"{owner} search {search}" if len(labels) > 1 else owner) if best else search
+            panel.annotate(ascii_visible(shorten(label, 32)), (kl.mean, value.mean), xytext=(6, 5 if best else -12),
+                           textcoords="offset points", fontsize=9, fontweight="bold", color=look.ink)  # fmt: skip
         if drawn:
             panel.axvline(bound, color=GREY, linewidth=1.0, linestyle="--")
             panel.annotate(f"bound {bound:g}", (bound, 0.02), xycoords=("data", "axes fraction"), xytext=(4, 0),
@@ -116,27 +150,38 @@ def _worth(study: Study) -> Picture | None:
         panel.set_xlabel("how far from the reference: KL, nats")
         panel.set_ylabel(ascii_visible(f"{what} of free answers" if gold else what))
 
-    title = _worth_finding(marks, what, bound)
+    title = _worth_finding(study, marks, what, bound)
     return picture(
         "hero-worth",
         title,
         f"{what[0].upper()}{what[1:]} against KL to the reference on fresh seeds, bars are 95 % intervals of both;"
-        f" higher and further left is better.{_bound_said(bound, drawn)}",
+        f" higher and further left is better.{_bound_said(limited, drawn)}{_numbers_said(study)}",
         f"{title}. A mark per search's winner, an objective's name at the best of its searches.",
         (1, 1), SIZE, paint,
     )  # fmt: skip
 
 
-def _bound_said(bound: float | None, drawn: bool) -> str:
+def _bound_said(bound: Mapping[str, Any] | None, drawn: bool) -> str:
+    """Where the bound is, and that KL here is what it bounds: other pairs give another KL."""
     if bound is None:
         return ""
-    return " Dashed: the bound of the search." if drawn else f" The search's bound of {bound:g} lies beyond."
+    place = " Dashed: the bound of the search" if drawn else f" The search's bound of {bound['at_most']:g} lies beyond"
+    return f"{place}; KL is over the pairs it is on ({str(bound['split']).replace('_', ' ')}), as on the cards."
 
 
-def _worth_finding(marks: dict[str, tuple[Estimate, Estimate]], what: str, bound: float | None) -> str:
+def _numbers_said(study: Study) -> str:
+    several = any(len(labels) > 1 for labels in study.objectives.values())
+    return " Numbers at the marks: which search." if several else ""
+
+
+def _worth_finding(
+    study: Study, marks: dict[str, tuple[Estimate, Estimate]], what: str, bound: float | None
+) -> str:  # fmt: skip
     """Who is worth most at which KL, and how many lie beyond the bound."""
     best = max(marks, key=lambda arm: marks[arm][1].mean)
     kl, value = marks[best]
-    text = f"Highest {what}: {best}, {number(value.mean, 2)} at KL {number(kl.mean, 1)}"
-    beyond: Sequence[str] = [arm for arm, (far, _) in marks.items() if bound is not None and far.mean > bound]
-    return f"{text}; {' and '.join(beyond[:3])} beyond the bound of {bound:g}" if beyond and bound is not None else text
+    text = f"Highest {what}: {study.called(best)}, {number(value.mean, 2)} at KL {number(kl.mean, 1)}"
+    beyond = [study.called(arm) for arm, (far, _) in marks.items() if bound is not None and far.mean > bound]
+    if not beyond or bound is None:
+        return text
+    return f"{text}; beyond the bound of {bound:g}: {len(beyond)} of {quantity(len(marks), 'winner')}"

@@ -88,6 +88,15 @@ class Study:
         """The objective that a search is of, by the label of its first search."""
         return next(str(one["objective"]) for one in self.about["arms"] if one["label"] == arm)
 
+    def called(self, arm: str) -> str:
+        """What to call a search: `cpo_smooth search 2 of 3`, or its objective alone where it is the only one."""
+        return " ".join(filter(None, (self.owner(arm), self.search(arm))))
+
+    def search(self, arm: str) -> str:
+        """`search 2 of 3`: which of its objective's searches, empty where it is the only one."""
+        labels = self.objectives[self.owner(arm)]
+        return "" if len(labels) == 1 else f"search {labels.index(arm) + 1} of {len(labels)}"
+
     @property
     def reward(self) -> str:
         """What to call the reward of answers."""

@@ -10,7 +10,15 @@ from harness.report.data.tables import csv_bytes
 from harness.report.render.blocks import Table, fields
 from harness.report.render.text import DASH, number, plain, shown, visible
 from harness.report.study.figures import SHORT
-from harness.report.study.findings import TunedDifference, breaches, fresh_results, reference_gold, selections
+from harness.report.study.findings import (
+    KL,
+    TunedDifference,
+    breaches,
+    fresh_results,
+    kl_bound,
+    reference_gold,
+    selections,
+)
 from harness.report.study.study import Study, StudyTrial
 
 TOP = 3  # trials shown per objective beside the winner
@@ -20,11 +28,13 @@ LABELS = {"kl": "KL (nats)", "ood_ranking_accuracy": "ranking accuracy, OOD", "u
 PAID = ("ranking_accuracy", "undesirable_zone", "gold_reward", "kl", "ood_ranking_accuracy")
 
 
-def shown_params(trial: StudyTrial) -> str:
-    """`beta 0.83, learning rate 0.0004`."""
+def shown_params(trial: StudyTrial, digits: int = 6) -> str:
+    """`beta 0.83, learning rate 0.0004`, fractions with at most so many significant digits."""
 
     def text(value: Any) -> str:
-        return plain(value) if isinstance(value, int | float) and not isinstance(value, bool) else visible(value)
+        if isinstance(value, float):
+            return plain(float(f"{value:.{digits}g}"))
+        return plain(value) if isinstance(value, int) and not isinstance(value, bool) else visible(value)
 
     return ", ".join(f"{SHORT.get(name, name)} {text(value)}" for name, value in trial.params.items())
 
@@ -43,16 +53,27 @@ def edges(study: Study, trial: StudyTrial) -> tuple[str, ...]:
     return tuple(out)
 
 
+def bound_words(study: Study, name: str) -> str:
+    """A bound as a reader says it: `KL at most 3 on validation pairs`."""
+    bound = next(one for one in study.about["constraints"] if one["name"] == name)
+    upper = bound["at_most"] is not None
+    limit = f"at most {plain(bound['at_most'])}" if upper else f"at least {plain(bound['at_least'])}"
+    measure = "KL" if bound["measure"] == KL else visible(bound["measure"]).replace("_", " ")
+    return f"{measure} {limit} on {visible(_words(bound['split']))} pairs"
+
+
 def paid_table(study: Study) -> Table | None:
     """What the winners are beside the target, on their fresh seeds: the target alone can be bought dearly."""
     rows = []
     for arm in study.arms:
         results = fresh_results(study, arm, PAID)
         if any(e.n for e in results.values()):
-            rows.append(fields(arm, *(shown(e) if e.n else DASH for e in results.values())))
+            rows.append(fields(study.called(arm), *(shown(e) if e.n else DASH for e in results.values())))
     if not rows:
         return None
     note = "All held-out pairs and free answers of the fresh seeds. "
+    if kl_bound(study) is not None:
+        note += "The cards' KL is that over the pairs of the bound, below. "
     level = reference_gold(study)
     if level is not None:
         note += f"The reference's own answers have {study.reward} {number(level)}: a winner below it answers worse. "
@@ -74,8 +95,8 @@ def winners_table(study: Study) -> Table:
         score = trial.values[0]
         rows.append(
             fields(
-                trial.arm, settings, place, number(score), shown(same), number(score - same.mean), shown(held),
-                str(held.n),
+                study.called(trial.arm), settings, place, number(score), shown(same), number(score - same.mean),
+                shown(held), str(held.n),
             )
         )  # fmt: skip
     split, test = _words(study.split), _words(study.report_split)
@@ -93,7 +114,9 @@ def winners_table(study: Study) -> Table:
 
 def bounds_table(study: Study) -> Table | None:
     """What the bounds of the search are worth on fresh seeds."""
-    rows = tuple(fields(b.arm, b.bound, shown(b.fresh), b.word) for b in breaches(study))
+    rows = tuple(
+        fields(study.called(b.arm), bound_words(study, b.bound), shown(b.fresh), b.word) for b in breaches(study)
+    )
     if not rows:
         return None
     note = (
@@ -144,10 +167,13 @@ def difference_table(study: Study, differences: Sequence[TunedDifference]) -> Ta
 def regret_table(study: Study) -> Table | None:
     """What each selection rule picks and what it costs on test pairs."""
     rows = tuple(
-        fields(s.arm, s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test), number(s.regret))
+        fields(
+            study.called(s.arm), s.rule, f"trial {s.trial}, step {s.step}", number(s.seen), number(s.test),
+            number(s.regret),
+        )
         for arm in study.arms
         for s in selections(study, arm)
-    )
+    )  # fmt: skip
     if not rows:
         return None
     note = (
@@ -171,7 +197,7 @@ def cost_table(study: Study) -> Table:
         states = [trial.state for trial in trials]
         counts = (len(trials), *(states.count(state) for state in ("COMPLETE", "PRUNED", "FAIL")), runs)
         used = f"{tokens / 1e6:.2f} M", f"{seconds:.0f} s", f"{again[0]} runs, {again[2]:.0f} s"
-        rows.append(fields(arm, *map(str, counts), *used))
+        rows.append(fields(study.called(arm), *map(str, counts), *used))
     equal = len({len(study.of(arm)) for arm in study.arms}) == 1
     return Table(
         "Budgets",
@@ -190,9 +216,9 @@ def best_table(study: Study) -> Table:
         able = sorted((t for t in study.of(arm) if t.feasible), key=lambda t: (-sign * t.values[0], t.number))
         for trial in able[:TOP]:
             score = study.estimate(trial.runs, study.measure, study.split)
-            rows.append(fields(arm, str(trial.number), shown_params(trial), shown(score), ""))
+            rows.append(fields(study.called(arm), str(trial.number), shown_params(trial), shown(score), ""))
         failed = [trial for trial in study.of(arm) if trial.state == "FAIL"]
-        rows += [fields(arm, str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed]
+        rows += [fields(study.called(arm), str(t.number), shown_params(t), DASH, visible(t.reason)) for t in failed]
     return Table(
         f"The best trials of the search, {_target(study)} on {_words(study.split)} pairs",
         ("objective", "trial", "settings", "mean over search seeds", "why it failed"),
