@@ -26,7 +26,7 @@ from harness.report.render.text import number, percent, percents, plain, points,
 from harness.report.sections.costs import cost, quantity_of
 from harness.report.sections.damage import POINTS, damage_sentence, damages, most_costly
 from harness.report.sections.statistics import replica_sentence
-from harness.report.use import NAMED, RANKED, named, quality, recommended_in, seeds_text, use
+from harness.report.use_card import NAMED, RANKED, named, quality, recommended_in, seeds_text, use
 from harness.types import RunStatus
 
 GOOD = 0.95  # of clean held-out pairs ranked right: nothing left to gain by changing the objective
