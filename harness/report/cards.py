@@ -131,7 +131,7 @@ def _sure(data: ReportData) -> Card:
     rivals = [name for name in dict.fromkeys((data.baseline, found.runner_up)) if name is not None]
     leads = [one for name in rivals if (one := found.leads_over(name))]
     own = visible(found.lead.first.objective)
-    title = f"By {_measure(data, found)}, {'; '.join(_against(one) for one in leads)}"
+    title = f"By {_measure(data, found)}, {_against(leads[0])}" if leads else ""
     if not leads:
         title = f"Only {own} was compared"
     elif seeds < MIN_SEEDS:

@@ -68,10 +68,11 @@ def test_the_first_card_names_the_best_setting_with_its_numbers(folder: Path, fo
 def test_the_baseline_and_the_runner_up_are_tested_alike(data: ReportData, found: dict[str, Card]) -> None:
     recommended = data.recommendation
     assert recommended is not None and recommended.runner_up is not None
+    assert "cpo_smooth ahead of dpo: " in found["sure"].title
     for rival in ("dpo", recommended.runner_up):
         leads = recommended.leads_over(rival)
         assert {lead.family for lead in leads} == {5}, "six settings make five comparisons"
-        assert f"cpo_smooth ahead of {rival}: " in found["sure"].title
+        assert any(f" against {rival} at beta" in line for line in found["sure"].lines)
         widest = max(leads, key=lambda lead: lead.interval.low)
         assert widest.shown == (widest.interval.low > 0)
         assert any(percents(widest.interval, "\u00a0points") in line for line in found["sure"].lines)

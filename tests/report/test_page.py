@@ -133,7 +133,7 @@ def test_the_sentence_says_what_results_csv_says(reported: Path) -> None:
         for b, one in gaps.groupby("beta")["gap"]
     }
     starts = min(b for b, found in shown.items() if found)
-    assert f"the gap between the two starts at beta {starts:g}" in sentence
+    assert f"reward accuracy and ranking part from beta {starts:g} on" in sentence
 
 
 def test_the_first_sentence_compares_at_matched_kl_and_gives_no_best_at_the_edge_of_a_grid(reported: Path) -> None:

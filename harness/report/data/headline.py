@@ -58,16 +58,14 @@ def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure |
 
 
 def starts(families: Sequence[Family], baseline: str, failure: Failure) -> str:
-    """`the gap between the two starts at beta 0.1`: the lowest beta with the gap, or the lowest
-    rate of the fall; empty where only one was tried."""
+    """`reward accuracy and ranking part from beta 0.1 on`: the lowest beta with the gap, or the lowest rate of the fall;
+    empty where only one was tried."""
     if not failure.falls:
         betas = [cell for cell in failure.condition.by_objective[baseline] if cell.values(RANKING)]
         failing = [cell for cell in betas if cell.first.beta is not None and has_gap(cell)]
-        return (
-            f"the gap between the two starts at beta {plain(failing[0].first.beta)}"
-            if len(betas) > 1 and failing
-            else ""
-        )
+        if len(betas) < 2 or not failing:
+            return ""
+        return f"reward accuracy and ranking part from beta {plain(failing[0].first.beta)} on"
     family = next(one for one in families if failure.condition in one.conditions)
     rates = [c for same in family.kinds.values() if failure.condition in same for c in same]
     arm = failure.cell.first.arm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from harness.metrics.statistics import Estimate
 from harness.report.render.figures import Picture
@@ -61,6 +62,9 @@ class Terms:
     caption: str = ""
 
 
+CARD = 400  # characters of a card's lines that a page shows at once; the others unfold
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """One of the answers that head a page: `name` (use, breaks, sure, next), its `label`, a `title` of a few words,
@@ -71,6 +75,12 @@ class Card:
     title: str
     lines: tuple[str, ...]
     command: str = ""
+
+    @property
+    def shown(self) -> int:
+        """How many of the lines a page shows at once, at least one: so many that the card stays short."""
+        ends = accumulate(map(len, self.lines))
+        return max(1, sum(end <= CARD for end in ends))
 
     @property
     def text(self) -> str:
