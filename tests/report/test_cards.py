@@ -79,6 +79,20 @@ def test_the_baseline_and_the_runner_up_are_tested_alike(data: ReportData, found
     assert recommended.leads_over(recommended.lead.first.objective) == ()
 
 
+def test_a_runner_up_is_named_whoever_leads_the_first_case(data: ReportData) -> None:
+    recommended = data.recommendation
+    assert recommended is not None
+    band = recommended.bands[0]
+    pick = recommended.pick(band.arenas[0])
+    objectives = {arm[0] for arm in (*pick.arms, *pick.beaten)}
+    for arm in (*pick.arms, *pick.beaten):
+        cell = band.arenas[0].cell(*arm)
+        assert cell is not None
+        choice = replace(band.choices[0], arms=(arm,), lead=cell)
+        led = replace(recommended, bands=(replace(band, choices=(choice,)),))
+        assert led.runner_up in objectives - {arm[0]}
+
+
 def test_an_objective_with_a_setting_in_the_set_is_not_called_shown_worse(data: ReportData) -> None:
     """Of two betas of dpo the one with the better mean is shown worse and the other is not: the latter is compared."""
     recommended = data.recommendation

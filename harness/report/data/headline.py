@@ -58,8 +58,8 @@ def largest_failure(conditions: Sequence[Condition], baseline: str) -> Failure |
 
 
 def starts(families: Sequence[Family], baseline: str, failure: Failure) -> str:
-    """`reward accuracy and ranking part from beta 0.1 on`: the lowest beta with the gap, or the lowest rate of the fall;
-    empty where only one was tried."""
+    """`reward accuracy and ranking part from beta 0.1 on`: the lowest beta with the gap, or the lowest rate of the
+    fall; empty where only one was tried."""
     if not failure.falls:
         betas = [cell for cell in failure.condition.by_objective[baseline] if cell.values(RANKING)]
         failing = [cell for cell in betas if cell.first.beta is not None and has_gap(cell)]

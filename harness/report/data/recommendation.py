@@ -113,9 +113,9 @@ class Recommendation:
     def runner_up(self) -> str | None:
         """The objective, other than the recommended one, with the best arm where the recommended one leads."""
         arena = self.bands[0].arenas[0]
-        own = self.lead.first.objective
-        rival = _rival(arena, self.pick(arena), self.measure, own)
-        return rival if rival != own else None
+        pick, own = self.pick(arena), self.lead.first.objective
+        others = [arm for arm in (*pick.arms, *pick.beaten) if arm[0] != own]
+        return max(others, key=lambda arm: _mean(arena, arm, self.measure))[0] if others else None
 
     def leads_over(self, objective: str) -> tuple[Lead, ...]:
         """The recommended arm against an objective's best arm, in every case of the first band; nothing of the
