@@ -58,7 +58,7 @@ def use(data: ReportData) -> Card:
     lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [seeds_text(lead), found.shared]))}).")
     beside = f" with {noise(here.first)}" if len(first.arenas) > 1 else ""
     lines.append(f"{text} {quality(data, lead, found.measure)}{beside}.")
-    lines += [*_elsewhere(data, found), *_untrained(data, found)]
+    lines += [*_untrained(data, found), *_elsewhere(data, found)]
     lines += _by_ranking(data, found)
     lines += [_crossing(data, found, band) for band in later[:NAMED]]
     if more := [arena for band in later[NAMED:] for arena in band.arenas]:
