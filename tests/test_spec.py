@@ -323,7 +323,7 @@ def test_experiments(tmp_path):
     assert sum(run.training.steps == 100 for run in quick.runs) == 60
     assert len(load_sweep(ROOT / "experiments" / "smoke.yaml").runs) == 5
     rlhf = load_sweep(ROOT / "experiments" / "rlhf.yaml").runs
-    assert len(rlhf) == 360 and sum(run.objective.name == "reward_model" for run in rlhf) == 24  # 2 dials x 2 sets x 6
+    assert len(rlhf) == 432 and sum(run.objective.name == "reward_model" for run in rlhf) == 24  # 2 dials x 2 sets x 6
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
     assert len(load_sweep(ROOT / "experiments" / "real.yaml", [f"data.path={tmp_path / 'p.jsonl'}"]).runs) >= 12
     with pytest.raises(InputError, match=r"--set data.path=prefs.jsonl.gz"):
