@@ -13,7 +13,8 @@ from typing import Any
 from harness.types import RunSpec
 
 # Bump when a change of code changes results of an unchanged spec: the key then changes and the runs are made anew.
-RECIPE_VERSION = 2
+RECIPE_VERSION = 2  # of the embedded world
+DATA_RECIPE_VERSION = 3  # of runs on `data:`
 
 # Where a source lies and what only saves memory: no part of a run's identity, which its content hash stands for.
 WHEREABOUTS = {
@@ -64,6 +65,11 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def recipe_version(run: RunSpec) -> int:
+    """The recipe of a run: the version of the code that its results come from."""
+    return RECIPE_VERSION if run.data is None else DATA_RECIPE_VERSION
+
+
 def run_key(run: RunSpec) -> str:
     """The run's identity: SHA-256 of its resolved semantic config with recipes; no path, host, device or time.
 
@@ -74,7 +80,7 @@ def run_key(run: RunSpec) -> str:
     for section, names in WHEREABOUTS.items():
         for name in names:
             (config[section] or {}).pop(name, None)
-    text = canonical_plain({"recipe": RECIPE_VERSION, **config})
+    text = canonical_plain({"recipe": recipe_version(run), **config})
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -15,7 +15,7 @@ from harness.config.load import load_sweep
 from harness.config.schema import FIELDS, SECTIONS, VARIANTS
 from harness.config.strict_yaml import parse_yaml, plain
 from harness.data.mythworld.world import reference_key
-from harness.identity import RECIPE_VERSION, content_hash, run_key, run_stream, stream_seed
+from harness.identity import content_hash, recipe_version, run_key, run_stream, stream_seed
 from harness.identity import plain as plain_data
 from harness.run_names import readable_name, readable_names
 from harness.sweep.detectable import detectable, detectable_lines
@@ -274,7 +274,7 @@ def test_a_run_key_is_the_hash_of_the_resolved_settings_without_the_device(tmp_p
     run = load(tmp_path, BASE).runs[0]
     config = plain_data(run)
     del config["device"]
-    assert run_key(run) == content_hash({"recipe": RECIPE_VERSION, **config})
+    assert run_key(run) == content_hash({"recipe": recipe_version(run), **config})
     assert run_key(load(tmp_path, BASE, "evaluation.gradient_probe=8").runs[0]) != run_key(run)
 
 

@@ -35,7 +35,7 @@ from harness.config.study_settings import (
     read_storage,
 )
 from harness.config.study_targets import Constraint, Context, Target, read_constraints, read_targets
-from harness.identity import RECIPE_VERSION, content_hash, plain
+from harness.identity import content_hash, plain, recipe_version
 from harness.metrics.registry import METRICS
 from harness.model_files.folder import folder_sha256
 from harness.model_files.location import locate_classifier
@@ -108,7 +108,7 @@ class StudySpec:
         ]
         used += [METRICS.plugin(one.measure) for one in self.wanted]
         plugins = sorted({*used} - {""})
-        return content_hash([RECIPE_VERSION, asked, arms, steering, *([plugins] if plugins else [])])
+        return content_hash([recipe_version(self.template), asked, arms, steering, *([plugins] if plugins else [])])
 
 
 def load_study(path: Path | str, overrides: Iterable[str] = ()) -> StudySpec:

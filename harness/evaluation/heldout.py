@@ -91,7 +91,9 @@ def _score(
     space: list[Room | None] = [None] * len(rounds)
     if pack.lanes[0].training.mode == "fast":
         corpus = pack.corpus
-        space = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, torch.stack(rounds))
+        # One room for all chunks: which of them stand side by side in a round depends on how many lanes there are.
+        chunks = torch.cat(torch.split(index, CHUNK, 1))[None]
+        space = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, chunks) * len(rounds)
     parts = [
         read_pairs(model, live, pack.corpus, part, needs, scores, own) for part, own in zip(rounds, space, strict=True)
     ]

@@ -43,7 +43,7 @@ class Lane:
 class Pack:
     """K lanes that share architecture, corpus, batch shape and Adam constants (`RunSpec.pack_key` says who may).
 
-    With `ladder` pairs are evaluated in widths of their own. `reference` is the frozen model of a pack whose lanes
+    With `ladder` pairs are read in widths of their own. `reference` is the frozen model of a pack whose lanes
     start elsewhere; None: every lane starts as its own reference, so step 0 is what is stored of that.
     """
 
@@ -53,6 +53,11 @@ class Pack:
     checkpoints: tuple[int, ...] = ()
     ladder: bool = False
     reference: Frozen | None = None
+
+    @property
+    def one_order(self) -> bool:
+        """Whether the plan gave the pack lanes that all read the same batches (`sweep/packing.py`)."""
+        return self.ladder or self.lanes[0].training.mode == "fast"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """A forward over the real tokens alone: rows of pairs are laid end to end, so padding costs nothing but in attention.
 
-The same function of the weights as `LaneModel.hidden_at`, rounded otherwise: matrix products have another height. So it
-belongs to `training.mode: fast`; in `strict` the shapes of a step are constants of the spec.
+The same function of the weights as `LaneModel.hidden_at`, rounded otherwise: matrix products have another height, the
+sum of a batch's rows. Lanes that read the same batches have one height, so a lane's bits are those of its run alone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from harness.models.lane_model import LaneModel
 
 ROUND = 16  # tokens: widths are multiples of it
 EXPLICIT = 256  # tokens: rows up to this width attend by plain matrix products, faster there than SDPA's CPU kernel
+UNLIKE = "lanes of a pack in strict mode need batches of equal widths: those of one seed and order"
 NAME = "harness_rows"  # of the attention below, in transformers' table
 
 
@@ -33,16 +34,19 @@ class Room:
 
 
 def rooms(
-    segment: Tensor, responses: Tensor, batches: Tensor, widths: Sequence[int] | None = None
+    segment: Tensor, responses: Tensor, batches: Tensor, widths: Sequence[int] | None = None, alike: bool = False
 ) -> list[Room | None]:
     """The room of each step of `batches` `(steps, K, B)`; None where rows hold no padding worth leaving out.
 
     `segment` `(N, T)` of the corpus, `responses` `(N,)` response tokens of its rows; `widths` of the rows by step
-    (None: T). Waits for the device, once.
+    (None: T). Waits for the device, once. Raises ValueError where lanes have to be `alike` and need different rooms.
     """
     full = [batches.shape[-1] * width for width in widths or [segment.shape[1]] * len(batches)]
     counts = torch.stack([(segment != PAD).sum(1), responses.long()])
-    most = counts[:, batches].sum(-1).amax(-1) + 1  # one slot at least stays free for padding
+    used = counts[:, batches].sum(-1)
+    if alike and bool((used != used[..., :1]).any()):
+        raise ValueError(UNLIKE)
+    most = used.amax(-1) + 1  # one slot at least stays free for padding
     needed = (most + ROUND - 1).div(ROUND, rounding_mode="floor") * ROUND
     return [
         Room(tokens, answers) if tokens < limit else None
@@ -51,7 +55,9 @@ def rooms(
 
 
 def fits(model: LaneModel) -> bool:
-    """Whether the decoder can be read without padding: laid out as Llama's, activations kept, no autocast."""
+    """Whether the decoder can be read without padding: laid out as Llama's, activations kept, no autocast, here."""
+    if model.processes > 1:
+        return False
     return model.model.config.model_type in LLAMA_LAYOUT and not model.recomputes and model.compute is None
 
 

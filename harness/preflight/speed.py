@@ -52,5 +52,5 @@ def training_rate(
     finally:
         torch.set_num_threads(threads)
     trained, frozen = run.model.trained, run.model.frozen
-    tokens = tokens_by_update(pack, lane)[0] * (done - 1)
+    tokens = tokens_by_update(pack, lane, run.model)[0] * (done - 1)
     return tokens * (4 * (trained + frozen) + 2 * trained) / spent, trained + frozen

@@ -19,8 +19,9 @@ from typing import Any
 from harness.data.mythworld import world as mythworld
 from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import content_hash, plain
-from harness.model_files.location import ModelShape, model_shape
-from harness.objectives.budget import budget, family
+from harness.model_files.folder import LLAMA_LAYOUT
+from harness.model_files.location import ModelShape, model_folder, model_shape
+from harness.objectives.budget import budget, family, scalar_head
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.atomic import read_json
 from harness.storage.journal import JournalDamaged, read_journal
@@ -271,10 +272,19 @@ def step_weights(run: RunSpec) -> int:
 
 
 def train_flops(run: RunSpec, counts: TokenCounts | None = None) -> float:
-    """Flops of a run's updates, padding included: what `costs.csv` holds of it."""
+    """Flops of a run's updates: what `costs.csv` holds of it."""
     training, step = budget(run.objective, run.training), step_shape(run)
-    width = float(step.tokens) if counts is None else counts.row_tokens(step.pairs)
+    width = float(step.tokens) if counts is None else counts.row_tokens(step.pairs, _skips_padding(run))
     return training.steps * training.batch_size * width * (4 * (step.trained + step.frozen) + 2 * step.trained)
+
+
+def _skips_padding(run: RunSpec) -> bool:
+    """Whether updates on data leave out padding, as `training.loop.skips_padding` has it of the model itself."""
+    path = run.model if isinstance(run.model, PathModelSpec) else None
+    whole = path is not None and (path.gradient_checkpointing or (path.dtype != "float32" and path.lora is None))
+    if OBJECTIVES[run.objective.name].needs or run.training.shards > 1 or scalar_head(run.objective) or whole:
+        return False
+    return path is None or model_folder(path.path, path.sha256).config.get("model_type") in LLAMA_LAYOUT
 
 
 def scored_tokens(run: RunSpec, counts: TokenCounts | None) -> float:

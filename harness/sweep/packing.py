@@ -32,15 +32,16 @@ LOGIT_BYTES = 64 * 2**20  # of one training step, all lanes of a pack together
 def pack_key(run: RunSpec) -> str:
     """Runs with equal keys may share a pack: architecture, widths, batch, steps, Adam constants, evaluation, device.
 
-    On data a step is as wide as its batch, so lanes see the same batches: one seed, one order, the same texts.
+    On data, and with `training.mode: fast`, a step is as wide as its batch, so lanes see the same batches: one seed,
+    one order, the same texts.
     """
     source: object
-    if run.world is not None:
+    if run.world is not None and run.training.mode == "strict":
         world = run.world
         source = [world.version, world.hidden_size, world.layers, world.heads, world.intermediate_size]
     else:
         texts = "" if relabels(run.corruption) else plain(run.corruption)
-        source = [plain(run.data), plain(run.model), run.seed, run.replica, texts]
+        source = [plain(run.world), plain(run.data), plain(run.model), run.seed, run.replica, texts]
     training = plain(budget(run.objective, run.training))
     if training["micro_batch"]:  # the objectives of a pack need one pass over its micro-batches, or two
         training["micro_batch"] = [training["micro_batch"], OBJECTIVES[run.objective.name].sees_batch]

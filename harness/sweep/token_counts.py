@@ -46,9 +46,12 @@ class TokenCounts:
         responses = np.add(self.chosen, self.rejected)
         return int(np.max(responses + self.prompt)), int(responses.max())
 
-    def row_tokens(self, pairs: int) -> float:
-        """Mean width of a row in a batch of so many pairs: that of its longest, rounded up as training does."""
+    def row_tokens(self, pairs: int, skipping: bool) -> float:
+        """Mean tokens that training computes of a row in a batch of so many pairs: its own where it is `skipping`
+        padding, else the width of the longest, rounded up as training does."""
         rows = np.sum([self.prompt, self.chosen, self.rejected], axis=0)
+        if skipping:
+            return float(rows.mean())
         widest = np.random.Generator(np.random.Philox(0)).choice(rows, (DRAWS, pairs)).max(1)
         return sum(min(rung(one), int(rows.max())) for one in widest.tolist()) / DRAWS
 

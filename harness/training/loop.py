@@ -21,7 +21,8 @@ from harness.models.lane_model import LaneModel, build_lanes
 from harness.models.logps import Widths, narrowed, oriented, read_pairs, widths_of
 from harness.models.loss_inputs import LIVE
 from harness.models.pack import Lane, LaneGroup, Pack, columns, joined, lane_groups, select
-from harness.models.unpadded import Room, rooms
+from harness.models.unpadded import UNLIKE, Room, fits, rooms
+from harness.objectives import OBJECTIVES
 from harness.training.optim import AdamState, adam_state, adamw_step, bias_corrections, clip, learning_rate
 from harness.training.state import LaneState, lane_state, restore
 from harness.training.timing import Spans
@@ -34,12 +35,19 @@ SIDES = ("chosen", "rejected")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one forward of an update reads: columns of its batches, in rows of these widths. `room`: how many real
-    tokens the widest lane holds (`models/unpadded.py`)."""
+    """What one forward of an update reads: columns of its batches, in rows of these widths.
+
+    `room`: how many real tokens the widest lane holds, where these alone are computed (`models/unpadded.py`).
+    """
 
     columns: slice
     widths: Widths
     room: Room | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a lane that are computed."""
+        return (self.columns.stop - self.columns.start) * self.widths.tokens if self.room is None else self.room.tokens
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,7 +187,7 @@ def _replace(run: Training, lanes: Sequence[Lane], states: Sequence[LaneState | 
         setattr(run, part.name, getattr(fresh, part.name))
 
 
-def timetable(pack: Pack, steps_done: Sequence[int], device: torch.device) -> Timetable:
+def timetable(pack: Pack, model: LaneModel, steps_done: Sequence[int], device: torch.device) -> Timetable:
     """What the updates of a pack read whose lanes have done `steps_done` updates, up to the last one of any lane."""
     settings = pack.lanes[0].training
     numbers = [
@@ -203,11 +211,17 @@ def timetable(pack: Pack, steps_done: Sequence[int], device: torch.device) -> Ti
         column(lambda step, lane: bias_corrections(step + 1, lane.training)[0]),
         column(lambda step, lane: bias_corrections(step + 1, lane.training)[1]),
         torch.tensor([[lane.training.max_grad_norm] for lane in pack.lanes], device=device),
-        _parts(pack, batches),
+        _parts(pack, batches, skips_padding(pack, model)),
     )
 
 
-def _parts(pack: Pack, batches: Tensor) -> list[list[Part]]:
+def skips_padding(pack: Pack, model: LaneModel) -> bool:
+    """Whether updates compute the real tokens of their rows alone: where lanes read the same batches, and can."""
+    needs = any(OBJECTIVES[lane.objective.name].needs for lane in pack.lanes)
+    return pack.one_order and not needs and not pack.architecture.score and fits(model)
+
+
+def _parts(pack: Pack, batches: Tensor, skips: bool) -> list[list[Part]]:
     """The parts of each update of `batches` `(T, K, B)`: all pairs at once, or micro-batches."""
     corpus, settings = pack.corpus, pack.lanes[0].training
     size = batches.shape[-1]
@@ -220,18 +234,20 @@ def _parts(pack: Pack, batches: Tensor) -> list[list[Part]]:
         if pack.ladder:
             widths = _widths(pack, own)
         room: list[Room | None] = [None] * len(batches)
-        if settings.mode == "fast":
+        if skips:
             lengths = corpus.chosen_len + corpus.rejected_len
-            room = rooms(corpus.segment, lengths, own, [one.tokens for one in widths])
+            strict = settings.mode == "strict"
+            room = rooms(corpus.segment, lengths, own, [one.tokens for one in widths], alike=strict)
         for update, width, space in zip(parts, widths, room, strict=True):
             update.append(Part(place, width, space))
     return parts
 
 
-def tokens_by_update(pack: Pack, lane: Lane) -> list[int]:
-    """Tokens, padding included, of the rows that each of a lane's updates reads."""
-    updates = _parts(replace(pack, lanes=(lane,)), lane.batches[:, None].to(pack.corpus.ids.device))
-    return [sum((part.columns.stop - part.columns.start) * part.widths.tokens for part in one) for one in updates]
+def tokens_by_update(pack: Pack, lane: Lane, model: LaneModel) -> list[int]:
+    """Tokens that each of a lane's updates computes: those of padding too, where it is not skipped."""
+    own = replace(pack, lanes=(lane,))
+    updates = _parts(own, lane.batches[:, None].to(pack.corpus.ids.device), skips_padding(own, model))
+    return [sum(part.tokens for part in one) for one in updates]
 
 
 def _widths(pack: Pack, batches: Tensor) -> list[Widths]:
@@ -240,7 +256,7 @@ def _widths(pack: Pack, batches: Tensor) -> list[Widths]:
     each = widths_of(pack.corpus, batches.flatten(0, 1), mismatched=len(pack.corpus.mismatched) > 0)
     together = [each[start : start + lanes] for start in range(0, len(each), lanes)]
     if pack.lanes[0].training.mode == "strict" and any(len(set(own)) > 1 for own in together):
-        raise ValueError("lanes of a pack in strict mode need batches of equal widths: those of one seed and order")
+        raise ValueError(UNLIKE)
     return [Widths(max(one.tokens for one in own), max(one.responses for one in own)) for own in together]
 
 
@@ -296,7 +312,9 @@ def _records(run: Training, due: Sequence[bool]) -> list[Record]:
 
 def _update(run: Training, gradient: Tensor) -> Tensor:
     """One update of every lane; returns the buffer of the gradient."""
-    table = run.timetable = run.timetable or timetable(run.pack, run.steps_done, run.model.flat.device)
+    table = run.timetable = run.timetable or timetable(
+        run.pack, run.model, run.steps_done, run.model.flat.device
+    )
     model, spans, now = run.model, run.spans, run.updates
     settings = run.pack.lanes[0].training
     loss, gradient = _loss_and_gradient(run, table.batches[now], table.flips[now], table.parts[now], gradient)

@@ -159,7 +159,7 @@ def work_done(spec: RunSpec, training: Training | RlTraining, trained_lane: Lane
     rewards = reward_pairs * width * update
     if family(spec.objective) != "rl" or not isinstance(training, RlTraining):
         assert isinstance(training, Training)
-        tokens = sum(tokens_by_update(training.pack, trained_lane))
+        tokens = sum(tokens_by_update(training.pack, trained_lane, training.model))
         return {"tokens": tokens, "generated_tokens": 0, "flops": update * tokens, "reward_flops": rewards}
     generated = training.generated + training.asked * training.sampling.width
     scored = generated  # tokens that a frozen model scores

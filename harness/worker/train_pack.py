@@ -127,8 +127,8 @@ def _train_pack(task: PackTask, worker: Worker, group: ShardGroup | None) -> Ite
     # Checkpoints do not hold the best weights: packs with runs that keep them start anew.
     resumed: list[RunCheckpoint | None] = []
     if not (best.wanted or stopping.wanted):
-        last = pack.lanes[0].training.steps if pack.ladder else math.inf  # lanes of one width see the same batches
-        resumed = resume([(run.folder, run.key) for run in runs], kind == "rl" or pack.ladder, last)
+        last = pack.lanes[0].training.steps if pack.one_order else math.inf
+        resumed = resume([(run.folder, run.key) for run in runs], kind == "rl" or pack.one_order, last)
     states = [checkpoint.state if checkpoint else None for checkpoint in resumed] if any(resumed) else []
     probed = specs[0].evaluation.gradient_probe if kind not in ("rl", "reward") else 0
     trainer = build([] if probed else states)
@@ -192,7 +192,7 @@ def _take_records(
     pack, tokens = training.pack, [0]
     steps = pack.lanes[0].training.steps
     if isinstance(training, Training):
-        tokens += accumulate(tokens_by_update(pack, pack.lanes[0]))
+        tokens += accumulate(tokens_by_update(pack, pack.lanes[0], training.model))
     for record in records:
         if record is None:
             step = training.step

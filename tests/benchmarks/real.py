@@ -1,12 +1,11 @@
 """A model of yours beside TRL on your pairs: `nox -s bench -- --real --model FOLDER --pairs FILE ...`.
 
 LoRA of rank 16 on all linear layers, fp32; plain texts are written by the chat template. For every file the cost of a
-step on one thread: ours, in `training.mode: strict` (the default) and `fast`; TRL with peft as most run it (every step
-reads the reference, which is the model without its adapters); TRL tuned (stored reference log-probs). Start, pairs,
-batches, optimizer and schedule are the same, the arms take turns, and their final log-probs are compared first. For the
-first file also the work around a step, and a whole job of six runs in processes of their own on all cores. The expected
-cost is printed first (`--cost`: nothing else). `--write` puts the page into reports/benchmarks/, after each part with
-what there is by then.
+step on one thread: ours; TRL with peft as most run it (every step reads the reference, which is the model without its
+adapters); TRL tuned (stored reference log-probs). Start, pairs, batches, optimizer and schedule are the same, the arms
+take turns, and their final log-probs are compared first. For the first file also the work around a step, and a whole
+job of six runs in processes of their own on all cores. The expected cost is printed first (`--cost`: nothing else).
+`--write` puts the page into reports/benchmarks/, after each part with what there is by then.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +42,11 @@ from tests.benchmarks.page import FOLDER, cells, cores, machine, taken_on
 from tests.benchmarks.real_case import RealPairs, Size, Work, own_products, read, responses_of, sweep_of, work_of
 from tests.benchmarks.steps import DEFAULT, PARITY, TUNED, compare, quietly, trl_arms
 
-OURS, FAST = "harness", "harness-fast"
+OURS = "harness"
 ANSWERS = 32  # of at most 64 tokens: what the goal is stated for
 SCORED = 16  # pairs whose responses are scored by the reference, and that are evaluated
 # Shares of the speed of matrix products that the announced cost assumes, and CPU seconds of a job besides.
-ASSUMED = {OURS: 0.55, FAST: 0.6, DEFAULT: 0.15, TUNED: 0.21, "scoring": 0.3, "answers": 0.17}
+ASSUMED = {OURS: 0.6, DEFAULT: 0.15, TUNED: 0.21, "scoring": 0.3, "answers": 0.17}
 BUSY = (
     " **The machine was busy with other work: the seconds are too high; measure again before judging a goal by them.**"
 )
@@ -60,8 +58,7 @@ def steps(name: str, real: RealPairs, work: Work, count: int, rounds: int, speed
     """A row for each arm: CPU seconds of a step, over rounds of `count` steps. Raises AssertionError where the final
     log-probs of an arm differ from those of TRL (relative 1e-5)."""
     made = real.case(count)
-    fast = replace(made, settings=replace(made.settings, mode="fast"))
-    found = compare(made, {OURS: ours(made, 1), FAST: ours(fast, 1)} | trl_arms(made, CPU), rounds, CPU)
+    found = compare(made, {OURS: ours(made, 1)} | trl_arms(made, CPU), rounds, CPU)
     if (worst := max(found.parity.values())) > PARITY:
         raise AssertionError(f"{name}: final log-probs of the arms differ by {worst:.1e}, relative")
     flops = work.training(made.pairs) / count
@@ -175,10 +172,9 @@ def goals(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         met = measured >= goal if least else measured <= goal
         rows.append({"what": what, "goal": goal, "least": least, "measured": measured, "met": met, "phase": phase})
 
-    for arm, mode in ((OURS, "strict"), (FAST, "fast")):
-        for number, row in enumerate(row for row in found["steps"] if row["arm"] == arm):
-            what = f"a step on {row['pairs']} in {mode} mode, times as fast as TRL tuned"
-            add(what, 2.0 if number else 3.4, row["against_tuned"], True, "training")
+    for number, row in enumerate(row for row in found["steps"] if row["arm"] == OURS):
+        what = f"a step on {row['pairs']}, times as fast as TRL tuned"
+        add(what, 2.0 if number else 3.4, row["against_tuned"], True, "training")
     by_name = {row["phase"]: row for row in found["phases"]}
     if by_name:
         add("reference, CPU-s per response", 0.06, by_name["reference"]["each"], False, "reference")
@@ -239,7 +235,7 @@ def cost(reals: Mapping[str, RealPairs], work: Work, options: argparse.Namespace
     for number, (name, real) in enumerate(reals.items()):
         count = options.other_steps if number else options.rounds * options.round_steps
         one = work.training(real.batches[: options.batch]) / speed
-        arms = sum(one / ASSUMED[arm] for arm in (OURS, FAST, DEFAULT, TUNED))
+        arms = sum(one / ASSUMED[arm] for arm in (OURS, DEFAULT, TUNED))
         checks = 4 * work.scoring(real.batches[:8]) / ASSUMED["scoring"] / speed
         seconds[f"steps on {name}"] = count * arms + checks + 20
     real = next(iter(reals.values()))

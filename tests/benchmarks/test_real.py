@@ -109,7 +109,7 @@ def test_the_whole_command(place, tmp_path):
     pairs = [str(place / "towns.jsonl"), str(tmp_path / "again.jsonl")]
     real.main([*given, "--model", str(place / "model"), "--pairs", *pairs, "--out", str(tmp_path)])
     made, page = json.loads((tmp_path / "real.json").read_text()), (tmp_path / "real.md").read_text()
-    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.FAST, real.DEFAULT, real.TUNED] * 2
+    assert [row["arm"] for row in made["steps"]] == [real.OURS, real.DEFAULT, real.TUNED] * 2
     assert [row["rounds"] for row in made["steps"]] == [2] * 3 + [1] * 3
     for row in made["steps"]:
         assert row["parity_rel"] <= 1e-5 < row["moved_rel"] and row["seconds"] > 0

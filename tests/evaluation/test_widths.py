@@ -87,7 +87,8 @@ def test_widths_change_rounding_alone(architecture, number):
     assert own.keys() == wide.keys()
     for key, record in own.items():
         for name, values in record.columns.items():
-            assert np.allclose(values, wide[key].columns[name], rtol=1e-4, atol=2e-4), (key, name)
+            # Training in widths of its own rounds otherwise, too, and amplifies that: see `test_batch_widths.py`.
+            assert np.allclose(values, wide[key].columns[name], rtol=2e-3, atol=2e-3), (key, name)
 
 
 def test_step_0_is_the_stored_reference_to_the_bit(architecture, monkeypatch):

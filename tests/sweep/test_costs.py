@@ -7,7 +7,6 @@ import torch
 
 from harness.models.architecture import Architecture
 from harness.models.folder import Source, base_model
-from harness.models.shapes import rung
 from harness.objectives.registry import resolve
 from harness.training.loop import start
 from harness.types import CorruptionSpec, EvaluationSpec, LoraSpec, RunSpec, TrainingSpec
@@ -25,9 +24,8 @@ def test_flops_of_training_count_the_frozen_base(lora, tmp_path):
     adapters = 2 * 4 * (2 * 64 + 2 * 48 + 3 * 80)
     pack = run.pack
     tokens = 0
-    for batch in pack.lanes[0].batches:  # each as wide as its longest row needs
-        longest = int((pack.corpus.segment[batch] >= 0).sum(1).max())
-        tokens += len(batch) * min(rung(longest), pack.corpus.ids.shape[1])
+    for batch in pack.lanes[0].batches:  # real tokens and one of padding, in multiples of 16
+        tokens += 16 * -(-(int((pack.corpus.segment[batch] >= 0).sum()) + 1) // 16)
     trained, frozen = (adapters, base) if lora else (base, 0)
     training = TrainingSpec()
     spec = RunSpec(resolve("dpo", {}), CorruptionSpec(), training, EvaluationSpec(), seed=0)

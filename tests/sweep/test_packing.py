@@ -79,6 +79,14 @@ def test_on_data_lanes_of_a_pack_see_the_same_batches(runs):
     assert len({pack_key(one) for one in (run, *others)}) == 4
 
 
+def test_in_fast_mode_lanes_of_a_pack_see_the_same_batches(runs):
+    run = runs[0].run
+    fast = replace(run, training=replace(run.training, mode="fast"))
+    flips = resolve({"kind": "uniform_flip", "rate": 0.2})
+    assert pack_key(run) == pack_key(replace(run, seed=1))
+    assert pack_key(fast) == pack_key(replace(fast, corruption=flips)) != pack_key(replace(fast, seed=1))
+
+
 def test_micro_batches_part_objectives_that_see_the_batch(runs):
     run = replace(runs[0].run, training=replace(runs[0].run.training, micro_batch=2))
     names = ("dpo", "ipo", "bco")

@@ -41,8 +41,9 @@ def test_counts_are_those_of_training_and_cached(loaded, tmp_path, monkeypatch):
 def test_widths_by_hand():
     counts = TokenCounts((5, 5, 20), (3, 4, 10), (2, 6, 10), prompts=2)
     assert counts.widest == (40, 20) and counts.pairs_per_prompt == 1.5
-    assert counts.row_tokens(64) == 40  # rows of 10, 15 and 40: some batch row is the longest, and no row is wider
-    assert 12 < counts.row_tokens(1) < 40
+    # Rows of 10, 15 and 40: some batch row is the longest, and no row is wider.
+    assert counts.row_tokens(64, skipping=False) == 40 and 12 < counts.row_tokens(1, skipping=False) < 40
+    assert counts.row_tokens(64, skipping=True) == pytest.approx(65 / 3)
     prompts = (rung(5) + rung(5) + rung(20)) / 1.5
     assert counts.scored_tokens == pytest.approx((prompts + sum(map(rung, (3, 4, 10, 2, 6, 10)))) / 3)
 

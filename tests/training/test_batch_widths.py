@@ -17,7 +17,7 @@ from harness.models.logps import Widths, build_corpus
 from harness.models.pack import EvalSet, Lane, Pack
 from harness.models.reference_logps import pair_keys, score_responses
 from harness.objectives.registry import resolve
-from harness.training.loop import lane_state, start, timetable, train
+from harness.training.loop import Timetable, lane_state, start, timetable, train
 from harness.types import LoraSpec, TrainingSpec
 from harness.worker.datasets import with_mismatches
 from tests.models.families import write
@@ -57,6 +57,11 @@ def packed(architecture: Architecture, objectives, training: TrainingSpec = TRAI
     return Pack(architecture, corpus, tuple(lanes), (0, training.steps), ladder)
 
 
+def start_timetable(pack: Pack) -> Timetable:
+    """What the updates of a pack read, from its beginning."""
+    return timetable(pack, start(pack, CPU).model, [0] * len(pack.lanes), CPU)
+
+
 def trained(pack: Pack) -> tuple[torch.Tensor, dict[tuple[str, str], np.ndarray]]:
     """Final weights `(K, P)` and the last records' columns."""
     run = start(pack, CPU)
@@ -66,7 +71,7 @@ def trained(pack: Pack) -> tuple[torch.Tensor, dict[tuple[str, str], np.ndarray]
 
 def test_each_batch_is_as_wide_as_its_longest_row_needs(architecture):
     pack = packed(architecture, NAMES)
-    parts = timetable(pack, [0, 0, 0], CPU).parts
+    parts = start_timetable(pack).parts
     widths = [part.widths for [part] in parts]
     assert len(set(widths)) > 1 and max(one.tokens for one in widths) <= pack.corpus.ids.shape[1]
     for number, one in enumerate(widths):
@@ -74,7 +79,7 @@ def test_each_batch_is_as_wide_as_its_longest_row_needs(architecture):
         assert (pack.corpus.segment[rows] >= 0).sum(1).max() <= one.tokens
         assert (pack.corpus.side[rows] > 0).sum(1).max() <= one.responses
     whole = Widths(pack.corpus.ids.shape[1], pack.corpus.target.shape[1])
-    assert {part.widths for [part] in timetable(replace(pack, ladder=False), [0, 0, 0], CPU).parts} == {whole}
+    assert {part.widths for [part] in start_timetable(replace(pack, ladder=False)).parts} == {whole}
 
 
 def test_a_lane_equals_its_lone_run_to_the_bit(architecture):
@@ -115,9 +120,9 @@ def test_lanes_of_different_orders_are_refused_in_strict(architecture):
     other = replace(pack.lanes[1], batches=pack.lanes[1].batches.flip(0))
     mixed = replace(pack, lanes=(pack.lanes[0], other))
     with pytest.raises(ValueError, match="batches of equal widths"):
-        timetable(mixed, [0, 0], CPU)
+        start_timetable(mixed)
     fast = [replace(lane, training=replace(TRAINING, mode="fast")) for lane in mixed.lanes]
-    assert len(timetable(replace(mixed, lanes=tuple(fast)), [0, 0], CPU).parts) == TRAINING.steps
+    assert len(start_timetable(replace(mixed, lanes=tuple(fast))).parts) == TRAINING.steps
 
 
 def test_resumed_equals_undisturbed(architecture):

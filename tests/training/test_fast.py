@@ -55,11 +55,20 @@ def test_final_log_probs_are_those_of_strict():
         assert not np.array_equal(fast[one.key], strict[one.key])  # another arithmetic indeed: the path was taken
 
 
-def test_a_lane_depends_on_its_neighbours_in_its_rounding_alone():
+def test_a_lane_depends_on_neighbours_of_other_orders_in_its_rounding_alone():
     _, together = final("fast", lanes())
     for one in lanes():
         _, alone = final("fast", [one])
         assert_close_after_training(together[one.key], alone[one.key], one)
+
+
+def test_lanes_of_one_order_equal_their_lone_runs_to_the_bit():
+    """Which the plan sees to (`sweep/packing.py`): such lanes need the same room in every step and evaluation."""
+    own = [one for one in lanes() if one.key != "b"]
+    _, together = final("fast", own)
+    for one in own:
+        _, alone = final("fast", [one])
+        assert np.array_equal(together[one.key], alone[one.key])
 
 
 def test_a_diverging_lane_is_contained():

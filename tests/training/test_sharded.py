@@ -119,8 +119,9 @@ def assert_as_alone(make: Callable[[], Pack], folder: Path, moved: float, weight
             shares += int(found["share"])
             for key, values in alone.items():
                 there = found[key.replace("/", "|")]
-                # A reward is a difference of two log-probs: their rounding is its.
-                size = values if "reward" not in key else alone[f"{key.partition('/')[0]}/policy_chosen"]
+                # Rewards and losses are functions of a difference of two log-probs: their rounding is theirs.
+                own = "reward" not in key and "loss" not in key
+                size = values if own else alone[f"{key.partition('/')[0]}/policy_chosen"]
                 error = np.abs(there - values).max() / max(np.abs(size).max(), 1e-3)
                 # Adam divides by the root of a gradient's square: a weight that has hardly any moves by its rounding.
                 assert error < (weights if key == "weights" else 1e-5), (key, error)
