@@ -203,7 +203,7 @@ class TrainingSpec:
     schedule: str = "linear"
     # pairs per forward and backward pass, whose gradients add up to the batch's; 0: the whole batch at once
     micro_batch: int = 0
-    mode: str = "strict"  # strict | fast: skips padding in the embedded world, too, as on data
+    mode: str = "strict"  # strict: the embedded world in rows of one width | fast: padding is skipped there, too
     # processes that train a run together by FSDP2, each with its part of the parameters and of every batch; 1: no group
     shards: int = 1
 
