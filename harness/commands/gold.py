@@ -40,6 +40,9 @@ def gold(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="texts scored at once")] = 16,
     max_length: Annotated[int, typer.Option("--max-length", min=0, help="tokens of a text; 0: all positions")] = 0,
     device: Annotated[str, typer.Option("--device", help="with --data: auto, cpu, cuda or cuda:N")] = "auto",
+    cache: Annotated[
+        Path, typer.Option("--cache", metavar="DIR", help="with --data: keeps scores, so that the same command goes on")
+    ] = Path("runs/cache"),
     force: Annotated[bool, typer.Option("--force", help="with --data: replace files that exist")] = False,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -58,12 +61,13 @@ def gold(
         from harness.config.conversion import load_reading
         from harness.sweep.gold import bench_file, score_file
 
+        told = _nothing if quiet else _progress
         if rewardbench is not None:
-            found = bench_file(load_reading(data, set_ or ()), asked, rewardbench, device)
+            found = bench_file(load_reading(data, set_ or ()), asked, rewardbench, cache, device, told)
             say(as_text({name: asdict(score) for name, score in found.items()}) if as_json else _table(found))
             return
         assert out is not None
-        say(str(score_file(load_reading(data, set_ or ()), asked, out, device, force)))
+        say(str(score_file(load_reading(data, set_ or ()), asked, out, cache, device, force, told)))
         return
     if out is not None or set_ or rewardbench is not None:
         raise InputError(
@@ -90,6 +94,11 @@ def _table(found: Mapping[str, BenchScore]) -> str:
         if score.missing:
             lines.append(f"  not in the file, so the total is no published figure: {', '.join(score.missing)}")
     return "\n".join(lines)
+
+
+def _progress(line: str) -> None:
+    """Progress goes to standard error: what a pipe reads is the answer."""
+    print(escaped(line), file=sys.stderr)
 
 
 def _nothing(_: str) -> None:

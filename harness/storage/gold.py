@@ -108,35 +108,42 @@ def damaged_gold(folder: Path) -> list[str]:
 
 
 class ScoreStore:
-    """Scores by the hash of their text, of one model in one setting: `key` names both. Without `cache` in memory."""
+    """Scores by the hash of their text, of one model in one setting: `key` names both."""
 
-    def __init__(self, cache: Path | None, key: str) -> None:
-        self.path, self.key = cache and cache / PREFIX / f"{key[:32]}.safetensors", key
-        stored = load_arrays(self.path, key) if self.path else None
+    def __init__(self, cache: Path, key: str) -> None:
+        self.path, self.key = cache / PREFIX / f"{key[:32]}.safetensors", key
+        stored = load_arrays(self.path, key)
         self.known: dict[bytes, tuple[float, bool]] = {}
         if stored is not None:
             rows = zip(stored["digests"], stored["scores"].tolist(), stored["cut"].tolist(), strict=True)
             self.known = {digest.tobytes(): (score, bool(cut)) for digest, score, cut in rows}
 
     def of(
-        self, texts: Sequence[str], score: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
+        self,
+        texts: Sequence[str],
+        score: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]],
+        told: Callable[[int, int], None],
     ) -> tuple[np.ndarray, int]:
-        """The score of each text `(n,)`, and how many were cut; `score` is asked for those that are not stored yet."""
+        """The score of each text `(n,)`, and how many were cut; `score` is asked for those that are not stored yet.
+
+        `told` is called before the first of them and after each block: how many are scored, of how many.
+        """
         digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
         missing = {d: text for d, text in zip(digests, texts, strict=True) if d not in self.known}
         todo = list(missing.items())
+        if todo:
+            told(0, len(todo))
         for start in range(0, len(todo), BLOCK):
             block = todo[start : start + BLOCK]
             values, cut = score([text for _, text in block])
             found = zip(block, values.tolist(), cut.tolist(), strict=True)
             self.known |= {digest: (value, was_cut) for (digest, _), value, was_cut in found}
             self._save()
+            told(start + len(block), len(todo))
         both = [self.known[digest] for digest in digests]
         return np.array([value for value, _ in both], np.float64), sum(was_cut for _, was_cut in both)
 
     def _save(self) -> None:
-        if self.path is None:
-            return
         digests = np.frombuffer(b"".join(self.known), np.uint8).reshape(-1, 32)
         scores = np.array([score for score, _ in self.known.values()], np.float32)
         cut = np.array([was_cut for _, was_cut in self.known.values()], np.uint8)

@@ -5,6 +5,7 @@ One model is loaded at a time, and only where a text is new: scores are kept by 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,14 @@ from harness.model_files.location import locate_classifier
 from harness.run_names import planned_runs
 from harness.storage.gold import ANSWER, PAIR, SAMPLES, Scored, ScoreStore, damaged_gold, read_gold, write_gold
 from harness.storage.runs import RESULT, find_run, load_result, read_table, run_status
-from harness.text import slug
+from harness.text import duration, slug
 from harness.types import DataSpec, GoldSpec, InputError, PlannedRun, RunSpec, RunStatus, Split
 
 if TYPE_CHECKING:
     from harness.data.export_pairs import Written
 
 Say = Callable[[str], None]
+SAID = 10.0  # seconds between two lines on how far scoring is
 CODE_VERSION = 1  # of how texts are written and cut: bump when a text's score may change
 
 
@@ -175,7 +177,7 @@ def _score(sweep_folder: Path, entries: Sequence[_Entry], asked: GoldSpec, say: 
     device = pick_device(entries[0].run.device)
     said: dict[Path, list[tuple[Scored, dict[str, np.ndarray]]]] = {}
     for model in models:
-        scorer = _Scorer(model, asked, device, sweep_folder.parent / "cache")
+        scorer = _Scorer(model, asked, device, sweep_folder.parent / "cache", say)
         for entry, own in texts:
             try:
                 said.setdefault(entry.folder, []).append(scorer.run(entry, own))
@@ -219,14 +221,17 @@ def _texts_of(entry: _Entry, read: Conversations) -> _Texts:
     return _Texts(places, np.array(ids, dtype=object), prompt_ids, tuple(asked))
 
 
-def score_file(data: DataSpec, asked: GoldSpec, out: Path, device: str, force: bool) -> Written:
-    """Write the pairs of `data` in TRL's form with the scores of one reward model, its `gold_margin` among them."""
+def score_file(data: DataSpec, asked: GoldSpec, out: Path, cache: Path, device: str, force: bool, say: Say) -> Written:
+    """Write the pairs of `data` in TRL's form with the scores of one reward model, its `gold_margin` among them.
+
+    Single scores are kept in `cache`, so an interrupted call goes on where it was.
+    """
     from harness.worker.prepare import pick_device
 
     if len(asked.reward_model) > 1:
         raise InputError("--reward-model: several; the rows of --out have one gold_margin, so name one")
     (model,) = find_models(asked)
-    scorer = _Scorer(model, asked, pick_device(device), None)
+    scorer = _Scorer(model, asked, pick_device(device), cache, say)
 
     def score(texts: Sequence[tuple[str | Sequence[Turn], str]]) -> Sequence[float]:
         scores: list[float] = scorer.score(texts)[0].tolist()
@@ -237,8 +242,13 @@ def score_file(data: DataSpec, asked: GoldSpec, out: Path, device: str, force: b
     return export_pairs(data, {"kind": "none"}, 0, out, force, score, model.name)
 
 
-def bench_file(data: DataSpec, asked: GoldSpec, version: int, device: str) -> dict[str, BenchScore]:
-    """The score of each reward model on RewardBench's own file, version 1 or 2. Raises InputError."""
+def bench_file(
+    data: DataSpec, asked: GoldSpec, version: int, cache: Path, device: str, say: Say
+) -> dict[str, BenchScore]:
+    """The score of each reward model on RewardBench's own file, version 1 or 2. Raises InputError.
+
+    Single scores are kept in `cache`, so an interrupted call goes on where it was.
+    """
     from harness.worker.prepare import pick_device
 
     form, ids = ("reward_bench", "") if version == 1 else ("reward_bench_2", "id")
@@ -256,18 +266,20 @@ def bench_file(data: DataSpec, asked: GoldSpec, version: int, device: str) -> di
         raise InputError(f"--rewardbench {version}: not that benchmark's file (subsets: {strange})")
     found = {}
     for model in find_models(asked):
-        scorer = _Scorer(model, asked, pick_device(device), None)
-        both = [scorer.score([(read.turns.prompt(pair), getattr(pair, side)) for pair in pairs])[0]
-                for side in ("chosen", "rejected")]  # fmt: skip
-        found[model.name] = score(both[0], both[1])
+        scorer = _Scorer(model, asked, pick_device(device), cache, say)
+        prompts = [read.turns.prompt(pair) for pair in pairs]
+        answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+        scores, _ = scorer.score(list(zip(prompts * 2, answers, strict=True)))
+        found[model.name] = score(*np.split(scores, 2))
     return found
 
 
 class _Scorer:
     """One reward model with its store; it is loaded when a text is not stored yet."""
 
-    def __init__(self, model: RewardModel, asked: GoldSpec, device: Any, cache: Path | None) -> None:
-        self.model, self.asked, self.device = model, asked, device
+    def __init__(self, model: RewardModel, asked: GoldSpec, device: Any, cache: Path, say: Say) -> None:
+        self.model, self.asked, self.device, self.say = model, asked, device, say
+        self.begun = self.said = 0.0
         kind = "cpu" if device.type == "cpu" else "gpu"  # fp32, or as saved
         self.store = ScoreStore(cache, content_hash([model.identity, asked.max_length, kind, CODE_VERSION]))
         self.loaded: Any = None
@@ -279,10 +291,20 @@ class _Scorer:
             texts = [classifier.text(prompt, answer) for prompt, answer in asked]
         except RowError as error:
             raise InputError(f"{self.model.name} cannot read a prompt ({error})") from error
-        scores, cut = self.store.of(texts, classifier.scores)
+        scores, cut = self.store.of(texts, classifier.scores, self._told)
         if not np.isfinite(scores).all():
             raise InputError(f"{self.model.name}: {int((~np.isfinite(scores)).sum())} scores are not finite")
         return scores, cut
+
+    def _told(self, done: int, count: int) -> None:
+        """Say how far it is, every `SAID` seconds."""
+        now = time.monotonic()
+        if not done:
+            self.begun = self.said = now
+        elif done < count and now - self.said > SAID:
+            self.said = now
+            left = duration((now - self.begun) * (count - done) / done)
+            self.say(f"gold     {self.model.name}: {done:,} of {count:,} texts, about {left} left")
 
     def _open(self) -> Any:
         from harness.models.classifier import Classifier

@@ -312,9 +312,7 @@ def _records(run: Training, due: Sequence[bool]) -> list[Record]:
 
 def _update(run: Training, gradient: Tensor) -> Tensor:
     """One update of every lane; returns the buffer of the gradient."""
-    table = run.timetable = run.timetable or timetable(
-        run.pack, run.model, run.steps_done, run.model.flat.device
-    )
+    table = run.timetable = run.timetable or timetable(run.pack, run.model, run.steps_done, run.model.flat.device)
     model, spans, now = run.model, run.spans, run.updates
     settings = run.pack.lanes[0].training
     loss, gradient = _loss_and_gradient(run, table.batches[now], table.flips[now], table.parts[now], gradient)

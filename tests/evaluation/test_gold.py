@@ -23,8 +23,10 @@ from harness.models.classifier import Classifier
 from harness.report.data.sweep import read_sweep
 from harness.report.page import write_report
 from harness.run_names import planned_runs
+from harness.storage import gold as stored
 from harness.storage.gold import GOLD, SCORES, read_scores
 from harness.storage.verify import verify
+from harness.sweep import gold
 from harness.sweep.gold import score_runs
 from harness.types import GoldSpec, RunSpec
 from tests.evaluation import reward_models
@@ -238,7 +240,7 @@ def test_a_file_of_pairs_gets_gold_margins(tmp_path: Path) -> None:
     model = reward_models.save(tmp_path / "one", seed=1)
     out = tmp_path / "scored.jsonl"
     arguments = ["gold", "--data", str(tmp_path / "pairs.jsonl"), "--reward-model", str(model), "--device", "cpu"]
-    assert command([*arguments, "--out", str(out)]) == 0
+    assert command([*arguments, "--cache", str(tmp_path / "cache"), "--out", str(out)]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     own = Classifier(model, torch.device("cpu"), 8)
     for row in rows:
@@ -247,3 +249,34 @@ def test_a_file_of_pairs_gets_gold_margins(tmp_path: Path) -> None:
         assert row["gold_margin"] == pytest.approx(row["score_chosen"] - row["score_rejected"])
     noisy = ["--kind", "adversarial_easy", "--rate", "0.2", "--out", str(tmp_path / "noisy.jsonl")]
     assert command(["corrupt", "--data", str(out), *noisy]) == 0
+
+
+def test_an_interrupted_scoring_of_a_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pairs(tmp_path / "pairs.jsonl", 12)
+    model = reward_models.save(tmp_path / "one", seed=1)
+    whole, given = Classifier.scores, ["--data", str(tmp_path / "pairs.jsonl"), "--device", "cpu"]
+    given += ["--reward-model", str(model), "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "scored.jsonl")]
+    asked: list[int] = []
+
+    def scores(self: Classifier, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        if asked == [5]:
+            asked.append(0)
+            raise KeyboardInterrupt
+        asked.append(len(texts))
+        return whole(self, texts)
+
+    monkeypatch.setattr(Classifier, "scores", scores)
+    monkeypatch.setattr(stored, "BLOCK", 5)
+    monkeypatch.setattr(gold, "SAID", 0.0)
+    assert command(["gold", *given]) == 130
+    assert not (tmp_path / "scored.jsonl").exists()
+    capsys.readouterr()
+    assert command(["gold", *given]) == 0
+    out, err = capsys.readouterr()
+    texts = sum(asked)
+    assert asked[0] == 5 and sum(asked[2:]) == texts - 5  # each text once
+    lines = err.splitlines()
+    assert f"gold     one: 5 of {texts - 5} texts, about 0 s left" in lines and "scored.jsonl" in out
+    assert command(["gold", *given, "--force"]) == 0 and sum(asked) == texts

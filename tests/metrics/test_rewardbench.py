@@ -150,6 +150,7 @@ def test_reward_models_are_scored_by_the_same_formulas(tmp_path: Path, capsys: p
         path = tmp_path / f"rb{version}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         words = ["gold", "--data", str(path), "--rewardbench", str(version), "--reward-model", str(model)]
+        words += ["--cache", str(tmp_path / "cache")]
         assert command([*words, "--device", "cpu", "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out)["rm"])
         assert command([*words, "--device", "cpu"]) == 0
