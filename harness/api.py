@@ -290,7 +290,9 @@ def plan(
     from harness.sweep.resources import most_shards, places_on
 
     loaded = load_sweep(spec, _texts(overrides), max_runs)
-    if workers is None and engine is not None:
+    if engine == "inline":
+        workers = 1
+    elif workers is None and engine is not None:
         alone = max((os.cpu_count() or 1) // most_shards(loaded.runs), 1)
         workers = alone if gpus is None else places_on(loaded.runs, gpus)
     machines = None if engine is None else Machines(str(engine), workers or 1)

@@ -42,7 +42,8 @@ class Speed:
         """Wall seconds of a pack."""
         run, lanes = pack.runs[0].run, len(pack.runs) / self.threads
         one = run_seconds(run, self.counts.get(source_of(run)), self.measured.rate(step_weights(run)))
-        return Seconds(lanes * one.training, lanes * one.evaluation, lanes * one.sampling)
+        spread = lanes / run.training.shards  # one process of a group samples
+        return Seconds(spread * one.training, spread * one.evaluation, lanes * one.sampling)
 
     def runs(self, runs: Iterable[RunSpec]) -> float:
         """Core seconds of runs."""

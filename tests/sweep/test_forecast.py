@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.api import plan
 from harness.config.load import load_sweep
 from harness.sweep.estimates import START_SECONDS, Machines, forecast, forecast_lines, makespan
 from harness.sweep.plan import describe, render
@@ -57,3 +58,9 @@ def test_plan_shows_it_only_where_it_was_asked_for(tmp_path: Path) -> None:
     assert "forecast" not in describe(runs(), tmp_path)
     text = render(describe(runs(), tmp_path, Machines("slurm", 16)))
     assert "packs, 16 at a time, on slurm" in text
+
+
+def test_inline_trains_one_pack_at_a_time(tmp_path: Path) -> None:
+    for workers in (None, 4):
+        found = plan(ROOT / "experiments/smoke.yaml", out=tmp_path, engine="inline", workers=workers)
+        assert found.facts["forecast"]["places"] == 1

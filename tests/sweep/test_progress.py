@@ -14,7 +14,7 @@ from harness.storage.atomic import read_json, write_json
 from harness.storage.lock import sweep_lock
 from harness.sweep import progress as module
 from harness.sweep.estimates import run_seconds
-from harness.sweep.progress import Progress
+from harness.sweep.progress import Progress, Speed
 from harness.sweep.status import read_status
 from harness.text import duration
 from harness.types import CorruptionSpec, EvaluationSpec, PlannedRun, RunSpec, RunStatus, TrainingSpec, WorldSpec
@@ -94,6 +94,13 @@ def test_time_left_follows_each_phase(clock):
         assert left < progress.eta() <= left + sampling + 1
         assert f"{40_000 / (40 * step):,.0f} tokens/s" in progress.line()
         assert progress.pack_lines() == [f"pack 0 (2 runs) step 40 of {STEPS}"]
+
+
+def test_several_processes_share_the_steps_of_a_run():
+    one = Speed().of(pack(0, 1))
+    spread = replace(RUN, training=replace(RUN.training, shards=4))
+    found = Speed().of(PackTask(0, (PlannedRun("x", "x", spread),)))
+    assert (4 * found.training, 4 * found.evaluation, found.sampling) == (one.training, one.evaluation, one.sampling)
 
 
 def test_waiting_packs_are_placed_on_the_workers(clock):

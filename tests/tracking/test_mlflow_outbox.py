@@ -260,6 +260,17 @@ def test_the_error_of_a_run_on_data_is_named_not_quoted(out: Path) -> None:
         assert run_row(folder, result, own).tags["harness.error"].endswith("a private sentence")
 
 
+def test_params_and_data_sets_name_no_place_of_this_machine(out: Path) -> None:
+    sweep = make_sweep(out)
+    folder = next(sweep.glob("*/result.json")).parent
+    result = json.loads((folder / "result.json").read_text())
+    data = {"path": "/home/me/secret/prefs.jsonl", "format": "auto"}
+    config = result["config"] | {"world": None, "data": data, "model": {"kind": "path", "path": "/home/me/models/base"}}
+    row = run_row(folder, result | {"config": config}, read_plan(sweep))
+    assert row.params["model.path"] == "base" and "prefs.jsonl" in row.data["source"]
+    assert "/home" not in json.dumps([row.params, row.data, row.tags])
+
+
 def test_a_damaged_journal_is_said_and_the_others_are_sent(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = make_sweep(out)
     folder = find_run(sweep, read_runs(sweep)[0]["run_key"])
