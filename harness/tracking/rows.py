@@ -301,8 +301,9 @@ def _text(value: Any) -> str:
 
 def _data(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The training set: its content hash where provenance states one, else the hash of its recipe."""
-    setting = config.get("world") or config.get("data") or {}
-    recipe = {"setting": {name: _placeless(value) for name, value in setting.items()}, "corruption": config["corruption"]}
+    section = config.get("world") or config.get("data") or {}
+    setting = {name: _placeless(value) for name, value in section.items()}
+    recipe = {"setting": setting, "corruption": config["corruption"]}
     source = canonical_json({**recipe, "seed": config["seed"]})
     stated = ""
     provenance = folder / "provenance.json"
