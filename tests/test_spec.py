@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import re
 import subprocess
 import sys
 import tracemalloc
@@ -324,8 +325,17 @@ def test_experiments(tmp_path):
     assert len(load_sweep(ROOT / "experiments" / "smoke.yaml").runs) == 5
     rlhf = load_sweep(ROOT / "experiments" / "rlhf.yaml").runs
     assert len(rlhf) == 432 and sum(run.objective.name == "reward_model" for run in rlhf) == 24  # 2 dials x 2 sets x 6
+    given = [f"data.path={tmp_path / 'p.jsonl'}"]
     (tmp_path / "p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
-    assert len(load_sweep(ROOT / "experiments" / "real.yaml", [f"data.path={tmp_path / 'p.jsonl'}"]).runs) >= 12
+    named = 0
+    for path in sorted((ROOT / "experiments").glob("*.yaml")):
+        head = " ".join(line[2:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("# "))
+        count = re.search(r"(\d+) runs", head)
+        if count and path.stem not in ("hub", "study"):  # which need a model, and are no sweep
+            named += 1
+            assert len(load_sweep(path, given if path.stem == "real" else []).runs) == int(count[1]), path.name
+    assert named >= 9
+    assert len(load_sweep(ROOT / "experiments" / "real.yaml", given).runs) >= 12
     with pytest.raises(InputError, match=r"--set data.path=prefs.jsonl.gz"):
         load_sweep(ROOT / "experiments" / "real.yaml")
 

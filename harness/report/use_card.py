@@ -58,7 +58,8 @@ def use(data: ReportData) -> Card:
     lines.append(f"{scope[0].upper()}{scope[1:]} ({'; '.join(filter(None, [seeds_text(lead), found.shared]))}).")
     beside = f" with {noise(here.first)}" if len(first.arenas) > 1 else ""
     lines.append(f"{text} {quality(data, lead, found.measure)}{beside}.")
-    lines += [*_untrained(data, found), *_elsewhere(data, found)]
+    untrained = _untrained(data, found)
+    lines += [*untrained, *_elsewhere(data, found)]
     lines += _by_ranking(data, found)
     lines += [_crossing(data, found, band) for band in later[:NAMED]]
     if more := [arena for band in later[NAMED:] for arena in band.arenas]:
@@ -67,7 +68,10 @@ def use(data: ReportData) -> Card:
     title = _names(first)
     if (cleaned := cleaning_finding(data)) is not None:
         asked = not damages(data.families)  # cleaning is what the sweep is about
-        lines.insert(0 if asked else len(lines), cleaned[1])
+        if asked:
+            lines = [*untrained, cleaned[1], *(line for line in lines if line not in untrained)]
+        else:
+            lines.append(cleaned[1])
         title += f"; {cleaned[0]}" if asked else ""
     if beaten := _all_worse(found):
         title = f"{beaten}; best of them: {title}"
