@@ -80,9 +80,11 @@ def encode_inputs(inputs: RunInputs, score: Scorer) -> EncodedInputs:
 def encode_pairs(inputs: RunInputs, pairs: Sequence[TokenisedPair], score: Scorer) -> EncodedPairs:
     """Tokenised pairs as rows, to be scored by the reference of the inputs.
 
-    Where a score depends on its own row alone, that is done as rows are needed; else all are scored now, in one width.
+    Where a score depends on its own row alone, that is done as rows are needed, and rows are as wide as these pairs
+    need, whose texts may have become longer; else all are scored now, in the one width of the inputs.
     """
-    rows = pack_rows(pairs, tokens=inputs.tokens, responses=inputs.responses)
+    tokens, responses = (None, None) if inputs.ladder else (inputs.tokens, inputs.responses)
+    rows = pack_rows(pairs, tokens=tokens, responses=responses)
     chosen, rejected, *products = (np.full(len(pairs), np.nan, np.float32) for _ in range(5))
     encoded = EncodedPairs(rows, (chosen, rejected), np.stack(products, -1), pairs, partial(score, inputs))
     if not inputs.ladder:

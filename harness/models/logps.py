@@ -68,10 +68,17 @@ def build_corpus(
     device: torch.device,
     mismatched: np.ndarray | None = None,
 ) -> Corpus:
-    """Stack sets of rows of equal width; `references[i]` are the `(N_i,)` chosen and rejected log-probs of set i."""
+    """Stack sets of rows in the width of the widest; `references[i]` are the `(N_i,)` chosen and rejected log-probs of
+    set i."""
 
-    def join(name: str, dtype: torch.dtype) -> Tensor:
-        return torch.from_numpy(np.concatenate([getattr(part, name) for part in rows])).to(device, dtype)
+    def join(name: str, dtype: torch.dtype, fill: int = 0) -> Tensor:
+        parts = [getattr(part, name) for part in rows]
+        width = max(part.shape[1] for part in parts)
+        wide = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=fill) for part in parts]
+        return torch.from_numpy(np.concatenate(wide)).to(device, dtype)
+
+    def lengths(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(part, name) for part in rows])).to(device, torch.float32)
 
     count = sum(len(part.pair_ids) for part in rows)
     if references is None:
@@ -83,13 +90,13 @@ def build_corpus(
         )
     return Corpus(
         ids=join("ids", torch.int64),
-        segment=join("segment", torch.int8),
+        segment=join("segment", torch.int8, PAD),
         position=join("position", torch.int64),
         source=join("source", torch.int64),
         target=join("target", torch.int64),
         side=join("side", torch.int8),
-        chosen_len=join("chosen_len", torch.float32),
-        rejected_len=join("rejected_len", torch.float32),
+        chosen_len=lengths("chosen_len"),
+        rejected_len=lengths("rejected_len"),
         reference_chosen=chosen,
         reference_rejected=rejected,
         mismatched=torch.from_numpy(mismatched if mismatched is not None else np.zeros(0, np.int64)).to(device),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from harness.models.lane_model import LaneModel
 
+EXPLICIT = 256  # tokens: rows up to this width, read without padding, attend by plain matrix products (`unpadded.py`)
 MOST = 64  # rows a lane and forward
 FEWEST = 128  # tokens a lane and forward, where a row is not longer: fewer would wait for the weights
 WORK = 2**34  # tokens x parameters of a lane's forward on a CPU, up to half a second: filling a chunk up costs little

@@ -18,9 +18,9 @@ from torch.nn import functional
 from harness.data.rows import PAD
 from harness.model_files.folder import LLAMA_LAYOUT
 from harness.models.lane_model import LaneModel
+from harness.models.shapes import EXPLICIT
 
 ROUND = 16  # tokens: widths are multiples of it
-EXPLICIT = 256  # tokens: rows up to this width attend by plain matrix products, faster there than SDPA's CPU kernel
 UNLIKE = "lanes of a pack in strict mode need batches of equal widths: those of one seed and order"
 NAME = "harness_rows"  # of the attention below, in transformers' table
 
@@ -55,9 +55,7 @@ def rooms(
 
 
 def fits(model: LaneModel) -> bool:
-    """Whether the decoder can be read without padding: laid out as Llama's, activations kept, no autocast, here."""
-    if model.processes > 1:
-        return False
+    """Whether the decoder can be read without padding: laid out as Llama's, activations kept, no autocast."""
     return model.model.config.model_type in LLAMA_LAYOUT and not model.recomputes and model.compute is None
 
 
@@ -113,7 +111,7 @@ def hidden_tokens(
     config = model.model.config
     heads, mask = config.num_attention_heads, mask.to(model.model.dtype)
     rows = ids.shape
-    if rows[1] <= EXPLICIT:
+    if _explicit(mask):
         mask = mask.expand(-1, heads, -1, -1).reshape(-1, rows[1], rows[1])
     known = {"attention_mask": mask, "position_embeddings": rotary}
     known |= {"moves": _moves(take, slot, heads, rows), "shape": (rows[0], heads, rows[1])}
@@ -127,6 +125,12 @@ def hidden_tokens(
     hidden = hidden.gather(1, found[..., None].expand(-1, -1, hidden.shape[-1]))
     hidden = hidden + last.mlp(last.post_attention_layernorm(hidden))
     return decoder.norm(hidden)  # type: ignore[no-any-return]
+
+
+def _explicit(mask: Tensor) -> bool:
+    """Whether attention is two plain products: in short rows they are faster than SDPA's CPU kernel. SDPA keeps fp32
+    scores whatever the weights are in; products would round them to bfloat16."""
+    return mask.shape[-1] <= EXPLICIT and mask.dtype == torch.float32
 
 
 def _moves(take: Tensor, slot: Tensor, heads: int, rows: torch.Size) -> _Moves:
@@ -176,7 +180,7 @@ def _attend(
         return _Moved.apply(flat, moves.rows, moves.tokens).view(rows * heads, length, -1)  # type: ignore[no-any-return,no-untyped-call]
 
     q, k, v = map(to_rows, (query, key, value))
-    if length <= EXPLICIT:
+    if _explicit(attention_mask):
         scores = torch.baddbmm(attention_mask, q, k.transpose(1, 2), alpha=scaling)
         found = torch.bmm(scores.softmax(-1), v)
     else:

@@ -21,6 +21,7 @@ from harness.data.mythworld.language import LANGUAGES, PROMPT_TOKENS
 from harness.identity import content_hash, plain
 from harness.model_files.folder import LLAMA_LAYOUT
 from harness.model_files.location import ModelShape, model_folder, model_shape
+from harness.models.shapes import EXPLICIT
 from harness.objectives.budget import budget, family, scalar_head
 from harness.objectives.registry import OBJECTIVES
 from harness.storage.atomic import read_json
@@ -41,7 +42,8 @@ class StepShape:
 
     `trained` counts the trainable parameters of a lane, `frozen` those that all lanes share. `width` is the bytes of an
     activation; with `recomputed` the layers keep one vector per token and are computed again in the backward pass.
-    Each of `shards` processes holds its part of the parameters and reads its part of the pairs.
+    Each of `shards` processes holds its part of the parameters and reads its part of the pairs. With `skips` padding is
+    left out but in attention, of so many `heads`.
     """
 
     hidden_size: int
@@ -56,6 +58,8 @@ class StepShape:
     width: int = FLOAT
     recomputed: bool = False
     shards: int = 1
+    skips: bool = False
+    heads: int = 1
 
 
 def shape_of(run: RunSpec) -> ModelShape:
@@ -93,6 +97,8 @@ def step_shape(run: RunSpec, counts: TokenCounts | None = None) -> StepShape:
         width=2 if path is not None and path.dtype == "bfloat16" else FLOAT,
         recomputed=path is not None and path.gradient_checkpointing,
         shards=training.shards,
+        skips=_skips_padding(run),
+        heads=model.heads,
     )
 
 
@@ -115,10 +121,15 @@ def lane_bytes(step: StepShape) -> int:
     pairs = -(-step.pairs // step.shards)
     # What a layer keeps per token: two norms (normalised, scaled) and their inputs 6 d; queries and keys before,
     # half-turned and after rotation 6 d; values, attended values and their copy 3 d; gate, its activation, up and
-    # product 4 f. The attention kernel keeps no scores.
+    # product 4 f. SDPA's kernel keeps no scores; without padding each layer has queries, keys, values and what they
+    # attend to once more by rows, and in short rows plain products keep the shares of a layer, at the peak of two more.
     layer = 15 * step.hidden_size + 4 * step.intermediate_size
     per_token = layer + step.layers * step.hidden_size if step.recomputed else layer * step.layers
     kept = pairs * step.tokens * (per_token + step.tokens)  # the mask: a row of T per token
+    if step.skips:
+        kept += pairs * step.tokens * 4 * step.hidden_size * step.layers
+        if step.tokens <= EXPLICIT and step.width == FLOAT:
+            kept += pairs * step.heads * step.tokens**2 * (step.layers + 2)
     # Logits, their log-softmax, and the gradients of both.
     head = 4 * pairs * step.responses * step.vocab_size
     return state + step.width * (kept + head)
@@ -274,15 +285,28 @@ def step_weights(run: RunSpec) -> int:
 def train_flops(run: RunSpec, counts: TokenCounts | None = None) -> float:
     """Flops of a run's updates: what `costs.csv` holds of it."""
     training, step = budget(run.objective, run.training), step_shape(run)
-    width = float(step.tokens) if counts is None else counts.row_tokens(step.pairs, _skips_padding(run))
+    width = float(step.tokens)
+    if counts is not None:
+        width = counts.row_tokens(step.pairs, step.skips)
+    elif run.world is not None and step.skips:
+        # One slot stays free in each forward, whose tokens are rounded up to 16.
+        width = LANGUAGES[run.world.version].mean_row_tokens + 8.5 / step.pairs
     return training.steps * training.batch_size * width * (4 * (step.trained + step.frozen) + 2 * step.trained)
 
 
 def _skips_padding(run: RunSpec) -> bool:
-    """Whether updates on data leave out padding, as `training.loop.skips_padding` has it of the model itself."""
+    """Whether updates leave out padding, as `training.loop.skips_padding` has it of the model itself."""
+    if run.data is None and run.training.mode == "strict":
+        return False
     path = run.model if isinstance(run.model, PathModelSpec) else None
     whole = path is not None and (path.gradient_checkpointing or (path.dtype != "float32" and path.lora is None))
-    if OBJECTIVES[run.objective.name].needs or run.training.shards > 1 or scalar_head(run.objective) or whole:
+    if (
+        family(run.objective) == "rl"
+        or OBJECTIVES[run.objective.name].needs
+        or run.training.shards > 1
+        or scalar_head(run.objective)
+        or whole
+    ):
         return False
     return path is None or model_folder(path.path, path.sha256).config.get("model_type") in LLAMA_LAYOUT
 

@@ -47,13 +47,14 @@ class TokenCounts:
         return int(np.max(responses + self.prompt)), int(responses.max())
 
     def row_tokens(self, pairs: int, skipping: bool) -> float:
-        """Mean tokens that training computes of a row in a batch of so many pairs: its own where it is `skipping`
-        padding, else the width of the longest, rounded up as training does."""
+        """Mean tokens that training computes of a row in a batch of so many pairs: the width of the longest, rounded up
+        as training does, or where it is `skipping` padding the batch's tokens and one slot, in multiples of 16."""
         rows = np.sum([self.prompt, self.chosen, self.rejected], axis=0)
-        if skipping:
-            return float(rows.mean())
-        widest = np.random.Generator(np.random.Philox(0)).choice(rows, (DRAWS, pairs)).max(1)
-        return sum(min(rung(one), int(rows.max())) for one in widest.tolist()) / DRAWS
+        drawn = np.random.Generator(np.random.Philox(0)).choice(rows, (DRAWS, pairs))
+        padded = np.array([min(rung(one), int(rows.max())) for one in drawn.max(1).tolist()])
+        if not skipping:
+            return float(padded.mean())
+        return float(np.minimum(16 * -(-(drawn.sum(1) + 1) // 16) / pairs, padded).mean())
 
     @cached_property
     def scored_tokens(self) -> float:

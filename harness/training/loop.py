@@ -217,8 +217,9 @@ def timetable(pack: Pack, model: LaneModel, steps_done: Sequence[int], device: t
 
 def skips_padding(pack: Pack, model: LaneModel) -> bool:
     """Whether updates compute the real tokens of their rows alone: where lanes read the same batches, and can."""
-    needs = any(OBJECTIVES[lane.objective.name].needs for lane in pack.lanes)
-    return pack.one_order and not needs and not pack.architecture.score and fits(model)
+    if any(OBJECTIVES[lane.objective.name].needs or lane.training.shards > 1 for lane in pack.lanes):
+        return False
+    return pack.one_order and not pack.architecture.score and fits(model)
 
 
 def _parts(pack: Pack, batches: Tensor, skips: bool) -> list[list[Part]]:

@@ -216,6 +216,6 @@ def _mismatched(part: EncodedPairs) -> EncodedPairs:
         response = rows.ids[donor_of[row]][rows.segment[donor_of[row]] == CHOSEN].astype(np.int32)
         prompt = np.array(prompts[row], dtype=np.int32)
         tokenised.append(TokenisedPair(rows.pair_ids[row], prompt, response, np.zeros(0, np.int32)))
-    packed = pack_rows(tokenised, tokens=rows.ids.shape[1], responses=rows.target.shape[1])
+    packed = pack_rows(tokenised)
     nothing = np.zeros(count, np.float32)  # only ever read through the live models
     return EncodedPairs(packed, (nothing, nothing))

@@ -13,7 +13,7 @@ from harness.models.generate import pad_prompts, sample, score_samples
 from harness.models.lane_model import build_lanes, flatten, parameter_shapes, unflatten
 from harness.models.logps import build_corpus, oriented, pair_logps, reference_logps
 from harness.models.reference_logps import pair_keys, score_responses
-from tests.training.worlds import ARCHITECTURE, CPU, corpus, rows, world
+from tests.training.worlds import ARCHITECTURE, CPU, corpus, world
 
 
 def plain(seed: int):
@@ -156,6 +156,11 @@ def test_sampling_follows_the_distribution():
     assert (counts - expected).abs().max() < 0.04
 
 
-def test_build_corpus_needs_equal_widths():
-    with pytest.raises(ValueError):
-        build_corpus([rows(0), pack_rows(world(0)[1], tokens=40)], None, CPU)
+def test_a_corpus_is_as_wide_as_its_widest_rows():
+    narrow, wide = pack_rows(world(0)[1]), pack_rows(world(0)[1], tokens=40, responses=30)
+    corpus = build_corpus([narrow, wide], None, CPU)
+    half = len(narrow.ids)
+    assert corpus.ids.shape == (2 * half, 40) and corpus.target.shape == (2 * half, 30)
+    for name in ("ids", "segment", "position", "source", "target", "side", "chosen_len", "rejected_len"):
+        values = getattr(corpus, name)
+        assert torch.equal(values[:half], values[half:]), name

@@ -375,3 +375,20 @@ def test_a_tiny_text_model_exports_with_the_tokenizer_of_its_seed(data, tmp_path
                 assert plain_logp(own, tokenizer, row["prompt"], row["chosen"]) == pytest.approx(expected, rel=1e-5)
                 checked += 1
         assert checked > 2
+
+
+@pytest.mark.parametrize("kind", ["identical", "off_policy"])
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_texts_that_a_corruption_makes_longer_widen_the_rows(tmp_path, kind, objective):
+    """A chosen response that is the longest by far, on both sides or behind another prompt; a long prompt as well."""
+    rows = [{"prompt": f"q{i} what", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    rows[0]["chosen"] = "a long answer " * 6
+    rows[1]["prompt"] = "a long question " * 6
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    tiny = {"kind": "tiny", "vocab_size": 300, "hidden_size": 16, "layers": 1, "sft_steps": 3, "sft_batch": 4}
+    spec = SPEC | {"model": tiny, "objectives": [{"name": objective}], "corruptions": [{"kind": kind, "rate": 1.0}]}
+    spec |= {"data": {"path": str(tmp_path / "p.jsonl"), "max_length": 128}}
+    spec["evaluation"] = {"checkpoints": 2, "heldout": 4, "probe": 4, "samples": 0}
+    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(spec), encoding="utf-8")
+    for folder in trained(load_sweep(tmp_path / "spec.yaml"), tmp_path / "out").values():
+        assert (folder / "result.json").exists()

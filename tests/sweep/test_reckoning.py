@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from harness.config.load import load_sweep
+from harness.data.mythworld.language import LANGUAGES
+from harness.data.mythworld.pairs import preference_pairs
+from harness.data.mythworld.tokens import encode_pair
+from harness.data.mythworld.world import draw_world
 from harness.inputs.encoded import open_inputs
 from harness.models.shapes import rung
 from harness.storage.atomic import read_json, write_json
@@ -14,10 +22,13 @@ from harness.sweep import token_counts as module
 from harness.sweep.estimates import measured_under, run_seconds, scoring_seconds, step_shape, step_weights, train_flops
 from harness.sweep.plan import describe
 from harness.sweep.preflight import measure_rate
+from harness.sweep.run import SweepOptions, run_sweep
 from harness.sweep.token_counts import TokenCounts, token_counts
 from harness.types import InputError
 from tests.models.families import write
 from tests.sweep.test_path_models import SPEC, data, sweep  # noqa: F401 - a fixture
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -43,7 +54,9 @@ def test_widths_by_hand():
     assert counts.widest == (40, 20) and counts.pairs_per_prompt == 1.5
     # Rows of 10, 15 and 40: some batch row is the longest, and no row is wider.
     assert counts.row_tokens(64, skipping=False) == 40 and 12 < counts.row_tokens(1, skipping=False) < 40
-    assert counts.row_tokens(64, skipping=True) == pytest.approx(65 / 3)
+    # Without padding a batch takes its tokens and one slot, in multiples of 16, and no more than its rows are wide.
+    assert counts.row_tokens(64, skipping=True) == pytest.approx(65 / 3, rel=0.05)
+    assert TokenCounts((5,), (3,), (2,), 1).row_tokens(4, skipping=True) == 10
     prompts = (rung(5) + rung(5) + rung(20)) / 1.5
     assert counts.scored_tokens == pytest.approx((prompts + sum(map(rung, (3, 4, 10, 2, 6, 10)))) / 3)
 
@@ -84,3 +97,21 @@ def test_epochs_are_steps_over_the_pairs_that_a_seed_trains_on(tmp_path, data, m
         assert run.training.steps == math.ceil(2.5 * count / 4) and run.training.epochs == 0
     with pytest.raises(InputError, match=r"training\.epochs: given beside steps; expected one of the two"):
         sweep(tmp_path, model, data, training={**training, "steps": 3})
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_tokens_of_the_embedded_world_are_those_of_its_pairs(version):
+    language = LANGUAGES[version]
+    pairs = [encode_pair(pair, language) for pair in preference_pairs(draw_world(0, version), "train", 4096)]
+    mean = sum(len(one.prompt) + len(one.chosen) + len(one.rejected) for one in pairs) / len(pairs)
+    assert mean == pytest.approx(language.mean_row_tokens, rel=0.01)
+
+
+@pytest.mark.parametrize("mode", ["strict", "fast"])
+def test_a_plan_of_the_embedded_world_reckons_with_the_flops_that_runs_have(tmp_path, mode):
+    loaded = load_sweep(ROOT / "experiments/smoke.yaml", [f"training.mode={mode}", "evaluation.samples=8"])
+    options = SweepOptions("inline", 60.0, track=False)
+    assert run_sweep(loaded, tmp_path, 1, Console(quiet=True), options) == 0
+    with (tmp_path / "smoke" / "costs.csv").open() as handle:
+        found = [float(row["flops"]) for row in csv.DictReader(handle)]
+    assert found == pytest.approx([train_flops(run) for run in loaded.runs], rel=0.02)

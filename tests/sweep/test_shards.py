@@ -28,8 +28,8 @@ from harness.storage.verify import verify
 from harness.sweep import resources
 from harness.sweep.engines import THIS_MACHINE, Cluster
 from harness.sweep.engines.slurm import _settings
-from harness.sweep.estimates import lane_bytes, measured_under, pack_bytes, step_shape
-from harness.sweep.packing import plan_packs
+from harness.sweep.estimates import lane_bytes, measured_under, pack_bytes, step_shape, train_flops
+from harness.sweep.packing import counts_of, plan_packs, source_of
 from harness.sweep.run import SweepOptions, run_sweep
 from harness.types import InputError
 from harness.worker.shard_group import ShardGroup
@@ -134,7 +134,10 @@ def assert_sharded_as_alone(folder: Path, place: Path, training: dict[str, objec
         loaded = load_sweep(on_data(folder, place, training={**training, "shards": shards}, **changes))
         assert run_sweep(loaded, folder / str(shards), 1, QUIET, INLINE) == 0
     assert_close(folder / "2" / "shards", folder / "1" / "shards")
+    costs = pd.read_csv(folder / "2" / "shards" / "costs.csv").set_index("run_key").flops
+    counts = counts_of(loaded.runs, folder / "2" / "cache")
     for planned in planned_runs(loaded.runs):
+        assert costs[planned.key] == pytest.approx(train_flops(planned.run, counts[source_of(planned.run)]), rel=0.1)
         table = read_table(find_run(folder / "2" / "shards", planned.key) / "examples.parquet")
         last = table["step"] == training["steps"]
         assert np.abs(table["policy_chosen"] - table["reference_chosen"])[last].max() > 1e-3

@@ -34,6 +34,7 @@ class Language:
     ask_shares: tuple[float, float, float]
     guess_shares: tuple[float, float, float]
     filler_counts: tuple[int, ...]
+    mean_row_tokens: float  # of a prompt with two responses, measured
 
     @property
     def max_fillers(self) -> int:
@@ -77,6 +78,7 @@ FIRST = Language(
     ask_shares=(0.6, 0.2, 0.2),
     guess_shares=(0.5, 0.35, 0.15),
     filler_counts=(0, 0, 0, 1, 2, 3),
+    mean_row_tokens=24.0,
 )
 SECOND = Language(
     version=2,
@@ -91,5 +93,6 @@ SECOND = Language(
     ask_shares=(0.7, 0.15, 0.15),
     guess_shares=(0.6, 0.25, 0.15),
     filler_counts=(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 3, 4),
+    mean_row_tokens=23.5,
 )
 LANGUAGES = {language.version: language for language in (FIRST, SECOND)}
