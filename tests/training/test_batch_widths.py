@@ -13,9 +13,10 @@ from harness.data.rows import TokenisedPair, pack_rows
 from harness.inputs.encoded import EncodedPairs
 from harness.models.architecture import Architecture
 from harness.models.folder import Source, start_weights
-from harness.models.logps import Widths, build_corpus
+from harness.models.logps import Widths, build_corpus, pair_logps, pair_logps_with
 from harness.models.pack import EvalSet, Lane, Pack
 from harness.models.reference_logps import pair_keys, score_responses
+from harness.models.unpadded import rooms
 from harness.objectives.registry import resolve
 from harness.training.loop import Timetable, lane_state, start, timetable, train
 from harness.types import LoraSpec, TrainingSpec
@@ -134,3 +135,16 @@ def test_resumed_equals_undisturbed(architecture):
     last = {(record.run_key, name): values for record in train(again) for name, values in record.columns.items()}
     assert torch.equal(again.model.flat[:, : again.model.trained], weights)
     assert all(np.array_equal(columns[key], values) for key, values in last.items())
+
+
+def test_bfloat16_rows_attend_alike_with_and_without_padding(tmp_path):
+    """Scores of attention stay fp32, as in SDPA: rounded to bfloat16 they would move log-probs by tenths of nats."""
+    source = Source(str(write("llama", tmp_path / "model")), "bf16", lora=LoraSpec(rank=4), dtype="bfloat16")
+    pack = packed(Architecture(0, 32, 2, 4, 48, 0, source=source), NAMES[:1])
+    run, corpus, index = start(pack, CPU), pack.corpus, torch.arange(16)[None]
+    [room] = rooms(corpus.segment, corpus.chosen_len + corpus.rejected_len, index[None])
+    assert run.model.compute is None and room is not None
+    with torch.no_grad():
+        padded = pair_logps(run.model, corpus, index).chosen
+        skipped, _ = pair_logps_with(run.model, None, corpus, index, frozenset(), room)
+    torch.testing.assert_close(skipped.chosen, padded, rtol=0, atol=1e-2)
