@@ -53,6 +53,12 @@ def test_a_lane_costs_its_state_and_what_grows_with_each_size():
     assert lane_bytes(replace(small, trained=2000)) - base == 4 * 5 * 1000
     assert lane_bytes(replace(small, width=2)) == (base - 20_000) // 2 + 20_000
     assert lane_bytes(replace(small, layers=8, recomputed=True)) < lane_bytes(replace(small, layers=8))
+    # Without padding: queries, keys, values and what they attend to by rows; in short fp32 rows attention's shares.
+    rows, shares = 4 * 8 * 32 * 4 * 32 * 2, 4 * 8 * 4 * 32**2 * (2 + 2)
+    skipping = replace(small, skips=True, heads=4)
+    assert lane_bytes(skipping) - base == rows + shares
+    assert lane_bytes(replace(skipping, width=2)) - lane_bytes(replace(small, width=2)) == rows // 2
+    assert lane_bytes(replace(skipping, tokens=257)) - lane_bytes(replace(small, tokens=257)) == rows // 32 * 257
     assert lanes_within(small, 10 * base) == 10
     assert lanes_within(replace(small, frozen=base // 4), 10 * base) == 9
     assert lanes_within(small, 0) == 1
