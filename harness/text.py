@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import PureWindowsPath  # splits at both kinds of slash
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.types import InputError
 
@@ -68,6 +68,11 @@ def without_places(text: str) -> str:
     'policies start from base'
     """
     return _PLACE.sub(lambda found: PureWindowsPath(found[0]).name, text)
+
+
+def placeless(value: Any) -> Any:
+    """A setting without the place of a file on this machine, where it is text."""
+    return without_places(value) if isinstance(value, str) else value
 
 
 def before(text: str, marks: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from harness.storage.judgements import JUDGEMENTS, read_judgements
 from harness.storage.judgements import points as judge_points
 from harness.storage.plan_file import read_plan_file
 from harness.storage.runs import RESULT, run_status
-from harness.text import without_places
+from harness.text import placeless
 from harness.types import RunStatus
 
 STATUS = {
@@ -284,13 +284,8 @@ def _params(config: Mapping[str, Any]) -> dict[str, str]:
     for section, prefix in (("world", "world"), ("data", "data"), ("model", "model"), ("training", "train")):
         for name, value in (config.get(section) or {}).items():
             if (section, name) != ("data", "path"):
-                values[f"{prefix}.{name}"] = _placeless(value)
+                values[f"{prefix}.{name}"] = placeless(value)
     return {name: _text(value) for name, value in values.items() if value is not None and value != ""}
-
-
-def _placeless(value: Any) -> Any:
-    """A setting without the place of a file on this machine."""
-    return without_places(value) if isinstance(value, str) else value
 
 
 def _text(value: Any) -> str:
@@ -302,7 +297,7 @@ def _text(value: Any) -> str:
 def _data(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:
     """The training set: its content hash where provenance states one, else the hash of its recipe."""
     section = config.get("world") or config.get("data") or {}
-    setting = {name: _placeless(value) for name, value in section.items()}
+    setting = {name: placeless(value) for name, value in section.items()}
     recipe = {"setting": setting, "corruption": config["corruption"]}
     source = canonical_json({**recipe, "seed": config["seed"]})
     stated = ""

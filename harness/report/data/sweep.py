@@ -17,7 +17,7 @@ from harness.storage.gold import FINAL, SAMPLES, Scored, read_gold, with_gold
 from harness.storage.journal import JournalDamaged
 from harness.storage.plan_file import PLAN, read_plan_file
 from harness.storage.runs import load_result, read_table, run_folders, run_status
-from harness.text import without_places
+from harness.text import placeless, without_places
 from harness.types import InputError, RunStatus, SeedRounds
 
 STATUSES = tuple(RunStatus)
@@ -218,17 +218,12 @@ class Run:
         out: dict[str, Any] = {"replica": self.replica}
         out |= {f"hp.{k}": leaf(v) for k, v in self.hyperparameters.items() if k != "beta"}
         damage = dict(self.config["corruption"].get("params") or ()).items()
-        out |= {f"corruption.{k}": _placeless(leaf(v)) for k, v in damage}
+        out |= {f"corruption.{k}": placeless(leaf(v)) for k, v in damage}
         for part in ("world", "data", "model", "training", "evaluation"):
             for name, value in (self.config.get(part) or {}).items():
                 if f"{part}.{name}" not in _NAMED:
-                    out[f"{part}.{name}"] = _placeless(leaf(value))
+                    out[f"{part}.{name}"] = placeless(leaf(value))
         return out
-
-
-def _placeless(value: Any) -> Any:
-    """A leaf without the place of a file on this machine."""
-    return without_places(value) if isinstance(value, str) else value
 
 
 def leaf(value: Any) -> Any:
